@@ -1,0 +1,61 @@
+"""What can go wrong, as a tree. Every leaf is a message for a person: what was got, what was expected, what to change.
+
+WeberError
+├── ConfigError        a key, a value or a combination of settings
+├── DataError          pictures, captions, folders
+├── CacheError         the folder of encoded tensors
+├── ModelError         the base model: folder, files, variant
+├── AdapterError       targets that match nothing, adapter files
+├── CheckpointError    a run folder that cannot be resumed or read
+├── TrainingError      a loss that is not finite
+└── MissingExtraError  an optional package that is not installed
+
+The command line prints the message and exits with code 2. `assert` is for our own invariants only.
+"""
+
+from __future__ import annotations
+
+
+class WeberError(Exception):
+    """A problem that a person can fix.
+
+    `what` is one sentence; `got`, `expected` and `fix` complete it. Shown as one message, never as a traceback.
+    """
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", fix: str = "") -> None:
+        self.what, self.got, self.expected, self.fix = what, got, expected, fix
+        lines = [what]
+        lines += [f"  {label}: {text}" for label, text in (("got", got), ("expected", expected), ("fix", fix)) if text]
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(WeberError):
+    """A key, a value or a combination of settings that cannot be."""
+
+
+class DataError(WeberError):
+    """Pictures, captions or folders that cannot be used."""
+
+
+class CacheError(WeberError):
+    """The folder of encoded tensors cannot be read or written."""
+
+
+class ModelError(WeberError):
+    """The base model cannot be found, recognized or read."""
+
+
+class AdapterError(WeberError):
+    """Targets that match nothing, or an adapter file that does not fit."""
+
+
+class CheckpointError(WeberError):
+    """A run folder that cannot be resumed or read."""
+
+
+class TrainingError(WeberError):
+    """Training had to stop, for example at a loss that is not finite."""
+
+
+class MissingExtraError(WeberError):
+    """An optional package is missing; the message names the exact pip command."""

@@ -1,0 +1,95 @@
+"""What the trainer may ask of a model, whatever its family.
+
+Shapes: B batch, C latent channels, H W latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Condition = Mapping[str, Tensor]
+"""All that the network is told beside the noisy latents: what `encode_prompts` returned for every part, batched, and `guidance`
+(B,) fp32 where the model has that input. The step never looks inside."""
+
+
+@dataclass(frozen=True)
+class SampleDefaults:
+    """How a variant is meant to be sampled and trained; `None` guidance: the model has no guidance input."""
+
+    steps: int
+    guidance: float | None
+    training_guidance: float | None
+
+
+class Predictor(Protocol):
+    """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on."""
+
+    transformer: nn.Module
+
+    def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""
+        ...
+
+
+class Family(Protocol):
+    """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights."""
+
+    variant: str
+    alignment_pixels: int
+    image_part: str
+    text_parts: tuple[str, ...]
+    sample_defaults: SampleDefaults
+    adapter_targets: Mapping[str, Sequence[str]]
+
+    def identify(self, part: str) -> str:
+        """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""
+        ...
+
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """Read an encoder (`image_part` or one of `text_parts`), frozen, in eval mode."""
+        ...
+
+    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
+        """Read the network that is trained, frozen."""
+        ...
+
+    def blocks(self, predictor: Predictor) -> list[nn.Module]:
+        """The blocks in order: the list that checkpointing, swap, sharding and compilation all use."""
+        ...
+
+    def encode_images(self, encoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+        """Pixels (B, 3, 8H, 8W) fp32 in -1..1 to `{"latents": (B, C, H, W)}`, normalized as the network expects."""
+        ...
+
+    def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What this text part adds to the condition; the first dimension of every tensor is the prompt."""
+        ...
+
+    def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) to pixels (B, 3, 8H, 8W) fp32 in -1..1."""
+        ...
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, H, W) of a picture of that many pixels."""
+        ...
+
+    def num_tokens(self, latent_height: int, latent_width: int) -> int:
+        """Image tokens that the network sees for latents of that size."""
+        ...
+
+    def shift(self, num_tokens: int) -> float:
+        """k of the timestep shift t' = k t / (1 + (k - 1) t) for that many image tokens."""
+        ...
+
+    def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
+        """Noise levels of the sampler, from 1 down to 0, `num_steps` + 1 of them."""
+        ...
+
+    def export_key(self, module: str) -> str:
+        """Name of a module of `predictor.transformer` in a saved adapter file."""
+        ...
