@@ -1,0 +1,58 @@
+"""weber fine-tunes image models. From Python: build a config, look at its plan, train, sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weber.config.load import load_config
+from weber.config.run import RunConfig
+from weber.errors import WeberError
+from weber.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from weber.training.plan import Plan
+
+__all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
+
+
+def plan(config: RunConfig) -> Plan:
+    """Check a config against its model, data and machine, without reading weights. `weber.training.report` puts it in words."""
+    from weber.training.plan import build_plan
+
+    return build_plan(config)
+
+
+def train(config: RunConfig, *, resume: bool = False) -> Path:
+    """Train to the end; returns the finished adapter file. Progress goes to standard error."""
+    from rich.console import Console
+
+    from weber.track.progress import Watcher
+    from weber.training import assemble
+
+    return assemble.train(config, resume=resume, watcher=Watcher(Console(stderr=True)))
+
+
+def sample(
+    run: Path,
+    prompts: Sequence[str],
+    *,
+    strength: float = 1.0,
+    seed: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> list[Image]:
+    """Paint one picture per prompt with the adapter of a run folder. `size` is (width, height) in pixels."""
+    from rich.console import Console
+
+    from weber.track.progress import Watcher
+    from weber.training.paint import Wish
+    from weber.training.paint import sample as paint
+
+    width, height = size or (None, None)
+    wish = Wish(prompts, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
+    return paint(Path(run), wish, Watcher(Console(stderr=True)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from weber.config.section import Section
+from weber.config.section import FolderPath, Section
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
 CropStyle = Literal["off", "center", "random", "corner"]
@@ -16,7 +16,7 @@ CropStyle = Literal["off", "center", "random", "corner"]
 class DataConfig(Section):
     """One set of pictures with its own resolution, crop, repeats and captions."""
 
-    path: Path
+    path: FolderPath
     """Folder of pictures (JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF)."""
 
     name: str | None = None
@@ -29,8 +29,8 @@ class DataConfig(Section):
     """How often each picture appears in one epoch (1 = once)."""
 
     captions: Literal["textfile", "filename", "instance", "none"] = "textfile"
-    """Where captions come from: `<stem>.txt` with one caption per line (one is drawn at each use), the file name with `_` read
-    as space, `instance_prompt`, or none (the empty caption)."""
+    """Where captions come from. `textfile`: `<stem>.txt` with one caption per line, one is drawn at each use; `filename`: the file's
+    name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption."""
 
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
@@ -39,17 +39,19 @@ class DataConfig(Section):
     """Size of the training pictures, in the unit of `resolution_type`."""
 
     resolution_type: ResolutionType = "area"
-    """`area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels; `shorter_edge`: pixels."""
+    """Unit of `resolution`. `area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels;
+    `shorter_edge`: pixels."""
 
     aspect: Literal["bucket", "square"] = "bucket"
-    """`bucket`: each picture goes to the bucket nearest to its aspect; `square`: all pictures become squares."""
+    """Shapes of the training pictures. `bucket`: each picture goes to the bucket nearest to its aspect; `square`: all pictures
+    become squares."""
 
     crop: CropStyle = "center"
-    """What happens to the pixels that do not fit the bucket: `center`, `random` or `corner` (top left) cut them off; `off` squeezes
-    the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent."""
+    """What happens to pixels that do not fit the bucket. `center`, `random` and `corner` (top left) say which window is kept; `off`
+    squeezes the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent."""
 
     num_crops: Annotated[int, Field(ge=1)] | None = None
-    """How many random windows of each picture are cached (4 if left out); one is drawn at each use. Needs `crop = "random"`."""
+    """How many random windows of each picture are cached; one is drawn at each use. Needs `crop = "random"`; left out: 4."""
 
     upscale: bool = False
     """Enlarge pictures that are smaller than the bucket. Otherwise they keep their own size, in a smaller bucket."""
@@ -75,7 +77,7 @@ class DataConfig(Section):
             raise ValueError(f'num_crops has no effect with crop = "{self.crop}"; set crop = "random" or remove num_crops')
         if self.aspect == "square" and self.crop == "off":
             raise ValueError('aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"')
-        if self.aspect == "square" and "max_aspect" in self.model_fields_set and self.max_aspect != 4.0:
+        if self.aspect == "square" and self.max_aspect != 4.0:
             raise ValueError('max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"')
         return self
 
@@ -89,4 +91,4 @@ class DataConfig(Section):
     @property
     def edge_pixels(self) -> int:
         """Edge of the square with `area_pixels` pixels."""
-        return round(self.area_pixels**0.5)
+        return round(math.sqrt(self.area_pixels))

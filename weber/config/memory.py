@@ -13,7 +13,7 @@ class MemoryConfig(Section):
     """Where bytes live and how many bits they have."""
 
     device: str = "auto"
-    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """Where the model runs. `auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
 
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of the frozen base model. `auto`: bf16 on GPUs that have it, otherwise fp32 (bf16 convolutions on CPUs without

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weber.config.section import Section
+from weber.config.section import PathText, Section
 
 
 class ModelConfig(Section):
@@ -12,7 +12,7 @@ class ModelConfig(Section):
     """A row of the table of variants (`weber variants` lists them). Left out: recognized from the folder's configuration
     files, or the table's first row where no path is given either."""
 
-    path: str | None = None
+    path: PathText | None = None
     """A local folder in diffusers layout, or a hub id such as `owner/name`. Left out: the variant's own hub id."""
 
     revision: str | None = None

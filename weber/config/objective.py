@@ -20,7 +20,8 @@ class ObjectiveConfig(Section):
     """Scale of the normal draw; below 1 draws more middle noise levels. Has no place with `uniform`."""
 
     shift: Annotated[float, Field(gt=0)] | None = None
-    """k in t' = k t / (1 + (k - 1) t): above 1 trains more on high noise. Needed by, and only for, `timesteps = "shift"`."""
+    """How far timesteps are pushed to high noise: k in t' = k t / (1 + (k - 1) t); above 1 trains more on high noise.
+    Needed by, and only for, `timesteps = "shift"`."""
 
     guidance: Annotated[float, Field(ge=0)] | None = None
     """Guidance value fed to the model while training. Left out: 1.0 for a model that has a guidance input; refused for one without."""

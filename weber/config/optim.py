@@ -8,18 +8,20 @@ from pydantic import Field, model_validator
 
 from weber.config.section import Section
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimConfig(Section):
     """How gradients move numbers."""
 
     name: Literal["adamw", "adamw_bf16"] = "adamw"
-    """`adamw`: fp32 state, fused where the device has it; `adamw_bf16`: both moments in bf16 with stochastic rounding (half the
-    memory; parameters that are themselves bf16 are rounded stochastically too)."""
+    """The optimizer. `adamw`: fp32 state, fused where the device has it; `adamw_bf16`: both moments in bf16 with stochastic rounding
+    (half the memory; parameters that are themselves bf16 are rounded stochastically too)."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate after warm-up."""
 
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: Annotated[tuple[Decay, Decay], Field(strict=False)] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
 
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -41,7 +43,7 @@ class OptimConfig(Section):
     """Learning rate at the last step. Has no place with `constant`."""
 
     power: Annotated[float, Field(gt=0)] | None = None
-    """Exponent of `polynomial` (1.0 if left out; then it equals `linear`)."""
+    """Exponent of `polynomial`. Left out: 1.0, which equals `linear`."""
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> OptimConfig:

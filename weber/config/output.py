@@ -7,16 +7,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from weber.config.section import Section
+from weber.config.section import FolderPath, Section
 
 
 class OutputConfig(Section):
     """What a run leaves behind, and where."""
 
-    folder: Path = Path("runs/lora")
+    folder: FolderPath = Path("runs/lora")
     """The run folder: resolved config, checkpoints, metrics, pictures, the finished adapter."""
 
-    cache: Path = Path("cache")
+    cache: FolderPath = Path("cache")
     """Folder of encoded tensors. Its keys are made of content, so any number of runs may share it."""
 
     save_every: Annotated[int, Field(ge=1)] = 250
@@ -55,8 +55,7 @@ class SamplingConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:
-        unused = sorted(self.model_fields_set - {"prompts"}) if not self.prompts else []
-        changed = [name for name in unused if getattr(self, name) != type(self).model_fields[name].default]
-        if changed:
-            raise ValueError(f"{', '.join(changed)} has no effect without prompts; set sampling.prompts or remove it")
+        changed = sorted(self.model_dump(exclude_defaults=True))
+        if changed and not self.prompts:
+            raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
         return self

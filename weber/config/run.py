@@ -52,5 +52,5 @@ class RunConfig(Section):
         names = [data.name or data.path.name for data in self.data]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"data: two sets are named {', '.join(twice)}; give each its own name")
+            raise ValueError(f'data: two sets are named {", ".join(twice)}; give each its own name, such as name = "{twice[0]}-2"')
         return self

@@ -1,11 +1,37 @@
-"""The one base of every section: frozen, and an unknown key is an error."""
+"""The one base of every section: frozen, nothing is converted in silence, and an unknown key is an error."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+
+def _refuse_escapes(value: object) -> object:
+    # In "C:\train" TOML reads \t as a tab: without this check the folder would be searched under a name nobody wrote.
+    if isinstance(value, str) and any(ord(character) < 32 for character in value):
+        raise ValueError("a path holds a tab or a line break; write paths with / or in single quotes: 'C:\\train'")
+    return value
+
+
+FolderPath = Annotated[Path, Field(strict=False), BeforeValidator(_refuse_escapes)]
+"""A folder on this machine; text is converted."""
+
+PathText = Annotated[str, BeforeValidator(_refuse_escapes)]
+"""A path that may be something else too, such as a hub id."""
 
 
 class Section(BaseModel):
     """A group of settings. Fields carry their documentation; see `surface.py` for its three faces."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("an empty text is not a value; set it or remove the line")
+        return value

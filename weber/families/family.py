@@ -40,6 +40,7 @@ class Family(Protocol):
     """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights."""
 
     variant: str
+    is_local: bool
     alignment_pixels: int
     image_part: str
     text_parts: tuple[str, ...]
@@ -56,6 +57,10 @@ class Family(Protocol):
 
     def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
         """Read the network that is trained, frozen."""
+        ...
+
+    def load_skeleton(self) -> nn.Module:
+        """The transformer that `load_predictor` would read, on the meta device: names and shapes without weights."""
         ...
 
     def blocks(self, predictor: Predictor) -> list[nn.Module]:
@@ -76,6 +81,10 @@ class Family(Protocol):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, H, W) of a picture of that many pixels."""
+        ...
+
+    def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of what `encode_prompts` returns for one prompt, without the first dimension."""
         ...
 
     def num_tokens(self, latent_height: int, latent_width: int) -> int:

@@ -1,0 +1,306 @@
+"""Filling the cache: exactly what is missing is encoded, once, with one encoder in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.latents import encode_latents
+from weber.cache.store import Store
+from weber.cache.text import encode_texts
+from weber.config.data import DataConfig
+from weber.data.examples import Example, build_dataset, read_pixels
+from weber.errors import DataError
+from weber.families.family import Family
+from weber.progress import Progress, ignore_progress
+
+CPU = torch.device("cpu")
+
+
+class ImageEncoder(nn.Module):
+    """16 x 16 pixels to one latent of 4 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, kernel_size=16, stride=16)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.conv(pixels)
+
+
+class TextEncoder(nn.Module):
+    """The bytes of a prompt, at most 8, to 8 vectors."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(256, 6)
+
+    def forward(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        ids = torch.tensor([list(prompt.encode()[:8].ljust(8, b"\0")) for prompt in prompts])
+        return {"vectors": self.embedding(ids), "ids": ids}
+
+
+class SmallFamily(Family):
+    """A model with one image and two text encoders, which remembers what it was asked."""
+
+    image_part = "vae"
+    text_parts = ("short", "long")
+
+    def __init__(self) -> None:
+        self.identities = {"vae": "vae 1", "short": "short 1", "long": "long 1"}
+        self.images: list[Tensor] = []
+        self.prompts: dict[str, list[list[str]]] = {"short": [], "long": []}
+        self.loaded: list[str] = []
+        self.alive: list[weakref.ref[nn.Module]] = []
+
+    def identify(self, part: str) -> str:
+        return self.identities[part]
+
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        assert not [encoder for encoder in self.alive if encoder() is not None], "the encoder before was not freed"
+        self.loaded.append(part)
+        encoder = ImageEncoder() if part == "vae" else TextEncoder(seed=self.text_parts.index(part))
+        self.alive.append(weakref.ref(encoder))
+        return encoder.to(device, dtype)
+
+    def encode_images(self, encoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+        self.images.append(pixels)
+        return {"latents": encoder(pixels.to(next(encoder.parameters()).dtype))}
+
+    def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
+        self.prompts[part].append(list(prompts))
+        return {f"{part}_{name}": tensor for name, tensor in encoder(prompts).items()}
+
+    def count_images(self) -> int:
+        return sum(len(pixels) for pixels in self.images)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """5 pictures: 2 wide, 3 square."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, size in enumerate([(96, 64), (80, 80), (96, 64), (80, 80), (80, 80)]):
+        _draw(folder / f"{number}.png", number, size)
+        (folder / f"{number}.txt").write_text(f"fox {number}\nan animal")
+    return folder
+
+
+def _draw(path: Path, seed: int, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _list_examples(folder: Path, **changes: object) -> Sequence[Example]:
+    settings = {"resolution": 64, "bucket_step": 16, "minimum_edge": 16, **changes}
+    config = DataConfig.model_validate({"path": folder, **settings})
+    index_path = folder.parent / "index.sqlite"
+    return build_dataset([config], alignment_pixels=16, index_path=index_path, seed=0, progress=ignore_progress).examples
+
+
+def _encode(
+    store: Store,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 2,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress = ignore_progress,
+) -> SmallFamily:
+    family = SmallFamily()
+    num_encoded = encode_latents(store, examples, family=family, device=CPU, dtype=dtype, batch_size=batch_size, progress=progress)
+    assert num_encoded == family.count_images()
+    return family
+
+
+def _encode_texts(store: Store, captions: Sequence[str], family: SmallFamily, *, progress: Progress = ignore_progress) -> int:
+    return encode_texts(store, captions, family=family, device=CPU, dtype=torch.bfloat16, batch_size=2, progress=progress)
+
+
+def test_latents_are_those_of_the_pictures(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    examples = _list_examples(folder)
+    family = _encode(store, examples)
+    assert len(store) == 5
+    assert family.loaded == ["vae"]
+    assert all(pixels.dtype == torch.float32 and pixels.is_contiguous() for pixels in family.images)
+    for example in examples:
+        (crop,) = example.crops
+        pixels = torch.from_numpy(np.array(read_pixels(example, crop))).permute(2, 0, 1)[None] / 127.5 - 1
+        assert -1 <= pixels.min() < -0.9
+        assert 0.9 < pixels.max() <= 1
+        expected = ImageEncoder()(pixels)[0]
+        got = store.read(build_latent_key(example, crop, encoder="vae 1", dtype=torch.float32))["latents"]
+        assert got.shape == (4, example.bucket.height // 16, example.bucket.width // 16)
+        assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_batches_hold_one_bucket_and_progress_counts_pictures(tmp_path: Path, folder: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    family = _encode(Store(tmp_path / "cache"), _list_examples(folder), progress=lambda *event: seen.append(event))
+    assert sorted(len(pixels) for pixels in family.images) == [1, 2, 2]
+    assert [done for _, done, _ in seen] in ([0, 2, 4, 5], [0, 2, 3, 5])
+    assert {(what, total) for what, _, total in seen} == {("encoding pictures", 5)}
+
+
+def test_stored_dtype_is_the_one_asked_for(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    examples = _list_examples(folder)
+    _encode(store, examples, dtype=torch.bfloat16)
+    key = build_latent_key(examples[0], examples[0].crops[0], encoder="vae 1", dtype=torch.bfloat16)
+    assert store.read(key)["latents"].dtype == torch.bfloat16
+
+
+def test_nothing_missing_loads_nothing(tmp_path: Path, folder: Path) -> None:
+    examples = _list_examples(folder, captions="filename")
+    captions = [caption for example in examples for caption in example.captions]
+    first = SmallFamily()
+    store = Store(tmp_path / "cache")
+    _encode(store, examples)
+    assert _encode_texts(store, captions, first) == 10
+    second = SmallFamily()
+    reopened = Store(tmp_path / "cache")
+    assert encode_latents(reopened, examples, family=second, device=CPU, dtype=torch.float32, batch_size=2) == 0
+    assert _encode_texts(reopened, captions, second) == 0
+    assert second.loaded == []
+
+
+def test_an_edited_picture_is_encoded_again_alone(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    _encode(store, _list_examples(folder))
+    _draw(folder / "3.png", 33, (80, 80))
+    assert _encode(store, _list_examples(folder)).count_images() == 1
+    assert len(store) == 6
+
+
+def test_a_renamed_or_copied_picture_is_not_encoded_again(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    (folder / "copy.png").write_bytes((folder / "1.png").read_bytes())
+    (folder / "copy.txt").write_text("a copy")
+    assert _encode(store, _list_examples(folder)).count_images() == 5
+    (folder / "2.png").rename(folder / "two.png")
+    (folder / "2.txt").rename(folder / "two.txt")
+    assert _encode(store, _list_examples(folder)).count_images() == 0
+
+
+def test_another_crop_style_encodes_what_it_changes(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    center, corner = _list_examples(folder, aspect="square"), _list_examples(folder, aspect="square", crop="corner")
+    moved = sum(one.crops != other.crops for one, other in zip(center, corner, strict=True))
+    assert moved == 2  # the wide ones
+    _encode(store, center)
+    assert _encode(store, corner).count_images() == moved
+    assert _encode(store, center).count_images() == 0
+
+
+def test_every_random_crop_is_encoded(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    examples = _list_examples(folder, aspect="square", crop="random", num_crops=3)
+    windows = {(example.content, crop) for example in examples for crop in example.crops}
+    assert len(windows) > 5
+    assert _encode(store, examples).count_images() == len(windows) == len(store)
+
+
+def test_another_resolution_encodes_all(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    _encode(store, _list_examples(folder))
+    assert _encode(store, _list_examples(folder, resolution=32)).count_images() == 5
+    assert _encode(store, _list_examples(folder, resolution=64)).count_images() == 0
+
+
+@pytest.mark.parametrize("change", ["deleted", "broken", "replaced"])
+def test_a_picture_lost_since_the_index_is_named(tmp_path: Path, folder: Path, change: str) -> None:
+    examples = _list_examples(folder)
+    if change == "deleted":
+        (folder / "4.png").unlink()
+    elif change == "broken":
+        (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:500])
+    else:
+        _draw(folder / "4.png", 44, (80, 80))
+    store = Store(tmp_path / "cache")
+    with pytest.raises(DataError, match=r"4\.png"):
+        _encode(store, examples)
+    assert 0 < len(store) < 5  # the batches before it are kept
+
+
+class Power(Exception):
+    """Ends a run in the middle."""
+
+
+def test_a_run_that_was_cut_goes_on_with_the_same_batches(tmp_path: Path, folder: Path) -> None:
+    examples = _list_examples(folder, aspect="square")
+    whole = _encode(Store(tmp_path / "whole"), examples)
+
+    def cut(what: str, done: int, total: int) -> None:
+        if done == 2:
+            raise Power
+
+    with pytest.raises(Power):
+        _encode(Store(tmp_path / "cut"), examples, progress=cut)
+    resumed = Store(tmp_path / "cut")
+    assert len(resumed) == 2
+    rest = _encode(resumed, examples)
+    assert len(rest.images) == 2
+    assert all(torch.equal(one, other) for one, other in zip(whole.images[1:], rest.images, strict=True))
+
+
+def test_each_caption_once_per_part(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    family = SmallFamily()
+    seen: list[tuple[str, int, int]] = []
+    captions = ["a fox", "a bear", "a fox", "", "ünïcode"]
+    assert _encode_texts(store, captions, family, progress=lambda *event: seen.append(event)) == 8
+    assert family.prompts == {part: [["a fox", "a bear"], ["", "ünïcode"]] for part in family.text_parts}
+    assert family.loaded == ["short", "long"]
+    assert seen == [(f"encoding captions ({part})", done, 4) for part in family.text_parts for done in (0, 2, 4)]
+    gc.collect()
+    assert all(encoder() is None for encoder in family.alive)
+    for seed, part in enumerate(family.text_parts):
+        for caption in captions:
+            got = store.read(build_text_key(caption, encoder=f"{part} 1", dtype=torch.bfloat16))
+            expected = TextEncoder(seed).bfloat16()([caption])
+            assert torch.equal(got[f"{part}_vectors"], expected["vectors"][0])
+            assert torch.equal(got[f"{part}_ids"], expected["ids"][0])
+
+
+def test_an_edited_caption_is_encoded_again_alone(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    captions = [caption for example in _list_examples(folder) for caption in example.captions]
+    assert _encode_texts(store, captions, SmallFamily()) == 12
+    (folder / "2.txt").write_text("fox 2\nan animal, edited")
+    captions = [caption for example in _list_examples(folder) for caption in example.captions]
+    family = SmallFamily()
+    assert _encode_texts(store, captions, family) == 2
+    assert family.prompts == {part: [["an animal, edited"]] for part in family.text_parts}
+
+
+def test_a_changed_encoder_encodes_its_own_part_again(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    _encode_texts(store, ["a", "b"], SmallFamily())
+    family = SmallFamily()
+    family.identities["long"] = "long 2"
+    assert _encode_texts(store, ["a", "b"], family) == 2
+    assert family.loaded == ["long"]
+
+
+def test_a_damaged_sample_is_encoded_again(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    _encode(store, _list_examples(folder))
+    (shard,) = store.folder.glob("*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    reopened = Store(tmp_path / "cache")
+    reopened.verify()
+    assert _encode(reopened, _list_examples(folder)).count_images() == 1
+    assert Store(tmp_path / "cache").verify().num_samples == 5

@@ -1,0 +1,149 @@
+"""Buckets: the list, the choice, and pictures that may not be enlarged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weber.config.data import DataConfig
+from weber.data.buckets import Bucket, build_bucket, check_size, list_buckets
+from weber.errors import DataError
+
+EDGES = st.integers(256, 2048)
+STEPS = st.sampled_from([16, 32, 64])
+SIDES = st.integers(1, 6000)
+
+
+def _config(**keys: Any) -> DataConfig:
+    return DataConfig(path=Path("pictures"), **keys)
+
+
+def _list_like_kohya(max_area: int, *, min_side: int, max_side: int, step: int) -> list[tuple[int, int]]:
+    """The rule as `peers.md` 1.8 tells it."""
+    square = int(math.sqrt(max_area) // step) * step
+    sizes = {(square, square)}
+    for width in range(min_side, max_side + 1, step):
+        height = min(max_side, max_area // width // step * step)
+        if height >= min_side:
+            sizes |= {(width, height), (height, width)}
+    return sorted(sizes)
+
+
+@pytest.mark.parametrize(("edge", "step"), [(512, 64), (1024, 64), (1024, 16), (768, 32), (2048, 64)])
+def test_list_equals_kohyas_with_our_sides(edge: int, step: int) -> None:
+    expected = _list_like_kohya(edge * edge, min_side=edge // 2, max_side=2 * edge, step=step)
+    assert [(bucket.width, bucket.height) for bucket in list_buckets(edge * edge, step=step)] == expected
+
+
+def test_list_of_512_is_known() -> None:
+    sides = [(bucket.width, bucket.height) for bucket in list_buckets(512 * 512, step=64)]
+    landscape = [(512, 512), (576, 448), (640, 384), (704, 320), (768, 320), (832, 256), (896, 256), (960, 256), (1024, 256)]
+    assert sides == sorted({*landscape, *((height, width) for width, height in landscape)})
+
+
+@given(EDGES, STEPS)
+def test_buckets_of_a_list(edge: int, step: int) -> None:
+    buckets = list_buckets(edge * edge, step=step)
+    assert buckets == sorted(set(buckets))
+    for bucket in buckets:
+        assert bucket.width % step == 0 and bucket.height % step == 0
+        assert bucket.width * bucket.height <= edge * edge
+        assert Bucket(bucket.height, bucket.width) in buckets
+
+
+@pytest.mark.parametrize("area", [1, 15 * 15, 16 * 16 - 1])
+def test_no_bucket_below_one_step(area: int) -> None:
+    assert list_buckets(area, step=16) == []
+
+
+@given(EDGES, STEPS, st.floats(-math.log(4), math.log(4)), st.integers(200, 3000))
+def test_aspect_error_is_bounded(edge: int, step: int, log_aspect: float, height: int) -> None:
+    width = max(1, round(height * math.exp(log_aspect)))
+    bucket = build_bucket(width, height, _config(resolution=edge, bucket_step=step, upscale=True))
+    error = abs(math.log(bucket.width / bucket.height) - math.log(width / height))
+    assert error <= 1.6 * step / edge
+
+
+@given(SIDES, SIDES, EDGES, STEPS)
+def test_choice_is_exact_or_nearest(width: int, height: int, edge: int, step: int) -> None:
+    buckets = list_buckets(edge * edge, step=step)
+    bucket = build_bucket(width, height, _config(resolution=edge, bucket_step=step, upscale=True))
+    assert bucket in buckets
+    if Bucket(width, height) in buckets:
+        assert bucket == Bucket(width, height)
+    else:
+        errors = [abs(each.width / each.height - width / height) for each in buckets]
+        assert abs(bucket.width / bucket.height - width / height) == min(errors)
+
+
+@given(SIDES, SIDES, EDGES, STEPS, st.sampled_from(["area", "shorter_edge"]), st.sampled_from(["bucket", "square"]))
+def test_nothing_is_enlarged_unasked(width: int, height: int, edge: int, step: int, kind: str, aspect: str) -> None:
+    config = _config(resolution=edge, bucket_step=step, resolution_type=kind, aspect=aspect)
+    if min(width, height) < step:
+        with pytest.raises(DataError, match=f"^too small: {width} x {height} pixels, bucket_step is {step}"):
+            build_bucket(width, height, config)
+        return
+    try:
+        bucket = build_bucket(width, height, config)
+    except DataError:  # so long that its height is below one step at the set's area
+        assert kind == "area" and edge * edge * min(width, height) < step * step * max(width, height)
+        return
+    assert bucket.width <= width and bucket.height <= height
+    assert bucket.width % step == 0 and bucket.height % step == 0
+    assert kind == "shorter_edge" or bucket.width * bucket.height <= edge * edge
+    assert aspect == "bucket" or bucket.width == bucket.height
+
+
+@pytest.mark.parametrize(
+    ("size", "keys", "bucket"),
+    [
+        ((4000, 3000), {}, (1152, 896)),
+        ((3000, 4000), {}, (896, 1152)),
+        ((1024, 1024), {}, (1024, 1024)),
+        ((4000, 3000), {"resolution": 1, "resolution_type": "megapixels"}, (1152, 896)),
+        ((4000, 3000), {"resolution": 0.25, "resolution_type": "megapixels"}, (576, 448)),
+        ((4000, 3000), {"resolution": 512, "resolution_type": "shorter_edge"}, (704, 512)),
+        ((3000, 4000), {"resolution": 512, "resolution_type": "shorter_edge"}, (512, 704)),
+        ((3000, 3000), {"resolution": 512, "resolution_type": "shorter_edge"}, (512, 512)),
+        ((4000, 3000), {"aspect": "square"}, (1024, 1024)),
+        ((4000, 3000), {"aspect": "square", "resolution": 1000}, (960, 960)),
+        # smaller than their bucket: their own size in whole steps, or enlarged if asked
+        ((1000, 800), {}, (960, 768)),
+        ((1000, 800), {"upscale": True}, (1152, 896)),
+        ((800, 600), {"aspect": "square"}, (576, 576)),
+        ((800, 600), {"aspect": "square", "upscale": True}, (1024, 1024)),
+        ((700, 500), {"resolution": 512, "resolution_type": "shorter_edge"}, (640, 448)),
+        ((700, 500), {"resolution": 512, "resolution_type": "shorter_edge", "upscale": True}, (704, 512)),
+        # large but too flat for any bucket: scaled down to the area
+        ((4000, 500), {}, (2880, 320)),
+    ],
+)
+def test_choices(size: tuple[int, int], keys: dict[str, Any], bucket: tuple[int, int]) -> None:
+    assert build_bucket(*size, _config(**keys)) == Bucket(*bucket)
+
+
+@pytest.mark.parametrize(
+    ("size", "keys", "reason"),
+    [
+        ((255, 4000), {}, "too small: 255 x 4000 pixels, minimum_edge is 256"),
+        ((4000, 99), {"minimum_edge": 100}, "too small: 4000 x 99 pixels, minimum_edge is 100"),
+        ((4001, 1000), {}, "too long: 4001 x 1000 pixels, max_aspect is 4"),
+        ((500, 1000), {"max_aspect": 1.5}, "too long: 500 x 1000 pixels, max_aspect is 1.5"),
+    ],
+)
+def test_sizes_that_a_set_does_not_take(size: tuple[int, int], keys: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError) as error:
+        check_size(*size, _config(**keys))
+    assert error.value.what == reason
+
+
+def test_sizes_that_a_set_takes() -> None:
+    check_size(256, 1024, _config())
+    check_size(4000, 1000, _config())
+    check_size(4000, 300, _config(aspect="square"))
+    check_size(1, 1, _config(minimum_edge=1))

@@ -1,0 +1,51 @@
+"""What filling the cache with pictures and with captions has in common: one encoder in memory, batch after batch, then freed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from weber.cache.store import Store
+from weber.cache.writer import Writer
+from weber.progress import Progress
+
+Inputs = TypeVar("Inputs")
+
+
+def encode_batches(
+    store: Store,
+    batches: Iterable[tuple[Sequence[str], Inputs]],
+    *,
+    load: Callable[[], nn.Module],
+    encode: Callable[[nn.Module, Inputs], Mapping[str, Tensor]],
+    dtype: torch.dtype,
+    progress: Progress,
+    what: str,
+    total: int,
+) -> None:
+    """Load the encoder, store what `encode` makes of every (keys, inputs), free the encoder.
+
+    The first dimension of what `encode` returns is that of the keys; floating-point tensors are stored as `dtype`. A batch is stored
+    as a whole, so that a run that was killed goes on with the batches it would have had, and so with the same bits.
+    """
+    done = 0
+    progress(what, done, total)
+    encoder = load()
+    with Writer(store) as writer, torch.no_grad():
+        for keys, inputs in batches:
+            tensors = {name: _prepare(tensor, dtype) for name, tensor in encode(encoder, inputs).items()}
+            writer.add_batch({key: {name: tensor[row] for name, tensor in tensors.items()} for row, key in enumerate(keys)})
+            done += len(keys)
+            progress(what, done, total)
+    del encoder
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _prepare(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor.cpu()

@@ -1,0 +1,150 @@
+"""One file of encoded tensors: plain safetensors whose header is the index, guarded by checksums.
+
+The tensors are named `<key>/<name>`. The header's metadata starts with a crc32 of all of the header that follows it (and of its
+length), then holds a crc32 of the bytes of each tensor, in the order of the header. So every flipped bit is found: in the index
+when the file is opened, in a tensor when it is read first. Format: https://huggingface.co/docs/safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from weber.errors import CacheError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Names of the safetensors format."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_START = b'{"__metadata__":{"index":"'
+_LENGTH_BYTES = 8
+_ALIGNMENT_BYTES = 8
+
+Sample = Mapping[str, Tensor]
+
+
+class DamagedShardError(CacheError):
+    """A shard whose header or length is not what was written."""
+
+
+class Entry(NamedTuple):
+    """Where one tensor of a sample lies in the file; `start` and `end` count bytes from the start of the file."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+    checksum: int
+
+
+class Shard:
+    """An opened shard: its index in memory, its tensors still on disk."""
+
+    def __init__(self, path: Path, samples: dict[str, list[Entry]], num_bytes: int) -> None:
+        self.path, self.samples, self.num_bytes = path, samples, num_bytes
+        self.num_written = len(samples)
+        self.checked: set[str] = set()
+
+    def load(self) -> Tensor:
+        """The whole file as a read-only uint8 tensor over its memory map, which lives as long as a view of the tensor does."""
+        with self.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return torch.frombuffer(mapped, dtype=torch.uint8)
+
+    def check(self, key: str, data: Tensor) -> str | None:
+        """Compare the bytes of a sample in `data` (from `load`) with their checksums; the reason if one differs."""
+        for entry in self.samples[key]:
+            if zlib.crc32(_view_bytes(data[entry.start : entry.end])) != entry.checksum:
+                return f"the bytes of {key}/{entry.name} do not match their checksum"
+        self.checked.add(key)
+        return None
+
+    def read(self, key: str, data: Tensor) -> dict[str, Tensor]:
+        """The tensors of a sample, as views of `data` (from `load`)."""
+        return {entry.name: data[entry.start : entry.end].view(entry.dtype).view(entry.shape) for entry in self.samples[key]}
+
+
+def load_shard(path: Path) -> Shard:
+    """Read the index of a shard; nothing but the header is read. DamagedShardError if it is not as it was written."""
+    with path.open("rb") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        length = file.read(_LENGTH_BYTES)
+        header_bytes = int.from_bytes(length, "little")
+        if num_bytes < _LENGTH_BYTES + header_bytes:
+            raise DamagedShardError("the file ends before its header does")
+        header = file.read(header_bytes)
+    checksum_end = len(_START) + 8
+    if header[:checksum_end] != _START + _checksum(length + header[checksum_end:]):
+        raise DamagedShardError("the header does not match its checksum")
+    data_start = _LENGTH_BYTES + header_bytes
+    tensors = json.loads(header)
+    checksums = tensors.pop("__metadata__")["tensors"]
+    samples: dict[str, list[Entry]] = {}
+    end = 0
+    for index, (full_name, row) in enumerate(tensors.items()):
+        key, _, name = full_name.partition("/")
+        start, end = row["data_offsets"]
+        checksum = int(checksums[8 * index : 8 * index + 8], 16)
+        entry = Entry(name, DTYPES[row["dtype"]], tuple(row["shape"]), data_start + start, data_start + end, checksum)
+        samples.setdefault(key, []).append(entry)
+    if num_bytes != data_start + end:
+        raise DamagedShardError(f"the file has {num_bytes} bytes instead of {data_start + end}")
+    return Shard(path, samples, num_bytes)
+
+
+def write_shard(path: Path, samples: Mapping[str, Sample]) -> None:
+    """Write a new file with these samples (contiguous CPU tensors) and wait until it is on the disk. OSError as it comes."""
+    tensors = [(f"{key}/{name}", tensor) for key, sample in samples.items() for name, tensor in sample.items()]
+    tensors.sort(key=lambda item: -item[1].element_size())  # so that each starts at a multiple of its element size
+    rows: dict[str, object] = {}
+    checksums = []
+    start = 0
+    for full_name, tensor in tensors:
+        end = start + tensor.nbytes
+        rows[full_name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        checksums.append(_checksum(_view_bytes(tensor)))
+        start = end
+    rest = b'","tensors":"' + b"".join(checksums) + b'"},' + json.dumps(rows, separators=(",", ":")).encode()[1:]
+    header_bytes = len(_START) + 8 + len(rest)
+    padding = -header_bytes % _ALIGNMENT_BYTES
+    length = (header_bytes + padding).to_bytes(_LENGTH_BYTES, "little")
+    rest += b" " * padding
+    with path.open("xb") as file:
+        file.write(length + _START + _checksum(length + rest) + rest)
+        for _, tensor in tensors:
+            file.write(_view_bytes(tensor))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _view_bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _checksum(data: bytes | memoryview) -> bytes:
+    return b"%08x" % zlib.crc32(data)

@@ -1,0 +1,315 @@
+"""A folder of encoded tensors: append-only shards, any number of readers and writers at once, no lock.
+
+A shard appears whole or not at all (temporary name, fsync, rename). Its header is the index, so opening a store reads headers only.
+A sample that several shards hold is read from any good copy. Damage is kept for a look and counts as missing, so that it is encoded
+again: a file with a broken header is renamed to `*.damaged`, a sample with broken bytes is noted in `damaged.txt`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from weber.cache.shard import DamagedShardError, Sample, Shard, load_shard, write_shard
+from weber.errors import CacheError
+from weber.progress import Progress, ignore_progress
+
+MAX_SHARD_BYTES = 256 * 2**20
+STALE_SECONDS = 3600.0
+"""A temporary file of this age has no living writer: a shard is written in seconds."""
+
+_MAX_MAPPED = 256  # an open map holds a file descriptor, and often only 1024 are allowed
+_SHARD_NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}\.safetensors")
+_TEMPORARY, _DAMAGED, _NOTES_NAME = ".tmp", ".damaged", "damaged.txt"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that was set aside: a whole shard (`key` is None) or one sample of it."""
+
+    shard: str
+    key: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `Store.verify` found; `num_bytes` is the size of the readable shards."""
+
+    num_shards: int
+    num_samples: int
+    num_bytes: int
+    set_aside: tuple[Damage, ...]
+    damaged_files: tuple[Path, ...]
+    temporary_files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What `Store.collect` did; `left_files` could not be deleted, for example because a process on Windows still reads them."""
+
+    num_kept: int
+    num_removed: int
+    freed_bytes: int
+    left_files: tuple[Path, ...]
+
+
+class Store:
+    """The samples of a folder by key. The folder need not exist until something is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.set_aside: list[Damage] = []
+        self._shards: dict[str, Shard] = {}
+        self._unreadable: set[str] = set()
+        self._index: dict[str, Shard] = {}
+        self._mapped: dict[str, Tensor] = {}
+        self.refresh()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """The tensors of a sample, as views of a read-only memory map: copy them; writing into them ends the process.
+
+        The first read of a sample checks its bytes. CacheError if there is no good copy; `key in store` is then false.
+        """
+        while (shard := self._index.get(key)) is not None:
+            try:
+                data = self._map(shard)
+            except FileNotFoundError:  # another process has collected; the sample may be in a newer shard
+                self._forget([shard.path.name])
+                self.refresh()
+                continue
+            if key in shard.checked or self._check(shard, key, data):
+                return shard.read(key, data)
+        reasons = [damage.reason for damage in self.set_aside if damage.key == key]
+        raise CacheError(
+            f"Sample {key} cannot be read from the cache {self.folder}",
+            got=reasons[-1] if reasons else "no such sample",
+            fix="start again: what is missing or damaged is then encoded again",
+        )
+
+    def refresh(self) -> None:
+        """Take in the shards that other processes have written since, and let go of those that are gone."""
+        names = {path.name for path in self._list_files("")}
+        self._forget(self._shards.keys() - names)
+        notes = self._read_notes()
+        for name in sorted(names - self._shards.keys() - self._unreadable):
+            self._open(name, notes)
+
+    def check_writable(self) -> None:
+        """Make the folder if need be; CacheError if nothing can be written there."""
+        probe = self.folder / (_draw_shard_name() + _TEMPORARY)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _build_error(self.folder, "written", error) from error
+
+    def publish(self, samples: Mapping[str, Sample]) -> None:
+        """Write contiguous CPU tensors as one new shard, whole or not at all, and take it into the index."""
+        path = self.folder / _draw_shard_name()
+        temporary = path.with_name(path.name + _TEMPORARY)
+        try:
+            write_shard(temporary, samples)
+            temporary.replace(path)
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise _build_error(self.folder, "written", error) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        self._open(path.name, set())
+
+    def verify(self, *, progress: Progress = ignore_progress) -> VerifyReport:
+        """Read every byte of every shard; what does not match its checksum is set aside."""
+        self.refresh()
+        shards = list(self._shards.values())
+        for done, shard in enumerate(shards):
+            progress("checking the cache", done, len(shards))
+            with suppress(FileNotFoundError):  # collected meanwhile by another process
+                data = self._map(shard)
+                for key in list(shard.samples):
+                    self._check(shard, key, data)
+        progress("checking the cache", len(shards), len(shards))
+        return VerifyReport(
+            num_shards=len(shards),
+            num_samples=len(self),
+            num_bytes=sum(shard.num_bytes for shard in shards),
+            set_aside=tuple(self.set_aside),
+            damaged_files=tuple(self._list_files(_DAMAGED)),
+            temporary_files=tuple(self._list_files(_TEMPORARY)),
+        )
+
+    def collect(self, keep: Set[str], *, progress: Progress = ignore_progress) -> CollectReport:
+        """Keep one good copy of each sample in `keep` and delete all else: samples, damaged files, stale temporary files.
+
+        A sample is written to a new shard before its old one is deleted, so a kill loses nothing.
+        """
+        self.refresh()
+        num_before, bytes_before = len(self), self._count_bytes()
+        shards = list(self._shards.values())
+        pending: dict[str, Sample] = {}
+        pending_bytes = 0
+        replaced: list[Path] = []
+        left: list[Path] = []
+        for done, shard in enumerate(shards):
+            progress("cleaning the cache", done, len(shards))
+            wanted = [key for key in shard.samples if key in keep and self._index[key] is shard]
+            if len(wanted) < shard.num_written:
+                good = self._read_good(shard, wanted)
+                pending.update(good)
+                pending_bytes += sum(tensor.nbytes for sample in good.values() for tensor in sample.values())
+                replaced.append(shard.path)
+                good = {}
+            if pending_bytes >= MAX_SHARD_BYTES or done == len(shards) - 1:
+                if pending:
+                    self.publish(pending)
+                pending, pending_bytes = {}, 0  # lets go of the maps: Windows deletes no mapped file
+                self._forget({path.name for path in replaced})
+                left += _delete(replaced)
+                replaced = []
+        left += _delete([*self._list_files(_DAMAGED), *filter(_is_stale, self._list_files(_TEMPORARY)), self.folder / _NOTES_NAME])
+        progress("cleaning the cache", len(shards), len(shards))
+        return CollectReport(len(self), num_before - len(self), bytes_before - self._count_bytes(), tuple(left))
+
+    def _open(self, name: str, notes: Set[tuple[str, str]]) -> None:
+        path = self.folder / name
+        try:
+            shard = load_shard(path)
+        except FileNotFoundError:  # collected meanwhile by another process
+            return
+        except DamagedShardError as error:
+            self.set_aside.append(Damage(name, None, error.what))
+            self._unreadable.add(name)
+            with suppress(OSError):  # read-only folder, or mapped by a process on Windows: it is skipped all the same
+                path.replace(path.with_name(name + _DAMAGED))
+            return
+        except OSError as error:
+            raise _build_error(path, "read", error) from error
+        for key in [key for key in shard.samples if (name, key) in notes]:
+            del shard.samples[key]
+        self._shards[name] = shard
+        self._index.update(dict.fromkeys(shard.samples, shard))
+
+    def _map(self, shard: Shard) -> Tensor:
+        data = self._mapped.get(shard.path.name)
+        if data is None:
+            try:
+                data = shard.load()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                raise _build_error(shard.path, "read", error) from error
+            if len(self._mapped) >= _MAX_MAPPED:
+                del self._mapped[next(iter(self._mapped))]
+            self._mapped[shard.path.name] = data
+        return data
+
+    def _check(self, shard: Shard, key: str, data: Tensor) -> bool:
+        reason = shard.check(key, data)
+        if reason is None:
+            return True
+        self.set_aside.append(Damage(shard.path.name, key, reason))
+        del shard.samples[key]
+        if self._index[key] is shard:
+            del self._index[key]
+            for other in self._shards.values():
+                if key in other.samples:
+                    self._index[key] = other
+        with suppress(OSError), (self.folder / _NOTES_NAME).open("a") as file:  # in a read-only folder each process finds it anew
+            file.write(f"{shard.path.name} {key}\n")
+        return False
+
+    def _read_good(self, shard: Shard, keys: Iterable[str]) -> dict[str, Sample]:
+        try:
+            data = self._map(shard)
+        except FileNotFoundError:  # another process collects too
+            return {}
+        return {key: shard.read(key, data) for key in keys if self._check(shard, key, data)}
+
+    def _forget(self, names: Iterable[str]) -> None:
+        gone = [self._shards.pop(name) for name in names if name in self._shards]
+        for shard in gone:
+            self._mapped.pop(shard.path.name, None)
+        if gone:
+            self._index = {key: shard for shard in self._shards.values() for key in shard.samples}
+
+    def _list_files(self, suffix: str) -> list[Path]:
+        try:
+            paths = [path for path in self.folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _build_error(self.folder, "read", error) from error
+        return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
+
+    def _read_notes(self) -> set[tuple[str, str]]:
+        try:
+            lines = (self.folder / _NOTES_NAME).read_text().splitlines()
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise _build_error(self.folder / _NOTES_NAME, "read", error) from error
+        return {(name, key) for name, _, key in (line.partition(" ") for line in lines)}
+
+    def _count_bytes(self) -> int:
+        num_bytes = 0
+        for suffix in ("", _DAMAGED, _TEMPORARY):
+            for path in self._list_files(suffix):
+                with suppress(FileNotFoundError):  # renamed meanwhile by another process
+                    num_bytes += path.stat().st_size
+        return num_bytes
+
+
+def _draw_shard_name() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(4)}.safetensors"
+
+
+def _is_stale(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # renamed meanwhile by its writer
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    return False
+
+
+def _delete(paths: Iterable[Path]) -> list[Path]:
+    left = []
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            left.append(path)
+    return left
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut. Windows has no such call, some network folders refuse it."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _build_error(path: Path, verb: str, error: OSError) -> CacheError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        fix = "free space on that disk (`weber cache gc` deletes what no run needs), or set output.cache to a folder on a larger one"
+    else:
+        fix = "set output.cache to a folder that you may read and write, or change its permissions"
+    return CacheError(f"The cache {path} cannot be {verb}", got=error.strerror or str(error), fix=fix)

@@ -1,0 +1,51 @@
+"""Captions to text embeddings in the cache: each distinct caption once per text part, one text encoder in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+
+from weber.cache.encode import encode_batches
+from weber.cache.key import build_text_key
+from weber.cache.store import Store
+from weber.families.family import Family
+from weber.progress import Progress, ignore_progress
+
+
+def encode_texts(
+    store: Store,
+    captions: Iterable[str],
+    *,
+    family: Family,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
+    progress: Progress = ignore_progress,
+) -> int:
+    """Encode what the cache lacks; the number of (caption, part) encoded. A part that lacks nothing is not loaded.
+
+    Sample `build_text_key(caption, encoder=family.identify(part), dtype=dtype)` then holds what `family.encode_prompts` returns for
+    that part, without the first dimension.
+    """
+    distinct = list(dict.fromkeys(captions))
+    num_encoded = 0
+    for part in family.text_parts:
+        identity = family.identify(part)
+        keyed = {build_text_key(caption, encoder=identity, dtype=dtype): caption for caption in distinct}
+        missing = {key: caption for key, caption in keyed.items() if key not in store}
+        if missing:
+            keys, prompts = list(missing), list(missing.values())
+            encode_batches(
+                store,
+                [(keys[start : start + batch_size], prompts[start : start + batch_size]) for start in range(0, len(keys), batch_size)],
+                load=partial(family.load, part, device=device, dtype=dtype),
+                encode=partial(family.encode_prompts, part),
+                dtype=dtype,
+                progress=progress,
+                what=f"encoding captions ({part})",
+                total=len(missing),
+            )
+        num_encoded += len(missing)
+    return num_encoded

@@ -1,0 +1,46 @@
+"""Finding the checkpoint to go on from: the latest one whose files are as they were written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from weber.checkpoint.save import MANIFEST, hash_file, list_checkpoints
+
+
+@dataclass(frozen=True)
+class Found:
+    """The latest valid checkpoint, if any, and the damaged ones that were passed over, with reasons."""
+
+    step: int
+    folder: Path | None
+    damaged: dict[Path, str]
+
+
+def load_latest(run_folder: Path) -> Found:
+    """Check checkpoints from the newest down and stop at the first valid one."""
+    damaged: dict[Path, str] = {}
+    for step, folder in reversed(list_checkpoints(run_folder)):
+        reason = check_checkpoint(folder)
+        if reason is None:
+            return Found(step, folder, damaged)
+        damaged[folder] = reason
+    return Found(0, None, damaged)
+
+
+def check_checkpoint(folder: Path) -> str | None:
+    """Why a checkpoint cannot be used; None if every file has the size and hash of the manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except ValueError:
+        return f"{MANIFEST} is not valid JSON"
+    for name, expected in manifest.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if hash_file(file) != expected:
+            return f"{name} is not as it was written ({file.stat().st_size} bytes, {expected['bytes']} expected, or another hash)"
+    return None

@@ -1,0 +1,20 @@
+"""How many checkpoints are kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from weber.checkpoint.save import list_checkpoints
+
+
+def save_space(run_folder: Path, *, keep_last: int) -> list[Path]:
+    """Delete all but the newest `keep_last` checkpoints; returns what was deleted. A half-deleted one can not look whole."""
+    old = [folder for _, folder in list_checkpoints(run_folder)[:-keep_last]]
+    for folder in old:
+        doomed = folder.with_name(f".{folder.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    return old

@@ -1,0 +1,255 @@
+"""The command line: verbs only. Everything heavy is imported when a verb needs it, so that `weber --help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from weber.config.load import load_config
+from weber.config.surface import build_help, build_schema
+from weber.errors import CacheError, ConfigError, WeberError
+from weber.version import VERSION
+
+if TYPE_CHECKING:
+    from weber.cache.store import Store
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = App(
+    name="weber", help="Fine-tune FLUX image models: LoRA from a folder of pictures.", version=VERSION, result_action="return_value"
+)
+cache_app = App(name="cache", help="Fill, check or clean the cache of encoded tensors.")
+app.command(cache_app)
+Config = Annotated[Path, Parameter(help="A TOML file of settings; see docs/config.md.")]
+Overrides = Annotated[tuple[str, ...], Parameter(help="section.key=value, for example optim.lr=2e-4 or data.0.repeats=10.")]
+
+
+def train(config: Config, *overrides: str, resume: bool = False) -> None:
+    """Train an adapter.
+
+    Parameters
+    ----------
+    config
+        A TOML file of settings.
+    overrides
+        `section.key=value`, for example `optim.lr=2e-4` or `data.0.repeats=10`.
+    resume
+        Go on from the latest checkpoint in output.folder.
+    """
+    from weber.track.progress import Watcher
+    from weber.training import assemble
+
+    console = Console(stderr=True)
+    adapter = assemble.train(load_config(config, overrides), resume=resume, watcher=Watcher(console))
+    _say(f"The adapter is {adapter}")
+    _say(f"To paint with it: weber sample {adapter.parent} --prompt 'a red apple'")
+
+
+app.command(train, help_epilogue=build_help())
+
+
+@app.command
+def plan(config: Config, *overrides: str) -> None:
+    """Say what a run will do, without reading weights: pictures, buckets, steps, cache, files, settings.
+
+    Parameters
+    ----------
+    config
+        A TOML file of settings.
+    overrides
+        `section.key=value`, for example `optim.lr=2e-4`.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.plan import build_plan
+    from weber.training.report import build_report
+
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        built = build_plan(load_config(config, overrides), watcher.report)
+    _say(build_report(built))
+
+
+@cache_app.default
+def fill(config: Config, *overrides: str) -> None:
+    """Encode what a run needs into the cache, and stop there.
+
+    Parameters
+    ----------
+    config
+        A TOML file of settings.
+    overrides
+        `section.key=value`, for example `memory.device=cpu`.
+    """
+    from weber.cache.store import Store
+    from weber.track.progress import Watcher
+    from weber.training.assemble import encode_cache
+    from weber.training.plan import build_plan, resolve_paths
+
+    resolved = resolve_paths(load_config(config, overrides))
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        built = build_plan(resolved, watcher.report)
+        encoded = encode_cache(built, Store(resolved.output.cache), watcher)
+    _say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {resolved.output.cache} is complete for this run.")
+
+
+@cache_app.command
+def verify(place: Path = Path("cache")) -> None:
+    """Read every tensor of a cache and check it; damaged ones are set aside and encoded again by the next run.
+
+    Parameters
+    ----------
+    place
+        The cache folder, or the TOML file of a run.
+    """
+    from weber.track.progress import Watcher
+
+    store = _open_cache(place)
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        report = store.verify(watcher.report)
+    _say(f"{report.num_samples} tensors, {report.num_bytes:,} bytes in {store.folder}")
+    for damage in report.damage:
+        _say(f"damaged: {damage.path.name}: {damage.reason}")
+    _say(f"{len(report.damage)} damaged, {len(report.temporary_files)} leftover temporary files")
+
+
+@cache_app.command
+def gc(*configs: Path) -> None:
+    """Delete every tensor that none of these runs needs.
+
+    Parameters
+    ----------
+    configs
+        The TOML files of all runs whose tensors are kept; they must share one cache folder.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.plan import build_plan, list_keys, resolve_paths
+
+    if not configs:
+        raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
+    resolved = [resolve_paths(load_config(config)) for config in configs]
+    folders = {one.output.cache for one in resolved}
+    if len(folders) > 1:
+        raise ConfigError(
+            "These runs do not share one cache.", got=", ".join(map(str, sorted(folders))), fix="clean one cache folder at a time"
+        )
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        keep = {key for one in resolved for key in list_keys(build_plan(one, watcher.report))}
+        report = _open_cache(folders.pop()).collect(keep, watcher.report)
+    _say(f"Kept {report.num_kept} tensors, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
+
+
+@app.command
+def sample(
+    run: Path,
+    *,
+    prompt: list[str],
+    strength: float = 1.0,
+    seed: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Paint pictures with a trained adapter.
+
+    Parameters
+    ----------
+    run
+        A run folder, one of its checkpoints, or an adapter file in either.
+    prompt
+        What to paint; may be given several times.
+    strength
+        1 is as trained, 0 is the base model; any number is allowed.
+    seed
+        Seed of the first picture; each further prompt adds 1.
+    steps
+        Sampling steps.
+    guidance
+        Guidance, for models that have that input.
+    width
+        Width in pixels.
+    height
+        Height in pixels.
+    out
+        Folder for the PNG files; RUN/samples if left out.
+    """
+    from weber.sampling.validate import save_picture
+    from weber.track.progress import Watcher
+    from weber.training.paint import Wish, build_file_name
+    from weber.training.paint import sample as paint
+
+    wish = Wish(prompt, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
+    pictures = paint(run, wish, Watcher(Console(stderr=True)))
+    folder = out or (run.parent if run.is_file() else run) / "samples"
+    for number, picture in enumerate(pictures):
+        file = folder / build_file_name(wish, number)
+        save_picture(picture, file)
+        _say(str(file))
+
+
+@app.command
+def demo(out: Path = Path("runs")) -> None:
+    """Train a small model on the pictures in examples/, on the CPU, and paint before and after.
+
+    Parameters
+    ----------
+    out
+        Folder under which the run folder is made.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.demo import run_demo
+
+    sheet = run_demo(out, Watcher(Console(stderr=True)))
+    _say(f"Before and after: {sheet}")
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON Schema of the settings, for editors and forms."""
+    _say(json.dumps(build_schema(), indent=1))
+
+
+@app.command
+def variants() -> None:
+    """List the models and the target sets that are known by name."""
+    from weber.families.table import FAMILIES
+
+    for family in FAMILIES:
+        for name, (repo, summary) in family.variants.items():
+            _say(f"{name:16} {summary}" + (f" ({repo})" if repo else ""))
+        _say("target sets: " + ", ".join(family.targets))
+
+
+def main() -> None:
+    """Entry point of the `weber` command: problems that a person can fix are one message and exit code 2."""
+    error_console = Console(stderr=True)
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (WeberError, CycloptsError) as error:
+        error_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _open_cache(place: Path) -> Store:
+    from weber.cache.store import Store
+
+    folder = load_config(place).output.cache if place.is_file() else place
+    if not folder.is_dir():
+        raise CacheError("There is no such cache folder.", got=str(folder), fix="give the cache folder or the TOML file of a run")
+    return Store(folder)
+
+
+def _say(text: str) -> None:
+    print(text)

@@ -1,0 +1,130 @@
+"""From a TOML file and `section.key=value` to a `RunConfig`, and back to TOML."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from weber.config.explain import build_config_error
+from weber.config.run import RunConfig
+from weber.config.settings import SET_SECTION, list_sections
+from weber.config.toml import read_toml, write_toml
+from weber.errors import ConfigError
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that a TOML file describes, changed by `section.key=value` texts.
+
+    A value is read as TOML, else taken as text. ConfigError: everything that is wrong, in one message.
+    """
+    tree = {} if path is None else read_toml(path)
+    seen: set[str] = set()
+    for override in overrides:
+        key, value = _split_override(override)
+        if key in seen:
+            raise ConfigError(f"{key} is given twice on the command line", got=override, expected="each key once", fix="keep one of them")
+        seen.add(key)
+        _set(tree, key, value)
+    return build_config(tree)
+
+
+def build_config(tree: Mapping[str, object]) -> RunConfig:
+    """The run that a tree of plain values describes. ConfigError: everything that is wrong, in one message."""
+    try:
+        return RunConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        raise build_config_error(error, tree) from error
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write every setting, defaults included, as TOML that `load_config` reads back equal. The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(write_toml(config.model_dump()))
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Key, value and default of every setting that differs from its default; a required one has the default `None`."""
+    changes = []
+    tree = config.model_dump()
+    for section in list_sections():
+        content = tree[section.name]
+        tables = enumerate(content) if section.name == SET_SECTION else [(None, content)]
+        for place, table in tables:
+            header = section.name if place is None else f"{section.name}.{place}"
+            changes += [
+                (f"{header}.{setting.name}", table[setting.name], setting.default)
+                for setting in section.settings
+                if table[setting.name] != setting.default
+            ]
+    return changes
+
+
+def _split_override(override: str) -> tuple[str, object]:
+    key, equals, text = override.partition("=")
+    key, text = key.strip().lstrip("-"), text.strip()
+    if any("\ud800" <= character <= "\udfff" for character in override):
+        raise ConfigError(f"{key} holds characters that are not text", got=ascii(override), expected="UTF-8", fix="use a name in UTF-8")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(
+            f"{override!r} is not a setting",
+            got=override,
+            expected="section.key=value, such as train.steps=500 or data.0.path=pictures",
+            fix="write the key, an equals sign and the value, without spaces around it",
+        )
+    return key, _read_value(text)
+
+
+def _read_value(text: str) -> object:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # No setting is a date, so 2024-05-01 is a name; and a text that would set more than one key is just text.
+    return text if len(parsed) != 1 or isinstance(parsed["value"], date | time) else parsed["value"]
+
+
+def _set(tree: dict[str, object], key: str, value: object) -> None:
+    """Put a value at its place in the tree, making the sections and list entries on the way."""
+    parts = key.split(".")
+    place: object = tree
+    for depth, (part, following) in enumerate(zip(parts, [*parts[1:], None], strict=True)):
+        above = ".".join(parts[:depth])
+        new: Any = value if following is None else [] if following.isdecimal() else {}
+        if isinstance(place, dict):
+            place[part] = new if following is None else place.get(part, new)
+            place = place[part]
+        elif isinstance(place, list):
+            place = _set_entry(place, part, new, above=above, replace=following is None)
+        else:
+            raise ConfigError(
+                f"{key} cannot be set: {above} is not a section",
+                got=f"{above} = {place!r}",
+                expected="section.key=value, such as train.steps=500",
+                fix=f"use {above}=value, or correct the key",
+            )
+
+
+def _set_entry(entries: list[object], part: str, new: object, *, above: str, replace: bool) -> object:
+    if not part.isdecimal() or int(part) > len(entries):
+        raise ConfigError(
+            f"{above}.{part} cannot be set: {above} is a list of {len(entries)}",
+            got=f"{above}.{part}",
+            expected=f"a number from 0 to {len(entries)} behind {above}; {len(entries)} adds a new entry",
+            fix=f"write {above}.0.{part}" if not part.isdecimal() else f"write {above}.{len(entries)}",
+        )
+    if int(part) == len(entries):
+        entries.append(new)
+    elif replace:
+        entries[int(part)] = new
+    return entries[int(part)]

@@ -1,0 +1,140 @@
+"""Every setting as a row: what the error messages and the three faces of `surface.py` are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from weber.config.run import RunConfig
+from weber.config.section import Section
+
+SET_SECTION = "data"
+"""The section of which there are any number, each under its own `[[data]]`."""
+
+_NOUNS: dict[object, tuple[str, str]] = {
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    Path: ("a path", "paths"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key: where it stands, what it may be and what it does. `default` has no meaning where `required`."""
+
+    section: str
+    name: str
+    expected: str
+    choices: tuple[str, ...]
+    default: object
+    required: bool
+    doc: str
+    field: FieldInfo
+
+    @property
+    def key(self) -> str:
+        """Dotted name; `data.0` stands for any set of pictures."""
+        return f"{self.section}.0.{self.name}" if self.section == SET_SECTION else f"{self.section}.{self.name}"
+
+
+@dataclass(frozen=True)
+class SectionRows:
+    """One section with its settings, in the order in which they are written."""
+
+    name: str
+    doc: str
+    type: type[Section]
+    settings: tuple[Setting, ...]
+
+    @property
+    def header(self) -> str:
+        """The line that opens it in a file."""
+        return f"[[{self.name}]]" if self.name == SET_SECTION else f"[{self.name}]"
+
+
+@cache
+def list_sections() -> tuple[SectionRows, ...]:
+    """Every section of `RunConfig` with its settings."""
+    rows = []
+    for name, field in RunConfig.model_fields.items():
+        section: type[Section] = get_args(field.annotation)[0] if name == SET_SECTION else field.annotation  # type: ignore[assignment]
+        settings = tuple(_build_setting(name, key, inner) for key, inner in section.model_fields.items())
+        rows.append(SectionRows(name, _flatten(field.description), section, settings))
+    return tuple(rows)
+
+
+def list_settings() -> list[Setting]:
+    """Every setting of every section."""
+    return [setting for section in list_sections() for setting in section.settings]
+
+
+def _build_setting(section: str, name: str, field: FieldInfo) -> Setting:
+    return Setting(
+        section=section,
+        name=name,
+        expected=_name_type(field.annotation, field.metadata),
+        choices=tuple(_list_choices(field.annotation)),
+        default=None if field.is_required() else field.default,
+        required=field.is_required(),
+        doc=_flatten(field.description),
+        field=field,
+    )
+
+
+def _flatten(text: str | None) -> str:
+    """A docstring as one line."""
+    return " ".join((text or "").split())
+
+
+def _name_type(annotation: Any, metadata: Iterable[object] = (), *, plural: bool = False) -> str:
+    """A type in words, such as `a whole number, at least 1`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        return _name_type(arguments[0], [*annotation.__metadata__, *metadata], plural=plural)
+    if origin is Literal:
+        words = ", ".join(f'"{choice}"' for choice in arguments)
+        return words if len(arguments) == 1 else f"one of {words}"
+    if origin is list:
+        return f"a list of {_name_type(arguments[0], plural=True)}"
+    if origin is tuple:
+        return f"a list of {len(arguments)} {_name_type(arguments[0], plural=True)}"
+    if arguments:
+        return " or ".join(_name_type(choice, metadata) for choice in arguments if choice is not NoneType)
+    noun, limits = _NOUNS[annotation][plural], _name_limits(metadata)
+    if not limits:
+        return noun
+    return f"{noun}, each {limits}" if plural else f"{noun} {limits}" if limits.startswith("above") else f"{noun}, {limits}"
+
+
+def _name_limits(metadata: Iterable[object]) -> str:
+    words = []
+    for item in metadata:
+        match item:
+            case FieldInfo():
+                words.append(_name_limits(item.metadata))
+            case Ge():
+                words.append(f"at least {item.ge}")
+            case Gt():
+                words.append(f"above {item.gt}")
+            case Le():
+                words.append(f"at most {item.le}")
+            case Lt():
+                words.append(f"below {item.lt}")
+            case _:
+                continue
+    return " and ".join(word for word in words if word)
+
+
+def _list_choices(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for inner in get_args(annotation) for choice in _list_choices(inner)]

@@ -1,0 +1,86 @@
+"""Which pictures each step sees: a pure function of the examples, the sizes, the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weber.data.buckets import Bucket
+from weber.data.examples import Example
+from weber.data.seeds import draw_choice, draw_order
+
+_Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One sample of a step: indices of the example, and of its caption and crop. `place` is the index in the step's group."""
+
+    example: int
+    place: int
+    caption: int
+    crop: int
+
+
+class BatchPlan:
+    """Every step is a group of `batch_size * accumulation` samples of one bucket, from any sets, cut into micro-batches.
+
+    In an epoch each example appears exactly `repeats` times; the last group of a bucket may be smaller. Only the order of the
+    current epoch is kept, a few numbers per sample.
+    """
+
+    def __init__(self, dataset_examples: Sequence[Example], *, batch_size: int, accumulation: int, seed: int) -> None:
+        assert dataset_examples and batch_size >= 1 and accumulation >= 1
+        self._examples, self._batch_size, self._seed = dataset_examples, batch_size, seed
+        self._members = _list_members(dataset_examples)
+        self._bounds = _list_bounds([len(members) for members in self._members.values()], batch_size * accumulation)
+        self.steps_per_epoch = len(self._bounds)
+        self._epoch, self._order, self._turns = 0, *self._draw_epoch(0)
+
+    def draw_step(self, step: int) -> list[list[Draw]]:
+        """The micro-batches of a step, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order, self._turns = epoch, *self._draw_epoch(epoch)
+        start, stop = self._bounds[self._turns[position]]
+        draws = [self._draw(example, step, place) for place, example in enumerate(self._order[start:stop].tolist())]
+        return [draws[start : start + self._batch_size] for start in range(0, len(draws), self._batch_size)]
+
+    def _draw(self, example: int, step: int, place: int) -> Draw:
+        chosen = self._examples[example]
+        caption = draw_choice(len(chosen.captions), self._seed, step, place, "caption")
+        crop = draw_choice(len(chosen.crops), self._seed, step, place, "crop")
+        return Draw(example, place, caption, crop)
+
+    def _draw_epoch(self, epoch: int) -> tuple[_Indices, _Indices]:
+        """Examples, shuffled within each bucket; and the order in which the groups have their turn."""
+        order = [
+            members[draw_order(len(members), self._seed, epoch, "bucket", bucket.width, bucket.height)]
+            for bucket, members in self._members.items()
+        ]
+        turns = draw_order(self.steps_per_epoch, self._seed, epoch, "groups")
+        return np.concatenate(order), np.array(turns)
+
+
+def _list_members(examples: Sequence[Example]) -> dict[Bucket, _Indices]:
+    """Indices of the examples of each bucket, each as often as it repeats; buckets by size."""
+    members: dict[Bucket, list[int]] = {}
+    for index, example in enumerate(examples):
+        members.setdefault(example.bucket, []).append(index)
+    return {
+        bucket: np.repeat(np.array(indices, dtype=np.int64), [examples[index].repeats for index in indices])
+        for bucket, indices in sorted(members.items())
+    }
+
+
+def _list_bounds(bucket_sizes: Sequence[int], group_size: int) -> _Indices:
+    """Start and stop (G, 2) of every group, the buckets standing one behind the other."""
+    bounds, first = [], 0
+    for size in bucket_sizes:
+        starts = np.arange(0, size, group_size)
+        bounds.append(first + np.stack([starts, np.minimum(starts + group_size, size)], axis=1))
+        first += size
+    return np.concatenate(bounds)

@@ -1,0 +1,101 @@
+"""Sizes of training pictures. Pure arithmetic on widths and heights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isqrt
+
+from weber.config.data import DataConfig
+from weber.errors import DataError
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Bucket:
+    """Pixels of a training picture."""
+
+    width: int
+    height: int
+
+
+def list_buckets(area_pixels: int, *, step: int) -> list[Bucket]:
+    """All buckets of at most that many pixels, sorted; sides are multiples of `step`. Empty if the area is below one step square.
+
+    kohya-ss/sd-scripts `make_bucket_resolutions`. There the sides lie in 256..1024 whatever the area, so that at 1024 x 1024 any
+    other aspect only shrinks; here they reach from half to twice the square's edge, for aspects of 1:4 to 4:1 at every resolution.
+    """
+    return list(_list_buckets(area_pixels, step))
+
+
+def check_size(width: int, height: int, config: DataConfig) -> None:
+    """Raise DataError with a one-line reason for a picture that its set does not take."""
+    minimum_edge = config.edge_pixels // 4 if config.minimum_edge is None else config.minimum_edge
+    if min(width, height) < minimum_edge:
+        raise DataError(f"too small: {width} x {height} pixels, minimum_edge is {minimum_edge}")
+    if config.aspect == "bucket" and max(width, height) > config.max_aspect * min(width, height):
+        raise DataError(f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}")
+
+
+def build_bucket(width: int, height: int, config: DataConfig) -> Bucket:
+    """The bucket of a picture: of its own size if there is one, else of the nearest aspect.
+
+    A picture that would have to be enlarged, which `upscale = False` forbids, gets a bucket of its own size in whole steps.
+    Raises DataError with a one-line reason if that is empty.
+    """
+    bucket = _choose(width, height, config)
+    if config.upscale or (bucket.width <= width and bucket.height <= height):
+        return bucket
+    bucket = _shrink(width, height, config)
+    if bucket.width == 0 or bucket.height == 0:
+        raise DataError(f"too small: {width} x {height} pixels, bucket_step is {config.bucket_step} and upscale = false")
+    return bucket
+
+
+@lru_cache
+def _list_buckets(area_pixels: int, step: int) -> tuple[Bucket, ...]:
+    edge = isqrt(area_pixels)
+    shortest, longest = max(_floor(edge // 2, step), step), _floor(2 * edge, step)
+    buckets = {Bucket(_floor(edge, step), _floor(edge, step))} if edge >= step else set()
+    for width in range(shortest, longest + 1, step):
+        height = min(longest, _floor(area_pixels // width, step))
+        if height >= shortest:
+            buckets |= {Bucket(width, height), Bucket(height, width)}
+    return tuple(sorted(buckets))
+
+
+def _choose(width: int, height: int, config: DataConfig) -> Bucket:
+    edge = _floor(isqrt(config.area_pixels), config.bucket_step)
+    if config.aspect == "square":
+        return Bucket(edge, edge)
+    if config.resolution_type == "shorter_edge":
+        longer = _round(edge * max(width, height) / min(width, height), config.bucket_step)
+        return Bucket(longer, edge) if width > height else Bucket(edge, longer)
+    return _choose_nearest(width, height, config.area_pixels, config.bucket_step)
+
+
+@lru_cache(maxsize=65536)
+def _choose_nearest(width: int, height: int, area_pixels: int, step: int) -> Bucket:
+    buckets = _list_buckets(area_pixels, step)
+    if Bucket(width, height) in buckets:
+        return Bucket(width, height)
+    return min(buckets, key=lambda bucket: abs(bucket.width / bucket.height - width / height))
+
+
+def _shrink(width: int, height: int, config: DataConfig) -> Bucket:
+    """The picture's own size in whole steps; of a picture above the set's area, the size it has when scaled down to that area."""
+    step = config.bucket_step
+    if config.aspect == "square":
+        edge = _floor(min(width, height), step)
+        return Bucket(edge, edge)
+    if config.resolution_type != "shorter_edge":
+        area = config.area_pixels
+        width, height = min(width, isqrt(area * width // height)), min(height, isqrt(area * height // width))
+    return Bucket(_floor(width, step), _floor(height, step))
+
+
+def _floor(pixels: int, step: int) -> int:
+    return pixels // step * step
+
+
+def _round(pixels: float, step: int) -> int:
+    return int(pixels / step + 0.5) * step

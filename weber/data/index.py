@@ -1,0 +1,126 @@
+"""What is known about files, so that at the next start only new and changed ones are opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from weber.data.backends.backend import Backend, FileStat
+from weber.errors import DataError
+
+# The number goes up when a row of an older weber would say something else than today's code.
+_CREATE = """CREATE TABLE IF NOT EXISTS files_1 (path TEXT PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER,
+    content TEXT, width INTEGER, height INTEGER, text TEXT, reason TEXT) WITHOUT ROWID"""
+_NUM_PER_PORTION = 64  # a kill loses the work of one portion
+_LOCK_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What opening a file taught: of a picture `content`, `width` and `height`; of a caption file `text`; or the `reason` why it is
+    unusable."""
+
+    content: str = ""
+    width: int = 0
+    height: int = 0
+    text: str = ""
+    reason: str = ""
+
+
+_Known = dict[str, tuple[FileStat, FileFacts]]
+
+
+class Index:
+    """One sqlite file of facts by absolute path, size and time of change. Several processes may use it at once.
+
+    A damaged file is set aside as `<name>.damaged` and made anew. Raises DataError where it cannot be read or written at all.
+    """
+
+    def __init__(self, path: Path, *, backend: Backend) -> None:
+        self._path, self._backend = path, backend
+        self.num_opened = 0
+        """How many files had to be opened so far."""
+
+    def read_facts(
+        self, paths: Sequence[Path], inspect: Callable[[bytes], FileFacts], *, report: Callable[[int, int], None]
+    ) -> list[FileFacts]:
+        """Facts of each absolute path, in order. `inspect` opens what is new; a DataError of it is remembered as the reason.
+
+        `report` is called with the number of files done and in all.
+        """
+        found: list[FileFacts] = []
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(paths), _NUM_PER_PORTION):
+                portion = paths[start : start + _NUM_PER_PORTION]
+                known = self._transact(partial(_select, paths=portion))
+                looks = list(pool.map(partial(self._look, inspect), portion, [known.get(str(path)) for path in portion]))
+                new = [(str(path), stat, facts) for path, (stat, facts) in zip(portion, looks, strict=True) if stat is not None]
+                if new:
+                    self.num_opened += len(new)
+                    self._transact(partial(_insert, new=new))
+                found += [facts for _, facts in looks]
+                report(len(found), len(paths))
+        return found
+
+    def _look(
+        self, inspect: Callable[[bytes], FileFacts], path: Path, known: tuple[FileStat, FileFacts] | None
+    ) -> tuple[FileStat | None, FileFacts]:
+        """Facts of one file, and its stat if it was opened."""
+        try:
+            stat = self._backend.stat(path)
+            if known is not None and known[0] == stat:
+                return None, known[1]
+            data = self._backend.read(path)
+        except DataError as error:  # not remembered: permissions and disks heal without a change of the file
+            return None, FileFacts(reason=error.what)
+        try:
+            return stat, inspect(data)
+        except DataError as error:
+            return stat, FileFacts(reason=error.what)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            try:
+                return self._attempt(work)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):  # locked, full, read-only: not damage
+                    raise
+                self._set_aside()
+                return self._attempt(work)
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                f'the index "{self._path}" cannot be used',
+                got=str(error),
+                fix="check the disk's space and permissions, or delete the file; it is made anew",
+            ) from error
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._path, timeout=_LOCK_SECONDS)) as connection, connection:
+            connection.execute(_CREATE)
+            return work(connection)
+
+    def _set_aside(self) -> None:
+        # without its journal, which sqlite would apply to the new file
+        self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was first
+            self._path.replace(self._path.with_name(self._path.name + ".damaged"))
+
+
+def _select(connection: sqlite3.Connection, paths: Sequence[Path]) -> _Known:
+    marks = ", ".join("?" * len(paths))
+    rows = connection.execute(f"SELECT * FROM files_1 WHERE path IN ({marks})", [str(path) for path in paths])
+    return {path: (FileStat(size_bytes, mtime_ns), FileFacts(*facts)) for path, size_bytes, mtime_ns, *facts in rows}
+
+
+def _insert(connection: sqlite3.Connection, new: Sequence[tuple[str, FileStat, FileFacts]]) -> None:
+    rows = [(path, *astuple(stat), *astuple(facts)) for path, stat, facts in new]
+    connection.executemany("INSERT OR REPLACE INTO files_1 VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)

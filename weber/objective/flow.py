@@ -1,0 +1,32 @@
+"""Flow matching: a straight line from picture to noise, and the network asked for its velocity.
+
+Legend: B batch, C channels, H W latent size. Liu et al. 2022 (rectified flow), arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+
+
+def draw_noise(latents_BCHW: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal noise of the latents' shape, fp32, one generator per sample; drawn on the CPU, so equal on every device."""
+    noise = [torch.randn(latents_BCHW.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(noise).to(latents_BCHW.device)
+
+
+def build_noisy(latents_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """x_t = (1 - t) x0 + t noise, in fp32."""
+    t = t_B.view(-1, 1, 1, 1)
+    return (1 - t) * latents_BCHW + t * noise_BCHW
+
+
+def predict_losses(predict: Predict, latents_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared error of the predicted velocity per sample: (B,) fp32. The target is noise - x0."""
+    velocity = predict(build_noisy(latents_BCHW, noise_BCHW, t_B), t_B, condition)
+    target = noise_BCHW - latents_BCHW
+    return (velocity.float() - target).square().mean(dim=(1, 2, 3))

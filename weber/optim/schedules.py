@@ -1,0 +1,38 @@
+"""Courses of the learning rate: pure functions of the share of the run that is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from weber.config.optim import OptimConfig
+
+COURSES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda share, power: 1.0,
+    "linear": lambda share, power: 1.0 - share,
+    "cosine": lambda share, power: 0.5 * (1.0 + math.cos(math.pi * share)),
+    "polynomial": lambda share, power: (1.0 - share) ** power,
+}
+"""From 1 at share 0 to 0 at share 1 (but `constant`)."""
+
+
+def build_schedule(config: OptimConfig, *, num_steps: int) -> Callable[[int], float]:
+    """Learning rate of step n, counted from 0: up to `lr` over the warm-up, then down to `end_lr` at the last step."""
+    course, power = COURSES[config.schedule], 1.0 if config.power is None else config.power
+    last = max(num_steps - 1 - config.warmup_steps, 1)
+
+    def learning_rate(step: int) -> float:
+        if step < config.warmup_steps:
+            return config.lr * (step + 1) / config.warmup_steps
+        share = min((step - config.warmup_steps) / last, 1.0)
+        return config.end_lr + (config.lr - config.end_lr) * course(share, power)
+
+    return learning_rate
+
+
+def write_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Use this learning rate from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,39 @@
+"""From noise to latents: Euler steps along the predicted velocity.
+
+Legend: B pictures, C channels, H W latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Painting:
+    """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1)."""
+
+    shape: tuple[int, int, int]
+    seed: int
+    condition: Mapping[str, Tensor]
+
+
+def draw_start(painting: Painting, device: torch.device) -> Tensor:
+    """Pure noise (1, C, H, W) fp32, drawn on the CPU as diffusers does with `torch.Generator().manual_seed(seed)`."""
+    generator = torch.Generator().manual_seed(painting.seed)
+    return torch.randn(1, *painting.shape, generator=generator).to(device)
+
+
+@torch.no_grad()
+def predict_latents(predict: Predict, start_BCHW: Tensor, sigmas: Sequence[float], condition: Mapping[str, Tensor]) -> Tensor:
+    """Latents at the last of `sigmas`, which fall from 1 to 0: x' = x + (sigma' - sigma) velocity, in fp32."""
+    latents = start_BCHW
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        t_B = torch.full((len(latents),), sigma, dtype=torch.float32, device=latents.device)
+        latents = latents + (following - sigma) * predict(latents, t_B, condition).float()
+    return latents

@@ -1,0 +1,47 @@
+"""Pictures from weights: latents by Euler steps, pixels by the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from weber.progress import Progress
+from weber.sampling.euler import Painting, Predict, draw_start, predict_latents
+
+Decode = Callable[[Tensor], Tensor]
+Sigmas = Callable[[tuple[int, int, int]], list[float]]
+
+
+def predict_paintings(
+    predict: Predict, paintings: Sequence[Painting], sigmas: Sigmas, *, device: torch.device, progress: Progress
+) -> list[Tensor]:
+    """Latents (1, C, H, W) of every painting, one after the other."""
+    latents = []
+    for number, painting in enumerate(paintings):
+        progress("painting", number, len(paintings))
+        condition = {name: tensor.to(device) for name, tensor in painting.condition.items()}
+        latents.append(predict_latents(predict, draw_start(painting, device), sigmas(painting.shape), condition))
+    progress("painting", len(paintings), len(paintings))
+    return latents
+
+
+@torch.no_grad()
+def decode_pictures(decode: Decode, latents: Sequence[Tensor]) -> list[Image.Image]:
+    """Latents to pictures, one at a time."""
+    pictures = []
+    for one in latents:
+        pixels = decode(one)[0].permute(1, 2, 0).cpu()
+        pictures.append(Image.fromarray(((pixels + 1) * 127.5).round().to(torch.uint8).numpy()))
+    return pictures
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    picture.save(temporary, format="PNG")
+    temporary.replace(path)

@@ -1,0 +1,45 @@
+"""`metrics.jsonl`: one line of numbers per step, always."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+Numbers = Mapping[str, float | int | str]
+
+
+class JsonlTracker:
+    """Appends to `metrics.jsonl`. Lines of steps after `done_steps`, left by a run that was killed, are dropped first."""
+
+    def __init__(self, run_folder: Path, *, done_steps: int) -> None:
+        self.path = run_folder / "metrics.jsonl"
+        kept = [line for line in _read_lines(self.path) if line["step"] <= done_steps]
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+        self._stream = self.path.open("a", encoding="utf-8")
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        """Record what a step measured."""
+        self._stream.write(json.dumps({"step": step, **numbers}) + "\n")
+        self._stream.flush()
+
+    def __enter__(self) -> JsonlTracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.close()
+
+
+def _read_lines(path: Path) -> list[dict[str, int | float]]:
+    lines: list[dict[str, int | float]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # the last line of a run that was killed while writing it
+                break
+    return lines

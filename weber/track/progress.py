@@ -1,0 +1,62 @@
+"""Progress for a person: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+
+
+class Watcher:
+    """Shows any number of tasks by name; `report` is a `weber.progress.Progress`. Enter it as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._last_lines: dict[str, float] = {}
+
+    def report(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Show how much of a task is done; a finished task leaves the screen."""
+        if self.console.is_terminal:
+            self._draw_bar(what, done, total, note)
+            return
+        now, last = time.monotonic(), self._last_lines.get(what)
+        if last is None or done >= total or now - last >= PLAIN_SECONDS:
+            self._last_lines[what] = now
+            if total > 0 and not (last is None and done == 0):
+                self.write(f"{what}: {done}/{total} {note}".rstrip())
+        if done >= total:
+            self._last_lines.pop(what, None)
+
+    def write(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _draw_bar(self, what: str, done: int, total: int, note: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, note=note)
+        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(what))
+
+    @contextmanager
+    def shown(self) -> Iterator[Watcher]:
+        """Draw the bars while the context lasts."""
+        with self._bars:
+            yield self

@@ -1,0 +1,119 @@
+"""Puts a run together, in order: plan, cache, network, adapter, optimizer, checkpoint. One of the two places that know all rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weber.adapters.lora import build_lora
+from weber.cache.latents import encode_latents
+from weber.cache.store import Store
+from weber.cache.text import encode_texts
+from weber.checkpoint.resume import load_latest
+from weber.checkpoint.save import list_checkpoints
+from weber.config.load import save_config
+from weber.config.run import RunConfig
+from weber.data.seeds import build_seed
+from weber.errors import CheckpointError
+from weber.optim.table import build_optimizer
+from weber.track.progress import Watcher
+from weber.training.batch import Loader, TextReader
+from weber.training.loop import Training, run
+from weber.training.pictures import Painter
+from weber.training.plan import Plan, build_plan, list_captions, resolve_paths
+from weber.training.report import build_summary
+from weber.training.state import CONFIG_NAME, load_state
+from weber.training.step import Learner
+
+@dataclass(frozen=True)
+class Encoded:
+    """How many tensors were made because the cache did not have them."""
+
+    latents: int
+    texts: int
+
+
+def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
+    """Run a config to the end, from its start or its latest checkpoint; returns the finished adapter file."""
+    config = resolve_paths(config)
+    folder = config.output.folder
+    _check_run_folder(folder, resume=resume)
+    with watcher.shown():
+        plan = build_plan(config, watcher.report)
+        watcher.write(build_summary(plan))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / CONFIG_NAME)
+        store = Store(config.output.cache)
+        encode_cache(plan, store, watcher)
+        return run(assemble(plan, store, resume=resume, watcher=watcher), watcher)
+
+
+def encode_cache(plan: Plan, store: Store, watcher: Watcher) -> Encoded:
+    """Encode what the cache lacks: pictures first, then texts, one encoder in memory at a time."""
+    size = plan.config.memory.encode_batch_size
+    latents = encode_latents(
+        store,
+        plan.dataset.examples,
+        family=plan.family,
+        device=plan.device,
+        dtype=plan.dtype,
+        batch_size=size,
+        progress=watcher.report,
+    )
+    texts = encode_texts(
+        store, list_captions(plan), family=plan.family, device=plan.device, dtype=plan.dtype, batch_size=size, progress=watcher.report
+    )
+    if latents or texts:
+        watcher.write(f"Encoded {latents} latents and {texts} texts into {store.folder}.")
+    return Encoded(latents, texts)
+
+
+def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Training:
+    """Load the network, put the adapter on it, and go back to the latest checkpoint if asked."""
+    config, folder = plan.config, plan.config.output.folder
+    reader = TextReader(store, plan.family, plan.dtype)
+    texts = [reader.read(prompt) for prompt in config.sampling.prompts]
+    watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
+    predictor = plan.family.load_predictor(
+        device=plan.device, dtype=plan.dtype, gradient_checkpointing=config.memory.gradient_checkpointing
+    )
+    parameters = build_lora(
+        predictor.transformer, config.adapter, modules=list(plan.modules), seed=build_seed(config.train.seed, "adapter")
+    )
+    predictor.transformer.train()
+    optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
+    learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
+    step = _resume(plan, learner, folder, watcher) if resume else 0
+    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, folder, texts), folder, step)
+
+
+def _resume(plan: Plan, learner: Learner, folder: Path, watcher: Watcher) -> int:
+    found = load_latest(folder)
+    for damaged, reason in found.damaged.items():
+        watcher.write(f"Skipped the damaged checkpoint {damaged.name}: {reason}.")
+    if found.folder is None:
+        watcher.write(f"There is no checkpoint in {folder} yet: starting at step 0.")
+        return 0
+    if found.step > plan.num_steps:
+        raise CheckpointError(
+            "The run has gone further than it is now asked to.",
+            got=f"{found.folder.name}, and {plan.num_steps} steps in all",
+            fix=f"set train.steps to more than {found.step}",
+        )
+    changed = load_state(found.folder, learner, plan)
+    watcher.write(f"Resumed {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
+    if changed:
+        watcher.write("Changed since that checkpoint, so not bit for bit the same run: " + "; ".join(changed))
+    return found.step
+
+
+def _check_run_folder(folder: Path, *, resume: bool) -> None:
+    if folder.is_file():
+        raise CheckpointError("The run folder is a file.", got=f"output.folder = {folder}", fix="choose another output.folder")
+    if not resume and (list_checkpoints(folder) or (folder / "metrics.jsonl").exists()):
+        raise CheckpointError(
+            "The run folder already holds a run.",
+            got=f"output.folder = {folder}",
+            expected="an empty or new folder, or --resume",
+            fix="add --resume to go on with that run, or set output.folder to another folder",
+        )

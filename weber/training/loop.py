@@ -1,0 +1,134 @@
+"""The run: step, watch, paint, save, until it is done or asked to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from weber.checkpoint.retention import save_space
+from weber.errors import TrainingError
+from weber.memory.device import peak_memory_bytes
+from weber.optim.schedules import build_schedule, write_learning_rate
+from weber.track.metrics import open_trackers
+from weber.track.progress import Watcher
+from weber.training.batch import Loader
+from weber.training.due import is_due
+from weber.training.pictures import Painter
+from weber.training.plan import Plan
+from weber.training.state import ADAPTER_NAME, save_state, write_adapter
+from weber.training.step import Learner, train_step
+
+SMOOTHING = 0.98
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to go on after `step` finished steps."""
+
+    plan: Plan
+    learner: Learner
+    loader: Loader
+    painter: Painter
+    run_folder: Path
+    step: int
+
+
+@dataclass
+class Stop:
+    """Set by Ctrl-C (SIGINT) or SIGTERM: finish the step, save, and leave."""
+
+    asked: bool = False
+
+
+@dataclass
+class Pace:
+    """Smoothed loss and speed for the progress bar."""
+
+    loss: float | None = None
+    seconds: float | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+    def write(self, loss: float) -> None:
+        """Take in one step's loss and the time since the last call."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+        self.seconds = seconds if self.seconds is None else 0.9 * self.seconds + 0.1 * seconds
+
+
+def run(training: Training, watcher: Watcher) -> Path:
+    """Train to the end; returns the finished adapter. A stop leaves a checkpoint and says how to go on.
+
+    Raises TrainingError at a loss that is not finite, after saving; KeyboardInterrupt after a stop that was asked for.
+    """
+    plan, folder, learner = training.plan, training.run_folder, training.learner
+    config, num_steps = plan.config, plan.num_steps
+    learning_rate = build_schedule(config.optim, num_steps=num_steps)
+    pace = Pace()
+    with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals() as stop:
+        if training.step == 0 or is_due(training.step, config.sampling.every, num_steps):
+            training.painter.paint(training.step, watcher.report)
+        for step in range(training.step, num_steps):
+            pace.started = time.perf_counter()
+            write_learning_rate(learner.optimizer, learning_rate(step))
+            try:
+                numbers = train_step(learner, step, training.loader.load(step))
+            except TrainingError:
+                save_state(folder, learner, plan, step)
+                watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
+                raise
+            done = step + 1
+            pace.write(numbers["loss"])
+            memory_bytes = peak_memory_bytes(plan.device)
+            trackers.write(
+                done,
+                {"epoch": step // plan.batches.steps_per_epoch, **numbers, "lr": learning_rate(step), "seconds": pace.seconds or 0.0}
+                | ({"peak_memory_bytes": memory_bytes} if memory_bytes is not None else {}),
+            )
+            watcher.report("training", done, num_steps, _note(pace, learning_rate(step), memory_bytes))
+            if is_due(done, config.output.save_every, num_steps) or stop.asked:
+                save_state(folder, learner, plan, done)
+                save_space(folder, keep_last=config.output.keep_last)
+            if is_due(done, config.sampling.every, num_steps) and not stop.asked:
+                training.painter.paint(done, watcher.report)
+            if stop.asked and done < num_steps:
+                watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
+                watcher.write(f"  weber train {folder / 'config.toml'} --resume")
+                raise KeyboardInterrupt
+    write_adapter(folder / ADAPTER_NAME, learner, plan, num_steps)
+    return folder / ADAPTER_NAME
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a wish; a second one acts at once. Outside the main thread nothing is changed."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def wish(number: int, frame: FrameType | None) -> None:
+        stop.asked = True
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+
+    for number in previous:
+        signal.signal(number, wish)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _note(pace: Pace, learning_rate: float, memory_bytes: int | None) -> str:
+    speed = f"{1 / pace.seconds:.2f} it/s" if pace.seconds else ""
+    memory = f" peak {memory_bytes / 2**30:.1f} GiB" if memory_bytes is not None else ""
+    return f"loss {pace.loss:.4f} lr {learning_rate:.2e} {speed}{memory}"

@@ -1,0 +1,136 @@
+"""Pictures from a finished adapter: what `weber sample` does."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from weber.adapters.files import load_adapter
+from weber.adapters.lora import build_lora, load_tensors
+from weber.cache.store import Store
+from weber.cache.text import encode_texts
+from weber.checkpoint.resume import load_latest
+from weber.config.adapter import AdapterConfig
+from weber.config.load import load_config
+from weber.config.run import RunConfig
+from weber.errors import CheckpointError, ConfigError
+from weber.families.family import Family
+from weber.families.table import build_family
+from weber.memory.device import build_device, build_dtype
+from weber.track.progress import Watcher
+from weber.training.batch import TextReader
+from weber.training.pictures import build_painting, paint_all
+from weber.training.plan import check_sample_guidance, check_sample_size, sample_size
+from weber.training.state import ADAPTER_NAME, CONFIG_NAME
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks of a finished adapter; what is left out comes from the run's own settings."""
+
+    prompts: Sequence[str]
+    strength: float = 1.0
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+def sample(run: Path, wish: Wish, watcher: Watcher) -> list[Image.Image]:
+    """One picture per prompt. `run` is a run folder, one of its checkpoints, or an adapter file in either.
+
+    Raises CheckpointError where there is no adapter; ConfigError for a wish that cannot be.
+    """
+    config, adapter_path = _find_run(run)
+    family = build_family(config.model)
+    _check_wish(wish, family)
+    size = _choose_size(config, wish, family)
+    device = build_device(config.memory)
+    dtype = build_dtype(config.memory, device)
+    adapter = load_adapter(adapter_path, export_key=family.export_key)
+    guidance = next(
+        (one for one in (wish.guidance, config.sampling.guidance, family.sample_defaults.guidance) if one is not None), None
+    )
+    seed = config.sampling.seed if wish.seed is None else wish.seed
+    with watcher.shown():
+        store = Store(config.output.cache)
+        encode_texts(
+            store,
+            wish.prompts,
+            family=family,
+            device=device,
+            dtype=dtype,
+            batch_size=config.memory.encode_batch_size,
+            progress=watcher.report,
+        )
+        reader = TextReader(store, family, dtype)
+        predictor = family.load_predictor(device=device, dtype=dtype, gradient_checkpointing=False)
+        build_lora(predictor.transformer, AdapterConfig(rank=adapter.rank, alpha=adapter.alpha), modules=adapter.modules, seed=0)
+        load_tensors(predictor.transformer, adapter.tensors)
+        return paint_all(
+            family,
+            predictor,
+            [
+                build_painting(family, reader.read(prompt), size=size, seed=seed + number, guidance=guidance)
+                for number, prompt in enumerate(wish.prompts)
+            ],
+            num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
+            strength=wish.strength,
+            dtype=dtype,
+            progress=watcher.report,
+        )
+
+
+def build_file_name(wish: Wish, number: int) -> str:
+    """Name of a picture: its prompt, and what else it depends on."""
+    slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number].lower()).strip("-")[:60] or "picture"
+    seed = "" if wish.seed is None else f"-seed{wish.seed}"
+    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
+
+
+def _check_wish(wish: Wish, family: Family) -> None:
+    if not wish.prompts:
+        raise ConfigError("There is nothing to paint.", got="no prompt", fix="add --prompt 'a red apple'")
+    if wish.steps is not None and wish.steps < 1:
+        raise ConfigError("A picture needs at least one step.", got=f"--steps {wish.steps}", fix="leave it out, or give 1 or more")
+    if wish.seed is not None and wish.seed < 0:
+        raise ConfigError("A seed is not negative.", got=f"--seed {wish.seed}", fix="give 0 or more")
+    if not math.isfinite(wish.strength):
+        raise ConfigError("The strength is not a number.", got=f"--strength {wish.strength}", fix="1.0 is as trained, 0.0 is off")
+    if wish.guidance is not None:
+        check_sample_guidance(wish.guidance, family, key="--guidance")
+
+
+def _choose_size(config: RunConfig, wish: Wish, family: Family) -> tuple[int, int]:
+    height, width = sample_size(config, family.alignment_pixels)
+    size = (height if wish.height is None else wish.height, width if wish.width is None else wish.width)
+    check_sample_size(size, family, key="the size asked for")
+    return size
+
+
+def _find_run(run: Path) -> tuple[RunConfig, Path]:
+    run = run.expanduser().absolute()
+    folder = run.parent if run.is_file() else run
+    home = next((one for one in (folder, folder.parent) if (one / CONFIG_NAME).is_file()), None)
+    if home is None:
+        raise CheckpointError(
+            "This is not a run folder.",
+            got=str(run),
+            expected=f"a folder with {CONFIG_NAME}, one of its checkpoints, or an adapter file in either",
+            fix="give output.folder of a run",
+        )
+    if run.is_file():
+        return load_config(home / CONFIG_NAME), run
+    latest = load_latest(home).folder if run == home else None
+    for place in (folder, latest):
+        if place is not None and (place / ADAPTER_NAME).is_file():
+            return load_config(home / CONFIG_NAME), place / ADAPTER_NAME
+    raise CheckpointError(
+        "The run has no adapter yet.", got=f"{run} without {ADAPTER_NAME} or a whole checkpoint", fix="train it first, or resume it"
+    )

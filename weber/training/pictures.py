@@ -1,0 +1,110 @@
+"""Validation pictures: one PNG per prompt and a contact sheet with the base model's picture beside today's."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from weber.adapters.lora import write_strength
+from weber.families.family import Family, Predictor
+from weber.progress import Progress
+from weber.sampling.euler import Painting
+from weber.sampling.grid import build_sheet
+from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
+from weber.training.plan import Plan, sample_size
+
+
+class Painter:
+    """Paints the prompts of a run. The decoder is in memory only while it is needed."""
+
+    def __init__(self, plan: Plan, predictor: Predictor, run_folder: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
+        self.plan, self.predictor, self.folder = plan, predictor, run_folder / "pictures"
+        config, family = plan.config.sampling, plan.family
+        size = sample_size(plan.config, family.alignment_pixels)
+        self.num_steps = config.steps or family.sample_defaults.steps
+        guidance = family.sample_defaults.guidance if config.guidance is None else config.guidance
+        self.paintings = [
+            build_painting(family, text, size=size, seed=config.seed + number, guidance=guidance) for number, text in enumerate(texts)
+        ]
+
+    def paint(self, step: int, progress: Progress) -> Path | None:
+        """Paint all prompts after `step` finished steps, unless that was done; returns the sheet, if there are prompts."""
+        sheet = self.folder / f"step-{step:06d}.png"
+        if not self.paintings or sheet.is_file():
+            return sheet if self.paintings else None
+        if step > 0 and not all(file.is_file() for file in self._files(0)):
+            self._paint(0, progress, strength=0.0)
+        self._paint(step, progress, strength=1.0)
+        columns = ["base model"] if step == 0 else ["base model", f"step {step}"]
+        shown = [self._files(0)] if step == 0 else [self._files(0), self._files(step)]
+        rows = [
+            (prompt, [Image.open(files[number]).convert("RGB") for files in shown])
+            for number, prompt in enumerate(self.plan.config.sampling.prompts)
+        ]
+        save_picture(build_sheet(columns, rows), sheet)
+        return sheet
+
+    def _files(self, step: int) -> list[Path]:
+        return [self.folder / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(self.paintings))]
+
+    def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
+        pictures = paint_all(
+            self.plan.family,
+            self.predictor,
+            self.paintings,
+            num_steps=self.num_steps,
+            strength=strength,
+            dtype=self.plan.dtype,
+            progress=progress,
+        )
+        for picture, file in zip(pictures, self._files(step), strict=True):
+            save_picture(picture, file)
+
+
+def build_painting(
+    family: Family, text: Mapping[str, Tensor], *, size: tuple[int, int], seed: int, guidance: float | None
+) -> Painting:
+    """A painting of (height, width) pixels from the tensors of one prompt."""
+    condition = {name: tensor.unsqueeze(0) for name, tensor in text.items()}
+    if guidance is not None:
+        condition["guidance"] = torch.tensor([guidance])
+    return Painting(family.latent_shape(*size), seed, condition)
+
+
+def paint_all(
+    family: Family,
+    predictor: Predictor,
+    paintings: Sequence[Painting],
+    *,
+    num_steps: int,
+    strength: float,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> list[Image.Image]:
+    """Pictures of all paintings with the adapter at `strength`; the network is left as it was found, in training mode or not."""
+    transformer = predictor.transformer
+    device = next(transformer.parameters()).device
+    was_training = transformer.training
+    transformer.eval()
+    write_strength(transformer, strength)
+    latents = predict_paintings(
+        predictor,
+        paintings,
+        lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
+        device=device,
+        progress=progress,
+    )
+    write_strength(transformer, 1.0)
+    transformer.train(was_training)
+    decoder = family.load(family.image_part, device=device, dtype=dtype)
+    pictures = decode_pictures(lambda one: family.decode_latents(decoder, one), latents)
+    del decoder
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return pictures

@@ -1,0 +1,178 @@
+"""The plan in words: what `weber plan` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.store import Store
+from weber.config.load import list_changes
+from weber.data.examples import list_reasons
+from weber.data.report import list_bucket_counts
+from weber.training.plan import Plan, list_captions, sample_size
+
+NUM_SHOWN = 5
+
+
+def build_report(plan: Plan) -> str:
+    """The whole plan, section by section."""
+    sections = (
+        ("Model", _describe_model(plan)),
+        ("Pictures", _describe_pictures(plan)),
+        ("Set aside", _describe_set_aside(plan)),
+        ("Steps", _describe_steps(plan)),
+        ("Cache", _describe_cache(plan)),
+        ("Files", _describe_files(plan)),
+        ("Settings that differ from the default", _describe_changes(plan)),
+    )
+    return "\n\n".join(title + "\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
+
+
+def build_summary(plan: Plan) -> str:
+    """The plan in four lines, for the start of a run."""
+    lines = [_describe_model(plan)[0], *_describe_steps(plan)[:1]]
+    num_used, num_aside = len(plan.dataset.examples), len(plan.dataset.set_aside)
+    lines.insert(1, f"{num_used} pictures in {len({one.bucket for one in plan.dataset.examples})} buckets")
+    if num_aside:
+        reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
+        lines.append(f"{num_aside} pictures set aside: {reasons} (`weber plan` lists them)")
+    return "\n".join(lines)
+
+
+def _describe_model(plan: Plan) -> list[str]:
+    adapter, memory = plan.config.adapter, plan.config.memory
+    alpha = adapter.rank if adapter.alpha is None else adapter.alpha
+    guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
+    home = plan.config.model.path or "from the hub"
+    return [
+        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, LoRA of {plan.num_parameters:,} numbers",
+        f"rank {adapter.rank}, alpha {alpha:g}, on {len(plan.modules)} linear layers, {plan.num_parameters * 4 / 2**20:.1f} MiB in fp32",
+        f"timesteps {plan.config.objective.timesteps}{guidance}"
+        + (", gradient checkpointing" if memory.gradient_checkpointing else ", no gradient checkpointing"),
+    ]
+
+
+def _describe_pictures(plan: Plan) -> list[str]:
+    rows = [("set", "bucket", "pictures", "x repeats", "upscaled", "cut away")]
+    rows += [
+        (
+            count.set_name,
+            f"{count.bucket.width} x {count.bucket.height}",
+            str(count.num_pictures),
+            str(count.num_with_repeats),
+            str(count.num_upscaled),
+            f"{100 * count.mean_cut_fraction:.1f} %",
+        )
+        for count in list_bucket_counts(plan.dataset)
+    ]
+    return _align(rows)
+
+
+def _describe_set_aside(plan: Plan) -> list[str]:
+    lines = []
+    for kind, items in list_reasons(plan.dataset.set_aside):
+        lines.append(f"{len(items)} {kind}")
+        lines += [f"  {item.path}: {item.reason}" for item in items[:NUM_SHOWN]]
+        if len(items) > NUM_SHOWN:
+            lines.append(f"  and {len(items) - NUM_SHOWN} more")
+    return lines
+
+
+def _describe_steps(plan: Plan) -> list[str]:
+    train, per_epoch = plan.config.train, plan.batches.steps_per_epoch
+    group = train.batch_size * train.accumulation
+    uses = sum(one.repeats for one in plan.dataset.examples)
+    buckets: dict[object, int] = {}
+    for one in plan.dataset.examples:
+        buckets[one.bucket] = buckets.get(one.bucket, 0) + one.repeats
+    sums = " + ".join(f"ceil({number} / {group})" for number in list(buckets.values())[:4]) + (" + ..." if len(buckets) > 4 else "")
+    epochs = plan.num_steps / per_epoch
+    asked = f"{train.epochs} epochs x {per_epoch} steps" if train.epochs is not None else "train.steps"
+    return [
+        f"{plan.num_steps} steps of {group} pictures = {epochs:.4g} epochs of {per_epoch} steps",
+        f"pictures per epoch, with repeats: {uses}",
+        f"pictures per step: batch_size {train.batch_size} x accumulation {train.accumulation} = {group}",
+        f"steps per epoch: {sums} = {per_epoch} (per bucket, partial batches kept)",
+        f"steps in all: {asked} = {plan.num_steps}",
+    ]
+
+
+def _describe_cache(plan: Plan) -> list[str]:
+    family, examples, captions = plan.family, plan.dataset.examples, list_captions(plan)
+    element_bytes = torch.empty((), dtype=plan.dtype).element_size()
+    crops = {(one.content, crop): one for one in examples for crop in one.crops}
+    latent_bytes = sum(
+        math.prod(family.latent_shape(crop.height, crop.width)) * element_bytes for _, crop in crops
+    )
+    text_bytes = len(captions) * sum(
+        math.prod(shape) * element_bytes for part in family.text_parts for shape in family.text_shapes(part).values()
+    )
+    lines = [
+        f"{len(crops)} latents, {_size(latent_bytes)}; {len(captions)} texts, {_size(text_bytes)}; in {plan.config.output.cache}",
+    ]
+    if not family.is_local:
+        return [*lines, "the model is not on this machine yet, so what is cached already is not known"]
+    store = Store(plan.config.output.cache)
+    image_encoder = family.identify(family.image_part)
+    text_encoders = [family.identify(part) for part in family.text_parts]
+    latents = sum(
+        build_latent_key(one, crop, encoder=image_encoder, dtype=plan.dtype) not in store for (_, crop), one in crops.items()
+    )
+    texts = sum(
+        any(build_text_key(caption, encoder=encoder, dtype=plan.dtype) not in store for encoder in text_encoders)
+        for caption in captions
+    )
+    return [*lines, f"to be encoded now: {latents} latents and {texts} texts"]
+
+
+def _describe_files(plan: Plan) -> list[str]:
+    config = plan.config
+    folder = config.output.folder
+    saves = _count_due(plan.num_steps, config.output.save_every)
+    adapter_bytes = plan.num_parameters * 4
+    lines = [
+        f"{folder / 'adapter.safetensors'}, {_size(adapter_bytes)}: the finished adapter",
+        f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
+        f"checkpoints every {config.output.save_every} steps ({saves}), the last {config.output.keep_last} are kept, {_size(adapter_bytes * 3)} each",
+    ]
+    if config.sampling.prompts:
+        height, width = sample_size(config, plan.family.alignment_pixels)
+        times = _count_due(plan.num_steps, config.sampling.every) + 1
+        lines.append(f"pictures/: {times} times {len(config.sampling.prompts)} pictures of {width} x {height} and a sheet each")
+    return lines
+
+
+def _describe_changes(plan: Plan) -> list[str]:
+    return [f"{key} = {_show(value)}  (default {_show(default)})" for key, value, default in list_changes(plan.config)]
+
+
+def _count_due(num_steps: int, every: int) -> int:
+    return -(-num_steps // every)
+
+
+def _show(value: object) -> str:
+    return "none" if value is None else str(value) if isinstance(value, Path) else repr(value)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+
+
+def _size(num_bytes: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
+def _align(rows: Sequence[Iterable[str]]) -> list[str]:
+    table = [list(row) for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return [
+        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in table
+    ]

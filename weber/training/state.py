@@ -1,0 +1,113 @@
+"""What outlives the process: adapter, optimizer state, step and settings, as files of a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from weber.adapters.files import load_adapter, save_adapter
+from weber.adapters.lora import list_tensors, load_tensors
+from weber.checkpoint.save import Write, save_checkpoint
+from weber.config.load import build_config
+from weber.config.run import RunConfig
+from weber.errors import CheckpointError
+from weber.optim.states import list_states, load_states
+from weber.training.plan import Plan
+from weber.training.step import Learner
+from weber.version import VERSION
+
+CONFIG_NAME = "config.toml"
+ADAPTER_NAME = "adapter.safetensors"
+OPTIMIZER_NAME = "optimizer.safetensors"
+STATE_NAME = "state.json"
+FIXED = ("model", "adapter", "optim.name")
+"""Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
+
+
+def save_state(run_folder: Path, learner: Learner, plan: Plan, step: int) -> Path:
+    """Write the checkpoint of `step` finished steps."""
+    files: dict[str, Write] = {
+        ADAPTER_NAME: lambda path: write_adapter(path, learner, plan, step),
+        OPTIMIZER_NAME: lambda path: save_file(
+            {key: value.contiguous().cpu() for key, value in list_states(learner.optimizer, learner.parameters).items()}, path
+        ),
+        STATE_NAME: lambda path: _write_text(
+            path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"
+        ),
+    }
+    return save_checkpoint(run_folder, step, files)
+
+
+def load_state(folder: Path, learner: Learner, plan: Plan) -> list[str]:
+    """Put a checkpoint's tensors back; returns what changed since, as `key: old -> new`.
+
+    Raises CheckpointError where one changed that the tensors depend on.
+    """
+    state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    changed = _list_differences(build_config(state["config"]), learner.config)
+    fixed = [line for line in changed if line.startswith(FIXED)]
+    if fixed:
+        raise CheckpointError(
+            "The run cannot be resumed with these settings, because the saved tensors depend on them.",
+            got="; ".join(fixed),
+            fix="resume with the old values, or train into another output.folder",
+        )
+    load_tensors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME, export_key=learner.family.export_key).tensors)
+    load_states(learner.optimizer, learner.parameters, load_file(folder / OPTIMIZER_NAME))
+    if state["data"] != _hash_data(plan):
+        changed.append("the pictures or captions")
+    return changed
+
+
+def write_adapter(path: Path, learner: Learner, plan: Plan, step: int) -> None:
+    """Write the adapter alone, with the facts of its training in the header."""
+    config = learner.config
+    facts = {
+        "version": VERSION,
+        "variant": learner.family.variant,
+        "model": config.model.path or learner.family.variant,
+        "steps": step,
+        "num_pictures": len(plan.dataset.examples),
+        "resolutions": sorted({f"{one.bucket.width}x{one.bucket.height}" for one in plan.dataset.examples}),
+        "batch_size": config.train.batch_size * config.train.accumulation,
+        "optimizer": config.optim.name,
+        "lr": config.optim.lr,
+        "timesteps": config.objective.timesteps,
+        "guidance": learner.guidance,
+        "seed": config.train.seed,
+    }
+    save_adapter(
+        path, list_tensors(learner.predictor.transformer), config.adapter, facts=facts, export_key=learner.family.export_key
+    )
+
+
+def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
+    return {"step": step, "weber": VERSION, "data": _hash_data(plan), "config": config.model_dump(mode="json")}
+
+
+def _hash_data(plan: Plan) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for one in plan.dataset.examples:
+        digest.update(repr((one.content, one.bucket, one.crops, one.captions, one.repeats)).encode())
+    return digest.hexdigest()
+
+
+def _list_differences(old: RunConfig, new: RunConfig) -> list[str]:
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in keys]
+
+
+def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(tree, dict):
+        return {key: leaf for name, value in tree.items() for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+    if isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        return {key: leaf for name, value in enumerate(tree) for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: tree}
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,3 @@
+"""The version of weber."""
+
+VERSION = "0.1.0"
