@@ -55,4 +55,4 @@ def sample(
 
     width, height = size or (None, None)
     wish = Wish(prompts, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
-    return paint(Path(run), wish, Watcher(Console(stderr=True)))
+    return paint(Path(run), wish, watcher=Watcher(Console(stderr=True)))

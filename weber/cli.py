@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from weber.config.load import load_config
@@ -22,15 +22,13 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 app = App(
-    name="weber", help="Fine-tune FLUX image models: LoRA from a folder of pictures.", version=VERSION, result_action="return_value"
+    name="weber", help="Fine-tune image models: a LoRA from a folder of pictures.", version=VERSION, result_action="return_value"
 )
 cache_app = App(name="cache", help="Fill, check or clean the cache of encoded tensors.")
 app.command(cache_app)
-Config = Annotated[Path, Parameter(help="A TOML file of settings; see docs/config.md.")]
-Overrides = Annotated[tuple[str, ...], Parameter(help="section.key=value, for example optim.lr=2e-4 or data.0.repeats=10.")]
 
 
-def train(config: Config, *overrides: str, resume: bool = False) -> None:
+def train(config: Path, /, *overrides: str, resume: bool = False) -> None:
     """Train an adapter.
 
     Parameters
@@ -51,11 +49,11 @@ def train(config: Config, *overrides: str, resume: bool = False) -> None:
     _say(f"To paint with it: weber sample {adapter.parent} --prompt 'a red apple'")
 
 
-app.command(train, help_epilogue=build_help())
+app.command(train, help_format="plaintext", help_epilogue=build_help())
 
 
 @app.command
-def plan(config: Config, *overrides: str) -> None:
+def plan(config: Path, /, *overrides: str) -> None:
     """Say what a run will do, without reading weights: pictures, buckets, steps, cache, files, settings.
 
     Parameters
@@ -76,7 +74,7 @@ def plan(config: Config, *overrides: str) -> None:
 
 
 @cache_app.default
-def fill(config: Config, *overrides: str) -> None:
+def fill(config: Path, /, *overrides: str) -> None:
     """Encode what a run needs into the cache, and stop there.
 
     Parameters
@@ -95,12 +93,12 @@ def fill(config: Config, *overrides: str) -> None:
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
         built = build_plan(resolved, watcher.report)
-        encoded = encode_cache(built, Store(resolved.output.cache), watcher)
+        encoded = encode_cache(built, Store(resolved.output.cache), watcher=watcher)
     _say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {resolved.output.cache} is complete for this run.")
 
 
 @cache_app.command
-def verify(place: Path = Path("cache")) -> None:
+def verify(place: Path = Path("cache"), /) -> None:
     """Read every tensor of a cache and check it; damaged ones are set aside and encoded again by the next run.
 
     Parameters
@@ -113,11 +111,12 @@ def verify(place: Path = Path("cache")) -> None:
     store = _open_cache(place)
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
-        report = store.verify(watcher.report)
-    _say(f"{report.num_samples} tensors, {report.num_bytes:,} bytes in {store.folder}")
-    for damage in report.damage:
-        _say(f"damaged: {damage.path.name}: {damage.reason}")
-    _say(f"{len(report.damage)} damaged, {len(report.temporary_files)} leftover temporary files")
+        report = store.verify(progress=watcher.report)
+    _say(f"{report.num_samples} samples, {report.num_bytes:,} bytes in {store.folder}")
+    for damage in report.set_aside:
+        _say(f"damaged: {damage.shard}: {damage.reason}")
+    leftover = len(report.damaged_files) + len(report.temporary_files)
+    _say(f"{len(report.set_aside)} damaged now, {leftover} leftover files of earlier damage or kills (`weber cache gc` deletes them)")
 
 
 @cache_app.command
@@ -143,21 +142,21 @@ def gc(*configs: Path) -> None:
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
         keep = {key for one in resolved for key in list_keys(build_plan(one, watcher.report))}
-        report = _open_cache(folders.pop()).collect(keep, watcher.report)
-    _say(f"Kept {report.num_kept} tensors, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
+        report = _open_cache(folders.pop()).collect(keep, progress=watcher.report)
+    _say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
 
 
 @app.command
 def sample(
     run: Path,
+    /,
     *,
     prompt: list[str],
     strength: float = 1.0,
     seed: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    width: int | None = None,
-    height: int | None = None,
+    size: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Paint pictures with a trained adapter.
@@ -176,20 +175,19 @@ def sample(
         Sampling steps.
     guidance
         Guidance, for models that have that input.
-    width
-        Width in pixels.
-    height
-        Height in pixels.
+    size
+        WIDTHxHEIGHT in pixels, for example 1024x768; the training resolution if left out.
     out
         Folder for the PNG files; RUN/samples if left out.
     """
     from weber.sampling.validate import save_picture
     from weber.track.progress import Watcher
-    from weber.training.paint import Wish, build_file_name
+    from weber.training.paint import Wish, build_file_name, read_size
     from weber.training.paint import sample as paint
 
+    width, height = read_size(size)
     wish = Wish(prompt, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
-    pictures = paint(run, wish, Watcher(Console(stderr=True)))
+    pictures = paint(run, wish, watcher=Watcher(Console(stderr=True)))
     folder = out or (run.parent if run.is_file() else run) / "samples"
     for number, picture in enumerate(pictures):
         file = folder / build_file_name(wish, number)
@@ -234,7 +232,7 @@ def main() -> None:
     """Entry point of the `weber` command: problems that a person can fix are one message and exit code 2."""
     error_console = Console(stderr=True)
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (WeberError, CycloptsError) as error:
         error_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USER_ERROR)

@@ -35,7 +35,8 @@ class ImageEncoder(nn.Module):
         self.conv = nn.Conv2d(3, 4, kernel_size=16, stride=16)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.conv(pixels)
+        latents: Tensor = self.conv(pixels)
+        return latents
 
 
 class TextEncoder(nn.Module):

@@ -111,7 +111,8 @@ def test_the_tree_is_not_changed() -> None:
 
 
 def test_only_what_differs_from_its_default_is_a_change() -> None:
-    config = load_config(None, ["data.0.path=a", "data.1.path=b", "data.1.repeats=1", "data.1.crop=random", "train.steps=9", "optim.lr=1e-4"])
+    overrides = ["data.0.path=a", "data.1.path=b", "data.1.repeats=1", "data.1.crop=random", "train.steps=9", "optim.lr=1e-4"]
+    config = load_config(None, overrides)
     assert list_changes(config) == [
         ("data.0.path", Path("a"), None),
         ("data.1.path", Path("b"), None),
@@ -155,7 +156,8 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
             warmup_steps=st.integers(0, 10**12),
         ),
         train=st.builds(TrainConfig, steps=st.none() | COUNTS, seed=st.integers(0, 2**64)),
-        sampling=st.just(SamplingConfig()) | st.builds(SamplingConfig, prompts=st.lists(st.text(), min_size=1), width=st.none() | st.just(16)),
+        sampling=st.just(SamplingConfig())
+        | st.builds(SamplingConfig, prompts=st.lists(st.text(), min_size=1), width=st.none() | st.just(16)),
         output=st.builds(OutputConfig, folder=PATHS, cache=PATHS, tensorboard=st.booleans()),
     )
 
@@ -175,5 +177,5 @@ def test_a_saved_config_holds_every_setting_and_replaces_the_old_one(tmp_path: P
     assert [file.name for file in path.parent.iterdir()] == ["config.toml"]
     lines = path.read_text(encoding="utf-8").splitlines()
     assert 'path = "b"' in lines
-    missing = [row.key for row in list_settings() if row.default is not None and not any(line.startswith(f"{row.name} = ") for line in lines)]
-    assert missing == []
+    written = {line.partition(" = ")[0] for line in lines}
+    assert [setting.key for setting in list_settings() if setting.default is not None and setting.name not in written] == []

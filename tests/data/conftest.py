@@ -34,8 +34,6 @@ def read_sets(tmp_path: Path) -> Callable[..., Dataset]:
     """`build_dataset` with an index in the test's own folder."""
 
     def read(*sets: DataConfig, seed: int = 1) -> Dataset:
-        return build_dataset(
-            sets, alignment_pixels=16, index_path=tmp_path / "cache" / "index.sqlite", seed=seed, progress=ignore_progress
-        )
+        return build_dataset(sets, alignment_pixels=16, index_path=tmp_path / "cache" / "index.sqlite", seed=seed, progress=ignore_progress)
 
     return read

@@ -64,7 +64,7 @@ def test_no_bucket_below_one_step(area: int) -> None:
 @given(EDGES, STEPS, st.floats(-math.log(4), math.log(4)), st.integers(200, 3000))
 def test_aspect_error_is_bounded(edge: int, step: int, log_aspect: float, height: int) -> None:
     width = max(1, round(height * math.exp(log_aspect)))
-    bucket = build_bucket(width, height, _config(resolution=edge, bucket_step=step, upscale=True))
+    bucket = build_bucket(width, height, config=_config(resolution=edge, bucket_step=step, upscale=True))
     error = abs(math.log(bucket.width / bucket.height) - math.log(width / height))
     assert error <= 1.6 * step / edge
 
@@ -72,7 +72,7 @@ def test_aspect_error_is_bounded(edge: int, step: int, log_aspect: float, height
 @given(SIDES, SIDES, EDGES, STEPS)
 def test_choice_is_exact_or_nearest(width: int, height: int, edge: int, step: int) -> None:
     buckets = list_buckets(edge * edge, step=step)
-    bucket = build_bucket(width, height, _config(resolution=edge, bucket_step=step, upscale=True))
+    bucket = build_bucket(width, height, config=_config(resolution=edge, bucket_step=step, upscale=True))
     assert bucket in buckets
     if Bucket(width, height) in buckets:
         assert bucket == Bucket(width, height)
@@ -86,10 +86,10 @@ def test_nothing_is_enlarged_unasked(width: int, height: int, edge: int, step: i
     config = _config(resolution=edge, bucket_step=step, resolution_type=kind, aspect=aspect)
     if min(width, height) < step:
         with pytest.raises(DataError, match=f"^too small: {width} x {height} pixels, bucket_step is {step}"):
-            build_bucket(width, height, config)
+            build_bucket(width, height, config=config)
         return
     try:
-        bucket = build_bucket(width, height, config)
+        bucket = build_bucket(width, height, config=config)
     except DataError:  # so long that its height is below one step at the set's area
         assert kind == "area" and edge * edge * min(width, height) < step * step * max(width, height)
         return
@@ -124,7 +124,7 @@ def test_nothing_is_enlarged_unasked(width: int, height: int, edge: int, step: i
     ],
 )
 def test_choices(size: tuple[int, int], keys: dict[str, Any], bucket: tuple[int, int]) -> None:
-    assert build_bucket(*size, _config(**keys)) == Bucket(*bucket)
+    assert build_bucket(*size, config=_config(**keys)) == Bucket(*bucket)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_choices(size: tuple[int, int], keys: dict[str, Any], bucket: tuple[int,
 )
 def test_sizes_that_a_set_does_not_take(size: tuple[int, int], keys: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError) as error:
-        check_size(*size, _config(**keys))
+        check_size(*size, config=_config(**keys))
     assert error.value.what == reason
 
 
 def test_sizes_that_a_set_takes() -> None:
-    check_size(256, 1024, _config())
-    check_size(4000, 1000, _config())
-    check_size(4000, 300, _config(aspect="square"))
-    check_size(1, 1, _config(minimum_edge=1))
+    check_size(256, 1024, config=_config())
+    check_size(4000, 1000, config=_config())
+    check_size(4000, 300, config=_config(aspect="square"))
+    check_size(1, 1, config=_config(minimum_edge=1))

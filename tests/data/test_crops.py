@@ -17,7 +17,7 @@ STYLES: list[CropStyle] = ["off", "center", "random", "corner"]
 
 @given(SIDES, SIDES, BUCKETS, st.sampled_from(STYLES), st.integers(1, 8), st.integers())
 def test_windows_lie_inside(width: int, height: int, bucket: Bucket, style: CropStyle, num_crops: int, seed: int) -> None:
-    crops = build_crops(width, height, bucket, style=style, num_crops=num_crops, seed_parts=(seed,))
+    crops = build_crops(width, height, bucket=bucket, style=style, num_crops=num_crops, seed_parts=(seed,))
     assert 1 <= len(crops) <= (num_crops if style == "random" else 1)
     assert len(set(crops)) == len(crops)
     for crop in crops:
@@ -28,7 +28,7 @@ def test_windows_lie_inside(width: int, height: int, bucket: Bucket, style: Crop
 
 @given(SIDES, SIDES, BUCKETS)
 def test_resize_covers_tightly_and_keeps_the_aspect(width: int, height: int, bucket: Bucket) -> None:
-    (crop,) = build_crops(width, height, bucket, style="center", num_crops=1, seed_parts=())
+    (crop,) = build_crops(width, height, bucket=bucket, style="center", num_crops=1, seed_parts=())
     assert crop.resize_width == bucket.width or crop.resize_height == bucket.height
     scale = max(bucket.width / width, bucket.height / height)
     assert abs(crop.resize_width - width * scale) <= 0.5 + 1e-6
@@ -49,22 +49,22 @@ def test_resize_covers_tightly_and_keeps_the_aspect(width: int, height: int, buc
     ],
 )
 def test_known_crops(size: tuple[int, int], bucket: tuple[int, int], style: CropStyle, crop: tuple[int, int, int, int]) -> None:
-    assert build_crops(*size, Bucket(*bucket), style=style, num_crops=1, seed_parts=()) == (Crop(*crop, *bucket),)
+    assert build_crops(*size, bucket=Bucket(*bucket), style=style, num_crops=1, seed_parts=()) == (Crop(*crop, *bucket),)
 
 
 def test_random_windows_come_from_their_seeds_alone() -> None:
     def draw(*parts: int | str) -> tuple[Crop, ...]:
-        return build_crops(4000, 1000, Bucket(512, 512), style="random", num_crops=6, seed_parts=parts)
+        return build_crops(4000, 1000, bucket=Bucket(512, 512), style="random", num_crops=6, seed_parts=parts)
 
     assert draw(1, "content") == draw(1, "content")
     assert draw(1, "content") != draw(2, "content") != draw(2, "other")
     assert len(draw(1, "content")) == 6
-    more = build_crops(4000, 1000, Bucket(512, 512), style="random", num_crops=9, seed_parts=(1, "content"))
+    more = build_crops(4000, 1000, bucket=Bucket(512, 512), style="random", num_crops=9, seed_parts=(1, "content"))
     assert more[:6] == draw(1, "content")
 
 
 def test_random_windows_without_room_are_one() -> None:
-    assert len(build_crops(512, 512, Bucket(256, 256), style="random", num_crops=4, seed_parts=(1,))) == 1
+    assert len(build_crops(512, 512, bucket=Bucket(256, 256), style="random", num_crops=4, seed_parts=(1,))) == 1
 
 
 def test_description_is_pinned() -> None:

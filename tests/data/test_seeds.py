@@ -28,8 +28,8 @@ def test_different_parts_differ(first: list[int | str], second: list[int | str])
 
 
 def test_joined_parts_differ() -> None:
-    seeds = {build_seed(*parts) for parts in [("ab", "c"), ("a", "bc"), ("abc",), (12,), (1, 2), ("12",), (1, "2"), ("1", 2), ("i1:1",)]}
-    assert len(seeds) == 9
+    parts: list[list[int | str]] = [["ab", "c"], ["a", "bc"], ["abc"], [12], [1, 2], ["12"], [1, "2"], ["1", 2], ["i1:1"]]
+    assert len({build_seed(*each) for each in parts}) == len(parts)
 
 
 @given(PARTS)

@@ -1,6 +1,6 @@
 """LoRA files in diffusers layout: alpha in `lora_adapter_metadata`, the training facts beside it in the header.
 
-The layout is the one that `FluxPipeline.load_lora_weights` reads (diffusers `loaders/lora_base.py`): without the metadata a reader takes
+The layout is the one that diffusers' `load_lora_weights` reads (`loaders/lora_base.py`): without the metadata a reader takes
 alpha = rank, which is wrong wherever they differ.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from weber.config.adapter import AdapterConfig
@@ -35,7 +35,7 @@ class AdapterFile:
 
 
 def save_adapter(
-    path: Path, tensors: Mapping[str, Tensor], config: AdapterConfig, *, facts: Mapping[str, object], export_key: Callable[[str], str]
+    path: Path, tensors: Mapping[str, Tensor], *, config: AdapterConfig, facts: Mapping[str, object], export_key: Callable[[str], str]
 ) -> None:
     """Write weights (fp32) and metadata to `path`, whole or not at all. The same input gives the same bytes."""
     modules = sorted({_module_of(name) for name in tensors})
@@ -55,8 +55,19 @@ def save_adapter(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({export_key(name): tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    data = save({export_key(name): tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    header_bytes = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + header_bytes]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the library writes metadata in random order
+    try:
+        with temporary.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(memoryview(data)[8 + header_bytes :])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_adapter(path: Path, *, export_key: Callable[[str], str]) -> AdapterFile:
@@ -70,17 +81,17 @@ def load_adapter(path: Path, *, export_key: Callable[[str], str]) -> AdapterFile
             tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise AdapterError("The adapter file is damaged.", got=f"{path}: {error}", fix="take an earlier checkpoint") from error
-    if METADATA_KEY not in metadata:
-        raise AdapterError(
-            "The adapter file has no metadata in diffusers layout, so its alpha is unknown.",
-            got=f"{path} with keys such as {next(iter(tensors), 'none')}",
-            expected=f"a header entry {METADATA_KEY}",
-            fix="use a file written by weber",
-        )
-    settings = json.loads(metadata[METADATA_KEY])
     modules = sorted({_module_of(name) for name in tensors})
-    facts = json.loads(metadata.get(FACTS_KEY, "{}"))
-    return AdapterFile(tensors, int(settings[prefix + "r"]), float(settings[prefix + "lora_alpha"]), modules, facts)
+    try:
+        settings, facts = json.loads(metadata[METADATA_KEY]), json.loads(metadata[FACTS_KEY])
+        return AdapterFile(tensors, int(settings[prefix + "r"]), float(settings[prefix + "lora_alpha"]), modules, facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(
+            "The adapter file was not written by weber, so its rank and alpha are not known.",
+            got=f"{path} with keys such as {next(iter(tensors), 'none')} ({error!r})",
+            expected=f"header entries {METADATA_KEY} and {FACTS_KEY}",
+            fix="use a file written by weber",
+        ) from error
 
 
 def _module_of(name: str) -> str:

@@ -11,22 +11,17 @@ from torch import nn
 from weber.errors import AdapterError
 
 
-def list_targets(model: nn.Module, targets: str | Sequence[str], sets: Mapping[str, Sequence[str]]) -> list[str]:
+def list_targets(model: nn.Module, targets: str | Sequence[str], *, sets: Mapping[str, Sequence[str]]) -> list[str]:
     """Names of the linear layers of `model` that `targets` means, in the model's order.
 
-    A string is the name of a set; a list holds patterns: the end of a module's name, at a dot, in which `*` stands for any text. Each
-    pattern that a person wrote must match something; of a set, at least one must. Raises AdapterError with near matches.
+    A string is the name of a set; a list holds patterns: the end of a module's name, at a dot, in which `*` stands for any text. Every
+    pattern must match something. Raises AdapterError with near matches.
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if isinstance(targets, str):
-        patterns = list_patterns(targets, sets)
-        if not any(_matches(name, pattern) for name in linears for pattern in patterns):
-            _refuse(f"The target set {targets!r} matches no linear layer of this model.", f"adapter.targets = {targets!r}", patterns, linears)
-    else:
-        patterns = list(targets)
-        for pattern in patterns:
-            if not any(_matches(name, pattern) for name in linears):
-                _refuse(f"The pattern {pattern!r} matches no linear layer of this model.", f"adapter.targets holds {pattern!r}", [pattern], linears)
+    patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
+    absent = [pattern for pattern in patterns if not any(_matches(name, pattern) for name in linears)]
+    if absent or not patterns:
+        raise _explain_absent(targets, absent, linears)
     return [name for name in linears if any(_matches(name, pattern) for pattern in patterns)]
 
 
@@ -38,7 +33,7 @@ def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
             "There is no such set of targets.",
             got=f"adapter.targets = {name!r}",
             expected=", ".join(sets),
-            fix=f"did you mean {near[0]!r}? A pattern goes into a list: targets = [{name!r}]" if near else f"a pattern goes into a list: targets = [{name!r}]",
+            fix=(f"did you mean {near[0]!r}? " if near else "") + f"A pattern goes into a list: targets = [{name!r}]",
         )
     return list(sets[name])
 
@@ -47,11 +42,11 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
 
 
-def _refuse(what: str, got: str, patterns: Sequence[str], linears: Sequence[str]) -> None:
-    near = dict.fromkeys(match for pattern in patterns for match in difflib.get_close_matches(pattern, linears, n=3, cutoff=0.3))
-    raise AdapterError(
-        what,
-        got=got,
+def _explain_absent(targets: str | Sequence[str], absent: Sequence[str], linears: Sequence[str]) -> AdapterError:
+    near = dict.fromkeys(match for pattern in absent for match in difflib.get_close_matches(pattern, linears, n=3, cutoff=0.3))
+    return AdapterError(
+        f"The target set {targets!r} is not for this model." if isinstance(targets, str) else "The targets do not fit this model.",
+        got=f"adapter.targets = {targets!r}; no linear layer is named {', '.join(absent[:3])}" if absent else "adapter.targets = []",
         expected="the end of a module's name, at a dot, such as " + ", ".join(list(near)[:4] or linears[:4]),
         fix="correct adapter.targets, or choose a set (`weber variants` lists them)",
     )

@@ -40,7 +40,7 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _START = b'{"__metadata__":{"index":"'
 _LENGTH_BYTES = 8
-_ALIGNMENT_BYTES = 8
+_ALIGNMENT_BYTES = 64  # of the first tensor; copying out of a map that starts in the middle of a cache line is a tenth slower
 
 Sample = Mapping[str, Tensor]
 
@@ -86,7 +86,7 @@ class Shard:
 
     def read(self, key: str, data: Tensor) -> dict[str, Tensor]:
         """The tensors of a sample, as views of `data` (from `load`)."""
-        return {entry.name: data[entry.start : entry.end].view(entry.dtype).view(entry.shape) for entry in self.samples[key]}
+        return {name: data[start:end].view(dtype).view(shape) for name, dtype, shape, start, end, _ in self.samples[key]}
 
 
 def load_shard(path: Path) -> Shard:
@@ -130,10 +130,8 @@ def write_shard(path: Path, samples: Mapping[str, Sample]) -> None:
         checksums.append(_checksum(_view_bytes(tensor)))
         start = end
     rest = b'","tensors":"' + b"".join(checksums) + b'"},' + json.dumps(rows, separators=(",", ":")).encode()[1:]
-    header_bytes = len(_START) + 8 + len(rest)
-    padding = -header_bytes % _ALIGNMENT_BYTES
-    length = (header_bytes + padding).to_bytes(_LENGTH_BYTES, "little")
-    rest += b" " * padding
+    rest += b" " * (-(_LENGTH_BYTES + len(_START) + 8 + len(rest)) % _ALIGNMENT_BYTES)
+    length = (len(_START) + 8 + len(rest)).to_bytes(_LENGTH_BYTES, "little")
     with path.open("xb") as file:
         file.write(length + _START + _checksum(length + rest) + rest)
         for _, tensor in tensors:

@@ -27,7 +27,7 @@ MAX_SHARD_BYTES = 256 * 2**20
 STALE_SECONDS = 3600.0
 """A temporary file of this age has no living writer: a shard is written in seconds."""
 
-_MAX_MAPPED = 256  # an open map holds a file descriptor, and often only 1024 are allowed
+_MAX_MAPPED = 64  # an open map holds a file descriptor, and macOS allows 256
 _SHARD_NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}\.safetensors")
 _TEMPORARY, _DAMAGED, _NOTES_NAME = ".tmp", ".damaged", "damaged.txt"
 
@@ -133,7 +133,7 @@ class Store:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        self._open(path.name, set())
+        self._open(path.name, {})
 
     def verify(self, *, progress: Progress = ignore_progress) -> VerifyReport:
         """Read every byte of every shard; what does not match its checksum is set aside."""
@@ -176,7 +176,7 @@ class Store:
                 pending_bytes += sum(tensor.nbytes for sample in good.values() for tensor in sample.values())
                 replaced.append(shard.path)
                 good = {}
-            if pending_bytes >= MAX_SHARD_BYTES or done == len(shards) - 1:
+            if pending_bytes >= MAX_SHARD_BYTES or len(replaced) >= _MAX_MAPPED or done == len(shards) - 1:
                 if pending:
                     self.publish(pending)
                 pending, pending_bytes = {}, 0  # lets go of the maps: Windows deletes no mapped file
@@ -187,7 +187,7 @@ class Store:
         progress("cleaning the cache", len(shards), len(shards))
         return CollectReport(len(self), num_before - len(self), bytes_before - self._count_bytes(), tuple(left))
 
-    def _open(self, name: str, notes: Set[tuple[str, str]]) -> None:
+    def _open(self, name: str, notes: Mapping[str, Set[str]]) -> None:
         path = self.folder / name
         try:
             shard = load_shard(path)
@@ -201,8 +201,8 @@ class Store:
             return
         except OSError as error:
             raise _build_error(path, "read", error) from error
-        for key in [key for key in shard.samples if (name, key) in notes]:
-            del shard.samples[key]
+        for key in notes.get(name, ()):
+            shard.samples.pop(key, None)
         self._shards[name] = shard
         self._index.update(dict.fromkeys(shard.samples, shard))
 
@@ -258,14 +258,17 @@ class Store:
             raise _build_error(self.folder, "read", error) from error
         return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
 
-    def _read_notes(self) -> set[tuple[str, str]]:
+    def _read_notes(self) -> dict[str, set[str]]:
         try:
             lines = (self.folder / _NOTES_NAME).read_text().splitlines()
         except FileNotFoundError:
-            return set()
+            return {}
         except OSError as error:
             raise _build_error(self.folder / _NOTES_NAME, "read", error) from error
-        return {(name, key) for name, _, key in (line.partition(" ") for line in lines)}
+        notes: dict[str, set[str]] = {}
+        for name, _, key in (line.partition(" ") for line in lines):
+            notes.setdefault(name, set()).add(key)
+        return notes
 
     def _count_bytes(self) -> int:
         num_bytes = 0

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-import torch
 from torch import Tensor
 
 from weber.cache.shard import Sample
@@ -39,18 +38,18 @@ class Writer:
             self.flush()
 
     def add(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Add a sample; the tensors are copied. Skipped if the store has that key."""
+        """Add a sample, unless the store has that key. The tensors must not be changed afterwards: they are not copied until written."""
         self.add_batch({key: tensors})
 
     def add_batch(self, samples: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Add samples that get into the same shard: after a kill either all of them are there or none."""
         fresh = {key: sample for key, sample in samples.items() if key not in self._store and key not in self._pending}
-        copies = {key: {name: _copy(tensor) for name, tensor in sample.items()} for key, sample in fresh.items()}
-        assert all(key and "/" not in key and sample for key, sample in copies.items()), "a key has no slash, a sample has a tensor"
+        assert all(key and "/" not in key and sample for key, sample in fresh.items()), "a key has no slash, a sample has a tensor"
+        ready = {key: {name: tensor.detach().cpu().contiguous() for name, tensor in sample.items()} for key, sample in fresh.items()}
         if not self._pending:
             self._started = time.monotonic()
-        self._pending.update(copies)
-        self._pending_bytes += sum(tensor.nbytes for sample in copies.values() for tensor in sample.values())
+        self._pending.update(ready)
+        self._pending_bytes += sum(tensor.nbytes for sample in ready.values() for tensor in sample.values())
         if self._pending_bytes > self._max_shard_bytes or time.monotonic() - self._started > self._max_age_seconds:
             self.flush()
 
@@ -60,7 +59,3 @@ class Writer:
             self._store.publish(self._pending)
             self._pending = {}
             self._pending_bytes = 0
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

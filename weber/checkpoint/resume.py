@@ -33,14 +33,15 @@ def check_checkpoint(folder: Path) -> str | None:
     """Why a checkpoint cannot be used; None if every file has the size and hash of the manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except ValueError:
-        return f"{MANIFEST} is not valid JSON"
-    for name, expected in manifest.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if hash_file(file) != expected:
-            return f"{name} is not as it was written ({file.stat().st_size} bytes, {expected['bytes']} expected, or another hash)"
-    return None
+        names = list(manifest.keys())
+    except OSError as error:
+        return f"{MANIFEST} cannot be read ({error.strerror})"
+    except (ValueError, AttributeError):
+        return f"{MANIFEST} is not as it was written"
+    for name in names:
+        try:
+            if hash_file(folder / name) != manifest[name]:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None if names else f"{MANIFEST} is empty"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ def save_space(run_folder: Path, *, keep_last: int) -> list[Path]:
     for folder in old:
         doomed = folder.with_name(f".{folder.name}.deleted")
         shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(folder, doomed)
+        folder.replace(doomed)
+    for doomed in run_folder.glob(".checkpoint-*.deleted"):  # also what a killed run has left
         shutil.rmtree(doomed, ignore_errors=True)
     return old

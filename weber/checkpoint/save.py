@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from weber.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -17,10 +19,11 @@ NAME = re.compile(r"checkpoint-(\d{6,})")
 Write = Callable[[Path], None]
 
 
-def save_checkpoint(run_folder: Path, step: int, files: Mapping[str, Write]) -> Path:
+def save_checkpoint(run_folder: Path, step: int, *, files: Mapping[str, Write]) -> Path:
     """Write `checkpoint-<step>`: every file by its function into a folder beside, then the manifest, then one rename.
 
-    The same state gives the same bytes. Raises CheckpointError where the disk refuses; earlier checkpoints stay as they are.
+    The same state gives the same bytes. Raises CheckpointError where the disk refuses; earlier checkpoints stay as they are. Later ones
+    are deleted: a run goes on from its newest valid checkpoint, so they are damaged, and would count as the newest to be kept.
     """
     final = run_folder / f"checkpoint-{step:06d}"
     partial = run_folder / f".{final.name}.partial"
@@ -36,14 +39,17 @@ def save_checkpoint(run_folder: Path, step: int, files: Mapping[str, Write]) -> 
         _sync(partial)
         if final.exists():
             shutil.rmtree(final)
-        os.replace(partial, final)
+        partial.replace(final)
         _sync(run_folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; earlier ones are untouched.",
-            got=f"{error.strerror or error} at {error.filename or final}",
+            got=f"{error}, while writing {final}",
             fix="free disk space or choose another output.folder, then resume",
         ) from error
+    for later, folder in list_checkpoints(run_folder):
+        if later > step:
+            shutil.rmtree(folder, ignore_errors=True)
     return final
 
 

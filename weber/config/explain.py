@@ -68,7 +68,8 @@ def _explain_missing(key: str, section: SectionRows, setting: Setting | None) ->
             expected="at least one set of pictures",
             fix='write [[data]] and below it path = "folder/of/pictures", or give data.0.path=folder/of/pictures',
         )
-    return ConfigError(f"{key} is missing", got="nothing", expected=setting.expected, fix=f"write {setting.name} = ... under {section.header}")
+    fix = f"write {setting.name} = ... under {section.header}"
+    return ConfigError(f"{key} is missing", got="nothing", expected=setting.expected, fix=fix)
 
 
 def _explain_shape(key: str, section: SectionRows, got: object) -> ConfigError:

@@ -29,7 +29,7 @@ class ObjectiveConfig(Section):
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> ObjectiveConfig:
         if self.timesteps == "shift" and self.shift is None:
-            raise ValueError('timesteps = "shift" needs shift, for example shift = 3.0')
+            raise ValueError('timesteps = "shift" needs shift; set it, for example shift = 3.0')
         if self.timesteps != "shift" and self.shift is not None:
             raise ValueError(f'shift has no effect with timesteps = "{self.timesteps}"; set timesteps = "shift" or remove shift')
         if self.timesteps == "uniform" and self.sigmoid_scale != 1.0:

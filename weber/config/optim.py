@@ -52,5 +52,5 @@ class OptimConfig(Section):
         if self.schedule != "polynomial" and self.power is not None:
             raise ValueError(f'power has no effect with schedule = "{self.schedule}"; set schedule = "polynomial" or remove power')
         if self.end_lr > self.lr:
-            raise ValueError(f"end_lr = {self.end_lr} is above lr = {self.lr}; schedules only go down")
+            raise ValueError(f"end_lr = {self.end_lr} is above lr = {self.lr}; lower end_lr, since schedules only go down")
         return self

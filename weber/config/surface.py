@@ -109,12 +109,13 @@ def _escape(text: str) -> str:
 
 
 def _tidy(node: Any) -> Any:
-    """Docstrings as one line, no titles made from names, no null."""
+    """Docstrings as one line, no titles made from names, no null, no section as a default."""
     if isinstance(node, list):
         return [_tidy(item) for item in node]
     if not isinstance(node, dict):
         return node
-    tidy = {key: _tidy(value) for key, value in node.items() if key != "title" and not (key == "default" and value is None)}
+    dropped = {"title"} | ({"default"} if isinstance(node.get("default"), dict | None) else set())
+    tidy = {key: _tidy(value) for key, value in node.items() if key not in dropped}
     if isinstance(tidy.get("description"), str):
         tidy["description"] = " ".join(tidy["description"].split())
     choices = [choice for choice in tidy.get("anyOf", []) if choice != {"type": "null"}]

@@ -20,7 +20,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _FIXES: dict[str, str] = {
     "'\\'": "write Windows paths with / or in single quotes: path = 'C:\\pictures'",
     "hex value": "write Windows paths with / or in single quotes: path = 'C:\\pictures'",
-    "overwrite": "this key or section was already given above; keep one of them",
+    "overwrite": "this key or section was already given above; keep one of them (sets of pictures are [[data]])",
     "twice": "this section was already given above; put all its keys under one header",
     "Duplicate": "this key is given twice; keep one of them",
     "namespace": "this section was already given above in another form; keep one of them (sets of pictures are [[data]])",

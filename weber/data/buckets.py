@@ -27,7 +27,7 @@ def list_buckets(area_pixels: int, *, step: int) -> list[Bucket]:
     return list(_list_buckets(area_pixels, step))
 
 
-def check_size(width: int, height: int, config: DataConfig) -> None:
+def check_size(width: int, height: int, *, config: DataConfig) -> None:
     """Raise DataError with a one-line reason for a picture that its set does not take."""
     minimum_edge = config.edge_pixels // 4 if config.minimum_edge is None else config.minimum_edge
     if min(width, height) < minimum_edge:
@@ -36,7 +36,7 @@ def check_size(width: int, height: int, config: DataConfig) -> None:
         raise DataError(f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}")
 
 
-def build_bucket(width: int, height: int, config: DataConfig) -> Bucket:
+def build_bucket(width: int, height: int, *, config: DataConfig) -> Bucket:
     """The bucket of a picture: of its own size if there is one, else of the nearest aspect.
 
     A picture that would have to be enlarged, which `upscale = False` forbids, gets a bucket of its own size in whole steps.

@@ -31,7 +31,7 @@ class Crop:
 
 
 def build_crops(
-    width: int, height: int, bucket: Bucket, *, style: CropStyle, num_crops: int, seed_parts: Sequence[int | str]
+    width: int, height: int, *, bucket: Bucket, style: CropStyle, num_crops: int, seed_parts: Sequence[int | str]
 ) -> tuple[Crop, ...]:
     """Windows of a picture, each of the bucket's size: `num_crops` (equal ones once) of the style `random`, else one.
 

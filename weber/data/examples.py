@@ -94,13 +94,12 @@ def read_pixels(example: Example, crop: Crop) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of one crop of an example. Raises DataError if the file is no longer the one that was looked at."""
     try:
         data = LocalBackend().read(example.path)
-        image = read_image(data)
     except DataError as error:
         raise DataError(f'the picture "{example.path}" can no longer be read', got=error.what, fix="start again") from error
     if encode_content(data) != example.content:
         raise DataError(f'the picture "{example.path}" was changed while the run was starting', fix="start again; it is then read anew")
-    resized = image.resize((crop.resize_width, crop.resize_height), Image.Resampling.LANCZOS)
-    return np.asarray(resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)))
+    resized = read_image(data).resize((crop.resize_width, crop.resize_height), Image.Resampling.LANCZOS)
+    return np.array(resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)))
 
 
 def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside]]]:
@@ -115,7 +114,7 @@ def _read_set(config: DataConfig, index: Index, seed: int, progress: Progress) -
     name = _name(config)
     files = LocalBackend().list(config.path.absolute(), recursive=config.recursive)
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
-    check_pictures(config, found, files)
+    check_pictures(config, pictures=found, files=files)
     pictures = [path for path in found if _spell(path) == path]
     examples: list[Example] = []
     set_aside = [SetAside(name, _spell(path), "file name is not text: rename the file") for path in found if _spell(path) != path]
@@ -159,10 +158,10 @@ def _build_example(path: Path, picture: FileFacts, captions: Mapping[Path, FileF
     if picture.reason:
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
-    check_size(width, height, config)
-    bucket = build_bucket(width, height, config)
+    check_size(width, height, config=config)
+    bucket = build_bucket(width, height, config=config)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
-    crops = build_crops(width, height, bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
+    crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
     lines = _read_lines(path, captions) if config.captions == "textfile" else build_captions(path, config)
     return Example(_name(config), path, content, width, height, bucket, crops, lines, config.repeats)
 

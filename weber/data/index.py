@@ -20,7 +20,7 @@ _CREATE = """CREATE TABLE IF NOT EXISTS files_1 (path TEXT PRIMARY KEY, size_byt
 _NUM_PER_PORTION = 64  # a kill loses the work of one portion
 _LOCK_SECONDS = 60.0
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Index:
         except DataError as error:
             return stat, FileFacts(reason=error.what)
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
             try:
                 return self._attempt(work)
@@ -102,7 +102,7 @@ class Index:
                 fix="check the disk's space and permissions, or delete the file; it is made anew",
             ) from error
 
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _attempt(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=_LOCK_SECONDS)) as connection, connection:
             connection.execute(_CREATE)

@@ -43,7 +43,7 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int) -> No
         )
 
 
-def check_pictures(config: DataConfig, pictures: Sequence[Path], files: Sequence[Path]) -> None:
+def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Sequence[Path]) -> None:
     """Raise DataError if a set has no picture file among its files."""
     if pictures:
         return

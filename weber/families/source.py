@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffusers.utils import logging as diffusers_logging
@@ -17,11 +17,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-
 from transformers.utils import logging as transformers_logging
 
 from weber.errors import ModelError
 
+WEIGHTS = ("*.safetensors",)
+TOKENIZER = ("tokenizer.json", "vocab.json", "spiece.model")
 NUM_PROBES = 256
 PROBE_BYTES = 4096
 
@@ -48,8 +49,8 @@ class Source:
 
     def load_folder(self, part: str) -> Path:
         """Folder of a part (a subfolder in diffusers layout) with all its files, fetched if it is on the hub."""
-        transformers_logging.disable_progress_bar()  # the libraries' bars would be drawn into ours
-        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the libraries' bars would be drawn into ours
+        diffusers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         return self._fetch([f"{part}/*"]) / part
 
     def read_config(self, part: str, name: str = "config.json") -> dict[str, object]:
@@ -71,8 +72,8 @@ class Source:
             raise ModelError(f"{file} does not hold a JSON object.", got=type(config).__name__, fix="download the file again")
         return config
 
-    def check_part(self, part: str, *, weights: bool) -> None:
-        """Raise ModelError where a local part is missing or holds no safetensors weights. Hub parts are checked by the hub."""
+    def check_part(self, part: str, *, holds: Sequence[str]) -> None:
+        """Raise ModelError where a local part is missing or holds none of these files. Hub parts are checked by the hub."""
         folder = Path(self.path).expanduser() / part
         if self.is_local and not folder.is_dir():
             raise ModelError(
@@ -81,12 +82,12 @@ class Source:
                 expected=f"a subfolder {part}",
                 fix="download the whole model, or correct model.path",
             )
-        if self.is_local and weights and not any(folder.glob("*.safetensors")):
+        if self.is_local and not any(any(folder.glob(pattern)) for pattern in holds):
             raise ModelError(
-                f"The model's part {part} has no weights.",
+                f"The model's part {part} is not complete.",
                 got=f"{folder} with {_describe_folder(folder)}",
-                expected="one or more *.safetensors files",
-                fix="download the whole model again; links of git-lfs or *.bin files are not weights",
+                expected=" or ".join(holds),
+                fix="download the whole model again, as safetensors (*.bin files are not read)",
             )
 
     def _fetch(self, patterns: list[str]) -> Path:
@@ -136,10 +137,10 @@ def build_identity(folder: Path, *, extra: Iterable[str] = ()) -> str:
 def _hash_sample(file: Path, digest: hashlib.blake2b) -> None:
     size = file.stat().st_size
     with file.open("rb") as stream:
-        header_bytes = min(int.from_bytes(stream.read(8), "little"), size - 8)
+        header_bytes = max(0, min(int.from_bytes(stream.read(8), "little"), size - 8))
         digest.update(size.to_bytes(8, "little") + stream.read(header_bytes))
         for probe in range(NUM_PROBES):
-            stream.seek(8 + header_bytes + (size - 8 - header_bytes) * probe // NUM_PROBES)
+            stream.seek(8 + header_bytes + max(0, size - 8 - header_bytes) * probe // NUM_PROBES)
             digest.update(stream.read(PROBE_BYTES))
 
 

@@ -12,7 +12,7 @@ from weber.families.family import Family
 from weber.families.flux1 import components as flux1
 from weber.families.flux1.keys import ADAPTER_TARGETS as FLUX1_TARGETS
 from weber.families.flux1.variants import VARIANTS as FLUX1_VARIANTS
-from weber.families.source import Source
+from weber.families.source import WEIGHTS, Source
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,29 @@ FAMILIES = (
 
 def build_family(config: ModelConfig) -> Family:
     """The family of a model, from configuration files only. Raises ConfigError or ModelError in words."""
-    variants = {name: (repo, row) for row in FAMILIES for name, (repo, _) in row.variants.items()}
-    name = config.variant
-    if name is None and config.path is None:
-        name = next(iter(variants))
-    if name is None:
-        assert config.path is not None
-        source = Source(config.path, config.revision)
-        return _recognize(source).build(source, None)
-    if name not in variants:
-        near = difflib.get_close_matches(name, variants, n=1, cutoff=0.3)
+    homes = {name: repo for row in FAMILIES for name, (repo, _) in row.variants.items()}
+    name = next(iter(homes)) if config.variant is None and config.path is None else config.variant
+    if name is not None and name not in homes:
+        near = difflib.get_close_matches(name, homes, n=1, cutoff=0.3)
         raise ConfigError(
             "There is no such model variant.",
             got=f"model.variant = {name!r}",
-            expected=", ".join(variants),
+            expected=", ".join(homes),
             fix=f"did you mean {near[0]!r}?" if near else "run `weber variants`",
         )
-    repo, row = variants[name]
-    path = config.path or repo
+    path = config.path if name is None else config.path or homes[name]
     if path is None:
         raise ConfigError(
             f"The variant {name} has no home on the hub.",
             got="no model.path",
             fix="set model.path to its folder",
         )
-    return row.build(Source(path, config.revision), name)
+    source = Source(path, config.revision)
+    return _recognize(source).build(source, name)
 
 
 def _recognize(source: Source) -> FamilyRow:
-    source.check_part("transformer", weights=True)
+    source.check_part("transformer", holds=WEIGHTS)
     class_name = source.read_config("transformer").get("_class_name")
     for row in FAMILIES:
         if row.transformer_class == class_name:

@@ -1,6 +1,6 @@
 """Laws of the noise level t in 0..1 (1 = pure noise). Every law has one signature: standard draws in, t out.
 
-Legend: B samples. Formulas: kohya sd-scripts `flux_train_utils.py` (peers.md 1.2); Esser et al. 2024, arXiv:2403.03206, eq. 23.
+Legend: B samples. Formulas: kohya sd-scripts, `get_noisy_model_input_and_timesteps`; Esser et al. 2024, arXiv:2403.03206, eq. 23.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def list_states(optimizer: torch.optim.Optimizer, parameters: Named) -> dict[str
     }
 
 
-def load_states(optimizer: torch.optim.Optimizer, parameters: Named, tensors: Mapping[str, Tensor]) -> None:
+def load_states(optimizer: torch.optim.Optimizer, parameters: Named, *, tensors: Mapping[str, Tensor]) -> None:
     """Write what `list_states` gave back into a fresh optimizer. Raises CheckpointError where a parameter is unknown."""
     by_name = dict(parameters)
     for key, tensor in tensors.items():

@@ -40,7 +40,7 @@ def build_clip_tokenizer() -> CLIPTokenizer:
             merges.append((pieces[0], pieces[1]))
             symbols.setdefault(pieces[0] + pieces[1], len(symbols))
     vocabulary = symbols | {_START: len(symbols), _END: len(symbols) + 1}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)  # type: ignore[arg-type]
 
 
 def build_t5_tokenizer() -> T5Tokenizer:

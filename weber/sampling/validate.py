@@ -17,7 +17,7 @@ Sigmas = Callable[[tuple[int, int, int]], list[float]]
 
 
 def predict_paintings(
-    predict: Predict, paintings: Sequence[Painting], sigmas: Sigmas, *, device: torch.device, progress: Progress
+    predict: Predict, paintings: Sequence[Painting], *, sigmas: Sigmas, device: torch.device, progress: Progress
 ) -> list[Tensor]:
     """Latents (1, C, H, W) of every painting, one after the other."""
     latents = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ class JsonlTracker:
         kept = [line for line in _read_lines(self.path) if line["step"] <= done_steps]
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
         self._stream = self.path.open("a", encoding="utf-8")
 
     def write(self, step: int, numbers: Numbers) -> None:

@@ -27,16 +27,16 @@ class TensorboardTracker:
         check_tensorboard()
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=done_steps + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=done_steps + 1)
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Record what a step measured."""
         for name, value in numbers.items():
             if not isinstance(value, str):
-                self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, step)
 
     def __enter__(self) -> TensorboardTracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

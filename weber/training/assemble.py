@@ -25,6 +25,7 @@ from weber.training.report import build_summary
 from weber.training.state import CONFIG_NAME, load_state
 from weber.training.step import Learner
 
+
 @dataclass(frozen=True)
 class Encoded:
     """How many tensors were made because the cache did not have them."""
@@ -44,11 +45,11 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / CONFIG_NAME)
         store = Store(config.output.cache)
-        encode_cache(plan, store, watcher)
+        encode_cache(plan, store, watcher=watcher)
         return run(assemble(plan, store, resume=resume, watcher=watcher), watcher)
 
 
-def encode_cache(plan: Plan, store: Store, watcher: Watcher) -> Encoded:
+def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
     """Encode what the cache lacks: pictures first, then texts, one encoder in memory at a time."""
     size = plan.config.memory.encode_batch_size
     latents = encode_latents(
@@ -71,7 +72,7 @@ def encode_cache(plan: Plan, store: Store, watcher: Watcher) -> Encoded:
 def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Training:
     """Load the network, put the adapter on it, and go back to the latest checkpoint if asked."""
     config, folder = plan.config, plan.config.output.folder
-    reader = TextReader(store, plan.family, plan.dtype)
+    reader = TextReader(store, plan.family, dtype=plan.dtype)
     texts = [reader.read(prompt) for prompt in config.sampling.prompts]
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     predictor = plan.family.load_predictor(
@@ -84,7 +85,7 @@ def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Tra
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
     learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
     step = _resume(plan, learner, folder, watcher) if resume else 0
-    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, folder, texts), folder, step)
+    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, texts=texts), folder, step)
 
 
 def _resume(plan: Plan, learner: Learner, folder: Path, watcher: Watcher) -> int:
@@ -100,7 +101,7 @@ def _resume(plan: Plan, learner: Learner, folder: Path, watcher: Watcher) -> int
             got=f"{found.folder.name}, and {plan.num_steps} steps in all",
             fix=f"set train.steps to more than {found.step}",
         )
-    changed = load_state(found.folder, learner, plan)
+    changed = load_state(found.folder, learner, plan=plan)
     watcher.write(f"Resumed {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
     if changed:
         watcher.write("Changed since that checkpoint, so not bit for bit the same run: " + "; ".join(changed))

@@ -33,7 +33,7 @@ class Batch:
 class TextReader:
     """Reads what the text parts made of a caption."""
 
-    def __init__(self, store: Store, family: Family, dtype: torch.dtype) -> None:
+    def __init__(self, store: Store, family: Family, *, dtype: torch.dtype) -> None:
         self._store, self._dtype = store, dtype
         self._encoders = [family.identify(part) for part in family.text_parts]
 
@@ -50,7 +50,7 @@ class Loader:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
-        self._texts = TextReader(store, plan.family, plan.dtype)
+        self._texts = TextReader(store, plan.family, dtype=plan.dtype)
         self._image_encoder = plan.family.identify(plan.family.image_part)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from weber.checkpoint.retention import save_space
-from weber.errors import TrainingError
+from weber.errors import CacheError, TrainingError
 from weber.memory.device import peak_memory_bytes
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.track.metrics import open_trackers
@@ -54,54 +54,53 @@ class Pace:
     seconds: float | None = None
     started: float = field(default_factory=time.perf_counter)
 
-    def write(self, loss: float) -> None:
-        """Take in one step's loss and the time since the last call."""
+    def write(self, loss: float) -> float:
+        """Take in a step's loss; returns the seconds since `started` or the last call."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
         self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         self.seconds = seconds if self.seconds is None else 0.9 * self.seconds + 0.1 * seconds
+        return seconds
 
 
 def run(training: Training, watcher: Watcher) -> Path:
     """Train to the end; returns the finished adapter. A stop leaves a checkpoint and says how to go on.
 
-    Raises TrainingError at a loss that is not finite, after saving; KeyboardInterrupt after a stop that was asked for.
+    Raises TrainingError at a loss that is not finite, or CacheError at a damaged sample, after saving; KeyboardInterrupt after a stop
+    that was asked for.
     """
     plan, folder, learner = training.plan, training.run_folder, training.learner
     config, num_steps = plan.config, plan.num_steps
     learning_rate = build_schedule(config.optim, num_steps=num_steps)
     pace = Pace()
     with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals() as stop:
-        if training.step == 0 or is_due(training.step, config.sampling.every, num_steps):
+        if is_due(training.step, every=config.sampling.every, num_steps=num_steps):
             training.painter.paint(training.step, watcher.report)
         for step in range(training.step, num_steps):
             pace.started = time.perf_counter()
             write_learning_rate(learner.optimizer, learning_rate(step))
             try:
-                numbers = train_step(learner, step, training.loader.load(step))
-            except TrainingError:
-                save_state(folder, learner, plan, step)
+                numbers = train_step(learner, training.loader.load(step), step=step)
+            except (TrainingError, CacheError):
+                save_state(folder, learner, plan=plan, step=step)
                 watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
                 raise
             done = step + 1
-            pace.write(numbers["loss"])
+            seconds = pace.write(numbers["loss"])
             memory_bytes = peak_memory_bytes(plan.device)
-            trackers.write(
-                done,
-                {"epoch": step // plan.batches.steps_per_epoch, **numbers, "lr": learning_rate(step), "seconds": pace.seconds or 0.0}
-                | ({"peak_memory_bytes": memory_bytes} if memory_bytes is not None else {}),
-            )
+            numbers |= {"lr": learning_rate(step), "seconds": seconds, "epoch": step // plan.batches.steps_per_epoch}
+            trackers.write(done, numbers | ({} if memory_bytes is None else {"peak_memory_bytes": memory_bytes}))
             watcher.report("training", done, num_steps, _note(pace, learning_rate(step), memory_bytes))
-            if is_due(done, config.output.save_every, num_steps) or stop.asked:
-                save_state(folder, learner, plan, done)
+            if is_due(done, every=config.output.save_every, num_steps=num_steps) or stop.asked:
+                save_state(folder, learner, plan=plan, step=done)
                 save_space(folder, keep_last=config.output.keep_last)
-            if is_due(done, config.sampling.every, num_steps) and not stop.asked:
+            if is_due(done, every=config.sampling.every, num_steps=num_steps) and not stop.asked:
                 training.painter.paint(done, watcher.report)
             if stop.asked and done < num_steps:
                 watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
                 watcher.write(f"  weber train {folder / 'config.toml'} --resume")
                 raise KeyboardInterrupt
-    write_adapter(folder / ADAPTER_NAME, learner, plan, num_steps)
+    write_adapter(folder / ADAPTER_NAME, learner, plan=plan, step=num_steps)
     return folder / ADAPTER_NAME
 
 

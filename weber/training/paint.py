@@ -42,7 +42,7 @@ class Wish:
     height: int | None = None
 
 
-def sample(run: Path, wish: Wish, watcher: Watcher) -> list[Image.Image]:
+def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
     """One picture per prompt. `run` is a run folder, one of its checkpoints, or an adapter file in either.
 
     Raises CheckpointError where there is no adapter; ConfigError for a wish that cannot be.
@@ -69,14 +69,14 @@ def sample(run: Path, wish: Wish, watcher: Watcher) -> list[Image.Image]:
             batch_size=config.memory.encode_batch_size,
             progress=watcher.report,
         )
-        reader = TextReader(store, family, dtype)
+        reader = TextReader(store, family, dtype=dtype)
         predictor = family.load_predictor(device=device, dtype=dtype, gradient_checkpointing=False)
         build_lora(predictor.transformer, AdapterConfig(rank=adapter.rank, alpha=adapter.alpha), modules=adapter.modules, seed=0)
         load_tensors(predictor.transformer, adapter.tensors)
         return paint_all(
             family,
             predictor,
-            [
+            paintings=[
                 build_painting(family, reader.read(prompt), size=size, seed=seed + number, guidance=guidance)
                 for number, prompt in enumerate(wish.prompts)
             ],
@@ -92,6 +92,16 @@ def build_file_name(wish: Wish, number: int) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number].lower()).strip("-")[:60] or "picture"
     seed = "" if wish.seed is None else f"-seed{wish.seed}"
     return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
+
+
+def read_size(text: str | None) -> tuple[int | None, int | None]:
+    """(width, height) of `1024x768`; nothing of nothing. Raises ConfigError for other text."""
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if match is None:
+        raise ConfigError("The size is not understood.", got=f"--size {text}", expected="WIDTHxHEIGHT in pixels", fix="try --size 1024x768")
+    return int(match[1]), int(match[2])
 
 
 def _check_wish(wish: Wish, family: Family) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from weber.training.plan import Plan, sample_size
 class Painter:
     """Paints the prompts of a run. The decoder is in memory only while it is needed."""
 
-    def __init__(self, plan: Plan, predictor: Predictor, run_folder: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, plan: Plan, predictor: Predictor, *, run_folder: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
         self.plan, self.predictor, self.folder = plan, predictor, run_folder / "pictures"
         config, family = plan.config.sampling, plan.family
         size = sample_size(plan.config, family.alignment_pixels)
@@ -56,7 +57,7 @@ class Painter:
         pictures = paint_all(
             self.plan.family,
             self.predictor,
-            self.paintings,
+            paintings=self.paintings,
             num_steps=self.num_steps,
             strength=strength,
             dtype=self.plan.dtype,
@@ -79,8 +80,8 @@ def build_painting(
 def paint_all(
     family: Family,
     predictor: Predictor,
-    paintings: Sequence[Painting],
     *,
+    paintings: Sequence[Painting],
     num_steps: int,
     strength: float,
     dtype: torch.dtype,
@@ -95,14 +96,14 @@ def paint_all(
     latents = predict_paintings(
         predictor,
         paintings,
-        lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
+        sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
         device=device,
         progress=progress,
     )
     write_strength(transformer, 1.0)
     transformer.train(was_training)
     decoder = family.load(family.image_part, device=device, dtype=dtype)
-    pictures = decode_pictures(lambda one: family.decode_latents(decoder, one), latents)
+    pictures = decode_pictures(partial(family.decode_latents, decoder), latents)
     del decoder
     gc.collect()
     if device.type == "cuda":

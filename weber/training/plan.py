@@ -115,10 +115,8 @@ def resolve_paths(config: RunConfig) -> RunConfig:
 
 
 def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:
-    if config.train.epochs is not None:
-        num_steps = config.train.epochs * steps_per_epoch
-    else:
-        num_steps = config.train.steps or DEFAULT_STEPS
+    epochs = config.train.epochs
+    num_steps = epochs * steps_per_epoch if epochs is not None else config.train.steps or DEFAULT_STEPS
     if config.optim.warmup_steps >= num_steps:
         raise ConfigError(
             "The warm-up is as long as the whole run, so the learning rate would never be reached.",
@@ -172,7 +170,7 @@ def _list_modules(config: RunConfig, family: Family) -> dict[str, tuple[int, int
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
     skeleton = family.load_skeleton()
-    names: Sequence[str] = list_targets(skeleton, config.adapter.targets, family.adapter_targets)
+    names: Sequence[str] = list_targets(skeleton, config.adapter.targets, sets=family.adapter_targets)
     shapes = {}
     for name in names:
         module = skeleton.get_submodule(name)

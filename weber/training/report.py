@@ -137,7 +137,8 @@ def _describe_files(plan: Plan) -> list[str]:
     lines = [
         f"{folder / 'adapter.safetensors'}, {_size(adapter_bytes)}: the finished adapter",
         f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
-        f"checkpoints every {config.output.save_every} steps ({saves}), the last {config.output.keep_last} are kept, {_size(adapter_bytes * 3)} each",
+        f"checkpoints every {config.output.save_every} steps ({saves}), {_size(adapter_bytes * 3)} each;"
+        f" the last {config.output.keep_last} are kept",
     ]
     if config.sampling.prompts:
         height, width = sample_size(config, plan.family.alignment_pixels)
@@ -169,10 +170,14 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes} bytes"
 
 
+def _right(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
 def _align(rows: Sequence[Iterable[str]]) -> list[str]:
     table = [list(row) for row in rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return [
-        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join([cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)] + _right(row[2:], widths[2:]))
         for row in table
     ]

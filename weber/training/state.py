@@ -27,10 +27,10 @@ FIXED = ("model", "adapter", "optim.name")
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
 
 
-def save_state(run_folder: Path, learner: Learner, plan: Plan, step: int) -> Path:
+def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
     """Write the checkpoint of `step` finished steps."""
     files: dict[str, Write] = {
-        ADAPTER_NAME: lambda path: write_adapter(path, learner, plan, step),
+        ADAPTER_NAME: lambda path: write_adapter(path, learner, plan=plan, step=step),
         OPTIMIZER_NAME: lambda path: save_file(
             {key: value.contiguous().cpu() for key, value in list_states(learner.optimizer, learner.parameters).items()}, path
         ),
@@ -38,10 +38,10 @@ def save_state(run_folder: Path, learner: Learner, plan: Plan, step: int) -> Pat
             path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"
         ),
     }
-    return save_checkpoint(run_folder, step, files)
+    return save_checkpoint(run_folder, step, files=files)
 
 
-def load_state(folder: Path, learner: Learner, plan: Plan) -> list[str]:
+def load_state(folder: Path, learner: Learner, *, plan: Plan) -> list[str]:
     """Put a checkpoint's tensors back; returns what changed since, as `key: old -> new`.
 
     Raises CheckpointError where one changed that the tensors depend on.
@@ -56,13 +56,13 @@ def load_state(folder: Path, learner: Learner, plan: Plan) -> list[str]:
             fix="resume with the old values, or train into another output.folder",
         )
     load_tensors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME, export_key=learner.family.export_key).tensors)
-    load_states(learner.optimizer, learner.parameters, load_file(folder / OPTIMIZER_NAME))
+    load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
     if state["data"] != _hash_data(plan):
         changed.append("the pictures or captions")
     return changed
 
 
-def write_adapter(path: Path, learner: Learner, plan: Plan, step: int) -> None:
+def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> None:
     """Write the adapter alone, with the facts of its training in the header."""
     config = learner.config
     facts = {
@@ -80,7 +80,7 @@ def write_adapter(path: Path, learner: Learner, plan: Plan, step: int) -> None:
         "seed": config.train.seed,
     }
     save_adapter(
-        path, list_tensors(learner.predictor.transformer), config.adapter, facts=facts, export_key=learner.family.export_key
+        path, list_tensors(learner.predictor.transformer), config=config.adapter, facts=facts, export_key=learner.family.export_key
     )
 
 

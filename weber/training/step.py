@@ -33,7 +33,7 @@ class Learner:
     guidance: float | None
 
 
-def train_step(learner: Learner, step: int, batches: Sequence[Batch]) -> dict[str, float]:
+def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
     """Forward, backward and update for the micro-batches of one step; returns loss and gradient norm.
 
     Each sample weighs the same, however the step is cut into micro-batches. Raises TrainingError, before anything is changed, where

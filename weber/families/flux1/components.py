@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,10 +16,16 @@ from weber.families.flux1 import keys, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.variants import VARIANTS, Variant
-from weber.families.source import Source, build_identity
+from weber.families.source import TOKENIZER, WEIGHTS, Source, build_identity
+from weber.families.weights import load_weights
 
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
-_FOLDERS = {"vae": ("vae",), "clip": ("text_encoder", "tokenizer"), "t5": ("text_encoder_2", "tokenizer_2"), "transformer": ("transformer",)}
+_FOLDERS = {
+    "vae": ("vae",),
+    "clip": ("text_encoder", "tokenizer"),
+    "t5": ("text_encoder_2", "tokenizer_2"),
+    "transformer": ("transformer",),
+}
 _PACKED_CHANNELS = 64
 
 
@@ -28,8 +34,8 @@ class Flux1:
 
     alignment_pixels = ALIGNMENT_PIXELS
     image_part = "vae"
-    text_parts = ("clip", "t5")
-    adapter_targets = keys.ADAPTER_TARGETS
+    text_parts: tuple[str, ...] = ("clip", "t5")
+    adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
 
     def __init__(self, source: Source, variant: Variant) -> None:
         self.source, self.row, self.variant = source, variant, variant.name
@@ -37,7 +43,7 @@ class Flux1:
         self.is_local = source.is_local
         for folders in _FOLDERS.values():
             for position, folder in enumerate(folders):
-                source.check_part(folder, weights=position == 0)
+                source.check_part(folder, holds=WEIGHTS if position == 0 else TOKENIZER)
         self.transformer_config = source.read_config("transformer")
         self.vae_config = source.read_config("vae")
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json"))
@@ -52,7 +58,7 @@ class Flux1:
         """See `Family.load`."""
         folders = [str(self.source.load_folder(folder)) for folder in _FOLDERS[part]]
         if part == "vae":
-            module: nn.Module = AutoencoderKL.from_pretrained(folders[0], torch_dtype=dtype)
+            module = load_weights(AutoencoderKL, folders[0], dtype=dtype)
         elif part == "clip":
             module = prompts.load_clip(*folders, dtype=dtype)
         else:
@@ -62,7 +68,8 @@ class Flux1:
     def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
         """See `Family.load_predictor`."""
         folder = self.source.load_folder("transformer")
-        transformer = FluxTransformer2DModel.from_pretrained(str(folder), torch_dtype=dtype)
+        transformer = load_weights(FluxTransformer2DModel, str(folder), dtype=dtype)
+        assert isinstance(transformer, FluxTransformer2DModel)
         transformer.to(device).eval().requires_grad_(False)
         return Flux1Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
 

@@ -1,13 +1,14 @@
 """Names inside FLUX.1: which linear layers the target sets mean, and what modules are called in saved files.
 
-Sets as in SimpleTuner's `flux_lora_target` (simpletuner.md 1.4), so that a choice made there means the same here; `mmdit` has its real
-meaning, the double-stream blocks. `proj_out` is the output of the single-stream blocks and of the network. Patterns are read by `adapters/target.py`.
+Sets as in SimpleTuner's `flux_lora_target` (simpletuner.md 1.4), so that a choice made there means the same here, without the names of
+fused projections, which the library's model does not have; `mmdit` has its real meaning, the double-stream blocks. `proj_out` is the
+output of the single-stream blocks and of the network. Patterns are read by `adapters/target.py`.
 """
 
 from __future__ import annotations
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_qkv", "to_out.0")
-_CONTEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "add_qkv_proj", "to_add_out")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_CONTEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _CONTEXT_FFS = ("ff_context.net.0.proj", "ff_context.net.2")
 _FFS = ("ff.net.0.proj", "ff.net.2", *_CONTEXT_FFS, "proj_mlp", "proj_out")
 _MODULATION = ("norm.linear", "norm1.linear", "norm1_context.linear")

@@ -16,8 +16,9 @@ ALIGNMENT_PIXELS = 16
 
 def encode_pixels(vae: AutoencoderKL, pixels_B3HW: Tensor) -> Tensor:
     """Mode of the posterior, shifted and scaled: (B, C, H, W). Pixels are in -1..1."""
-    latents = vae.encode(pixels_B3HW.to(vae.device, vae.dtype)).latent_dist.mode()
-    return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    latents: Tensor = vae.encode(pixels_B3HW.to(vae.device, vae.dtype)).latent_dist.mode()
+    normalized: Tensor = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    return normalized
 
 
 def decode_pixels(vae: AutoencoderKL, latents_BCHW: Tensor) -> Tensor:

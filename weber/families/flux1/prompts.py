@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5Tokenizer
+
+from weber.families.weights import load_tokenizer, load_weights
 
 CLIP_TOKENS = 77
 
@@ -17,7 +19,7 @@ CLIP_TOKENS = 77
 class PromptEncoder(nn.Module):
     """A tokenizer and its encoder, which belong together."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, num_tokens: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, *, num_tokens: int) -> None:
         super().__init__()
         self.tokenizer, self.encoder, self.num_tokens = tokenizer, encoder, num_tokens
 
@@ -34,11 +36,11 @@ class PromptEncoder(nn.Module):
 
 def load_clip(encoder_folder: str, tokenizer_folder: str, *, dtype: torch.dtype) -> PromptEncoder:
     """CLIP-L with its tokenizer."""
-    encoder = CLIPTextModel.from_pretrained(encoder_folder, dtype=dtype)
-    return PromptEncoder(CLIPTokenizer.from_pretrained(tokenizer_folder), encoder, CLIP_TOKENS)
+    encoder = load_weights(CLIPTextModel, encoder_folder, dtype=dtype)
+    return PromptEncoder(load_tokenizer(CLIPTokenizer, tokenizer_folder), encoder, num_tokens=CLIP_TOKENS)
 
 
 def load_t5(encoder_folder: str, tokenizer_folder: str, *, dtype: torch.dtype, num_tokens: int) -> PromptEncoder:
     """T5 encoder with its tokenizer, padded to `num_tokens`."""
-    encoder = T5EncoderModel.from_pretrained(encoder_folder, dtype=dtype)
-    return PromptEncoder(T5TokenizerFast.from_pretrained(tokenizer_folder), encoder, num_tokens)
+    encoder = load_weights(T5EncoderModel, encoder_folder, dtype=dtype)
+    return PromptEncoder(load_tokenizer(T5Tokenizer, tokenizer_folder), encoder, num_tokens=num_tokens)

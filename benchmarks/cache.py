@@ -1,0 +1,180 @@
+"""Reading and writing the cache against one safetensors file per sample and against raw writes, in the same run.
+
+    python benchmarks/cache.py
+
+A sample is what one picture of 1024 x 1024 needs: latents 16 x 128 x 128 and a text of 128 x 4096, both bf16, 1.5 MiB in all. Every
+way of reading copies random samples from the page cache into a batch buffer, with one thread. The ways take turns; what is printed is
+the median over the rounds. Goals: reading at least 2.5 times as fast as one file per sample, writing at least 0.9 times as fast as
+raw writes with fsync.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from weber.cache.store import MAX_SHARD_BYTES, Store
+from weber.cache.writer import Writer
+
+BATCH_SIZE = 8
+SHAPES = {"latents": (16, 128, 128), "text": (128, 4096)}
+
+Sample = dict[str, Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=600, help="how many samples of 1.5 MiB (default: 600)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with every way of reading and writing (default: 7)")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (default: the system's)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    samples = {
+        f"{number:032x}": {name: torch.randn(shape).bfloat16() for name, shape in SHAPES.items()} for number in range(arguments.samples)
+    }
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="weber-cache-") as name:
+        folder = Path(name)
+        num_bytes = sum(tensor.nbytes for sample in samples.values() for tensor in sample.values())
+        print(f"{len(samples)} samples, {num_bytes / 2**20:.0f} MiB, {arguments.rounds} rounds, folder {folder}")
+        measure_writing(samples, folder, arguments.rounds)
+        measure_reading(samples, folder, arguments.rounds)
+
+
+def measure_writing(samples: dict[str, Sample], folder: Path, rounds: int) -> None:
+    """Print samples per second of writing; the store and the raw writes end with their bytes on the disk."""
+    ways: dict[str, Callable[[dict[str, Sample], Path], None]] = {
+        "raw write + fsync": write_raw,
+        "store": write_store,
+        "one file per sample, no fsync": write_files,
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in random.sample(list(ways), len(ways)):
+            place = folder / "written"
+            place.mkdir()
+            os.sync()
+            rates[way].append(len(samples) / clock(partial(ways[way], samples, place)))
+            shutil.rmtree(place)
+    print_table("writing", rates, reference="raw write + fsync", goal="store", at_least=0.9)
+
+
+def measure_reading(samples: dict[str, Sample], folder: Path, rounds: int) -> None:
+    """Print samples per second of reading random samples from the page cache into a batch buffer."""
+    for part, write in (("store", write_store), ("files", write_files)):
+        (folder / part).mkdir()
+        write(samples, folder / part)
+    store = Store(folder / "store")
+
+    def read_file(key: str) -> Sample:
+        return load_file(folder / "files" / key)
+
+    def read_lazily(key: str) -> Sample:
+        with safe_open(folder / "files" / key, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in SHAPES}
+
+    for read in (store.read, read_file, read_lazily):
+        for key, sample in samples.items():
+            assert all(torch.equal(tensor, sample[name]) for name, tensor in read(key).items())
+    rates: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        first = Store(folder / "store")
+        ways = {
+            "store": store.read,
+            "store, first read (with crc32)": first.read,
+            "one file per sample, load_file": read_file,
+            "one file per sample, safe_open": read_lazily,
+        }
+        for way, seconds in read_in_turns(ways, list(samples)).items():
+            rates.setdefault(way, []).append(len(samples) / seconds)
+    print_table("reading", rates, reference="one file per sample, load_file", goal="store", at_least=2.5)
+    print(f"opening the store: {median(clock(lambda: Store(folder / 'store')) for _ in range(rounds)) * 1e3:.2f} ms")
+
+
+def read_in_turns(ways: Mapping[str, Callable[[str], Sample]], keys: Sequence[str]) -> dict[str, float]:
+    """Seconds of each way to copy all samples into the batch buffer. They take turns after each batch, each in its own order."""
+    buffer = {name: torch.empty(BATCH_SIZE, *shape, dtype=torch.bfloat16) for name, shape in SHAPES.items()}
+    orders = {way: random.sample(keys, len(keys)) for way in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    for start in range(0, len(keys), BATCH_SIZE):
+        for way in random.sample(list(ways), len(ways)):
+            batch = orders[way][start : start + BATCH_SIZE]
+            seconds[way] += clock(partial(copy_batch, ways[way], batch, buffer))
+    return seconds
+
+
+def write_raw(samples: dict[str, Sample], folder: Path) -> None:
+    """The same bytes, cut into files of the size of a shard."""
+    tensors = [tensor.view(torch.uint8).numpy().data for sample in samples.values() for tensor in sample.values()]
+    while tensors:
+        with (folder / f"{len(tensors)}").open("wb") as file:
+            written = 0
+            while tensors and written < MAX_SHARD_BYTES:
+                written += file.write(tensors.pop())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_store(samples: dict[str, Sample], folder: Path) -> None:
+    """Through the cache's writer."""
+    with Writer(Store(folder)) as writer:
+        for key, sample in samples.items():
+            writer.add(key, sample)
+
+
+def write_files(samples: dict[str, Sample], folder: Path) -> None:
+    """One safetensors file per sample, as other trainers do."""
+    for key, sample in samples.items():
+        save_file(sample, folder / key)
+
+
+def copy_batch(read: Callable[[str], Sample], keys: Sequence[str], buffer: dict[str, Tensor]) -> None:
+    """Read a batch of samples into the rows of the buffer."""
+    for row, key in enumerate(keys):
+        for name, tensor in read(key).items():
+            buffer[name][row].copy_(tensor)
+
+
+def print_table(title: str, rates: dict[str, list[float]], *, reference: str, goal: str, at_least: float) -> None:
+    """Medians, and the median over the rounds of the ratio to the reference."""
+    print(f"\n{title:34} samples/s     us each     ratio")
+    for way, values in rates.items():
+        ratio = median(value / other for value, other in zip(values, rates[reference], strict=True))
+        verdict = f"  goal {at_least}: {'met' if ratio >= at_least else 'MISSED'}" if way == goal else ""
+        print(f"{way:34} {median(values):9.0f} {1e6 / median(values):11.0f} {ratio:9.2f}{verdict}")
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds that the work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def describe_machine() -> str:
+    """Processor, cores and versions."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What a step of a real run costs beside forward, backward and optimizer.
+
+    python benchmarks/loop.py
+
+A whole run as `weber train` makes it (plan, cache on disk, adapter, metrics, a checkpoint every 100 steps, progress), on a random model
+and the pictures of examples/, twice: with plain progress lines and with the bars of a terminal. Forward (the predictor), backward and
+`optimizer.step` are timed inside each step and taken away from the time between the starts of two steps; what is left is the price of the
+loop, printed as the median per step and as a share of a step of 60 ms (goal: at most 3 %). The lines below it say where it goes; all that
+none of them names is "the rest". Steps that end with a checkpoint are listed on their own: on average a checkpoint costs each step
+its time / `output.save_every`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+from unittest import mock
+
+import torch
+from machine import describe_machine
+from rich.console import Console
+
+import weber.training.loop
+import weber.training.step
+from weber.cache.store import Store
+from weber.config.load import build_config
+from weber.config.run import RunConfig
+from weber.pocket.random import PocketSize, build_random_model
+from weber.track.metrics import Trackers
+from weber.track.progress import Watcher
+from weber.training.assemble import assemble, encode_cache
+from weber.training.batch import Loader
+from weber.training.demo import find_examples
+from weber.training.loop import Training, run
+from weber.training.plan import build_plan
+
+SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, (8, 8, 8, 8), 4)
+RESOLUTION = 128
+STEP_SECONDS = 0.060
+GOAL = 0.03
+NUM_WARM_UP = 5
+SAVE_EVERY = 100
+NETWORK = ("forward", "backward", "optimizer")
+
+
+class Clock:
+    """Seconds by name, step by step. What is timed inside something timed counts only once, for the inner one."""
+
+    def __init__(self) -> None:
+        self.steps: list[Counter[str]] = []
+        self._inner: list[float] = []
+        self._started = 0.0
+
+    def start_step(self) -> None:
+        """Close the step before and open the next one."""
+        now = time.perf_counter()
+        if self.steps:
+            self.steps[-1]["all"] = now - self._started
+        self._started = now
+        self.steps.append(Counter())
+
+    def wrap(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, timed."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return work(*arguments, **named)
+            finally:
+                seconds = time.perf_counter() - start
+                inner = self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += seconds
+                if self.steps:
+                    self.steps[-1][name] += seconds - inner
+
+        return timed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=250, help="steps of each run (default: 250)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1, least disturbed by other programs)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(describe_machine())
+    with tempfile.TemporaryDirectory(prefix="weber-loop-") as name, Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        folder = Path(name)
+        model = build_random_model(folder / "model", size=SIZE)
+        for way in ("lines", "bars"):
+            clock = measure(build_run(folder, model, way, arguments.steps), _build_watcher(nowhere, way))
+            print_table(f"progress as {way}", clock)
+
+
+def build_run(folder: Path, model: Path, name: str, num_steps: int) -> RunConfig:
+    """The settings of a run."""
+    return build_config(
+        {
+            "model": {"path": str(model), "variant": "pocket"},
+            "data": [{"path": str(find_examples()), "resolution": RESOLUTION}],
+            "memory": {"device": "cpu", "dtype": "fp32", "gradient_checkpointing": False},
+            "train": {"steps": num_steps},
+            "output": {"folder": str(folder / name), "cache": str(folder / "cache"), "save_every": SAVE_EVERY},
+        }
+    )
+
+
+def measure(config: RunConfig, watcher: Watcher) -> Clock:
+    """Run to the end with timers in place."""
+    clock = Clock()
+    with watcher.shown():
+        plan = build_plan(config, watcher.report)
+        config.output.folder.mkdir()
+        store = Store(config.output.cache)
+        encode_cache(plan, store, watcher=watcher)
+        training = assemble(plan, store, resume=False, watcher=watcher)
+        with timers(clock, training, watcher):
+            run(training, watcher)
+    clock.steps.pop()  # it ends with the run, not with a next step
+    return clock
+
+
+@contextmanager
+def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]:
+    """Put timers around the parts of a step; `write_learning_rate` is its first line."""
+    loop, step, learner = weber.training.loop, weber.training.step, training.learner
+    start = clock.wrap("learning rate", loop.write_learning_rate)
+
+    def start_step(*arguments: Any) -> None:
+        clock.start_step()
+        start(*arguments)
+
+    places: list[tuple[Any, str, str]] = [
+        (learner.predictor, "forward", "forward"),
+        (torch.Tensor, "backward", "backward"),
+        (learner.optimizer, "step", "optimizer"),
+        (learner.optimizer, "zero_grad", "zero_grad"),
+        (torch.nn.utils, "clip_grad_norm_", "clipping"),
+        (Loader, "load", "data"),
+        (step, "_generators", "draws: seeds"),
+        (step, "draw_timesteps", "draws: timesteps"),
+        (step, "draw_noise", "draws: noise"),
+        (step, "predict_losses", "loss"),
+        (loop, "train_step", "train_step, the rest"),
+        (Trackers, "write", "metrics"),
+        (watcher, "report", "progress"),
+        (loop, "save_state", "checkpoint"),
+        (loop, "save_space", "checkpoint"),
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(loop, "write_learning_rate", start_step))
+        for place, attribute, name in places:
+            stack.enter_context(mock.patch.object(place, attribute, clock.wrap(name, getattr(place, attribute))))
+        yield
+
+
+def print_table(title: str, clock: Clock) -> None:
+    """Medians over the steps without a checkpoint, in ms and as a share of a step of 60 ms."""
+    steps = clock.steps[NUM_WARM_UP:]
+    usual = [step for step in steps if not step["checkpoint"]]
+    saving = [step["checkpoint"] for step in steps if step["checkpoint"]]
+    print(f"\n{title}: {len(usual)} steps, {1e3 * median(step['all'] for step in usual):.1f} ms each")
+    for name in NETWORK:
+        print(f"  {name:22} {1e3 * median(step[name] for step in usual):8.3f} ms")
+    cost = median(step["all"] - sum(step[name] for name in NETWORK) for step in usual)
+    share = cost / STEP_SECONDS
+    verdict = "met" if share <= GOAL else "MISSED"
+    print(f"  {'outside these':22} {1e3 * cost:8.3f} ms  {100 * share:5.2f} % of {1e3 * STEP_SECONDS:.0f} ms  goal {100 * GOAL:.0f} %: {verdict}")
+    parts = list(dict.fromkeys(name for step in usual for name in step if name not in (*NETWORK, "all", "checkpoint")))
+    costs = {name: median(step[name] for step in usual) for name in parts}
+    costs["the rest"] = median(step["all"] - sum(step[name] for name in (*NETWORK, *parts)) for step in usual)
+    for name, seconds in sorted(costs.items(), key=lambda item: -item[1]):
+        print(f"    {name:20} {1e3 * seconds:8.3f} ms")
+    if saving:
+        print(f"  a checkpoint takes {1e3 * median(saving):.1f} ms: {1e3 * median(saving) / SAVE_EVERY:.3f} ms per step")
+
+
+def _build_watcher(stream: TextIO, way: str) -> Watcher:
+    return Watcher(Console(file=stream, force_terminal=way == "bars", width=160))
+
+
+if __name__ == "__main__":
+    main()

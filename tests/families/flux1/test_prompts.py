@@ -1,0 +1,53 @@
+"""What the text parts make of prompts equals `FluxPipeline.encode_prompt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from weber.families.flux1.components import Flux1
+
+CPU = torch.device("cpu")
+PROMPTS = ["red apple, 3d fluent style", "", "a " + 200 * "very big " + "house", "Ünïcode 😀 zebra\ttab"]
+
+
+def _encode(family: Flux1, prompts: list[str]) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for part in family.text_parts:
+            tensors |= family.encode_prompts(part, family.load(part, device=CPU, dtype=torch.float32), prompts)
+    return tensors
+
+
+@pytest.mark.parametrize(("model", "num_tokens"), [("tiny_model", 512), ("tiny_schnell", 256)])
+def test_equal_to_the_pipeline(model: str, num_tokens: int, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(model)
+    family: Flux1 = request.getfixturevalue("dev" if model == "tiny_model" else "schnell")
+    pipeline = FluxPipeline.from_pretrained(folder, transformer=None, vae=None)
+    with torch.no_grad():
+        text, pooled, _ = pipeline.encode_prompt(PROMPTS, None, max_sequence_length=num_tokens)
+    tensors = _encode(family, PROMPTS)
+    assert {name: tuple(tensor.shape[1:]) for name, tensor in tensors.items()} == {
+        name: shape for part in family.text_parts for name, shape in family.text_shapes(part).items()
+    }
+    assert tensors["text"].shape == (4, num_tokens, 32)
+    assert torch.equal(tensors["text"], text)
+    assert torch.equal(tensors["pooled"], pooled)
+
+
+def test_prompts_differ_and_do_not_mix(dev: Flux1) -> None:
+    together = _encode(dev, PROMPTS)
+    alone = _encode(dev, PROMPTS[:1])
+    for name in ("text", "pooled"):
+        assert torch.allclose(together[name][:1], alone[name], atol=1e-6)
+        assert (together[name][0] - together[name][1]).abs().max() > 1e-3
+
+
+def test_encoders_are_frozen_and_in_eval_mode(dev: Flux1) -> None:
+    for part in ("vae", "clip", "t5"):
+        module = dev.load(part, device=CPU, dtype=torch.float32)
+        assert not module.training
+        assert not any(parameter.requires_grad for parameter in module.parameters())

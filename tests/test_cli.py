@@ -1,0 +1,201 @@
+"""The command line as a person meets it: verbs, exit codes, one message per mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from weber import cli
+
+Run = Callable[..., tuple[int, str, str]]
+VERBS = ("cache", "demo", "plan", "sample", "schema", "train", "variants")
+
+
+@pytest.fixture
+def weber(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["weber", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def run_toml(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+[model]
+path = '{tiny_model}'
+variant = "pocket"
+[[data]]
+path = '{pictures}'
+resolution = 32
+bucket_step = 16
+minimum_edge = 16
+[memory]
+device = "cpu"
+[train]
+steps = 4
+[output]
+folder = '{tmp_path / "run"}'
+cache = '{tmp_path / "cache"}'
+"""
+    )
+    return path
+
+
+def test_verbs_are_as_documented(weber: Run) -> None:
+    code, out, _ = weber("--help")
+    assert code == 0
+    listed = {line.split()[1] for line in out.splitlines() if line.startswith("│ ") and not line.startswith("│  ")}
+    assert listed - {"--help", "--version"} == set(VERBS)
+
+
+def test_help_of_train_lists_the_settings(weber: Run) -> None:
+    code, out, _ = weber("train", "--help")
+    assert code == 0
+    assert "optim.lr" in out and "data.0.resolution" in out
+
+
+def test_schema_is_json(weber: Run) -> None:
+    code, out, _ = weber("schema")
+    assert code == 0
+    assert "data" in json.loads(out)["properties"]
+
+
+def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) -> None:
+    code, out, _ = weber("plan", run_toml)
+    assert code == 0 and "4 steps of 1 pictures" in out
+    assert not (tmp_path / "run").exists()
+
+    code, out, _ = weber("cache", run_toml)
+    assert code == 0 and "Encoded 12 latents" in out
+    assert not (tmp_path / "run").exists()
+    code, out, _ = weber("cache", run_toml)
+    assert code == 0 and "Encoded 0 latents and 0 texts" in out
+
+    code, out, err = weber("train", run_toml, "train.steps=6")
+    assert code == 0 and str(tmp_path / "run" / "adapter.safetensors") in out
+    code, _, err = weber("train", run_toml, "train.steps=6")
+    assert code == 2 and "--resume" in err
+
+    code, out, _ = weber("sample", tmp_path / "run", "--prompt", "a dog", "--prompt", "a cat", "--steps", 2, "--strength", 0.5)
+    assert code == 0
+    files = [Path(line) for line in out.splitlines()]
+    assert [Image.open(file).size for file in files] == [(32, 32), (32, 32)]
+
+    code, out, _ = weber("cache", "verify", tmp_path / "cache")
+    assert code == 0 and "0 damaged now" in out
+    num_files = len(list((tmp_path / "cache").iterdir()))
+    code, out, _ = weber("cache", "gc", run_toml)
+    assert code == 0 and "removed 4" in out  # the two prompts, in two text parts
+    code, out, _ = weber("cache", run_toml)
+    assert code == 0 and "Encoded 0 latents and 0 texts" in out
+    assert len(list((tmp_path / "cache").iterdir())) <= num_files
+
+
+def test_broken_pictures_are_listed_and_do_not_stop_the_run(weber: Run, run_toml: Path, tmp_path: Path, pictures: Path) -> None:
+    own = Path(shutil.copytree(pictures, tmp_path / "own"))
+    names = sorted(own.glob("*.png"))
+    names[0].write_bytes(names[0].read_bytes()[:500])
+    names[1].write_text("not a picture")
+    names[2].with_suffix(".txt").unlink()
+    Image.new("RGB", (8, 8)).save(names[3])
+    code, out, _ = weber("plan", run_toml, f"data.0.path={own}")
+    assert code == 0
+    for name in names[:4]:
+        assert str(name) in out
+    code, out, err = weber("train", run_toml, f"data.0.path={own}")
+    assert code == 0 and "4 pictures set aside" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optim.learning_rate=1"], ["optim.learning_rate", "optim.lr"]),
+        (["optim.lr=fast"], ["optim.lr", "fast"]),
+        (["optim.lr=-1"], ["optim.lr", "-1"]),
+        (["optim.lr"], ["optim.lr", "="]),
+        (["optin.lr=1"], ["optin", "optim"]),
+        (["optim.name=adam"], ["optim.name", "adamw"]),
+        (["optim.warmup_steps=100"], ["optim.warmup_steps", "100"]),
+        (["train.epochs=2"], ["train", "steps", "epochs"]),
+        (["train.batch_size=0"], ["train.batch_size", "0"]),
+        (["objective.shift=3"], ["shift", "timesteps"]),
+        (["objective.timesteps=sigmoids"], ["objective.timesteps", "sigmoid"]),
+        (["adapter.targets=everything"], ["adapter.targets", "everything"]),
+        (['adapter.targets=["to_nothing"]'], ["to_nothing"]),
+        (["adapter.rank=1.5"], ["adapter.rank", "1.5"]),
+        (["memory.device=cuda:99"], ["memory.device", "cuda:99"]),
+        (["memory.dtype=fp8"], ["memory.dtype", "fp8"]),
+        (["model.path=/no/such/folder"], ["model.path", "/no/such/folder"]),
+        (["model.path=nobody/nothing"], ["nobody/nothing"]),
+        (["model.variant=flux9"], ["model.variant", "flux9"]),
+        (["model.revision=main"], ["model.revision"]),
+        (["data.0.path=/no/such/pictures"], ["data.0.path", "/no/such/pictures"]),
+        (["data.0.crop=middle"], ["data.0.crop", "center"]),
+        (["data.0.captions=instance"], ["instance_prompt"]),
+        (["data.0.resolution=8"], ["data.0.resolution"]),
+        (["data.0.bucket_step=10"], ["data.0.bucket_step"]),
+        (["data.0.minimum_edge=4000"], ["minimum_edge", "12"]),
+        (["sampling.steps=5"], ["sampling", "prompts"]),
+        (['sampling.prompts=["x"]', "sampling.width=33"], ["33", "32"]),
+        (["output.keep_last=0"], ["output.keep_last", "0"]),
+    ],
+)
+def test_a_wrong_setting_is_one_message(weber: Run, run_toml: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    code, out, err = weber("train", run_toml, *arguments)
+    assert code == 2
+    assert "Traceback" not in err and err.count("error:") == 1
+    message = err[err.index("error:") :]
+    for word in words:
+        assert word in message, message
+    assert "fix:" in message or "to change" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sample", "{tmp}/nowhere", "--prompt", "x"], ["not a run folder"]),
+        (["sample", "{tmp}/nowhere"], ["--prompt"]),
+        (["train", "{tmp}/none.toml"], ["none.toml"]),
+        (["train"], ["CONFIG"]),
+        (["trian", "{tmp}/run.toml"], ["trian", "train"]),
+        (["cache", "verify", "{tmp}/nowhere"], ["nowhere"]),
+        (["cache", "gc"], ["no config"]),
+        (["plan", "{tmp}"], ["folder"]),
+    ],
+)
+def test_a_wrong_command_is_one_message(weber: Run, run_toml: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    code, _, err = weber(*[argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
+    assert code == 2
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err, err
+
+
+def test_a_real_process_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from weber.cli import main; main()", "train", str(tmp_path / "none.toml")]
+    root = str(Path(cli.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error:") and "Traceback" not in done.stderr

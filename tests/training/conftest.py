@@ -1,0 +1,47 @@
+"""A run on the tiny random model and a few real pictures, small enough for every test."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from weber.config.load import build_config
+from weber.config.run import RunConfig
+from weber.track.progress import Watcher
+
+BuildRun = Callable[..., RunConfig]
+
+
+def build_watcher() -> tuple[Watcher, io.StringIO]:
+    """A watcher that writes plain lines into a buffer."""
+    buffer = io.StringIO()
+    return Watcher(Console(file=buffer, width=200)), buffer
+
+
+@pytest.fixture
+def build_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> BuildRun:
+    """Settings of a small run; keyword arguments named after sections override them."""
+
+    def build(name: str = "run", **sections: dict[str, Any] | list[dict[str, Any]]) -> RunConfig:
+        tree: dict[str, Any] = {
+            "model": {"path": str(tiny_model), "variant": "pocket"},
+            "data": [{"path": str(pictures), "resolution": 64, "bucket_step": 16, "minimum_edge": 16}],
+            "adapter": {"rank": 4},
+            "memory": {"device": "cpu"},
+            "optim": {"lr": 1e-2},
+            "train": {"steps": 10, "batch_size": 2},
+            "output": {"folder": str(tmp_path / name), "cache": str(tmp_path / "cache"), "save_every": 3},
+        }
+        for section, values in sections.items():
+            if isinstance(values, list):
+                tree[section] = [tree[section][0] | values[0], *values[1:]] if len(values) else values
+            else:
+                tree[section] = tree.get(section, {}) | values
+        return build_config(tree)
+
+    return build

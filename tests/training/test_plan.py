@@ -1,0 +1,88 @@
+"""What is known, and refused, before weights are read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import BuildRun, build_watcher
+from weber.cache.store import Store
+from weber.errors import ConfigError, WeberError
+from weber.training.assemble import encode_cache
+from weber.training.plan import build_plan, list_keys
+from weber.training.report import build_report
+
+
+def test_no_weights_are_read(build_run: BuildRun, tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    for weights in model.rglob("*.safetensors"):
+        weights.write_bytes(b"\x08\0\0\0\0\0\0\0not weights at all")
+    plan = build_plan(build_run(model={"path": str(model)}))
+    assert len(plan.modules) == 12 + 2 * 5 + 1 and plan.num_steps == 10
+    assert "to be encoded now: 12 latents" in build_report(plan)
+
+
+def test_the_arithmetic_is_written_out(build_run: BuildRun, pictures: Path) -> None:
+    config = build_run(
+        data=[{"repeats": 3}, {"path": str(pictures), "name": "again", "resolution": 32, "bucket_step": 16, "captions": "none"}],
+        train={"steps": None, "epochs": 4, "batch_size": 5, "accumulation": 2},
+        sampling={"prompts": ["a dog"]},
+    )
+    report = build_report(build_plan(config))
+    assert "pictures per epoch, with repeats: 48" in report
+    assert "batch_size 5 x accumulation 2 = 10" in report
+    assert "ceil(36 / 10) + ceil(12 / 10) = 6" in report
+    assert "4 epochs x 6 steps = 24" in report
+    assert "train.epochs = 4" in report and "data.0.repeats = 3" in report
+    assert "24 latents" in report
+    assert "pictures/: 2 times 1 pictures of 64 x 64" in report
+
+
+def test_the_plan_knows_what_is_cached(build_run: BuildRun) -> None:
+    config = build_run()
+    watcher, _ = build_watcher()
+    encode_cache(build_plan(config), Store(config.output.cache), watcher=watcher)
+    assert "to be encoded now: 0 latents and 0 texts" in build_report(build_plan(config))
+
+
+def test_predicted_cache_size_is_the_real_one(build_run: BuildRun) -> None:
+    config = build_run()
+    plan = build_plan(config)
+    watcher, _ = build_watcher()
+    encode_cache(plan, Store(config.output.cache), watcher=watcher)
+    store = Store(config.output.cache)
+    real_bytes = sum(tensor.nbytes for key in list_keys(plan) for tensor in store.read(key).values())
+    captions = {caption for one in plan.dataset.examples for caption in one.captions}
+    assert real_bytes == 4 * (12 * 16 * 8 * 8 + len(captions) * (32 + 64 * 32))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"adapter": {"targets": "nano"}}, "matches no linear layer"),
+        ({"adapter": {"targets": ["to_quack"]}}, "to_quack"),
+        ({"adapter": {"targets": "al"}}, "did you mean 'all'"),
+        ({"model": {"variant": "schnel"}}, "flux1-schnell"),
+        ({"model": {"variant": "flux1-schnell"}}, "guidance_embeds"),
+        ({"memory": {"device": "cuda:7"}}, "cuda:7"),
+        ({"optim": {"warmup_steps": 10}}, "warm-up"),
+        ({"data": [{"bucket_step": 24}]}, r"data\.0\.bucket_step"),
+        ({"sampling": {"prompts": ["x"], "width": 100}}, "multiples of 16"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_loading(build_run: BuildRun, sections: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(WeberError, match=message):
+        build_plan(build_run(**sections))
+
+
+def test_guidance_and_token_shift_are_refused_where_they_cannot_act(build_run: BuildRun, tiny_schnell: Path) -> None:
+    model = {"path": str(tiny_schnell), "variant": "flux1-schnell"}
+    assert build_plan(build_run(model=model)).training_guidance is None
+    with pytest.raises(ConfigError, match=r"objective\.guidance"):
+        build_plan(build_run(model=model, objective={"guidance": 1.0}))
+    with pytest.raises(ConfigError, match="token_shift"):
+        build_plan(build_run(model=model, objective={"timesteps": "token_shift"}))
+    with pytest.raises(ConfigError, match=r"sampling\.guidance"):
+        build_plan(build_run(model=model, sampling={"prompts": ["x"], "guidance": 3.5}))
