@@ -2,12 +2,12 @@
 
     python benchmarks/kill.py
 
-First a run is left alone and watched: when did it have its plan, its cached shards, its steps, its checkpoints, its pictures? Then
-the same run is made again, in the same folders, but killed at 25 random moments, one in each 25th of the watched time, from the plan to
-the end: while it caches, loads, paints, trains and saves. A moment is kept as "so many seconds after the 7th step", because the clock means
-nothing after a resume. Each kill is followed by `weber train --resume`. The time a process needs to import its libraries is not
-watched: there is nothing to lose in it. At the end the adapter, every checkpoint that is kept, all pictures and the metrics (but the
-seconds) are compared. Exit code 1 if anything differs.
+First a run is left alone and watched: when did it have its index, its plan, its cached shards, its pictures, its steps, its checkpoints?
+Then the same run is made again, in the same folders, but killed at 25 random moments, one in each 25th of the watched time, from the
+first file to the end, and each time gone on with by `weber train --resume`. A moment is kept as "so many seconds after the 7th
+step", because the clock means nothing after a resume. The time in which a process only imports its libraries is not watched: there is
+nothing to lose in it. At the end the adapter, every checkpoint that is kept, all pictures and the metrics (but the seconds) are
+compared. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +36,15 @@ from weber.pocket.random import TINY, build_random_model
 ROOT = Path(__file__).absolute().parents[1]
 CHILD = "import sys; from weber.cli import main; sys.argv[0] = 'weber'; main()"
 NUM_PICTURES = 10
+NUM_SHARDS = 3
+"""One for the latents, one for each of the two text parts."""
+
 EDGE_PIXELS = 64
 POLL_SECONDS = 0.002
 MAX_SECONDS = 300.0
-TIME_FIELDS = {"seconds"}
-LEFTOVERS = ("**/*.tmp", "**/.*.partial", "**/.*.deleted")
+TIME_FIELDS = ("seconds",)
+
+Signs = Counter[str]
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,7 @@ class Place:
     """Where a run is made, again and again with the same paths, because checkpoints hold them."""
 
     folder: Path
-    started: float = 0.0
-    """Files of the last child are younger than this (Unix time)."""
+    paint_every: int
 
     @property
     def run(self) -> Path:
@@ -55,62 +60,80 @@ class Place:
         return self.folder / "run"
 
     @property
+    def alone(self) -> Path:
+        """Where the run folder of the run that was left alone is put away."""
+        return self.folder / "alone"
+
+    @property
     def cache(self) -> Path:
-        """Its cache."""
+        """The cache."""
         return self.folder / "cache"
 
 
 @dataclass(frozen=True)
-class Moment:
-    """So many seconds after one of the counters of `count_signs` has reached a number. `after` is its time in the watched run."""
+class Mark:
+    """A sign that had reached a number at a time of the watched run."""
 
+    seconds: float
     sign: str
     number: int
-    seconds: float
-    after: float
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What a kill has hit: the last signs of the process, what it was doing, and what it left unfinished."""
+
+    signs: Signs
+    phase: str
+    unfinished: list[str]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=25, help="how many (default: 25)")
     parser.add_argument("--steps", type=int, default=40, help="training steps of the run (default: 40)")
-    parser.add_argument("--seed", type=int, default=None, help="seed of the moments (default: drawn and printed)")
+    parser.add_argument("--seed", type=int, help="seed of the moments (default: drawn and printed)")
     arguments = parser.parse_args()
     seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
     print(describe_machine())
     with tempfile.TemporaryDirectory(prefix="weber-kill-") as name:
         place = build_place(Path(name), num_steps=arguments.steps)
-        timeline, seconds = watch(place)
-        first = timeline[0][0]
-        print(f"left alone: {seconds:.1f} s, of which {seconds - first:.1f} s after the imports; {arguments.kills} kills, seed {seed}\n")
-        differences, num_kills = kill_often(place, timeline, seconds, num_kills=arguments.kills, seed=seed)
+        timeline = watch(place)
+        seconds = timeline[-1].seconds - timeline[0].seconds
+        print(f"left alone: {timeline[-1].seconds:.1f} s, of which {seconds:.1f} s after the imports; {arguments.kills} kills, seed {seed}\n")
+        differences = kill_often(place, timeline, num_kills=arguments.kills, draws=random.Random(seed))
     for line in differences:
         print(f"differs: {line}")
-    print(f"\n{'FAIL' if differences else 'PASS'}: {num_kills} kills, {len(differences)} differences")
+    print(f"{'FAIL' if differences else 'PASS'}: {arguments.kills} kills, {len(differences)} differences")
     sys.exit(1 if differences else 0)
 
 
-def kill_often(
-    place: Place, timeline: Sequence[tuple[float, str, int]], seconds: float, *, num_kills: int, seed: int
-) -> tuple[list[str], int]:
-    """Make the run again with that many kills; what differs in the end. A run that ends before its last moments is followed by another."""
-    draws, differences, done = random.Random(seed), [], 0
-    print(f"{'kill':>4} {'moment':>8} {'sign':>16} {'then':>7}  {'shards':>6} {'pictures':>8} {'steps':>5} {'checkpoint':>10}  left unfinished")
-    while done < num_kills:
+def kill_often(place: Place, timeline: Sequence[Mark], *, num_kills: int, draws: random.Random) -> list[str]:
+    """Make the run again with that many kills; what differs at its end. Where a run ends before its last moments, another follows."""
+    differences: list[str] = []
+    phases: Counter[str] = Counter()
+    print("kill   moment  which is                   phase     shards pictures steps checkpoint  unfinished")
+    while phases.total() < num_kills:
         clear(place)
-        for moment in draw_moments(timeline, seconds, num=num_kills - done, draws=draws):
-            child = start(place)
-            if not kill_at(place, child, moment):
+        for moment in draw_moments(timeline, num_kills - phases.total(), draws):
+            mark = [mark for mark in timeline if mark.seconds <= moment][-1]
+            after = moment - mark.seconds
+            kill = kill_when(place, lambda signs, mark=mark: signs[mark.sign] >= mark.number, seconds=after)
+            if kill is None:
                 break
-            done += 1
-            print(f"{done:4} {moment.after:6.2f} s {moment.sign:>13} {moment.number:2} {1e3 * moment.seconds:4.0f} ms  {describe_place(place)}", flush=True)
-        finish(place, start(place))
+            phases[kill.phase] += 1
+            counts = "{shards:6} {pictures:8} {steps:5} {checkpoint:10}".format_map(kill.signs)
+            which = f"{mark.sign} {mark.number} + {1e3 * after:.0f} ms"
+            print(f"{phases.total():4} {moment:6.2f} s  {which:25}  {kill.phase:8} {counts}  {', '.join(kill.unfinished)}", flush=True)
+        finish(place)
         differences += compare(place)
-    return differences, done
+    print("\n" + ", ".join(f"{number} while {phase}" for phase, number in phases.most_common()))
+    print(f"left behind at the end: {', '.join(list_unfinished(place)) or 'nothing'}")
+    return differences
 
 
 def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_every: int = 10) -> Place:
-    """A tiny random model, ten small pictures, and the settings of a run, ready to be started."""
+    """A tiny random model, ten small pictures, and the settings of a run that uses all that a run can remember."""
     model = build_random_model(folder / "model", size=TINY)
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -118,14 +141,14 @@ def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_ever
         with Image.open(source) as picture:
             picture.resize((EDGE_PIXELS, EDGE_PIXELS), Image.Resampling.LANCZOS).save(pictures / source.name)
         shutil.copyfile(source.with_suffix(".txt"), pictures / f"{source.stem}.txt")
-    place = Place(folder)
+    place = Place(folder, paint_every)
     config = build_config(
         {
             "model": {"path": str(model), "variant": "pocket"},
-            "data": [{"path": str(pictures), "resolution": EDGE_PIXELS, "crop": "random", "num_crops": 2}],
-            "memory": {"device": "cpu", "dtype": "fp32"},
+            "data": [{"path": str(pictures), "resolution": 48, "bucket_step": 16, "crop": "random"}],
             "adapter": {"rank": 4, "dropout": 0.1},
-            "optim": {"schedule": "cosine", "warmup_steps": 3, "lr": 1e-3},
+            "memory": {"device": "cpu", "dtype": "fp32"},
+            "optim": {"lr": 1e-3, "schedule": "cosine", "warmup_steps": 3},
             "train": {"steps": num_steps, "batch_size": 2},
             "sampling": {"prompts": ["a red apple", "a dog"], "every": paint_every, "steps": 2},
             "output": {"folder": str(place.run), "cache": str(place.cache), "save_every": save_every},
@@ -135,17 +158,150 @@ def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_ever
     return place
 
 
-def start(place: Place) -> subprocess.Popen[bytes]:
-    """`weber train`, with `--resume` where there is something to resume, as a process of its own."""
+def watch(place: Place) -> list[Mark]:
+    """Make the run without disturbing it, put its folder away, and tell when each sign changed; the last mark is the end."""
+    clear(place)
+    timeline: list[Mark] = []
+    seen: Signs = Counter()
+    started = time.time()
+    with start(place) as child:
+        while is_running(place, child, started):
+            signs = count_signs(place, started)
+            seconds = time.time() - started
+            timeline += [Mark(seconds, sign, number) for sign, number in signs.items() if sign != "saving" and number > seen[sign]]
+            seen |= signs
+            time.sleep(POLL_SECONDS)
+    timeline.append(Mark(time.time() - started, "end", 1))
+    place.run.replace(place.alone)
+    return timeline
+
+
+def draw_moments(timeline: Sequence[Mark], num: int, draws: random.Random) -> list[float]:
+    """Seconds of the watched run, one in each of `num` equal parts."""
+    first, last = timeline[0].seconds, timeline[-1].seconds
+    return [first + (last - first) * (part + draws.random()) / num for part in range(num)]
+
+
+def kill_when(place: Place, reached: Callable[[Signs], bool], *, seconds: float = 0.0) -> Kill | None:
+    """Start the run, or go on with it, and kill it so many seconds after its signs are as wished; None if it ended before that."""
+    started = time.time()
+    with start(place) as child:
+        while not reached(count_signs(place, started)):
+            if not is_running(place, child, started):
+                return None
+            time.sleep(POLL_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+            return None
+        child.kill()
+        child.wait()
+    signs = count_signs(place, started)
+    return Kill(signs, _name_phase(place, signs), list_unfinished(place))
+
+
+def finish(place: Place) -> None:
+    """Go on with the run to its end."""
+    started = time.time()
+    with start(place) as child:
+        while is_running(place, child, started):
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def start(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """`weber train`, with `--resume` if there is something to resume, as a process that does not outlive the context."""
     resume = ["--resume"] if place.run.exists() else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    object.__setattr__(place, "started", time.time())
     with (place.folder / "output.txt").open("wb") as output:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-c", CHILD, "train", str(place.folder / "config.toml"), *resume],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.wait()
+
+
+def is_running(place: Place, child: subprocess.Popen[bytes], started: float) -> bool:
+    """False once it has ended well; RuntimeError with its words if it failed or takes too long."""
+    if child.poll() is None and time.time() - started < MAX_SECONDS:
+        return True
+    if child.returncode != 0:
+        raise RuntimeError(f"weber ended with {child.returncode}: " + (place.folder / "output.txt").read_text(encoding="utf-8"))
+    return False
+
+
+def count_signs(place: Place, started: float) -> Signs:
+    """How far the process that was started at that time has come, by the files that it has written."""
+    signs: Signs = Counter()
+    signs["plan"] = _is_younger(place.run / "config.toml", started)
+    signs["index"] = signs["plan"] or _is_younger(place.cache / "index.sqlite", started)
+    if signs["plan"]:
+        signs["shards"] = sum(path.suffix == ".safetensors" for path in place.cache.iterdir())
+    if _is_younger(place.run / "metrics.jsonl", started):
+        signs["metrics"] = 1
+        signs["pictures"] = sum(1 for _ in place.run.glob("pictures/**/[!.]*.png"))
+        signs["steps"] = (place.run / "metrics.jsonl").read_bytes().count(b"\n")
+        signs["checkpoint"] = max((int(path.name.partition("-")[2]) for path in place.run.glob("checkpoint-*")), default=0)
+        signs["saving"] = sum(1 for _ in place.run.glob(".checkpoint-*.partial"))
+        signs["adapter"] = _is_younger(place.run / "adapter.safetensors", started)
+    return signs
+
+
+def list_unfinished(place: Place) -> list[str]:
+    """Names of files and folders that were not whole when a process ended."""
+    folders = [folder for folder in (place.run, place.cache) if folder.is_dir()]
+    suffixes = (".tmp", ".partial", ".deleted", "-journal")
+    return sorted(path.name for folder in folders for path in folder.rglob("*") if path.name.endswith(suffixes))
+
+
+def compare(place: Place) -> list[str]:
+    """What differs between the run that was left alone and the one that has just ended."""
+    expected, got = _read_run(place.alone), _read_run(place.run)
+    return [
+        f"{name}: {'missing' if name not in got else 'not expected' if name not in expected else 'other bytes'}"
+        for name in sorted(expected | got)
+        if expected.get(name) != got.get(name)
+    ]
+
+
+def clear(place: Place) -> None:
+    """Forget the last run and its cache."""
+    for folder in (place.run, place.cache):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_run(run: Path) -> dict[str, bytes]:
+    """Everything that a run is for, by name; the metrics line by line, without the fields that are times."""
+    files = [run / "config.toml", run / "adapter.safetensors", *run.glob("checkpoint-*/*"), *run.glob("pictures/**/*.png")]
+    content = {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
+    for number, text in enumerate((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(), 1):
+        line = {name: value for name, value in json.loads(text).items() if name not in TIME_FIELDS}
+        content[f"metrics.jsonl, line {number}"] = json.dumps(line).encode()
+    return content
+
+
+def _name_phase(place: Place, signs: Signs) -> str:
+    if not signs["plan"]:
+        return "planning"
+    if not signs["metrics"]:
+        return "caching" if signs["shards"] < NUM_SHARDS else "loading"
+    if signs["saving"]:
+        return "saving"
+    is_due = signs["steps"] % place.paint_every == 0
+    return "painting" if is_due and not (place.run / "pictures" / f"step-{signs['steps']:06d}.png").exists() else "training"
+
+
+def _is_younger(path: Path, started: float) -> int:
+    with suppress(FileNotFoundError):
+        return int(path.stat().st_mtime >= started)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

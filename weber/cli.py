@@ -87,14 +87,14 @@ def fill(config: Path, /, *overrides: str) -> None:
     from weber.cache.store import Store
     from weber.track.progress import Watcher
     from weber.training.assemble import encode_cache
-    from weber.training.plan import build_plan, resolve_paths
+    from weber.training.plan import build_plan
 
-    resolved = resolve_paths(load_config(config, overrides))
+    settings = load_config(config, overrides)
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
-        built = build_plan(resolved, watcher.report)
-        encoded = encode_cache(built, Store(resolved.output.cache), watcher=watcher)
-    _say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {resolved.output.cache} is complete for this run.")
+        built = build_plan(settings, watcher.report)
+        encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher)
+    _say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {settings.output.cache} is complete for this run.")
 
 
 @cache_app.command
@@ -129,19 +129,19 @@ def gc(*configs: Path) -> None:
         The TOML files of all runs whose tensors are kept; they must share one cache folder.
     """
     from weber.track.progress import Watcher
-    from weber.training.plan import build_plan, list_keys, resolve_paths
+    from weber.training.plan import build_absolute, build_plan, list_keys
 
     if not configs:
         raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
-    resolved = [resolve_paths(load_config(config)) for config in configs]
-    folders = {one.output.cache for one in resolved}
+    settings = [load_config(config) for config in configs]
+    folders = {build_absolute(one.output.cache) for one in settings}
     if len(folders) > 1:
         raise ConfigError(
             "These runs do not share one cache.", got=", ".join(map(str, sorted(folders))), fix="clean one cache folder at a time"
         )
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
-        keep = {key for one in resolved for key in list_keys(build_plan(one, watcher.report))}
+        keep = {key for one in settings for key in list_keys(build_plan(one, watcher.report))}
         report = _open_cache(folders.pop()).collect(keep, progress=watcher.report)
     _say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
 

@@ -61,7 +61,7 @@ def test_predicted_cache_size_is_the_real_one(build_run: BuildRun) -> None:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"adapter": {"targets": "nano"}}, "matches no linear layer"),
+        ({"adapter": {"targets": "nano"}}, "is not for this model"),
         ({"adapter": {"targets": ["to_quack"]}}, "to_quack"),
         ({"adapter": {"targets": "al"}}, "did you mean 'all'"),
         ({"model": {"variant": "schnel"}}, "flux1-schnell"),

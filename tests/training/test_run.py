@@ -21,7 +21,6 @@ from weber.config.load import load_config
 from weber.config.run import RunConfig
 from weber.errors import CacheError, TrainingError
 from weber.training.assemble import train
-from weber.training.plan import resolve_paths
 
 PROMPTS = ["a red apple", "a dog"]
 PINNED_LOSSES = [2.362789, 2.38016, 2.312002, 2.20761, 2.167506]
@@ -41,7 +40,9 @@ def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
     config = build_run(sampling={"prompts": PROMPTS, "every": 5, "steps": 2}, output={"tensorboard": True, "keep_last": 2})
     folder, said = run_whole(config)
 
-    assert load_config(folder / "config.toml") == resolve_paths(config)
+    resolved = load_config(folder / "config.toml")
+    assert resolved == weber.plan(config).resolved == weber.plan(resolved).resolved
+    assert (resolved.adapter.alpha, resolved.objective.guidance, resolved.sampling.guidance) == (4, 1.0, 3.5)
     assert [step for step, _ in list_checkpoints(folder)] == [9, 10]
     metrics = read_metrics(folder)
     assert [line["step"] for line in metrics] == list(range(1, 11))

@@ -93,7 +93,7 @@ def build_help() -> str:
             text = setting.doc.partition(". ")[0].rstrip(".") + "."
             if setting.choices:
                 text += f" ({setting.expected})"
-            lines.append(textwrap.fill(text, 118, initial_indent=f"{head:<42} ", subsequent_indent=" " * 43, break_on_hyphens=False))
+            lines += [head, textwrap.fill(text, 78, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)]
         lines.append("")
     return "\n".join(lines)
 

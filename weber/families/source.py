@@ -49,8 +49,9 @@ class Source:
 
     def load_folder(self, part: str) -> Path:
         """Folder of a part (a subfolder in diffusers layout) with all its files, fetched if it is on the hub."""
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the libraries' bars would be drawn into ours
-        diffusers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        # The libraries' bars would be drawn into ours.
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        diffusers_logging.disable_progress_bar()
         return self._fetch([f"{part}/*"]) / part
 
     def read_config(self, part: str, name: str = "config.json") -> dict[str, object]:

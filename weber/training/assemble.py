@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from weber.adapters.lora import build_lora
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
@@ -14,13 +16,13 @@ from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
 from weber.config.run import RunConfig
 from weber.data.seeds import build_seed
-from weber.errors import CheckpointError
+from weber.errors import CheckpointError, TrainingError
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
 from weber.training.batch import Loader, TextReader
 from weber.training.loop import Training, run
 from weber.training.pictures import Painter
-from weber.training.plan import Plan, build_plan, list_captions, resolve_paths
+from weber.training.plan import Plan, build_absolute, build_plan, list_captions
 from weber.training.report import build_summary
 from weber.training.state import CONFIG_NAME, load_state
 from weber.training.step import Learner
@@ -36,17 +38,21 @@ class Encoded:
 
 def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
     """Run a config to the end, from its start or its latest checkpoint; returns the finished adapter file."""
-    config = resolve_paths(config)
-    folder = config.output.folder
-    _check_run_folder(folder, resume=resume)
-    with watcher.shown():
-        plan = build_plan(config, watcher.report)
-        watcher.write(build_summary(plan))
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / CONFIG_NAME)
-        store = Store(config.output.cache)
-        encode_cache(plan, store, watcher=watcher)
-        return run(assemble(plan, store, resume=resume, watcher=watcher), watcher)
+    _check_run_folder(build_absolute(config.output.folder), resume=resume)
+    try:
+        with watcher.shown():
+            plan = build_plan(config, watcher.report)
+            watcher.write(build_summary(plan))
+            save_config(plan.resolved, plan.resolved.output.folder / CONFIG_NAME)
+            store = Store(plan.resolved.output.cache)
+            encode_cache(plan, store, watcher=watcher)
+            return run(assemble(plan, store, resume=resume, watcher=watcher), watcher)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "The device has no memory left; the checkpoints of the run are whole.",
+            got=str(error).splitlines()[0],
+            fix="lower train.batch_size (raise train.accumulation instead), lower data.0.resolution, or set memory.gradient_checkpointing",
+        ) from error
 
 
 def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
@@ -71,7 +77,7 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
 
 def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Training:
     """Load the network, put the adapter on it, and go back to the latest checkpoint if asked."""
-    config, folder = plan.config, plan.config.output.folder
+    config, folder = plan.resolved, plan.resolved.output.folder
     reader = TextReader(store, plan.family, dtype=plan.dtype)
     texts = [reader.read(prompt) for prompt in config.sampling.prompts]
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")

@@ -70,7 +70,7 @@ def run(training: Training, watcher: Watcher) -> Path:
     that was asked for.
     """
     plan, folder, learner = training.plan, training.run_folder, training.learner
-    config, num_steps = plan.config, plan.num_steps
+    config, num_steps = plan.resolved, plan.num_steps
     learning_rate = build_schedule(config.optim, num_steps=num_steps)
     pace = Pace()
     with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals() as stop:

@@ -25,12 +25,12 @@ class Painter:
 
     def __init__(self, plan: Plan, predictor: Predictor, *, run_folder: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
         self.plan, self.predictor, self.folder = plan, predictor, run_folder / "pictures"
-        config, family = plan.config.sampling, plan.family
-        size = sample_size(plan.config, family.alignment_pixels)
+        config, family = plan.resolved.sampling, plan.family
+        size = sample_size(plan.resolved, family.alignment_pixels)
         self.num_steps = config.steps or family.sample_defaults.steps
-        guidance = family.sample_defaults.guidance if config.guidance is None else config.guidance
         self.paintings = [
-            build_painting(family, text, size=size, seed=config.seed + number, guidance=guidance) for number, text in enumerate(texts)
+            build_painting(family, text, size=size, seed=config.seed + number, guidance=config.guidance)
+            for number, text in enumerate(texts)
         ]
 
     def paint(self, step: int, progress: Progress) -> Path | None:

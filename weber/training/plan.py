@@ -27,9 +27,13 @@ INDEX_NAME = "index.sqlite"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `modules` are the linear layers that get an adapter, with (inputs, outputs)."""
+    """What a run will do. `modules` are the linear layers that get an adapter, with (inputs, outputs).
+
+    `config` is what was asked for; `resolved` says the same with absolute paths and with everything left out filled in.
+    """
 
     config: RunConfig
+    resolved: RunConfig
     family: Family
     dataset: Dataset
     batches: BatchPlan
@@ -46,8 +50,7 @@ class Plan:
     @property
     def training_guidance(self) -> float | None:
         """Guidance fed to the network while training; None for a model without that input."""
-        chosen = self.config.objective.guidance
-        return self.family.sample_defaults.training_guidance if chosen is None else chosen
+        return self.resolved.objective.guidance
 
 
 def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
@@ -73,7 +76,8 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
         dataset.examples, batch_size=config.train.batch_size, accumulation=config.train.accumulation, seed=config.train.seed
     )
     num_steps = _count_steps(config, batches.steps_per_epoch)
-    return Plan(config, family, dataset, batches, num_steps, modules, device, build_dtype(config.memory, device))
+    resolved = _resolve(config, family, num_steps)
+    return Plan(config, resolved, family, dataset, batches, num_steps, modules, device, build_dtype(config.memory, device))
 
 
 def list_captions(plan: Plan) -> list[str]:
@@ -102,16 +106,34 @@ def sample_size(config: RunConfig, alignment_pixels: int) -> tuple[int, int]:
     return config.sampling.height or edge, config.sampling.width or edge
 
 
-def resolve_paths(config: RunConfig) -> RunConfig:
-    """The same config with absolute paths, as it is written into the run folder."""
-    data = [one.model_copy(update={"path": one.path.expanduser().absolute()}) for one in config.data]
-    output = config.output.model_copy(
-        update={"folder": config.output.folder.expanduser().absolute(), "cache": config.output.cache.expanduser().absolute()}
-    )
-    model = config.model
-    if model.path is not None and Path(model.path).expanduser().is_dir():
-        model = model.model_copy(update={"path": str(Path(model.path).expanduser().absolute())})
-    return config.model_copy(update={"data": data, "output": output, "model": model})
+def build_absolute(path: Path) -> Path:
+    """The path from the root, wherever the next command is started."""
+    return path.expanduser().absolute()
+
+
+def _resolve(config: RunConfig, family: Family, num_steps: int) -> RunConfig:
+    """Fill in what was left out, so that the settings of a run mean the same in any folder and any later version."""
+    model, sampling, defaults = config.model, config.sampling, family.sample_defaults
+    is_folder = model.path is not None and Path(model.path).expanduser().is_dir()
+    height, width = sample_size(config, family.alignment_pixels)
+    sections = {
+        "model": {"variant": family.variant, "path": str(build_absolute(Path(model.path or ""))) if is_folder else model.path},
+        "adapter": {"alpha": config.adapter.alpha or float(config.adapter.rank)},
+        "objective": {"guidance": defaults.training_guidance if config.objective.guidance is None else config.objective.guidance},
+        "train": {"steps": None if config.train.epochs is not None else num_steps},
+        "output": {"folder": build_absolute(config.output.folder), "cache": build_absolute(config.output.cache)},
+        "sampling": {
+            "steps": sampling.steps or defaults.steps,
+            "guidance": defaults.guidance if sampling.guidance is None else sampling.guidance,
+            "width": width,
+            "height": height,
+        }
+        if sampling.prompts
+        else {},
+    }
+    changes: dict[str, object] = {name: section.model_copy(update=sections[name]) for name, section in config if name in sections}
+    changes["data"] = [one.model_copy(update={"path": build_absolute(one.path)}) for one in config.data]
+    return config.model_copy(update=changes)
 
 
 def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:
