@@ -4,10 +4,11 @@
 
 First a run is left alone and watched: when did it have its index, its plan, its cached shards, its pictures, its steps, its checkpoints?
 Then the same run is made again, in the same folders, but killed at 25 random moments, one in each 25th of the watched time, from the
-first file to the end, and each time gone on with by `weber train --resume`. A moment is kept as "so many seconds after the 7th
-step", because the clock means nothing after a resume. The time in which a process only imports its libraries is not watched: there is
-nothing to lose in it. At the end the adapter, every checkpoint that is kept, all pictures and the metrics (but the seconds) are
-compared. Exit code 1 if anything differs.
+first file to the last, and each time gone on with by `weber train --resume`. A moment is kept as "so many seconds after the 7th step",
+because the clock means nothing after a resume. A third of the moments between two steps are moved into the next checkpoint that is
+written, which takes too little time to be hit often. The time in which a process only imports its libraries is not watched: there
+is nothing to lose in it. At the end the settings, the adapter, every checkpoint that is kept, all pictures and the metrics (but the
+seconds) are compared. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ NUM_SHARDS = 3
 EDGE_PIXELS = 64
 POLL_SECONDS = 0.002
 MAX_SECONDS = 300.0
+SHARE_SAVING = 1 / 3
+SAVE_SECONDS = 0.03
 TIME_FIELDS = ("seconds",)
 
 Signs = Counter[str]
@@ -80,6 +83,24 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """`seconds` of the watched run, which means `after` seconds after a mark; or, with `in_save`, after the next checkpoint is begun."""
+
+    seconds: float
+    mark: Mark
+    in_save: bool
+    after: float
+
+    def is_reached(self, signs: Signs) -> bool:
+        """Is it time to count the seconds?"""
+        return signs[self.mark.sign] >= self.mark.number and (not self.in_save or signs["saving"] > 0)
+
+    def __str__(self) -> str:
+        sign = f"{self.mark.sign} {self.mark.number}{', saving' if self.in_save else ''}"
+        return f"{self.seconds:6.2f} s, {sign:18} + {1e3 * self.after:3.0f} ms"
+
+
+@dataclass(frozen=True)
 class Kill:
     """What a kill has hit: the last signs of the process, what it was doing, and what it left unfinished."""
 
@@ -100,7 +121,7 @@ def main() -> None:
         place = build_place(Path(name), num_steps=arguments.steps)
         timeline = watch(place)
         seconds = timeline[-1].seconds - timeline[0].seconds
-        print(f"left alone: {timeline[-1].seconds:.1f} s, of which {seconds:.1f} s after the imports; {arguments.kills} kills, seed {seed}\n")
+        print(f"left alone: {timeline[-1].seconds:.1f} s, {seconds:.1f} s of them from the first file on; seed {seed}\n")
         differences = kill_often(place, timeline, num_kills=arguments.kills, draws=random.Random(seed))
     for line in differences:
         print(f"differs: {line}")
@@ -112,19 +133,16 @@ def kill_often(place: Place, timeline: Sequence[Mark], *, num_kills: int, draws:
     """Make the run again with that many kills; what differs at its end. Where a run ends before its last moments, another follows."""
     differences: list[str] = []
     phases: Counter[str] = Counter()
-    print("kill   moment  which is                   phase     shards pictures steps checkpoint  unfinished")
+    print("kill    moment, which is                    phase     shards pictures steps checkpoint  unfinished")
     while phases.total() < num_kills:
         clear(place)
         for moment in draw_moments(timeline, num_kills - phases.total(), draws):
-            mark = [mark for mark in timeline if mark.seconds <= moment][-1]
-            after = moment - mark.seconds
-            kill = kill_when(place, lambda signs, mark=mark: signs[mark.sign] >= mark.number, seconds=after)
+            kill = kill_when(place, moment.is_reached, seconds=moment.after)
             if kill is None:
                 break
             phases[kill.phase] += 1
             counts = "{shards:6} {pictures:8} {steps:5} {checkpoint:10}".format_map(kill.signs)
-            which = f"{mark.sign} {mark.number} + {1e3 * after:.0f} ms"
-            print(f"{phases.total():4} {moment:6.2f} s  {which:25}  {kill.phase:8} {counts}  {', '.join(kill.unfinished)}", flush=True)
+            print(f"{phases.total():4}  {moment}  {kill.phase:8} {counts}  {', '.join(kill.unfinished)}", flush=True)
         finish(place)
         differences += compare(place)
     print("\n" + ", ".join(f"{number} while {phase}" for phase, number in phases.most_common()))
@@ -159,7 +177,7 @@ def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_ever
 
 
 def watch(place: Place) -> list[Mark]:
-    """Make the run without disturbing it, put its folder away, and tell when each sign changed; the last mark is the end."""
+    """Make the run without disturbing it, put its folder away, and tell when each sign changed; the last change is the adapter."""
     clear(place)
     timeline: list[Mark] = []
     seen: Signs = Counter()
@@ -171,15 +189,20 @@ def watch(place: Place) -> list[Mark]:
             timeline += [Mark(seconds, sign, number) for sign, number in signs.items() if sign != "saving" and number > seen[sign]]
             seen |= signs
             time.sleep(POLL_SECONDS)
-    timeline.append(Mark(time.time() - started, "end", 1))
     place.run.replace(place.alone)
     return timeline
 
 
-def draw_moments(timeline: Sequence[Mark], num: int, draws: random.Random) -> list[float]:
-    """Seconds of the watched run, one in each of `num` equal parts."""
+def draw_moments(timeline: Sequence[Mark], num: int, draws: random.Random) -> list[Moment]:
+    """Moments of the watched run, one in each of `num` equal parts of its time."""
     first, last = timeline[0].seconds, timeline[-1].seconds
-    return [first + (last - first) * (part + draws.random()) / num for part in range(num)]
+    moments = []
+    for part in range(num):
+        seconds = first + (last - first) * (part + draws.random()) / num
+        mark = [mark for mark in timeline if mark.seconds <= seconds][-1]
+        in_save = mark.sign == "steps" and draws.random() < SHARE_SAVING
+        moments.append(Moment(seconds, mark, in_save, draws.uniform(0.0, SAVE_SECONDS) if in_save else seconds - mark.seconds))
+    return moments
 
 
 def kill_when(place: Place, reached: Callable[[Signs], bool], *, seconds: float = 0.0) -> Kill | None:
@@ -248,7 +271,7 @@ def count_signs(place: Place, started: float) -> Signs:
         signs["pictures"] = sum(1 for _ in place.run.glob("pictures/**/[!.]*.png"))
         signs["steps"] = (place.run / "metrics.jsonl").read_bytes().count(b"\n")
         signs["checkpoint"] = max((int(path.name.partition("-")[2]) for path in place.run.glob("checkpoint-*")), default=0)
-        signs["saving"] = sum(1 for _ in place.run.glob(".checkpoint-*.partial"))
+        signs["saving"] = any(_is_younger(path, started) for path in place.run.glob(".checkpoint-*.partial"))
         signs["adapter"] = _is_younger(place.run / "adapter.safetensors", started)
     return signs
 

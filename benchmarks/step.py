@@ -3,10 +3,11 @@
     python benchmarks/step.py
 
 The model is a FLUX.1 of 2 double and 4 single blocks, 128 wide, in fp32, with a LoRA of rank 16 on every linear layer of the blocks
-(`all+ffs`); 64 text tokens, one picture per step, everything in memory, one thread. The other side is what `train_dreambooth_lora_flux.py` of
-diffusers does between `accelerator.accumulate` and the progress bar: `transformer.add_adapter`, noise, timestep by its density
-function, `FluxTransformer2DModel.forward`, weighted mean squared error, clipping, `torch.optim.AdamW` with its defaults, `loss.item()`.
-Ours is `weber.training.step.train_step` with its defaults. Ratio: median of the plain loop's steps over median of ours.
+(`all+ffs`); 64 text tokens, one picture per step, everything in memory, one thread. The other side is what diffusers'
+`train_dreambooth_lora_flux.py` does between `accelerator.accumulate` and the progress bar: `transformer.add_adapter`, noise, timestep
+by its density function, `FluxTransformer2DModel.forward`, weighted mean squared error, clipping, `torch.optim.AdamW` with its
+defaults, `loss.item()`. Ours is `weber.training.step.train_step` with its defaults. Ratio: median of the plain loop's steps over the
+median of ours.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(describe_machine())
     print(f"median and 95th percentile of {arguments.steps} steps each, in ms\n")
-    print(f"{'image tokens':>12} {'checkpointing':>13} {'weber':>15} {'plain':>15} {'ratio':>6}   first loss and gradient norm: weber, plain")
+    print("image tokens checkpointing           weber           plain  ratio   first loss and gradient norm: weber, plain")
     with tempfile.TemporaryDirectory(prefix="weber-step-") as name:
         model = build_random_model(Path(name), size=SIZE)
         for num_tokens in arguments.tokens:

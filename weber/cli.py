@@ -236,6 +236,16 @@ def main() -> None:
     except (WeberError, CycloptsError) as error:
         error_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USER_ERROR)
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        error_console.print(
+            f"error: The disk refused: {error.strerror or error}{where}\n  fix: check its space and permissions; a run goes on with --resume",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

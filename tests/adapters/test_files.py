@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def _save(path: Path, tensors: dict[str, Tensor] | None = None, config: AdapterC
     return path
 
 
+def _run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
 def _refuse(path: Path) -> str:
     with pytest.raises(AdapterError) as caught:
         load_adapter(path, export_key=export_key)
@@ -48,7 +55,8 @@ def _refuse(path: Path) -> str:
 
 @pytest.mark.parametrize(("alpha", "saved_alpha"), [(None, 4.0), (6.0, 6.0), (0.5, 0.5)])
 def test_round_trip(tmp_path: Path, alpha: float | None, saved_alpha: float) -> None:
-    adapter = load_adapter(_save(tmp_path / "deep" / "folder" / "a.safetensors", config=AdapterConfig(rank=4, alpha=alpha)), export_key=export_key)
+    path = _save(tmp_path / "deep" / "folder" / "a.safetensors", config=AdapterConfig(rank=4, alpha=alpha))
+    adapter = load_adapter(path, export_key=export_key)
     assert (adapter.rank, adapter.alpha) == (4, saved_alpha)
     assert adapter.modules == ["blocks.0.to_k", "blocks.1.to_q"]
     assert adapter.facts == FACTS
@@ -81,15 +89,19 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 
 def test_same_bytes_in_another_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, torch; from pathlib import Path; from weber.adapters.files import save_adapter; from weber.config.adapter import AdapterConfig\n"
-        "save_adapter(Path(sys.argv[1]), {'m.lora_A.weight': torch.ones(2, 3)}, config=AdapterConfig(), facts={'b': 1, 'a': 2}, export_key=lambda m: 'x.' + m)"
-    )
+    code = """
+        import sys
+        from pathlib import Path
+        import torch
+        from weber.adapters.files import save_adapter
+        from weber.config.adapter import AdapterConfig
+        tensors = {f"{module}.lora_{which}.weight": torch.ones(2, 3) for module in "xyz" for which in "AB"}
+        save_adapter(Path(sys.argv[1]), tensors, config=AdapterConfig(), facts={"b": 1, "a": 2}, export_key=lambda name: "t." + name)
+    """
     contents = set()
     for number in range(2):
         path = tmp_path / f"{number}.safetensors"
-        environment = os.environ | {"PYTHONHASHSEED": str(number), "PYTHONPATH": os.pathsep.join(sys.path)}
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
+        assert _run(code, str(path), PYTHONHASHSEED=str(number)).returncode == 0
         contents.add(path.read_bytes())
     assert len(contents) == 1
 
@@ -111,18 +123,20 @@ def test_a_new_file_replaces_the_old_one_and_leaves_nothing_beside(tmp_path: Pat
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.safetensors")
     before = path.read_bytes()
-    code = (
-        "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from weber.adapters.files import save_adapter; from weber.config.adapter import AdapterConfig\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
-        "try:\n"
-        "    save_adapter(Path(sys.argv[1]), {'m.lora_A.weight': torch.ones(100, 100)}, config=AdapterConfig(), facts={}, export_key=str)\n"
-        "except OSError as error:\n"
-        "    sys.exit(f'refused {error.errno}')\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment, check=False)
-    assert "refused 27" in result.stderr
+    code = """
+        import errno, resource, signal, sys
+        from pathlib import Path
+        import torch
+        from weber.adapters.files import save_adapter
+        from weber.config.adapter import AdapterConfig
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            save_adapter(Path(sys.argv[1]), {"m.lora_A.weight": torch.ones(100, 100)}, config=AdapterConfig(), facts={}, export_key=str)
+        except OSError as error:
+            sys.exit(errno.errorcode[error.errno])
+    """
+    assert _run(code, str(path)).stderr == "EFBIG\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 

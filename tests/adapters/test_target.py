@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from weber.adapters.target import list_patterns, list_targets
@@ -15,9 +14,17 @@ SETS = {"attention": ("to_q", "to_k"), "half": ("to_q", "to_nothing"), "everythi
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     """Two blocks with names as in the real model."""
-    with torch.device("meta"):
-        block = lambda: nn.ModuleDict({"to_q": nn.Linear(2, 2), "to_k": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "proj_out": nn.Linear(2, 2)})  # noqa: E731, E501
-        return nn.ModuleDict({"blocks": nn.ModuleList([block(), block()]), "more_blocks": nn.ModuleList([block()]), "proj_out": nn.Linear(2, 2)})
+
+    def build_block() -> nn.Module:
+        return nn.ModuleDict({"norm": nn.LayerNorm(2)} | {name: nn.Linear(2, 2) for name in ("to_q", "to_k", "proj_out")})
+
+    return nn.ModuleDict(
+        {
+            "blocks": nn.ModuleList([build_block(), build_block()]),
+            "more_blocks": nn.ModuleList([build_block()]),
+            "proj_out": nn.Linear(2, 2),
+        }
+    )
 
 
 def test_a_set_in_the_models_order(model: nn.Module) -> None:

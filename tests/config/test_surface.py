@@ -38,11 +38,11 @@ def test_every_setting_is_in_every_face(face: object) -> None:
 
 def test_the_help_tells_defaults_choices_and_first_sentences() -> None:
     lines = build_help().splitlines()
-    assert next(line for line in lines if "train.seed" in line).startswith("  train.seed = 42  ")
-    assert any(line.startswith("  data.0.path (required)") for line in lines)
-    assert '"bf16"' in next(line for line in lines if "memory.dtype" in line)
+    assert "  train.seed = 42" in lines
+    assert "  data.0.path (required)" in lines
+    assert '"bf16"' in lines[lines.index('  memory.dtype = "auto"') + 1]
     assert "Left out" not in build_help()
-    assert max(map(len, lines)) <= 118
+    assert max(map(len, lines)) <= 80
 
 
 def test_the_schema_knows_keys_choices_limits_and_what_may_be_left_out() -> None:

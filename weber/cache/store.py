@@ -19,7 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from weber.cache.shard import DamagedShardError, Sample, Shard, load_shard, write_shard
+from weber.cache.shard import DamagedShardError, Data, Sample, Shard, load_shard, write_shard
 from weber.errors import CacheError
 from weber.progress import Progress, ignore_progress
 
@@ -72,7 +72,7 @@ class Store:
         self._shards: dict[str, Shard] = {}
         self._unreadable: set[str] = set()
         self._index: dict[str, Shard] = {}
-        self._mapped: dict[str, Tensor] = {}
+        self._mapped: dict[str, Data] = {}
         self.refresh()
 
     def __contains__(self, key: object) -> bool:
@@ -90,7 +90,7 @@ class Store:
             try:
                 data = self._map(shard)
             except FileNotFoundError:  # another process has collected; the sample may be in a newer shard
-                self._forget([shard.path.name])
+                self._forget([shard.name])
                 self.refresh()
                 continue
             if key in shard.checked or self._check(shard, key, data):
@@ -206,8 +206,8 @@ class Store:
         self._shards[name] = shard
         self._index.update(dict.fromkeys(shard.samples, shard))
 
-    def _map(self, shard: Shard) -> Tensor:
-        data = self._mapped.get(shard.path.name)
+    def _map(self, shard: Shard) -> Data:
+        data = self._mapped.get(shard.name)
         if data is None:
             try:
                 data = shard.load()
@@ -217,14 +217,14 @@ class Store:
                 raise _build_error(shard.path, "read", error) from error
             if len(self._mapped) >= _MAX_MAPPED:
                 del self._mapped[next(iter(self._mapped))]
-            self._mapped[shard.path.name] = data
+            self._mapped[shard.name] = data
         return data
 
-    def _check(self, shard: Shard, key: str, data: Tensor) -> bool:
+    def _check(self, shard: Shard, key: str, data: Data) -> bool:
         reason = shard.check(key, data)
         if reason is None:
             return True
-        self.set_aside.append(Damage(shard.path.name, key, reason))
+        self.set_aside.append(Damage(shard.name, key, reason))
         del shard.samples[key]
         if self._index[key] is shard:
             del self._index[key]
@@ -232,7 +232,7 @@ class Store:
                 if key in other.samples:
                     self._index[key] = other
         with suppress(OSError), (self.folder / _NOTES_NAME).open("a") as file:  # in a read-only folder each process finds it anew
-            file.write(f"{shard.path.name} {key}\n")
+            file.write(f"{shard.name} {key}\n")
         return False
 
     def _read_good(self, shard: Shard, keys: Iterable[str]) -> dict[str, Sample]:
@@ -245,7 +245,7 @@ class Store:
     def _forget(self, names: Iterable[str]) -> None:
         gone = [self._shards.pop(name) for name in names if name in self._shards]
         for shard in gone:
-            self._mapped.pop(shard.path.name, None)
+            self._mapped.pop(shard.name, None)
         if gone:
             self._index = {key: shard for shard in self._shards.values() for key in shard.samples}
 

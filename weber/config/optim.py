@@ -34,13 +34,13 @@ class OptimConfig(Section):
     """Gradients are scaled down so that their common norm is at most this; `"off"` leaves them."""
 
     schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
-    """Course of the learning rate after warm-up, down to `end_lr` at the last step."""
+    """Course of the learning rate after warm-up, down toward `end_lr`."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0."""
 
     end_lr: Annotated[float, Field(ge=0)] = 0.0
-    """Learning rate at the last step. Has no place with `constant`."""
+    """Learning rate that the step after the last would have. Has no place with `constant`."""
 
     power: Annotated[float, Field(gt=0)] | None = None
     """Exponent of `polynomial`. Left out: 1.0, which equals `linear`."""

@@ -32,6 +32,7 @@ class Source:
 
     def __init__(self, path: str, revision: str | None) -> None:
         self.path, self.revision = path, revision
+        self._fetched: dict[str, Path] = {}
         self.is_local = Path(path).expanduser().is_dir()
         if self.is_local and revision is not None:
             raise ModelError(
@@ -52,11 +53,11 @@ class Source:
         # The libraries' bars would be drawn into ours.
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         diffusers_logging.disable_progress_bar()
-        return self._fetch([f"{part}/*"]) / part
+        return self._fetch(f"{part}/*") / part
 
     def read_config(self, part: str, name: str = "config.json") -> dict[str, object]:
         """A part's JSON configuration; fetches configuration files only. Raises ModelError where it is missing or not JSON."""
-        root = Path(self.path).expanduser() if self.is_local else self._fetch(["*.json", "*/*.json"])
+        root = Path(self.path).expanduser() if self.is_local else self._fetch("*.json")
         file = root / part / name
         if not file.is_file():
             raise ModelError(
@@ -91,12 +92,18 @@ class Source:
                 fix="download the whole model again, as safetensors (*.bin files are not read)",
             )
 
-    def _fetch(self, patterns: list[str]) -> Path:
+    def _fetch(self, pattern: str) -> Path:
+        """Root of the model, with the files that match `pattern` (`*` matches `/` too); the hub is asked once per pattern."""
         if self.is_local:
             return Path(self.path).expanduser()
+        if pattern not in self._fetched:
+            self._fetched[pattern] = self._download(pattern)
+        return self._fetched[pattern]
+
+    def _download(self, pattern: str) -> Path:
         page = f"https://huggingface.co/{self.path}"
         try:
-            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=patterns))
+            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=[pattern]))
         except GatedRepoError as error:
             raise ModelError(
                 f"The model {self.path} asks you to accept its licence first.",

@@ -18,9 +18,9 @@ def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
     """A model of a diffusers or transformers class. Raises ModelError where its files are damaged, do not fit its configuration or
     lack weights, which the libraries would draw at random."""
     try:
-        module, report = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True)
+        module, report = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"The weights in {folder} cannot be read.", got=str(error).strip().splitlines()[0], fix=_FIX) from error
+        raise ModelError(f"The weights in {folder} cannot be read.", got=str(error).strip().partition("\n")[0], fix=_FIX) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
@@ -38,4 +38,4 @@ def load_tokenizer(kind: Any, folder: str) -> Any:
     try:
         return kind.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer in {folder} cannot be read.", got=str(error).strip().splitlines()[0], fix=_FIX) from error
+        raise ModelError(f"The tokenizer in {folder} cannot be read.", got=str(error).strip().partition("\n")[0], fix=_FIX) from error

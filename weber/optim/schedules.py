@@ -19,14 +19,17 @@ COURSES: dict[str, Callable[[float, float], float]] = {
 
 
 def build_schedule(config: OptimConfig, *, num_steps: int) -> Callable[[int], float]:
-    """Learning rate of step n, counted from 0: up to `lr` over the warm-up, then down to `end_lr` at the last step."""
+    """Learning rate of step n, counted from 0: up to `lr` over the warm-up, then down toward `end_lr`.
+
+    As in diffusers' `get_scheduler`, `end_lr` would be reached one step after the last, so that no step is wasted on a rate of 0.
+    """
     course, power = COURSES[config.schedule], 1.0 if config.power is None else config.power
-    last = max(num_steps - 1 - config.warmup_steps, 1)
+    num_falling = max(num_steps - config.warmup_steps, 1)
 
     def learning_rate(step: int) -> float:
         if step < config.warmup_steps:
             return config.lr * (step + 1) / config.warmup_steps
-        share = min((step - config.warmup_steps) / last, 1.0)
+        share = min((step - config.warmup_steps) / num_falling, 1.0)
         return config.end_lr + (config.lr - config.end_lr) * course(share, power)
 
     return learning_rate

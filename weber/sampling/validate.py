@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,5 +44,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
+    with temporary.open("wb") as file:
+        picture.save(file, format="PNG")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -15,9 +15,9 @@ class JsonlTracker:
 
     def __init__(self, run_folder: Path, *, done_steps: int) -> None:
         self.path = run_folder / "metrics.jsonl"
-        kept = [line for line in _read_lines(self.path) if line["step"] <= done_steps]
+        kept = _read_lines(self.path, done_steps)
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         temporary.replace(self.path)
         self._stream = self.path.open("a", encoding="utf-8")
 
@@ -33,12 +33,15 @@ class JsonlTracker:
         self._stream.close()
 
 
-def _read_lines(path: Path) -> list[dict[str, int | float]]:
-    lines: list[dict[str, int | float]] = []
+def _read_lines(path: Path, last_step: int) -> list[str]:
+    """The lines up to that step; what follows a damaged line is what a killed run was writing."""
+    kept: list[str] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:  # the last line of a run that was killed while writing it
+                step = json.loads(line)["step"]
+            except (ValueError, TypeError, KeyError):
                 break
-    return lines
+            if step <= last_step:
+                kept.append(line)
+    return kept

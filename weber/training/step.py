@@ -37,7 +37,7 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
     """Forward, backward and update for the micro-batches of one step; returns loss and gradient norm.
 
     Each sample weighs the same, however the step is cut into micro-batches. Raises TrainingError, before anything is changed, where
-    the loss is not finite.
+    the loss or the gradient is not finite.
     """
     seed, objective = learner.config.train.seed, learner.config.objective
     num_samples = sum(len(batch.places) for batch in batches)
@@ -60,25 +60,28 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
     loss = float(torch.cat(losses).mean())
     if not math.isfinite(loss):
         learner.optimizer.zero_grad()
-        raise _not_finite(loss, step, batches)
-    numbers = {"loss": loss}
+        raise _not_finite("loss", loss, step, batches)
+    parameters = [parameter for _, parameter in learner.parameters]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if not math.isfinite(grad_norm := float(norm)):
+        learner.optimizer.zero_grad()
+        raise _not_finite("gradient norm", grad_norm, step, batches)
     if learner.config.optim.clip_norm != "off":
-        norm = nn.utils.clip_grad_norm_([parameter for _, parameter in learner.parameters], learner.config.optim.clip_norm)
-        numbers["grad_norm"] = float(norm)
+        nn.utils.clip_grads_with_norm_(parameters, learner.config.optim.clip_norm, norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
-    return numbers
+    return {"loss": loss, "grad_norm": grad_norm}
 
 
 def _generators(batch: Batch, seed: int, step: int, purpose: str) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(build_seed(seed, step, place, purpose)) for place in batch.places]
 
 
-def _not_finite(loss: float, step: int, batches: Sequence[Batch]) -> TrainingError:
+def _not_finite(what: str, value: float, step: int, batches: Sequence[Batch]) -> TrainingError:
     names = [name for batch in batches for name in batch.names]
     return TrainingError(
-        f"The loss of step {step + 1} is not finite; training stopped before anything was changed.",
-        got=f"loss = {loss} for {', '.join(names)}",
+        f"The {what} of step {step + 1} is not finite; training stopped before anything was changed.",
+        got=f"{what} = {value} for {', '.join(names)}",
         expected="a finite number",
         fix="look at these pictures and captions; lower optim.lr; or set memory.dtype = \"fp32\"",
     )

@@ -1,0 +1,117 @@
+"""The file in other hands: `FluxPipeline.load_lora_weights` paints the same picture as weber does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+from torch import nn
+
+from weber.adapters.files import load_adapter, save_adapter
+from weber.adapters.lora import build_lora, list_tensors, load_tensors, write_strength
+from weber.config.adapter import AdapterConfig
+from weber.config.model import ModelConfig
+from weber.families.table import build_family
+from weber.progress import ignore_progress
+from weber.sampling.euler import Painting
+from weber.sampling.validate import decode_pictures, predict_paintings
+
+CPU = torch.device("cpu")
+PROMPT = "red apple, 3d fluent style"
+HEIGHT, WIDTH, SEED, NUM_STEPS, GUIDANCE = 48, 64, 11, 4, 3.5
+
+
+def _paint_by_weber(model: Path, adapter_path: Path, *, strength: float = 1.0) -> np.ndarray:
+    family = build_family(ModelConfig(path=str(model)))
+    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    adapter = load_adapter(adapter_path, export_key=family.export_key)
+    config = AdapterConfig(rank=adapter.rank, alpha=adapter.alpha)
+    build_lora(predictor.transformer, config, modules=adapter.modules, seed=0)
+    load_tensors(predictor.transformer, adapter.tensors)
+    write_strength(predictor.transformer, strength)
+    condition: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for part in family.text_parts:
+            condition |= family.encode_prompts(part, family.load(part, device=CPU, dtype=torch.float32), [PROMPT])
+    if family.sample_defaults.guidance is not None:
+        condition["guidance"] = torch.tensor([GUIDANCE])
+    latents = predict_paintings(
+        predictor,
+        [Painting(family.latent_shape(HEIGHT, WIDTH), SEED, condition)],
+        sigmas=lambda shape: family.sigmas(NUM_STEPS, family.num_tokens(*shape[1:])),
+        device=CPU,
+        progress=ignore_progress,
+    )
+    decoder = family.load(family.image_part, device=CPU, dtype=torch.float32)
+    return np.asarray(decode_pictures(lambda one: family.decode_latents(decoder, one), latents)[0]).astype(int)
+
+
+def _paint_by_pipeline(model: Path, adapter_path: Path | None, *, num_tokens: int) -> np.ndarray:
+    pipeline = FluxPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    if adapter_path is not None:
+        pipeline.load_lora_weights(adapter_path.parent, weight_name=adapter_path.name)
+    picture = pipeline(
+        PROMPT,
+        height=HEIGHT,
+        width=WIDTH,
+        num_inference_steps=NUM_STEPS,
+        guidance_scale=GUIDANCE,
+        max_sequence_length=num_tokens,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    return np.asarray(picture).astype(int)
+
+
+def _save_random(path: Path, model: Path, config: AdapterConfig, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]]) -> Path:
+    family = build_family(ModelConfig(path=str(model)))
+    network = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False).transformer
+    put_adapter(network, config, random_b=True)
+    save_adapter(path, list_tensors(network), config=config, facts={}, export_key=family.export_key)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "rank", "alpha"),
+    [
+        ("tiny_model", "all+ffs", 4, None),
+        ("tiny_model", "all+ffs", 4, 1.0),
+        ("tiny_model", "ai-toolkit", 3, 7.5),
+        ("tiny_schnell", "mmdit", 2, 16.0),
+        ("tiny_model", ["x_embedder", "single_transformer_blocks.1.proj_out"], 8, 20.0),
+    ],
+)
+def test_same_picture_as_the_pipeline(
+    model: str,
+    targets: str | list[str],
+    rank: int,
+    alpha: float | None,
+    tmp_path: Path,
+    put_adapter: Callable[..., list[tuple[str, nn.Parameter]]],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder: Path = request.getfixturevalue(model)
+    path = _save_random(tmp_path / "adapter.safetensors", folder, AdapterConfig(rank=rank, alpha=alpha, targets=targets), put_adapter)
+    num_tokens = 512 if model == "tiny_model" else 256
+    ours, theirs = _paint_by_weber(folder, path), _paint_by_pipeline(folder, path, num_tokens=num_tokens)
+    base = _paint_by_pipeline(folder, None, num_tokens=num_tokens)
+    assert ours.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(ours - base).max() > 4, "an adapter without effect would show nothing"
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(_paint_by_weber(folder, path, strength=0.0) - base).max() <= 1
+
+
+def test_without_its_metadata_the_file_would_be_wrong(
+    tiny_model: Path, tmp_path: Path, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]]
+) -> None:
+    """Why alpha is in the metadata: a reader that does not find it takes alpha = rank."""
+    from safetensors.torch import load_file, save_file
+
+    path = _save_random(tmp_path / "adapter.safetensors", tiny_model, AdapterConfig(rank=4, alpha=16.0), put_adapter)
+    save_file(load_file(path), tmp_path / "bare.safetensors")
+    ours = _paint_by_weber(tiny_model, path)
+    assert np.abs(ours - _paint_by_pipeline(tiny_model, tmp_path / "bare.safetensors", num_tokens=512)).max() > 4
