@@ -14,6 +14,7 @@ seconds) are compared. Exit code 1 if anything differs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -43,6 +44,7 @@ NUM_SHARDS = 3
 EDGE_PIXELS = 64
 POLL_SECONDS = 0.002
 MAX_SECONDS = 300.0
+NUM_SHOWN = 20
 SHARE_SAVING = 1 / 3
 SAVE_SECONDS = 0.03
 TIME_FIELDS = ("seconds",)
@@ -123,7 +125,7 @@ def main() -> None:
         seconds = timeline[-1].seconds - timeline[0].seconds
         print(f"left alone: {timeline[-1].seconds:.1f} s, {seconds:.1f} s of them from the first file on; seed {seed}\n")
         differences = kill_often(place, timeline, num_kills=arguments.kills, draws=random.Random(seed))
-    for line in differences:
+    for line in differences[:NUM_SHOWN]:
         print(f"differs: {line}")
     print(f"{'FAIL' if differences else 'PASS'}: {arguments.kills} kills, {len(differences)} differences")
     sys.exit(1 if differences else 0)
@@ -287,8 +289,8 @@ def compare(place: Place) -> list[str]:
     """What differs between the run that was left alone and the one that has just ended."""
     expected, got = _read_run(place.alone), _read_run(place.run)
     return [
-        f"{name}: {'missing' if name not in got else 'not expected' if name not in expected else 'other bytes'}"
-        for name in sorted(expected | got)
+        f"{name}: {_show(got.get(name))} instead of {_show(expected.get(name))}"
+        for name in expected | got
         if expected.get(name) != got.get(name)
     ]
 
@@ -301,12 +303,18 @@ def clear(place: Place) -> None:
 
 def _read_run(run: Path) -> dict[str, bytes]:
     """Everything that a run is for, by name; the metrics line by line, without the fields that are times."""
-    files = [run / "config.toml", run / "adapter.safetensors", *run.glob("checkpoint-*/*"), *run.glob("pictures/**/*.png")]
-    content = {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
+    content: dict[str, bytes] = {}
     for number, text in enumerate((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(), 1):
         line = {name: value for name, value in json.loads(text).items() if name not in TIME_FIELDS}
         content[f"metrics.jsonl, line {number}"] = json.dumps(line).encode()
-    return content
+    files = [run / "config.toml", run / "adapter.safetensors", *run.glob("checkpoint-*/*"), *run.glob("pictures/**/*.png")]
+    return content | {file.relative_to(run).as_posix(): file.read_bytes() for file in files}
+
+
+def _show(content: bytes | None) -> str:
+    if content is None:
+        return "nothing"
+    return content.decode() if content.startswith(b"{") else f"{len(content)} bytes {hashlib.blake2b(content, digest_size=4).hexdigest()}"
 
 
 def _name_phase(place: Place, signs: Signs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -230,24 +230,20 @@ def variants() -> None:
 
 def main() -> None:
     """Entry point of the `weber` command: problems that a person can fix are one message and exit code 2."""
-    error_console = Console(stderr=True)
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except (WeberError, CycloptsError) as error:
-        error_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(USER_ERROR)
+        _fail(str(error))
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        error_console.print(
-            f"error: The disk refused: {error.strerror or error}{where}\n  fix: check its space and permissions; a run goes on with --resume",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        sys.exit(USER_ERROR)
+        _fail(f"The disk refused.\n  got: {error.strerror or error}{where}\n  fix: check its space and permissions; then add --resume")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(USER_ERROR)
 
 
 def _open_cache(place: Path) -> Store:

@@ -72,6 +72,15 @@ def test_the_loss_falls(build_run: BuildRun) -> None:
     assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:15])
 
 
+def test_a_bf16_base_learns_in_fp32_adapters(build_run: BuildRun) -> None:
+    config = build_run(memory={"dtype": "bf16"}, train={"steps": 40, "batch_size": 4}, output={"save_every": 40})
+    folder, said = run_whole(config)
+    losses = [line["loss"] for line in read_metrics(folder)]
+    assert "in bf16" in said
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "adapter.safetensors").values())
+
+
 def test_the_library_paints_the_same_picture_with_the_saved_file(build_run: BuildRun, tiny_model: Path) -> None:
     folder, _ = run_whole(build_run(adapter={"alpha": 7.0}, train={"steps": 20}, output={"save_every": 20}))
     pipeline = FluxPipeline.from_pretrained(tiny_model)

@@ -20,8 +20,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from weber.errors import CacheError
-
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -48,8 +46,8 @@ Data = Mapping[torch.dtype, Tensor]
 """A whole file, read-only, as one flat tensor per dtype."""
 
 
-class DamagedShardError(CacheError):
-    """A shard whose header or length is not what was written."""
+class DamagedShardError(Exception):
+    """A shard whose header or length is not what was written. Never shown: the store sets the shard aside."""
 
 
 class Entry(NamedTuple):
@@ -66,7 +64,7 @@ class Entry(NamedTuple):
 class Shard:
     """An opened shard: its index in memory, its tensors still on disk."""
 
-    def __init__(self, path: Path, samples: dict[str, list[Entry]], num_bytes: int) -> None:
+    def __init__(self, path: Path, samples: dict[str, list[Entry]], *, num_bytes: int) -> None:
         self.path, self.name, self.samples, self.num_bytes = path, path.name, samples, num_bytes
         self.num_written = len(samples)
         self.checked: set[str] = set()
@@ -119,7 +117,7 @@ def load_shard(path: Path) -> Shard:
         samples.setdefault(key, []).append(entry)
     if num_bytes != data_start + end:
         raise DamagedShardError(f"the file has {num_bytes} bytes instead of {data_start + end}")
-    return Shard(path, samples, num_bytes)
+    return Shard(path, samples, num_bytes=num_bytes)
 
 
 def write_shard(path: Path, samples: Mapping[str, Sample]) -> None:

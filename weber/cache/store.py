@@ -104,9 +104,9 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the shards that other processes have written since, and let go of those that are gone."""
-        names = {path.name for path in self._list_files("")}
+        names = {path.name for path in _list_files(self.folder, "")}
         self._forget(self._shards.keys() - names)
-        notes = self._read_notes()
+        notes = _read_notes(self.folder)
         for name in sorted(names - self._shards.keys() - self._unreadable):
             self._open(name, notes)
 
@@ -151,8 +151,8 @@ class Store:
             num_samples=len(self),
             num_bytes=sum(shard.num_bytes for shard in shards),
             set_aside=tuple(self.set_aside),
-            damaged_files=tuple(self._list_files(_DAMAGED)),
-            temporary_files=tuple(self._list_files(_TEMPORARY)),
+            damaged_files=tuple(_list_files(self.folder, _DAMAGED)),
+            temporary_files=tuple(_list_files(self.folder, _TEMPORARY)),
         )
 
     def collect(self, keep: Set[str], *, progress: Progress = ignore_progress) -> CollectReport:
@@ -161,7 +161,7 @@ class Store:
         A sample is written to a new shard before its old one is deleted, so a kill loses nothing.
         """
         self.refresh()
-        num_before, bytes_before = len(self), self._count_bytes()
+        num_before, bytes_before = len(self), _count_bytes(self.folder)
         shards = list(self._shards.values())
         pending: dict[str, Sample] = {}
         pending_bytes = 0
@@ -183,9 +183,11 @@ class Store:
                 self._forget({path.name for path in replaced})
                 left += _delete(replaced)
                 replaced = []
-        left += _delete([*self._list_files(_DAMAGED), *filter(_is_stale, self._list_files(_TEMPORARY)), self.folder / _NOTES_NAME])
+        left += _delete(
+            [*_list_files(self.folder, _DAMAGED), *filter(_is_stale, _list_files(self.folder, _TEMPORARY)), self.folder / _NOTES_NAME]
+        )
         progress("cleaning the cache", len(shards), len(shards))
-        return CollectReport(len(self), num_before - len(self), bytes_before - self._count_bytes(), tuple(left))
+        return CollectReport(len(self), num_before - len(self), bytes_before - _count_bytes(self.folder), tuple(left))
 
     def _open(self, name: str, notes: Mapping[str, Set[str]]) -> None:
         path = self.folder / name
@@ -194,7 +196,7 @@ class Store:
         except FileNotFoundError:  # collected meanwhile by another process
             return
         except DamagedShardError as error:
-            self.set_aside.append(Damage(name, None, error.what))
+            self.set_aside.append(Damage(name, None, str(error)))
             self._unreadable.add(name)
             with suppress(OSError):  # read-only folder, or mapped by a process on Windows: it is skipped all the same
                 path.replace(path.with_name(name + _DAMAGED))
@@ -249,34 +251,38 @@ class Store:
         if gone:
             self._index = {key: shard for shard in self._shards.values() for key in shard.samples}
 
-    def _list_files(self, suffix: str) -> list[Path]:
-        try:
-            paths = [path for path in self.folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _build_error(self.folder, "read", error) from error
-        return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
 
-    def _read_notes(self) -> dict[str, set[str]]:
-        try:
-            lines = (self.folder / _NOTES_NAME).read_text().splitlines()
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise _build_error(self.folder / _NOTES_NAME, "read", error) from error
-        notes: dict[str, set[str]] = {}
-        for name, _, key in (line.partition(" ") for line in lines):
-            notes.setdefault(name, set()).add(key)
-        return notes
+def _list_files(folder: Path, suffix: str) -> list[Path]:
+    try:
+        paths = [path for path in folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _build_error(folder, "read", error) from error
+    return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
 
-    def _count_bytes(self) -> int:
-        num_bytes = 0
-        for suffix in ("", _DAMAGED, _TEMPORARY):
-            for path in self._list_files(suffix):
-                with suppress(FileNotFoundError):  # renamed meanwhile by another process
-                    num_bytes += path.stat().st_size
-        return num_bytes
+
+def _read_notes(folder: Path) -> dict[str, set[str]]:
+    path = folder / _NOTES_NAME
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _build_error(path, "read", error) from error
+    notes: dict[str, set[str]] = {}
+    for name, _, key in (line.partition(" ") for line in lines):
+        notes.setdefault(name, set()).add(key)
+    return notes
+
+
+def _count_bytes(folder: Path) -> int:
+    num_bytes = 0
+    for suffix in ("", _DAMAGED, _TEMPORARY):
+        for path in _list_files(folder, suffix):
+            with suppress(FileNotFoundError):  # renamed meanwhile by another process
+                num_bytes += path.stat().st_size
+    return num_bytes
 
 
 def _draw_shard_name() -> str:
