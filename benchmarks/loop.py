@@ -43,7 +43,7 @@ from weber.training.loop import Training, run
 from weber.training.plan import build_plan
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, (8, 8, 8, 8), 4)
-RESOLUTION = 192
+RESOLUTION = 208
 STEP_SECONDS = 0.060
 GOAL = 0.03
 NUM_WARM_UP = 5
@@ -106,7 +106,7 @@ def build_run(folder: Path, model: Path, name: str, num_steps: int) -> RunConfig
     return build_config(
         {
             "model": {"path": str(model), "variant": "pocket"},
-            "data": [{"path": str(find_examples()), "resolution": RESOLUTION}],
+            "data": [{"path": str(find_examples()), "resolution": RESOLUTION, "bucket_step": 16}],
             "memory": {"device": "cpu", "dtype": "fp32", "gradient_checkpointing": False},
             "train": {"steps": num_steps},
             "output": {"folder": str(folder / name), "cache": str(folder / "cache"), "save_every": SAVE_EVERY},
@@ -145,10 +145,9 @@ def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]
         (learner.optimizer, "step", "optimizer"),
         (learner.optimizer, "zero_grad", "zero_grad"),
         (torch.nn.utils, "get_total_norm", "gradient norm"),
-        (torch.nn.utils, "clip_grads_with_norm_", "clipping"),
+        (torch, "_foreach_mul_", "clipping"),
         (Loader, "load", "data"),
-        (step, "_generators", "draws: seeds"),
-        (step, "draw_timesteps", "draws: timesteps"),
+        (step, "build_timesteps", "draws: timesteps"),
         (step, "draw_noise", "draws: noise"),
         (step, "predict_losses", "loss"),
         (loop, "train_step", "train_step, the rest"),

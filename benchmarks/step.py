@@ -30,10 +30,10 @@ from torch import Tensor
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.config.load import build_config
-from weber.data.seeds import build_seed
+from weber.data.seeds import build_seed, draw_uniform
 from weber.families.table import build_family
 from weber.objective.flow import draw_noise
-from weber.objective.timesteps import draw_timesteps
+from weber.objective.timesteps import build_timesteps
 from weber.optim.table import build_optimizer
 from weber.pocket.random import PocketSize, build_random_model
 from weber.training.batch import Batch
@@ -83,9 +83,8 @@ def measure(model: Path, num_tokens: int, checkpointing: bool, *, num_steps: int
     batch = draw_batch(LATENT_EDGES[num_tokens])
 
     seed = learner.config.train.seed
-    noise = draw_noise(batch.latents_BCHW, [torch.Generator().manual_seed(build_seed(seed, 0, 0, "noise"))])
-    timestep_seed = torch.Generator().manual_seed(build_seed(seed, 0, 0, "timestep"))
-    t_B = draw_timesteps(learner.config.objective, [timestep_seed], token_shift=1.0)
+    noise = draw_noise(batch.latents_BCHW, [build_seed(seed, 0, 0, "noise")])
+    t_B = build_timesteps(learner.config.objective, [draw_uniform(seed, 0, 0, "timestep")], token_shift=1.0)
     ours, other = train_step(learner, [batch], step=0), train_plain(plain, batch, noise, t_B)
     parity = "   ".join(f"{ours[key]:.7f}, {other[key]:.7f}" for key in ("loss", "grad_norm"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weber.data.seeds import build_seed, draw_choice, draw_order
+from weber.data.seeds import build_seed, draw_choice, draw_order, draw_uniform
 
 PARTS = st.lists(st.integers() | st.text(), max_size=4)
 
@@ -53,3 +54,10 @@ def test_order_is_a_permutation(num: int, parts: list[int | str]) -> None:
 def test_first_of_an_order_is_uniform() -> None:
     counts = Counter(draw_order(5, n)[0] for n in range(5000))
     assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 18.5  # 4 degrees, p = 0.001
+
+
+def test_uniform_draws_fill_the_open_interval_evenly() -> None:
+    drawn = np.sort([draw_uniform(3, number) for number in range(20_000)])
+    assert 0 < drawn[0] < drawn[-1] < 1
+    assert np.abs(drawn - (np.arange(20_000) + 0.5) / 20_000).max() < 1.95 / np.sqrt(20_000)
+    assert draw_uniform(3, 1) == draw_uniform(3, 1) != draw_uniform(4, 1)

@@ -32,8 +32,8 @@ def test_noisy_latents_lie_on_the_line() -> None:
 
 def test_noise_is_drawn_per_sample_and_is_standard_normal() -> None:
     latents = torch.zeros(3, 16, 24, 24)
-    together = draw_noise(latents, [torch.Generator().manual_seed(seed) for seed in (1, 2, 3)])
-    alone = [draw_noise(latents[:1], [torch.Generator().manual_seed(seed)]) for seed in (1, 2, 3)]
+    together = draw_noise(latents, [1, 2, 3])
+    alone = [draw_noise(latents[:1], [seed]) for seed in (1, 2, 3)]
     assert torch.equal(together, torch.cat(alone))
     assert together.dtype == torch.float32
     assert abs(together.mean().item()) < 4 / together.numel() ** 0.5
@@ -41,8 +41,7 @@ def test_noise_is_drawn_per_sample_and_is_standard_normal() -> None:
 
 
 def test_noise_is_fp32_whatever_the_latents_are() -> None:
-    generator = torch.Generator().manual_seed(1)
-    assert draw_noise(torch.zeros(1, 2, 4, 4, dtype=torch.bfloat16), [generator]).dtype == torch.float32
+    assert draw_noise(torch.zeros(1, 2, 4, 4, dtype=torch.bfloat16), [1]).dtype == torch.float32
 
 
 def test_the_true_velocity_has_no_loss() -> None:

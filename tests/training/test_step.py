@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.config.load import build_config
-from weber.data.seeds import build_seed
+from weber.data.seeds import build_seed, draw_uniform
 from weber.errors import TrainingError
 from weber.families.flux1.keys import ADAPTER_TARGETS
 from weber.families.table import build_family
@@ -107,8 +107,8 @@ def test_timesteps_and_noise_are_those_of_seed_step_and_place(tiny_model: Path) 
     t, noisy = listener.join(1), listener.join(0)
     latents = torch.cat([batch.latents_BCHW for batch in _draw_batches([2, 1])])
     for place in range(3):
-        generator = torch.Generator().manual_seed(build_seed(42, STEP, place, "timestep"))
-        expected_t = torch.sigmoid(torch.randn(1, generator=generator, dtype=torch.float64)).float()
+        uniform = torch.tensor([draw_uniform(42, STEP, place, "timestep")], dtype=torch.float64)
+        expected_t = torch.sigmoid(torch.special.ndtri(uniform)).float()
         noise = torch.randn(16, 4, 6, generator=torch.Generator().manual_seed(build_seed(42, STEP, place, "noise")))
         assert torch.equal(t[place], expected_t[0])
         assert torch.allclose(noisy[place], (1 - expected_t) * latents[place] + expected_t * noise, atol=1e-6)

@@ -26,6 +26,11 @@ def draw_choice(num: int, *parts: int | str) -> int:
     return build_seed(*parts) % num
 
 
+def draw_uniform(*parts: int | str) -> float:
+    """A number in 0..1, both ends left out; one of 2**52 equally likely ones."""
+    return ((build_seed(*parts) >> 11) + 0.5) / 2**52
+
+
 def draw_order(num: int, *parts: int | str) -> list[int]:
     """A permutation of 0 .. num - 1.
 

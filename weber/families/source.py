@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,7 +16,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers.utils import logging as transformers_logging
 
 from weber.errors import ModelError
 
@@ -50,9 +48,6 @@ class Source:
 
     def load_folder(self, part: str) -> Path:
         """Folder of a part (a subfolder in diffusers layout) with all its files, fetched if it is on the hub."""
-        # The libraries' bars would be drawn into ours.
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        diffusers_logging.disable_progress_bar()
         return self._fetch(f"{part}/*") / part
 
     def read_config(self, part: str, name: str = "config.json") -> dict[str, object]:

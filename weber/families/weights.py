@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from weber.errors import ModelError
+
+# The libraries' bars would be drawn into ours.
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+diffusers_logging.disable_progress_bar()
 
 _FIX = "download the model again; if you made it yourself, save it with the library's save_pretrained"
 _NUM_SHOWN = 3

@@ -13,9 +13,9 @@ from torch import Tensor
 Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
-def draw_noise(latents_BCHW: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal noise of the latents' shape, fp32, one generator per sample; drawn on the CPU, so equal on every device."""
-    noise = [torch.randn(latents_BCHW.shape[1:], generator=generator) for generator in generators]
+def draw_noise(latents_BCHW: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Standard normal noise of the latents' shape, fp32, one seed per sample; drawn on the CPU, so equal on every device."""
+    noise = [torch.randn(latents_BCHW.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(noise).to(latents_BCHW.device)
 
 

@@ -1,45 +1,36 @@
-"""Laws of the noise level t in 0..1 (1 = pure noise). Every law has one signature: standard draws in, t out.
+"""Laws of the noise level t in 0..1 (1 = pure noise). Every law has one signature: uniform draws in, t out.
 
 Legend: B samples. Formulas: kohya sd-scripts, `get_noisy_model_input_and_timesteps`; Esser et al. 2024, arXiv:2403.03206, eq. 23.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from weber.config.objective import ObjectiveConfig
 
-
-@dataclass(frozen=True)
-class Draws:
-    """One standard draw per sample, fp64: `normal_B` and `uniform_B` in 0..1."""
-
-    normal_B: Tensor
-    uniform_B: Tensor
+Law = Callable[[Tensor, ObjectiveConfig, float], Tensor]
+"""Uniform draws (B,) fp64 in 0..1, settings, and the model's shift k for the number of image tokens at hand, to t (B,)."""
 
 
-Law = Callable[[Draws, ObjectiveConfig, float], Tensor]
+def _uniform(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
+    return uniform_B
 
 
-def _uniform(draws: Draws, config: ObjectiveConfig, token_shift: float) -> Tensor:
-    return draws.uniform_B
+def _sigmoid(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
+    return torch.sigmoid(config.sigmoid_scale * torch.special.ndtri(uniform_B))
 
 
-def _sigmoid(draws: Draws, config: ObjectiveConfig, token_shift: float) -> Tensor:
-    return torch.sigmoid(config.sigmoid_scale * draws.normal_B)
-
-
-def _shift(draws: Draws, config: ObjectiveConfig, token_shift: float) -> Tensor:
+def _shift(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
     assert config.shift is not None
-    return shift_timesteps(_sigmoid(draws, config, token_shift), config.shift)
+    return shift_timesteps(_sigmoid(uniform_B, config, token_shift), config.shift)
 
 
-def _token_shift(draws: Draws, config: ObjectiveConfig, token_shift: float) -> Tensor:
-    return shift_timesteps(_sigmoid(draws, config, token_shift), token_shift)
+def _token_shift(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
+    return shift_timesteps(_sigmoid(uniform_B, config, token_shift), token_shift)
 
 
 LAWS: dict[str, Law] = {"uniform": _uniform, "sigmoid": _sigmoid, "shift": _shift, "token_shift": _token_shift}
@@ -50,8 +41,6 @@ def shift_timesteps(t: Tensor, k: float) -> Tensor:
     return k * t / (1 + (k - 1) * t)
 
 
-def draw_timesteps(config: ObjectiveConfig, generators: list[torch.Generator], *, token_shift: float) -> Tensor:
-    """t (B,) fp32, one per generator. `token_shift` is the model's k for the number of image tokens at hand."""
-    normal = torch.cat([torch.randn(1, generator=generator, dtype=torch.float64) for generator in generators])
-    uniform = torch.cat([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])
-    return LAWS[config.timesteps](Draws(normal, uniform), config, token_shift).float()
+def build_timesteps(config: ObjectiveConfig, uniforms: Sequence[float], *, token_shift: float) -> Tensor:
+    """t (B,) fp32 from one uniform draw in 0..1 per sample, by the law of `objective.timesteps`."""
+    return LAWS[config.timesteps](torch.tensor(uniforms, dtype=torch.float64), config, token_shift).float()

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from weber.config.run import RunConfig
-from weber.data.seeds import build_seed
+from weber.data.seeds import build_seed, draw_uniform
 from weber.errors import TrainingError
 from weber.families.family import Family, Predictor
 from weber.objective.flow import draw_noise, predict_losses
-from weber.objective.timesteps import draw_timesteps
+from weber.objective.timesteps import build_timesteps
 from weber.training.batch import Batch
 
 
@@ -45,8 +45,10 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
     for batch in batches:
         latents_BCHW = batch.latents_BCHW
         shift = learner.family.shift(learner.family.num_tokens(*latents_BCHW.shape[-2:]))
-        t_B = draw_timesteps(objective, _generators(batch, seed, step, "timestep"), token_shift=shift).to(latents_BCHW.device)
-        noise_BCHW = draw_noise(latents_BCHW, _generators(batch, seed, step, "noise"))
+        uniforms = [draw_uniform(seed, step, place, "timestep") for place in batch.places]
+        t_B = build_timesteps(objective, uniforms, token_shift=shift).to(latents_BCHW.device)
+        noise_seeds = [build_seed(seed, step, place, "noise") for place in batch.places]
+        noise_BCHW = draw_noise(latents_BCHW, noise_seeds)
         condition = batch.condition
         if learner.guidance is not None:
             condition = condition | {"guidance": torch.full_like(t_B, learner.guidance)}
@@ -61,20 +63,17 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
     if not math.isfinite(loss):
         learner.optimizer.zero_grad()
         raise _not_finite("loss", loss, step, batches)
-    parameters = [parameter for _, parameter in learner.parameters]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if not math.isfinite(grad_norm := float(norm)):
+    gradients = [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
+    grad_norm = float(nn.utils.get_total_norm(gradients))
+    if not math.isfinite(grad_norm):
         learner.optimizer.zero_grad()
         raise _not_finite("gradient norm", grad_norm, step, batches)
-    if learner.config.optim.clip_norm != "off":
-        nn.utils.clip_grads_with_norm_(parameters, learner.config.optim.clip_norm, norm)
+    limit = learner.config.optim.clip_norm
+    if limit != "off" and grad_norm > limit:
+        torch._foreach_mul_(gradients, limit / grad_norm)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     return {"loss": loss, "grad_norm": grad_norm}
-
-
-def _generators(batch: Batch, seed: int, step: int, purpose: str) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(build_seed(seed, step, place, purpose)) for place in batch.places]
 
 
 def _not_finite(what: str, value: float, step: int, batches: Sequence[Batch]) -> TrainingError:

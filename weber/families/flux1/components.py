@@ -47,6 +47,7 @@ class Flux1:
         self.transformer_config = source.read_config("transformer")
         self.vae_config = source.read_config("vae")
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json"))
+        self._mu = _read_mu(self.scheduler)
         _check_transformer(self.transformer_config, variant)
 
     def identify(self, part: str) -> str:
@@ -113,11 +114,8 @@ class Flux1:
 
     def shift(self, num_tokens: int) -> float:
         """See `Family.shift`: e^mu, mu on the line through (256, 0.5) and (4096, 1.15) where the scheduler says so."""
-        config = self.scheduler.config
-        if not config.use_dynamic_shifting:
-            return float(config.shift)
-        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-        return math.exp(config.base_shift + slope * (num_tokens - config.base_image_seq_len))
+        offset, slope = self._mu
+        return math.exp(offset + slope * num_tokens)
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as `FluxPipeline` asks for them."""
@@ -136,6 +134,15 @@ def build_flux1(source: Source, variant: str | None) -> Flux1:
         has_guidance = bool(source.read_config("transformer").get("guidance_embeds", False))
         return Flux1(source, next(row for row in VARIANTS if row.has_guidance == has_guidance))
     return Flux1(source, next(row for row in VARIANTS if row.name == variant))
+
+
+def _read_mu(scheduler: FlowMatchEulerDiscreteScheduler) -> tuple[float, float]:
+    """Offset and slope of mu over the number of tokens; a constant shift is the line without a slope."""
+    config = scheduler.config
+    if not config.use_dynamic_shifting:
+        return math.log(config.shift), 0.0
+    slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+    return config.base_shift - slope * config.base_image_seq_len, slope
 
 
 def _check_transformer(config: dict[str, object], variant: Variant) -> None:
