@@ -264,7 +264,7 @@ def is_running(place: Place, child: subprocess.Popen[bytes], started: float) -> 
 def count_signs(place: Place, started: float) -> Signs:
     """How far the process that was started at that time has come, by the files that it has written."""
     signs: Signs = Counter()
-    signs["plan"] = _is_younger(place.run / "config.toml", started)
+    signs["plan"] = (place.run / "run.lock").exists()  # of an earlier process too
     signs["index"] = signs["plan"] or _is_younger(place.cache / "index.sqlite", started)
     if signs["plan"]:
         signs["shards"] = sum(path.suffix == ".safetensors" for path in place.cache.iterdir())

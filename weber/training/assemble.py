@@ -11,6 +11,7 @@ from weber.adapters.lora import build_lora
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
+from weber.checkpoint.lock import lock_folder
 from weber.checkpoint.resume import load_latest
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
@@ -38,15 +39,18 @@ class Encoded:
 
 def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
     """Run a config to the end, from its start or its latest checkpoint; returns the finished adapter file."""
-    _check_run_folder(build_absolute(config.output.folder), resume=resume)
+    folder = build_absolute(config.output.folder)
+    _check_run_folder(folder, resume=resume)
     try:
         with watcher.shown():
             plan = build_plan(config, watcher.report)
             watcher.write(build_summary(plan))
-            save_config(plan.resolved, plan.resolved.output.folder / CONFIG_NAME)
-            store = Store(plan.resolved.output.cache)
-            encode_cache(plan, store, watcher=watcher)
-            return run(assemble(plan, store, resume=resume, watcher=watcher), watcher)
+            with lock_folder(folder):
+                store = Store(plan.resolved.output.cache)
+                encode_cache(plan, store, watcher=watcher)
+                training = assemble(plan, store, resume=resume, watcher=watcher)
+                save_config(plan.resolved, folder / CONFIG_NAME)
+                return run(training, watcher)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The device has no memory left; the checkpoints of the run are whole.",

@@ -23,6 +23,7 @@ from weber.progress import Progress, ignore_progress
 from weber.track.tensorboard import check_tensorboard
 
 INDEX_NAME = "index.sqlite"
+LARGEST_SIDE_PIXELS = 8192
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,13 @@ def check_sample_guidance(guidance: float, family: Family, *, key: str) -> None:
 def check_sample_size(size: tuple[int, int], family: Family, *, key: str) -> None:
     """Refuse sizes that the model cannot paint."""
     for name, value in zip(("height", "width"), size, strict=True):
+        if value > LARGEST_SIDE_PIXELS:
+            raise ConfigError(
+                "The picture is too large to be painted.",
+                got=f"{key}.{name} = {value}",
+                expected=f"at most {LARGEST_SIDE_PIXELS} pixels",
+                fix="set it to what the model was made for, 1024 or so",
+            )
         if value % family.alignment_pixels or value <= 0:
             lower = max(family.alignment_pixels, value // family.alignment_pixels * family.alignment_pixels)
             raise ConfigError(
