@@ -145,6 +145,8 @@ def test_broken_pictures_are_listed_and_do_not_stop_the_run(weber: Run, run_toml
         (['adapter.targets=["to_nothing"]'], ["to_nothing"]),
         (["adapter.rank=1.5"], ["adapter.rank", "1.5"]),
         (["memory.device=cuda:99"], ["memory.device", "cuda:99"]),
+        (["adapter.rank=3000000000"], ["adapter.rank", "at most"]),
+        (["sampling.seed=99999999999999999999"], ["sampling.seed"]),
         (["memory.dtype=fp8"], ["memory.dtype", "fp8"]),
         (["model.path=/no/such/folder"], ["model.path", "/no/such/folder"]),
         (["model.path=nobody/nothing"], ["nobody/nothing"]),

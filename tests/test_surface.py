@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import weber
 
@@ -18,6 +21,29 @@ def test_signatures() -> None:
     assert list(inspect.signature(weber.plan).parameters) == ["config"]
     assert list(inspect.signature(weber.train).parameters) == ["config", "resume"]
     assert list(inspect.signature(weber.sample).parameters) == ["run", "prompts", "strength", "seed", "steps", "guidance", "size"]
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, tiny_model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.toml").write_text(
+        f"""
+[model]
+path = '{tiny_model}'
+variant = "pocket"
+[[data]]
+path = '{pictures}'
+resolution = 32
+bucket_step = 16
+[memory]
+device = "cpu"
+"""
+    )
+    readme = (Path(weber.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(example.replace("train.steps=500", "train.steps=2"), names)
+    assert Path(str(names["adapter"])).is_file()
+    assert names["picture"].size == (32, 32)  # type: ignore[attr-defined]
 
 
 def test_import_is_light() -> None:

@@ -37,8 +37,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
 
 
 def sample(
-    run: Path,
-    prompts: Sequence[str],
+    run: str | Path,
+    prompts: str | Sequence[str],
     *,
     strength: float = 1.0,
     seed: int | None = None,
@@ -54,5 +54,6 @@ def sample(
     from weber.training.paint import sample as paint
 
     width, height = size or (None, None)
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     wish = Wish(prompts, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
     return paint(Path(run), wish, watcher=Watcher(Console(stderr=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -43,10 +44,16 @@ def train(config: Path, /, *overrides: str, resume: bool = False) -> None:
     from weber.track.progress import Watcher
     from weber.training import assemble
 
-    console = Console(stderr=True)
-    adapter = assemble.train(load_config(config, overrides), resume=resume, watcher=Watcher(console))
+    settings = load_config(config, overrides)
+    if resume and (config.parent / "metrics.jsonl").is_file() and not settings.output.folder.exists():
+        raise ConfigError(
+            "The run folder was moved: its settings name another place.",
+            got=f"output.folder = {settings.output.folder}, which does not exist",
+            fix=f"add output.folder={shlex.quote(str(config.parent))}",
+        )
+    adapter = assemble.train(settings, resume=resume, watcher=Watcher(Console(stderr=True)))
     _say(f"The adapter is {adapter}")
-    _say(f"To paint with it: weber sample {adapter.parent} --prompt 'a red apple'")
+    _say(f"To paint with it: weber sample {shlex.quote(str(adapter.parent))} --prompt 'a red apple'")
 
 
 app.command(train, help_format="plaintext", help_epilogue=build_help())
@@ -182,7 +189,7 @@ def sample(
     """
     from weber.sampling.validate import save_picture
     from weber.track.progress import Watcher
-    from weber.training.paint import Wish, build_file_name, read_size
+    from weber.training.paint import Wish, build_file_name, find_free, read_size
     from weber.training.paint import sample as paint
 
     width, height = read_size(size)
@@ -190,7 +197,7 @@ def sample(
     pictures = paint(run, wish, watcher=Watcher(Console(stderr=True)))
     folder = out or (run.parent if run.is_file() else run) / "samples"
     for number, picture in enumerate(pictures):
-        file = folder / build_file_name(wish, number)
+        file = find_free(folder / build_file_name(wish, number))
         save_picture(picture, file)
         _say(str(file))
 
@@ -238,6 +245,7 @@ def main() -> None:
         where = f" at {error.filename}" if error.filename else ""
         _fail(f"The disk refused.\n  got: {error.strerror or error}{where}\n  fix: check its space and permissions; then add --resume")
     except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted.")
         sys.exit(INTERRUPTED)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
@@ -83,7 +85,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(build_run: BuildRun) -> None:
     watcher, buffer = build_watcher()
     train(config, resume=True, watcher=watcher)
     assert "Skipped the damaged checkpoint checkpoint-000006: optimizer.safetensors" in buffer.getvalue()
-    assert "Resumed checkpoint-000003: 7 of 10 steps are left." in buffer.getvalue()
+    assert "Resuming checkpoint-000003: 7 of 10 steps are left." in buffer.getvalue()
     assert [step for step, _, _ in read_losses(folder)] == list(range(1, 11))
 
 
@@ -110,6 +112,38 @@ def test_settings_that_tensors_depend_on_cannot_change(build_run: BuildRun) -> N
         train(build_run(train={"steps": 4}, adapter={"rank": 8}), resume=True, watcher=watcher)
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(build_run: BuildRun) -> None:
+    folder = run_whole(build_run(train={"steps": 2}))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    watcher, _ = build_watcher()
+    with pytest.raises(CheckpointError):
+        train(build_run(train={"steps": 4}, adapter={"rank": 8}), resume=True, watcher=watcher)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_other_weights_of_the_model_are_refused_and_a_moved_model_is_not(
+    build_run: BuildRun, tiny_model: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(tiny_model, tmp_path / "moved"))
+    run_whole(build_run(train={"steps": 2}))
+    watcher, buffer = build_watcher()
+    train(build_run(train={"steps": 3}, model={"path": str(moved)}), resume=True, watcher=watcher)
+    assert "model.path" not in buffer.getvalue()
+    weights = moved / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.5 * tensor for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="the weights of the model"):
+        train(build_run(train={"steps": 4}, model={"path": str(moved)}), resume=True, watcher=watcher)
+
+
+def test_a_run_that_goes_on_has_no_old_adapter(build_run: BuildRun) -> None:
+    folder = run_whole(build_run(train={"steps": 3}))
+    watcher, _ = build_watcher()
+    with pytest.raises(KeyboardInterrupt):
+        train(build_run(train={"steps": 9}), resume=True, watcher=Interrupter(watcher, 5))
+    assert not (folder / "adapter.safetensors").exists()
+    assert list_checkpoints(folder)[-1][0] == 5
+
+
 def test_more_steps_and_another_rate_are_allowed_and_said(build_run: BuildRun) -> None:
     run_whole(build_run(train={"steps": 2}))
     watcher, buffer = build_watcher()
@@ -121,5 +155,5 @@ def test_more_steps_and_another_rate_are_allowed_and_said(build_run: BuildRun) -
 def test_fewer_steps_than_done_is_refused(build_run: BuildRun) -> None:
     run_whole(build_run(train={"steps": 4}))
     watcher, _ = build_watcher()
-    with pytest.raises(CheckpointError, match=r"set train\.steps to more than 4"):
+    with pytest.raises(CheckpointError, match=r"set train\.steps to 4 or more"):
         train(build_run(train={"steps": 3}), resume=True, watcher=watcher)

@@ -42,7 +42,7 @@ def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
 
     resolved = load_config(folder / "config.toml")
     assert resolved == weber.plan(config).resolved == weber.plan(resolved).resolved
-    assert (resolved.adapter.alpha, resolved.objective.guidance, resolved.sampling.guidance) == (4, 1.0, 3.5)
+    assert (resolved.model.variant, resolved.objective.guidance, resolved.sampling.guidance) == ("pocket", 1.0, 3.5)
     assert [step for step, _ in list_checkpoints(folder)] == [9, 10]
     metrics = read_metrics(folder)
     assert [line["step"] for line in metrics] == list(range(1, 11))
@@ -64,6 +64,24 @@ def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
     assert json.loads(metadata["lora_adapter_metadata"])["transformer.lora_alpha"] == 4
     assert "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight" in names
     assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "adapter.safetensors").values())
+
+
+def test_other_prompts_do_not_share_a_sheet(build_run: BuildRun) -> None:
+    folder, _ = run_whole(build_run(train={"steps": 2}, sampling={"prompts": ["a dog"], "steps": 2}))
+    base = (folder / "pictures" / "step-000000" / "00.png").read_bytes()
+    watcher, _ = build_watcher()
+    train(build_run(train={"steps": 3}, sampling={"prompts": ["a blue car"], "steps": 2}), resume=True, watcher=watcher)
+    assert (folder / "pictures-1" / "step-000000" / "00.png").read_bytes() == base
+    assert (folder / "pictures" / "step-000000" / "00.png").read_bytes() != base
+    assert (folder / "pictures" / "step-000003.png").is_file()
+
+
+def test_weights_that_are_no_longer_finite_are_not_saved(build_run: BuildRun) -> None:
+    config = build_run(train={"steps": 9}, optim={"lr": 1e30, "clip_norm": "off"}, output={"save_every": 100})
+    with pytest.raises(TrainingError):
+        run_whole(config)
+    for _, checkpoint in list_checkpoints(config.output.folder):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(checkpoint / "adapter.safetensors").values())
 
 
 def test_the_loss_falls(build_run: BuildRun) -> None:

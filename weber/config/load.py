@@ -18,12 +18,12 @@ from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The run that a TOML file describes, changed by `section.key=value` texts.
 
     A value is read as TOML, else taken as text. ConfigError: everything that is wrong, in one message.
     """
-    tree = {} if path is None else read_toml(path)
+    tree = {} if path is None else read_toml(Path(path))
     seen: set[str] = set()
     for override in overrides:
         key, value = _split_override(override)

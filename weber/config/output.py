@@ -39,10 +39,10 @@ class SamplingConfig(Section):
     """Steps between pictures."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
-    """Sampling steps. Left out: the variant's own (28, or 4 for a distilled one)."""
+    """Sampling steps. Left out: the variant's own (28 for most, 4 for a distilled one)."""
 
     guidance: Annotated[float, Field(ge=0)] | None = None
-    """Guidance in sampling. Left out: 3.5 for a model that has a guidance input; refused for one without."""
+    """Guidance in sampling. Left out: the variant's own (3.5 for most); refused for a model without a guidance input."""
 
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels. Left out: the edge of the first set's resolution."""
@@ -50,7 +50,7 @@ class SamplingConfig(Section):
     height: Annotated[int, Field(ge=16)] | None = None
     """Height in pixels. Left out: the edge of the first set's resolution."""
 
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
     """Seed of the first picture's noise; each further prompt adds 1."""
 
     @model_validator(mode="after")

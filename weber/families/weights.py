@@ -43,5 +43,5 @@ def load_tokenizer(kind: Any, folder: str) -> Any:
     """A tokenizer of a transformers class. Raises ModelError where its files are damaged."""
     try:
         return kind.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The tokenizer in {folder} cannot be read.", got=str(error).strip().partition("\n")[0], fix=_FIX) from error

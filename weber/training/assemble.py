@@ -12,7 +12,7 @@ from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
-from weber.checkpoint.resume import load_latest
+from weber.checkpoint.resume import Found, load_latest
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
 from weber.config.run import RunConfig
@@ -25,7 +25,7 @@ from weber.training.loop import Training, run
 from weber.training.pictures import Painter
 from weber.training.plan import Plan, build_absolute, build_plan, list_captions
 from weber.training.report import build_summary
-from weber.training.state import CONFIG_NAME, load_state
+from weber.training.state import ADAPTER_NAME, CONFIG_NAME, check_state, load_state
 from weber.training.step import Learner
 
 
@@ -46,10 +46,13 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
             plan = build_plan(config, watcher.report)
             watcher.write(build_summary(plan))
             with lock_folder(folder):
+                start = _find_start(plan, folder, watcher) if resume else Found(0, None, {})
                 store = Store(plan.resolved.output.cache)
                 encode_cache(plan, store, watcher=watcher)
-                training = assemble(plan, store, resume=resume, watcher=watcher)
+                training = assemble(plan, store, start=start, watcher=watcher)
                 save_config(plan.resolved, folder / CONFIG_NAME)
+                if start.step < plan.num_steps:
+                    (folder / ADAPTER_NAME).unlink(missing_ok=True)  # of a shorter run; it is in that checkpoint too
                 return run(training, watcher)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
@@ -79,8 +82,8 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
     return Encoded(latents, texts)
 
 
-def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Training:
-    """Load the network, put the adapter on it, and go back to the latest checkpoint if asked."""
+def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Training:
+    """Load the network, put the adapter on it, and go on from the checkpoint `start`, if it has one."""
     config, folder = plan.resolved, plan.resolved.output.folder
     reader = TextReader(store, plan.family, dtype=plan.dtype)
     texts = [reader.read(prompt) for prompt in config.sampling.prompts]
@@ -94,28 +97,30 @@ def assemble(plan: Plan, store: Store, *, resume: bool, watcher: Watcher) -> Tra
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
     learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
-    step = _resume(plan, learner, folder, watcher) if resume else 0
-    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, texts=texts), folder, step)
+    if start.folder is not None:
+        load_state(start.folder, learner)
+    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, texts=texts), folder, start.step)
 
 
-def _resume(plan: Plan, learner: Learner, folder: Path, watcher: Watcher) -> int:
+def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:
+    """The checkpoint to go on from, checked against the plan before weights are read."""
     found = load_latest(folder)
     for damaged, reason in found.damaged.items():
         watcher.write(f"Skipped the damaged checkpoint {damaged.name}: {reason}.")
     if found.folder is None:
         watcher.write(f"There is no checkpoint in {folder} yet: starting at step 0.")
-        return 0
+        return found
     if found.step > plan.num_steps:
         raise CheckpointError(
             "The run has gone further than it is now asked to.",
             got=f"{found.folder.name}, and {plan.num_steps} steps in all",
-            fix=f"set train.steps to more than {found.step}",
+            fix=f"set train.steps to {found.step} or more",
         )
-    changed = load_state(found.folder, learner, plan=plan)
-    watcher.write(f"Resumed {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
+    changed = check_state(found.folder, plan)
+    watcher.write(f"Resuming {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
     if changed:
         watcher.write("Changed since that checkpoint, so not bit for bit the same run: " + "; ".join(changed))
-    return found.step
+    return found
 
 
 def _check_run_folder(folder: Path, *, resume: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+
+import torch
 
 from weber.checkpoint.retention import save_space
 from weber.errors import CacheError, TrainingError
@@ -73,7 +76,7 @@ def run(training: Training, watcher: Watcher) -> Path:
     config, num_steps = plan.resolved, plan.num_steps
     learning_rate = build_schedule(config.optim, num_steps=num_steps)
     pace = Pace()
-    with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals() as stop:
+    with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals(watcher) as stop:
         if is_due(training.step, every=config.sampling.every, num_steps=num_steps):
             training.painter.paint(training.step, watcher.report)
         for step in range(training.step, num_steps):
@@ -82,8 +85,11 @@ def run(training: Training, watcher: Watcher) -> Path:
             try:
                 numbers = train_step(learner, training.loader.load(step), step=step)
             except (TrainingError, CacheError):
-                save_state(folder, learner, plan=plan, step=step)
-                watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
+                if all(torch.isfinite(parameter).all() for _, parameter in learner.parameters):
+                    save_state(folder, learner, plan=plan, step=step)
+                    watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
+                else:
+                    watcher.write(f"The adapter itself is no longer finite and was not saved; {folder} holds the earlier checkpoints.")
                 raise
             done = step + 1
             seconds = pace.write(numbers["loss"])
@@ -98,14 +104,14 @@ def run(training: Training, watcher: Watcher) -> Path:
                 training.painter.paint(done, watcher.report)
             if stop.asked and done < num_steps:
                 watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
-                watcher.write(f"  weber train {folder / 'config.toml'} --resume")
+                watcher.write(f"  weber train {shlex.quote(str(folder / 'config.toml'))} --resume")
                 raise KeyboardInterrupt
     write_adapter(folder / ADAPTER_NAME, learner, plan=plan, step=num_steps)
     return folder / ADAPTER_NAME
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
+def stop_signals(watcher: Watcher) -> Iterator[Stop]:
     """Turn the first Ctrl-C or SIGTERM into a wish; a second one acts at once. Outside the main thread nothing is changed."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -115,6 +121,7 @@ def stop_signals() -> Iterator[Stop]:
 
     def wish(number: int, frame: FrameType | None) -> None:
         stop.asked = True
+        watcher.write("Stopping after this step; once more to leave at once, back to the last checkpoint.")
         for one, handler in previous.items():
             signal.signal(one, handler)
 

@@ -94,6 +94,15 @@ def build_file_name(wish: Wish, number: int) -> str:
     return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
 
 
+def find_free(file: Path) -> Path:
+    """The file, or with -2, -3, ... before its ending if that name is taken: no picture replaces another."""
+    number, free = 1, file
+    while free.exists():
+        number += 1
+        free = file.with_stem(f"{file.stem}-{number}")
+    return free
+
+
 def read_size(text: str | None) -> tuple[int | None, int | None]:
     """(width, height) of `1024x768`; nothing of nothing. Raises ConfigError for other text."""
     if text is None:
@@ -109,8 +118,8 @@ def _check_wish(wish: Wish, family: Family) -> None:
         raise ConfigError("There is nothing to paint.", got="no prompt", fix="add --prompt 'a red apple'")
     if wish.steps is not None and wish.steps < 1:
         raise ConfigError("A picture needs at least one step.", got=f"--steps {wish.steps}", fix="leave it out, or give 1 or more")
-    if wish.seed is not None and wish.seed < 0:
-        raise ConfigError("A seed is not negative.", got=f"--seed {wish.seed}", fix="give 0 or more")
+    if wish.seed is not None and not 0 <= wish.seed < 2**62:
+        raise ConfigError("There is no such seed.", got=f"--seed {wish.seed}", expected="0 or more, below 2**62", fix="choose another")
     if not math.isfinite(wish.strength):
         raise ConfigError("The strength is not a number.", got=f"--strength {wish.strength}", fix="1.0 is as trained, 0.0 is off")
     if wish.guidance is not None:
@@ -120,7 +129,7 @@ def _check_wish(wish: Wish, family: Family) -> None:
 def _choose_size(config: RunConfig, wish: Wish, family: Family) -> tuple[int, int]:
     height, width = sample_size(config, family.alignment_pixels)
     size = (height if wish.height is None else wish.height, width if wish.width is None else wish.width)
-    check_sample_size(size, family, key="the size asked for")
+    check_sample_size(size, family, key="--size")
     return size
 
 

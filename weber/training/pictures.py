@@ -35,9 +35,12 @@ class Painter:
 
     def paint(self, step: int, progress: Progress) -> Path | None:
         """Paint all prompts after `step` finished steps, unless that was done; returns the sheet, if there are prompts."""
+        if not self.paintings:
+            return None
+        self._put_away_others()
         sheet = self.folder / f"step-{step:06d}.png"
-        if not self.paintings or sheet.is_file():
-            return sheet if self.paintings else None
+        if sheet.is_file():
+            return sheet
         if step > 0 and not all(file.is_file() for file in self._files(0)):
             self._paint(0, progress, strength=0.0)
         self._paint(step, progress, strength=1.0)
@@ -49,6 +52,20 @@ class Painter:
         ]
         save_picture(build_sheet(columns, rows), sheet)
         return sheet
+
+    def _put_away_others(self) -> None:
+        """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own."""
+        note = self.folder / "settings.json"
+        settings = self.plan.resolved.sampling.model_dump_json(exclude={"every"}, indent=1) + "\n"
+        if note.is_file() and note.read_text(encoding="utf-8") == settings:
+            return
+        if self.folder.exists():
+            number = 1
+            while (away := self.folder.with_name(f"pictures-{number}")).exists():
+                number += 1
+            self.folder.replace(away)
+        self.folder.mkdir(parents=True)
+        note.write_text(settings, encoding="utf-8")
 
     def _files(self, step: int) -> list[Path]:
         return [self.folder / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(self.paintings))]

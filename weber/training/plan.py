@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +89,21 @@ def list_captions(plan: Plan) -> list[str]:
 
 
 def list_keys(plan: Plan) -> set[str]:
-    """Cache keys of everything that a run needs."""
-    family = plan.family
+    """Cache keys of everything that a run needs, here or on a machine that computes in another precision."""
+    family, dtypes = plan.family, (torch.float32, torch.bfloat16)
     image_encoder = family.identify(family.image_part)
     text_encoders = [family.identify(part) for part in family.text_parts]
     latents = {
-        build_latent_key(one, crop, encoder=image_encoder, dtype=plan.dtype) for one in plan.dataset.examples for crop in one.crops
+        build_latent_key(one, crop, encoder=image_encoder, dtype=dtype)
+        for one in plan.dataset.examples
+        for crop in one.crops
+        for dtype in dtypes
     }
     texts = {
-        build_text_key(caption, encoder=encoder, dtype=plan.dtype) for caption in list_captions(plan) for encoder in text_encoders
+        build_text_key(caption, encoder=encoder, dtype=dtype)
+        for caption in list_captions(plan)
+        for encoder in text_encoders
+        for dtype in dtypes
     }
     return latents | texts
 
@@ -119,7 +126,6 @@ def _resolve(config: RunConfig, family: Family, num_steps: int) -> RunConfig:
     height, width = sample_size(config, family.alignment_pixels)
     sections = {
         "model": {"variant": family.variant, "path": str(build_absolute(Path(model.path or ""))) if is_folder else model.path},
-        "adapter": {"alpha": config.adapter.alpha or float(config.adapter.rank)},
         "objective": {"guidance": defaults.training_guidance if config.objective.guidance is None else config.objective.guidance},
         "train": {"steps": None if config.train.epochs is not None else num_steps},
         "output": {"folder": build_absolute(config.output.folder), "cache": build_absolute(config.output.cache)},
@@ -175,6 +181,8 @@ def check_sample_guidance(guidance: float, family: Family, *, key: str) -> None:
     """Refuse guidance for a model without that input."""
     if family.sample_defaults.guidance is None:
         raise ConfigError(f"The model {family.variant} has no guidance input.", got=f"{key} = {guidance}", fix=f"remove {key}")
+    if not 0 <= guidance < math.inf:
+        raise ConfigError("Guidance is a number of 0 or more.", got=f"{key} = {guidance}", fix=f"try {family.sample_defaults.guidance}")
 
 
 def check_sample_size(size: tuple[int, int], family: Family, *, key: str) -> None:
@@ -206,4 +214,12 @@ def _list_modules(config: RunConfig, family: Family) -> dict[str, tuple[int, int
         module = skeleton.get_submodule(name)
         assert isinstance(module, nn.Linear)
         shapes[name] = (module.in_features, module.out_features)
+    largest = max(min(shape) for shape in shapes.values())
+    if config.adapter.rank > largest:
+        raise ConfigError(
+            "The rank is higher than any of the layers has.",
+            got=f"adapter.rank = {config.adapter.rank}",
+            expected=f"at most {largest}; 4 to 128 is usual",
+            fix="lower adapter.rank",
+        )
     return shapes

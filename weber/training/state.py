@@ -23,8 +23,10 @@ CONFIG_NAME = "config.toml"
 ADAPTER_NAME = "adapter.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
-FIXED = ("model", "adapter", "optim.name")
+FIXED = ("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "optim.name")
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
+FREE = ("output.", "sampling.", "model.path", "model.revision")
+"""Settings that change no number of a run."""
 
 
 def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
@@ -41,25 +43,30 @@ def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> 
     return save_checkpoint(run_folder, step, files=files)
 
 
-def load_state(folder: Path, learner: Learner, *, plan: Plan) -> list[str]:
-    """Put a checkpoint's tensors back; returns what changed since, as `key: old -> new`.
+def check_state(folder: Path, plan: Plan) -> list[str]:
+    """Compare a checkpoint with a plan, before weights are read; returns what changed since, as `key: old -> new`.
 
-    Raises CheckpointError where one changed that the tensors depend on.
+    Raises CheckpointError where something changed that the saved tensors depend on.
     """
     state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-    changed = _list_differences(build_config(state["config"]), learner.config)
+    changed = _list_differences(build_config(state["config"]), plan.resolved)
     fixed = [line for line in changed if line.startswith(FIXED)]
+    if state["model"] != plan.family.identify("transformer"):
+        fixed.append(f"the weights of the model in {plan.resolved.model.path or plan.family.variant}")
     if fixed:
         raise CheckpointError(
             "The run cannot be resumed with these settings, because the saved tensors depend on them.",
             got="; ".join(fixed),
             fix="resume with the old values, or train into another output.folder",
         )
+    data = [] if state["data"] == _hash_data(plan) else ["the pictures or captions"]
+    return [line for line in changed if not line.startswith(FREE)] + data
+
+
+def load_state(folder: Path, learner: Learner) -> None:
+    """Put a checkpoint's tensors back."""
     load_tensors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME, export_key=learner.family.export_key).tensors)
     load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
-    if state["data"] != _hash_data(plan):
-        changed.append("the pictures or captions")
-    return changed
 
 
 def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> None:
@@ -68,7 +75,7 @@ def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> Non
     facts = {
         "version": VERSION,
         "variant": learner.family.variant,
-        "model": config.model.path or learner.family.variant,
+        "model": learner.family.variant if config.model.path is None else Path(config.model.path).name,
         "steps": step,
         "num_pictures": len(plan.dataset.examples),
         "resolutions": sorted({f"{one.bucket.width}x{one.bucket.height}" for one in plan.dataset.examples}),
@@ -85,7 +92,8 @@ def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> Non
 
 
 def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
-    return {"step": step, "weber": VERSION, "data": _hash_data(plan), "config": config.model_dump(mode="json")}
+    model = plan.family.identify("transformer")
+    return {"step": step, "weber": VERSION, "model": model, "data": _hash_data(plan), "config": config.model_dump(mode="json")}
 
 
 def _hash_data(plan: Plan) -> str:
