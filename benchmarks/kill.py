@@ -47,7 +47,7 @@ MAX_SECONDS = 300.0
 NUM_SHOWN = 20
 SHARE_SAVING = 1 / 3
 SAVE_SECONDS = 0.012
-TIME_FIELDS = ("seconds",)
+TIME_FIELDS = ("seconds", "peak_memory_bytes")
 
 Signs = Counter[str]
 

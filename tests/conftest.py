@@ -60,3 +60,29 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             picture.resize((EDGE_PIXELS, EDGE_PIXELS), Image.Resampling.LANCZOS).save(folder / source.name)
         shutil.copyfile(source.with_suffix(".txt"), folder / f"{source.stem}.txt")
     yield from _lend(folder)
+
+
+@pytest.fixture
+def run_toml(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
+    """The settings of a run of four steps on the tiny model, as a file."""
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+[model]
+path = '{tiny_model}'
+variant = "pocket"
+[[data]]
+path = '{pictures}'
+resolution = 32
+bucket_step = 16
+minimum_edge = 16
+[memory]
+device = "cpu"
+[train]
+steps = 4
+[output]
+folder = '{tmp_path / "run"}'
+cache = '{tmp_path / "cache"}'
+"""
+    )
+    return path

@@ -37,31 +37,6 @@ def weber(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
-@pytest.fixture
-def run_toml(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
-    path = tmp_path / "run.toml"
-    path.write_text(
-        f"""
-[model]
-path = '{tiny_model}'
-variant = "pocket"
-[[data]]
-path = '{pictures}'
-resolution = 32
-bucket_step = 16
-minimum_edge = 16
-[memory]
-device = "cpu"
-[train]
-steps = 4
-[output]
-folder = '{tmp_path / "run"}'
-cache = '{tmp_path / "cache"}'
-"""
-    )
-    return path
-
-
 def test_verbs_are_as_documented(weber: Run) -> None:
     code, out, _ = weber("--help")
     assert code == 0

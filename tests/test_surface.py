@@ -23,23 +23,10 @@ def test_signatures() -> None:
     assert list(inspect.signature(weber.sample).parameters) == ["run", "prompts", "strength", "seed", "steps", "guidance", "size"]
 
 
-def test_the_example_of_the_readme_runs(tmp_path: Path, tiny_model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run.toml").write_text(
-        f"""
-[model]
-path = '{tiny_model}'
-variant = "pocket"
-[[data]]
-path = '{pictures}'
-resolution = 32
-bucket_step = 16
-[memory]
-device = "cpu"
-"""
-    )
+def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(weber.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(run_toml.parent)
     names: dict[str, object] = {}
     exec(example.replace("train.steps=500", "train.steps=2"), names)
     assert Path(str(names["adapter"])).is_file()

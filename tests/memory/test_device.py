@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -56,5 +58,11 @@ def test_auto_precision_asks_the_gpu_for_real_bf16(has_bf16: bool, dtype: torch.
     assert build_dtype(MemoryConfig(dtype="bf16"), torch.device("cuda")) == torch.bfloat16
 
 
-def test_peak_memory_is_known_of_gpus_only() -> None:
-    assert peak_memory_bytes(CPU) is None
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such count in the standard library")
+def test_peak_memory_on_the_cpu_is_that_of_the_process() -> None:
+    before = peak_memory_bytes(CPU)
+    assert before is not None and 2**26 < before < 2**40
+    block = torch.ones(before // 4 + 2**24)  # 64 MiB more than the peak so far
+    after = peak_memory_bytes(CPU)
+    assert after is not None and after >= before + 2**26
+    del block

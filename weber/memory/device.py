@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from weber.config.memory import MemoryConfig
 from weber.errors import ConfigError
+
+if sys.platform != "win32":
+    import resource
 
 
 def build_device(config: MemoryConfig) -> torch.device:
@@ -36,5 +41,10 @@ def build_dtype(config: MemoryConfig, device: torch.device) -> torch.dtype:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """Most bytes that PyTorch has held on a GPU since the process started; None elsewhere."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    """Most bytes that PyTorch has held on a GPU; elsewhere, most bytes that the process has held in memory; None on Windows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

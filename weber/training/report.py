@@ -15,8 +15,6 @@ from weber.data.examples import list_reasons
 from weber.data.report import list_bucket_counts
 from weber.training.plan import Plan, list_captions, sample_size
 
-NUM_SHOWN = 5
-
 
 def build_report(plan: Plan) -> str:
     """The whole plan, section by section."""
@@ -76,9 +74,7 @@ def _describe_set_aside(plan: Plan) -> list[str]:
     lines = []
     for kind, items in list_reasons(plan.dataset.set_aside):
         lines.append(f"{len(items)} {kind}")
-        lines += [f"  {item.path}: {item.reason}" for item in items[:NUM_SHOWN]]
-        if len(items) > NUM_SHOWN:
-            lines.append(f"  and {len(items) - NUM_SHOWN} more")
+        lines += [f"  {item.path}: {item.reason}" for item in items]
     return lines
 
 
