@@ -33,7 +33,6 @@ from machine import describe_machine
 from PIL import Image
 
 from weber.config.load import build_config, save_config
-from weber.pocket.random import TINY, build_random_model
 
 ROOT = Path(__file__).absolute().parents[1]
 CHILD = "import sys; from weber.cli import main; sys.argv[0] = 'weber'; main()"
@@ -153,8 +152,7 @@ def kill_often(place: Place, timeline: Sequence[Mark], *, num_kills: int, draws:
 
 
 def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_every: int = 10) -> Place:
-    """A tiny random model, ten small pictures, and the settings of a run that uses all that a run can remember."""
-    model = build_random_model(folder / "model", size=TINY)
+    """Ten small pictures, and the settings of a run of the pocket model that uses all that a run can remember."""
     pictures = folder / "pictures"
     pictures.mkdir()
     for source in sorted((ROOT / "examples" / "fluent").glob("*.png"))[:NUM_PICTURES]:
@@ -164,7 +162,7 @@ def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_ever
     place = Place(folder, paint_every)
     config = build_config(
         {
-            "model": {"path": str(model), "variant": "pocket"},
+            "model": {"variant": "pocket"},
             "data": [{"path": str(pictures), "resolution": 48, "bucket_step": 16, "crop": "random"}],
             "adapter": {"rank": 4, "dropout": 0.1},
             "memory": {"device": "cpu", "dtype": "fp32"},

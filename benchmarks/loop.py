@@ -31,9 +31,11 @@ from rich.console import Console
 import weber.training.loop
 import weber.training.step
 from weber.cache.store import Store
+from weber.checkpoint.resume import Found
 from weber.config.load import build_config
 from weber.config.run import RunConfig
-from weber.pocket.random import PocketSize, build_random_model
+from weber.pocket.networks import PocketSize
+from weber.pocket.random import build_random_model
 from weber.track.metrics import Trackers
 from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
@@ -42,7 +44,7 @@ from weber.training.demo import find_examples
 from weber.training.loop import Training, run
 from weber.training.plan import build_plan
 
-SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, (8, 8, 8, 8), 4)
+SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
 RESOLUTION = 208
 STEP_SECONDS = 0.060
 GOAL = 0.03
@@ -122,7 +124,7 @@ def measure(config: RunConfig, watcher: Watcher) -> Clock:
         config.output.folder.mkdir()
         store = Store(config.output.cache)
         encode_cache(plan, store, watcher=watcher)
-        training = assemble(plan, store, resume=False, watcher=watcher)
+        training = assemble(plan, store, start=Found(0, None, {}), watcher=watcher)
         with timers(clock, training, watcher):
             run(training, watcher)
     clock.steps.pop()  # it ends with the run, not with a next step

@@ -35,11 +35,12 @@ from weber.families.table import build_family
 from weber.objective.flow import draw_noise
 from weber.objective.timesteps import build_timesteps
 from weber.optim.table import build_optimizer
-from weber.pocket.random import PocketSize, build_random_model
+from weber.pocket.networks import PocketSize
+from weber.pocket.random import build_random_model
 from weber.training.batch import Batch
 from weber.training.step import Learner, train_step
 
-SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, (8, 8, 8, 8), 4)
+SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
 NUM_TEXT_TOKENS = 64
 LATENT_EDGES = {64: 16, 256: 32, 1024: 64}
 """Edge of the latents that are so many image tokens."""

@@ -35,7 +35,7 @@ EMOJI = {
 SECOND_CAPTIONS = {
     "🍎": "a shiny red apple with a green leaf",
     "🦊": "the face of an orange fox with dark ears",
-    "🚀": "a white and red rocket flying to the upper right",
+    "🚀": "a red and white rocket, flying",
     "☂️": "an open purple umbrella",
 }
 

@@ -63,19 +63,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run_toml(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
-    """The settings of a run of four steps on the tiny model, as a file."""
+def run_toml(tmp_path: Path, pictures: Path) -> Path:
+    """The settings of a run of four steps on the pocket model, as a file."""
     path = tmp_path / "run.toml"
     path.write_text(
         f"""
 [model]
-path = '{tiny_model}'
 variant = "pocket"
 [[data]]
 path = '{pictures}'
-resolution = 32
-bucket_step = 16
-minimum_edge = 16
 [memory]
 device = "cpu"
 [train]

@@ -75,7 +75,7 @@ def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) 
     code, out, _ = weber("sample", tmp_path / "run", "--prompt", "a dog", "--prompt", "a cat", "--steps", 2, "--strength", 0.5)
     assert code == 0
     files = [Path(line) for line in out.splitlines()]
-    assert [Image.open(file).size for file in files] == [(32, 32), (32, 32)]
+    assert [Image.open(file).size for file in files] == [(64, 64), (64, 64)]
 
     code, out, _ = weber("cache", "verify", tmp_path / "cache")
     assert code == 0 and "0 damaged now" in out

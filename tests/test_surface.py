@@ -30,7 +30,7 @@ def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.Monk
     names: dict[str, object] = {}
     exec(example.replace("train.steps=500", "train.steps=2"), names)
     assert Path(str(names["adapter"])).is_file()
-    assert names["picture"].size == (32, 32)  # type: ignore[attr-defined]
+    assert names["picture"].size == (64, 64)  # type: ignore[attr-defined]
 
 
 def test_import_is_light() -> None:

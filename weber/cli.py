@@ -204,7 +204,7 @@ def sample(
 
 @app.command
 def demo(out: Path = Path("runs")) -> None:
-    """Train a small model on the pictures in examples/, on the CPU, and paint before and after.
+    """Teach the small model that comes with weber a style, on the CPU: the same prompts before, during and after.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def demo(out: Path = Path("runs")) -> None:
     from weber.training.demo import run_demo
 
     sheet = run_demo(out, Watcher(Console(stderr=True)))
-    _say(f"Before and after: {sheet}")
+    _say(f"Before, during and after: {sheet}")
 
 
 @app.command
@@ -230,8 +230,8 @@ def variants() -> None:
     from weber.families.table import FAMILIES
 
     for family in FAMILIES:
-        for name, (repo, summary) in family.variants.items():
-            _say(f"{name:16} {summary}" + (f" ({repo})" if repo else ""))
+        for name, (home, summary) in family.variants.items():
+            _say(f"{name:16} {summary} ({home})")
         _say("target sets: " + ", ".join(family.targets))
 
 

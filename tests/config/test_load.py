@@ -37,7 +37,7 @@ def test_overrides_change_and_add(tmp_path: Path) -> None:
         ["train.seed=5", "data.0.resolution=512", "data.1.path=more", "optim.lr=2e-4", "optim.betas=[0.8, 0.9]", "memory.dtype=fp32"],
     )
     assert (config.train.steps, config.train.seed) == (7, 5)
-    assert [(data.path, data.resolution) for data in config.data] == [(Path("pictures"), 512), (Path("more"), 1024)]
+    assert [(data.path, data.resolution) for data in config.data] == [(Path("pictures"), 512), (Path("more"), None)]
     assert (config.optim.lr, config.optim.betas, config.memory.dtype) == (2e-4, (0.8, 0.9), "fp32")
 
 

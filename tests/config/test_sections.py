@@ -31,7 +31,7 @@ def test_the_defaults_are_those_of_the_reference() -> None:
     config = RunConfig(data=[DataConfig(path=Path("a"))])
     assert (config.adapter.rank, config.adapter.alpha, config.optim.lr, config.train.batch_size) == (16, None, 1e-4, 1)
     assert (config.optim.clip_norm, config.objective.timesteps, config.memory.dtype) == (1.0, "sigmoid", "auto")
-    assert (config.data[0].resolution, config.data[0].resolution_type) == (1024, "area")
+    assert (config.data[0].area_pixels, config.data[0].step_pixels) == (1024 * 1024, 64)
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -42,3 +42,16 @@ def test_a_config_cannot_be_changed() -> None:
 def test_a_default_without_effect_is_never_refused() -> None:
     assert SamplingConfig(every=250, steps=None).every == 250
     assert DataConfig(path=Path("a"), aspect="square", max_aspect=4.0).aspect == "square"
+
+
+def test_megapixels_need_a_number() -> None:
+    with pytest.raises(ValueError, match='"megapixels" needs resolution'):
+        DataConfig(path=Path("a"), resolution_type="megapixels")
+
+
+def test_what_is_left_out_is_filled_in_and_what_is_set_is_kept() -> None:
+    left, given = DataConfig(path=Path("a")), DataConfig(path=Path("a"), resolution=512, bucket_step=32)
+    for native, expected in ((1024, (1024, 64)), (64, (64, 16))):
+        fitting = left.build_fitting(native_pixels=native, alignment_pixels=16)
+        assert (fitting.resolution, fitting.bucket_step) == expected
+        assert given.build_fitting(native_pixels=native, alignment_pixels=16) == given

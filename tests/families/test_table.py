@@ -41,11 +41,9 @@ def test_an_unknown_variant_far_from_all() -> None:
         build_family(ModelConfig(variant="zzz"))
 
 
-def test_a_variant_without_a_home() -> None:
-    with pytest.raises(ConfigError) as caught:
-        build_family(ModelConfig(variant="pocket"))
-    assert "no home on the hub" in str(caught.value)
-    assert "fix: set model.path to its folder" in str(caught.value)
+def test_the_pocket_model_comes_with_weber() -> None:
+    family = build_family(ModelConfig(variant="pocket"))
+    assert family.is_local and family.native_pixels == 64
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(variant="flux1-dev")])
@@ -71,4 +69,5 @@ def test_a_model_of_another_family(tiny_model: Path, tmp_path: Path, variant: st
 
 def test_rows_of_the_table() -> None:
     assert [row.transformer_class for row in FAMILIES] == ["FluxTransformer2DModel"]
-    assert all(repo is None or repo.count("/") == 1 for row in FAMILIES for repo, _ in row.variants.values())
+    homes = [home for row in FAMILIES for home, _ in row.variants.values()]
+    assert all(home.count("/") == 1 or (Path(home) / "model_index.json").is_file() for home in homes)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CODE = ("weber", "tests", "benchmarks", "docs")
+CODE = ("weber", "recipes", "examples", "tests", "benchmarks", "docs")
 
 LONG_FILES: dict[str, str] = {}
 FREE_POSITIONALS = {

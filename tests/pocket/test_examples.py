@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
+from examples import build_zorb
 from weber.config.run import RunConfig
+from weber.training.demo import SUBJECTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURES = sorted((EXAMPLES / "fluent").glob("*.png"))
@@ -31,7 +33,21 @@ def test_a_picture_has_its_size_and_captions(path: Path) -> None:
     assert all(caption.endswith(", 3d fluent style") for caption in captions)
 
 
-@pytest.mark.parametrize("name", ["fluent.toml", "quickstart.toml"])
+def test_the_demo_paints_nothing_that_it_was_shown() -> None:
+    shown = " ".join(file.read_text(encoding="utf-8") for file in (EXAMPLES / "fluent").glob("*.txt"))
+    assert not [subject for subject in SUBJECTS if subject in shown]
+
+
+def test_there_are_12_zorbs_with_captions_and_the_script_draws_them() -> None:
+    for number, pose in enumerate(build_zorb.POSES, start=1):
+        with Image.open(EXAMPLES / "zorb" / f"zorb-{number:02d}.png") as picture:
+            assert ImageChops.difference(picture, build_zorb.draw_zorb(pose)).getextrema() == ((0, 0),) * 3
+        caption = (EXAMPLES / "zorb" / f"zorb-{number:02d}.txt").read_text(encoding="utf-8")
+        assert caption.startswith("a photo of zorb") and (pose.background in caption or pose.background == "white")
+    assert number == 12
+
+
+@pytest.mark.parametrize("name", ["fluent.toml", "quickstart.toml", "zorb.toml"])
 def test_a_run_file_is_a_valid_config(name: str) -> None:
     config = RunConfig.model_validate(tomllib.loads((EXAMPLES / name).read_text(encoding="utf-8")))
     assert len(config.data) == 1

@@ -1,4 +1,4 @@
-"""A run on the tiny random model and a few real pictures, small enough for every test."""
+"""A run of the pocket model on a few real pictures, small enough for every test."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def build_watcher() -> tuple[Watcher, io.StringIO]:
 
 
 @pytest.fixture
-def build_run(tmp_path: Path, tiny_model: Path, pictures: Path) -> BuildRun:
+def build_run(tmp_path: Path, pictures: Path) -> BuildRun:
     """Settings of a small run; keyword arguments named after sections override them."""
 
     def build(name: str = "run", **sections: dict[str, Any] | list[dict[str, Any]]) -> RunConfig:
         tree: dict[str, Any] = {
-            "model": {"path": str(tiny_model), "variant": "pocket"},
-            "data": [{"path": str(pictures), "resolution": 64, "bucket_step": 16, "minimum_edge": 16}],
+            "model": {"variant": "pocket"},
+            "data": [{"path": str(pictures)}],
             "adapter": {"rank": 4},
             "memory": {"device": "cpu"},
-            "optim": {"lr": 1e-2},
+            "optim": {"lr": 1e-3},
             "train": {"steps": 10, "batch_size": 2},
             "output": {"folder": str(tmp_path / name), "cache": str(tmp_path / "cache"), "save_every": 3},
         }

@@ -14,6 +14,7 @@ from tests.training.conftest import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
+from weber.families.flux1.variants import POCKET
 from weber.track.progress import Watcher
 from weber.training.assemble import train
 
@@ -121,10 +122,8 @@ def test_a_refused_resume_leaves_the_run_as_it_was(build_run: BuildRun) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_other_weights_of_the_model_are_refused_and_a_moved_model_is_not(
-    build_run: BuildRun, tiny_model: Path, tmp_path: Path
-) -> None:
-    moved = Path(shutil.copytree(tiny_model, tmp_path / "moved"))
+def test_other_weights_of_the_model_are_refused_and_a_moved_model_is_not(build_run: BuildRun, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(POCKET, tmp_path / "moved"))
     run_whole(build_run(train={"steps": 2}))
     watcher, buffer = build_watcher()
     train(build_run(train={"steps": 3}, model={"path": str(moved)}), resume=True, watcher=watcher)
@@ -147,8 +146,8 @@ def test_a_run_that_goes_on_has_no_old_adapter(build_run: BuildRun) -> None:
 def test_more_steps_and_another_rate_are_allowed_and_said(build_run: BuildRun) -> None:
     run_whole(build_run(train={"steps": 2}))
     watcher, buffer = build_watcher()
-    train(build_run(train={"steps": 4}, optim={"lr": 0.5e-2}), resume=True, watcher=watcher)
-    assert "optim.lr: 0.01 -> 0.005" in buffer.getvalue()
+    train(build_run(train={"steps": 4}, optim={"lr": 0.5e-3}), resume=True, watcher=watcher)
+    assert "optim.lr: 0.001 -> 0.0005" in buffer.getvalue()
     assert "train.steps: 2 -> 4" in buffer.getvalue()
 
 

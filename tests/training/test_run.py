@@ -20,10 +20,11 @@ from weber.checkpoint.save import list_checkpoints
 from weber.config.load import load_config
 from weber.config.run import RunConfig
 from weber.errors import CacheError, TrainingError
+from weber.families.flux1.variants import POCKET
 from weber.training.assemble import train
 
 PROMPTS = ["a red apple", "a dog"]
-PINNED_LOSSES = [2.35261, 2.385325, 2.304414, 2.205838, 2.164038]
+PINNED_LOSSES = [0.807775, 0.478734, 1.458899, 0.826751, 0.820028]
 
 
 def run_whole(config: RunConfig) -> tuple[Path, str]:
@@ -42,7 +43,7 @@ def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
 
     resolved = load_config(folder / "config.toml")
     assert resolved == weber.plan(config).resolved == weber.plan(resolved).resolved
-    assert (resolved.model.variant, resolved.objective.guidance, resolved.sampling.guidance) == ("pocket", 1.0, 3.5)
+    assert (resolved.model.variant, resolved.objective.guidance, resolved.sampling.guidance) == ("pocket", 1.0, 2.0)
     assert [step for step, _ in list_checkpoints(folder)] == [9, 10]
     metrics = read_metrics(folder)
     assert [line["step"] for line in metrics] == list(range(1, 11))
@@ -84,26 +85,33 @@ def test_weights_that_are_no_longer_finite_are_not_saved(build_run: BuildRun) ->
         assert all(torch.isfinite(tensor).all() for tensor in load_file(checkpoint / "adapter.safetensors").values())
 
 
+def read_gain(build_run: BuildRun, dtype: str) -> tuple[float, Path, str]:
+    """How much lower the last ten losses of a run are than those of a run that does not learn: both draw the same pictures and noise."""
+    ends = []
+    for name, lr in (("frozen", 1e-12), ("learning", 3e-3)):
+        settings = {"optim": {"lr": lr}, "memory": {"dtype": dtype}, "train": {"steps": 40, "batch_size": 4}, "output": {"save_every": 40}}
+        folder, said = run_whole(build_run(name, **settings))
+        ends.append(np.mean([line["loss"] for line in read_metrics(folder)[-10:]]))
+    return float(1 - ends[1] / ends[0]), folder, said
+
+
 def test_the_loss_falls(build_run: BuildRun) -> None:
-    folder, _ = run_whole(build_run(train={"steps": 60, "batch_size": 4}, output={"save_every": 60}))
-    losses = [line["loss"] for line in read_metrics(folder)]
-    assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:15])
+    gain, _, _ = read_gain(build_run, "fp32")
+    assert gain > 0.05
 
 
 def test_a_bf16_base_learns_in_fp32_adapters(build_run: BuildRun) -> None:
-    config = build_run(memory={"dtype": "bf16"}, train={"steps": 40, "batch_size": 4}, output={"save_every": 40})
-    folder, said = run_whole(config)
-    losses = [line["loss"] for line in read_metrics(folder)]
+    gain, folder, said = read_gain(build_run, "bf16")
+    assert gain > 0.05
     assert "in bf16" in said
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
     assert all(tensor.dtype == torch.float32 for tensor in load_file(folder / "adapter.safetensors").values())
 
 
-def test_the_library_paints_the_same_picture_with_the_saved_file(build_run: BuildRun, tiny_model: Path) -> None:
+def test_the_library_paints_the_same_picture_with_the_saved_file(build_run: BuildRun) -> None:
     folder, _ = run_whole(build_run(adapter={"alpha": 7.0}, train={"steps": 20}, output={"save_every": 20}))
-    pipeline = FluxPipeline.from_pretrained(tiny_model)
+    pipeline = FluxPipeline.from_pretrained(POCKET)
     pipeline.set_progress_bar_config(disable=True)
-    arguments = {"height": 64, "width": 64, "num_inference_steps": 3, "guidance_scale": 3.5, "max_sequence_length": 64, "output_type": "np"}
+    arguments = {"height": 64, "width": 64, "num_inference_steps": 3, "guidance_scale": 3.5, "max_sequence_length": 24, "output_type": "np"}
     base = pipeline("a red apple", generator=torch.Generator().manual_seed(7), **arguments).images[0]
     pipeline.load_lora_weights(folder / "adapter.safetensors")
     theirs = pipeline("a red apple", generator=torch.Generator().manual_seed(7), **arguments).images[0]
@@ -115,8 +123,8 @@ def test_the_library_paints_the_same_picture_with_the_saved_file(build_run: Buil
     assert np.abs(base - theirs).max() > 0.05
 
 
-def test_a_loss_that_is_not_finite_stops_with_names_after_saving(build_run: BuildRun, tmp_path: Path, tiny_model: Path) -> None:
-    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+def test_a_loss_that_is_not_finite_stops_with_names_after_saving(build_run: BuildRun, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(POCKET, tmp_path / "model"))
     weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     tensors["proj_out.bias"][:] = float("nan")

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from weber.config.section import FolderPath, Section
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
+_EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
+
 CropStyle = Literal["off", "center", "random", "corner"]
 
 
@@ -35,8 +37,9 @@ class DataConfig(Section):
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
 
-    resolution: Annotated[float, Field(gt=0)] = 1024
-    """Size of the training pictures, in the unit of `resolution_type`."""
+    resolution: Annotated[float, Field(gt=0)] | None = None
+    """Size of the training pictures, in the unit of `resolution_type`. Left out: what the model was made for, an edge of 1024
+    pixels (`pocket`: 64)."""
 
     resolution_type: ResolutionType = "area"
     """Unit of `resolution`. `area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels;
@@ -56,8 +59,9 @@ class DataConfig(Section):
     upscale: bool = False
     """Enlarge pictures that are smaller than the bucket. Otherwise they keep their own size, in a smaller bucket."""
 
-    bucket_step: Annotated[int, Field(ge=1)] = 64
-    """Sides of buckets are multiples of this many pixels; must be a multiple of what the model needs (16)."""
+    bucket_step: Annotated[int, Field(ge=1)] | None = None
+    """Sides of buckets are multiples of this many pixels; must be a multiple of what the model needs (16).
+    Left out: 64, or what the model needs if it was made for fewer than 512 pixels."""
 
     minimum_edge: Annotated[int, Field(ge=1)] | None = None
     """Pictures whose shorter edge has fewer pixels are set aside. Left out: a quarter of the edge that `resolution` means."""
@@ -73,6 +77,8 @@ class DataConfig(Section):
             raise ValueError(
                 f'instance_prompt has no effect with captions = "{self.captions}"; set captions = "instance" or remove instance_prompt'
             )
+        if self.resolution_type == "megapixels" and self.resolution is None:
+            raise ValueError('resolution_type = "megapixels" needs resolution; set it, for example resolution = 1.0')
         if self.num_crops is not None and self.crop != "random":
             raise ValueError(f'num_crops has no effect with crop = "{self.crop}"; set crop = "random" or remove num_crops')
         if self.aspect == "square" and self.crop == "off":
@@ -81,12 +87,24 @@ class DataConfig(Section):
             raise ValueError('max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"')
         return self
 
+    def build_fitting(self, *, native_pixels: int, alignment_pixels: int) -> DataConfig:
+        """The same set with a resolution and a bucket step that fit the model, where they were left out."""
+        resolution = float(native_pixels) if self.resolution is None else self.resolution
+        step = (alignment_pixels if native_pixels < 512 else _STEP_PIXELS) if self.bucket_step is None else self.bucket_step
+        return self.model_copy(update={"resolution": resolution, "bucket_step": step})
+
+    @property
+    def step_pixels(self) -> int:
+        """Sides of buckets are multiples of this."""
+        return _STEP_PIXELS if self.bucket_step is None else self.bucket_step
+
     @property
     def area_pixels(self) -> int:
         """Number of pixels that `resolution` asks for (for `shorter_edge`: of the square of that edge)."""
+        resolution = _EDGE_PIXELS if self.resolution is None else self.resolution
         if self.resolution_type == "megapixels":
-            return round(self.resolution * 1024 * 1024)
-        return round(self.resolution * self.resolution)
+            return round(resolution * 1024 * 1024)
+        return round(resolution * resolution)
 
     @property
     def edge_pixels(self) -> int:

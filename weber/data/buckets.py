@@ -47,7 +47,7 @@ def build_bucket(width: int, height: int, *, config: DataConfig) -> Bucket:
         return bucket
     bucket = _shrink(width, height, config)
     if bucket.width == 0 or bucket.height == 0:
-        raise DataError(f"too small: {width} x {height} pixels, bucket_step is {config.bucket_step} and upscale = false")
+        raise DataError(f"too small: {width} x {height} pixels, bucket_step is {config.step_pixels} and upscale = false")
     return bucket
 
 
@@ -64,13 +64,13 @@ def _list_buckets(area_pixels: int, step: int) -> tuple[Bucket, ...]:
 
 
 def _choose(width: int, height: int, config: DataConfig) -> Bucket:
-    edge = _floor(isqrt(config.area_pixels), config.bucket_step)
+    edge = _floor(isqrt(config.area_pixels), config.step_pixels)
     if config.aspect == "square":
         return Bucket(edge, edge)
     if config.resolution_type == "shorter_edge":
-        longer = _round(edge * max(width, height) / min(width, height), config.bucket_step)
+        longer = _round(edge * max(width, height) / min(width, height), config.step_pixels)
         return Bucket(longer, edge) if width > height else Bucket(edge, longer)
-    return _choose_nearest(width, height, config.area_pixels, config.bucket_step)
+    return _choose_nearest(width, height, config.area_pixels, config.step_pixels)
 
 
 @lru_cache(maxsize=65536)
@@ -83,7 +83,7 @@ def _choose_nearest(width: int, height: int, area_pixels: int, step: int) -> Buc
 
 def _shrink(width: int, height: int, config: DataConfig) -> Bucket:
     """The picture's own size in whole steps; of a picture above the set's area, the size it has when scaled down to that area."""
-    step = config.bucket_step
+    step = config.step_pixels
     if config.aspect == "square":
         edge = _floor(min(width, height), step)
         return Bucket(edge, edge)

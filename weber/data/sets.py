@@ -16,7 +16,7 @@ from weber.errors import ConfigError, DataError
 def check_set(config: DataConfig, position: int, *, alignment_pixels: int) -> None:
     """Raise ConfigError if set number `position` asks for sizes that the model cannot take, DataError if it names no folder."""
     key = f"data.{position}"
-    step, edge = config.bucket_step, isqrt(config.area_pixels)
+    step, edge = config.step_pixels, isqrt(config.area_pixels)
     if step % alignment_pixels:
         raise ConfigError(
             f"{key}.bucket_step = {step} is not a multiple of {alignment_pixels} pixels",
@@ -26,7 +26,7 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int) -> No
     if edge < step:
         lower_step = f", or lower {key}.bucket_step" if step > alignment_pixels else ""
         raise ConfigError(
-            f"{key}.resolution = {config.resolution:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
+            f"{key}.resolution = {config.resolution or edge:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
             got=f"pictures of {edge} x {edge} pixels, less than one step of {step}",
             fix=f"raise {key}.resolution{lower_step}",
         )

@@ -37,11 +37,15 @@ class Predictor(Protocol):
 
 
 class Family(Protocol):
-    """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights."""
+    """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights.
+
+    Sides of pictures are multiples of `alignment_pixels`; the model was made for squares of about `native_pixels`.
+    """
 
     variant: str
     is_local: bool
     alignment_pixels: int
+    native_pixels: int
     image_part: str
     text_parts: tuple[str, ...]
     sample_defaults: SampleDefaults

@@ -17,10 +17,10 @@ from weber.families.source import WEIGHTS, Source
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """How a family is recognized and built. `variants` maps names to (hub id, summary)."""
+    """How a family is recognized and built. `variants` maps names to (hub id or folder, summary)."""
 
     transformer_class: str
-    variants: dict[str, tuple[str | None, str]]
+    variants: dict[str, tuple[str, str]]
     targets: tuple[str, ...]
     build: Callable[[Source, str | None], Family]
 
@@ -28,7 +28,7 @@ class FamilyRow:
 FAMILIES = (
     FamilyRow(
         flux1.TRANSFORMER_CLASS,
-        {row.name: (row.repo, row.summary) for row in FLUX1_VARIANTS},
+        {row.name: (row.home, row.summary) for row in FLUX1_VARIANTS},
         tuple(FLUX1_TARGETS),
         flux1.build_flux1,
     ),
@@ -37,7 +37,7 @@ FAMILIES = (
 
 def build_family(config: ModelConfig) -> Family:
     """The family of a model, from configuration files only. Raises ConfigError or ModelError in words."""
-    homes = {name: repo for row in FAMILIES for name, (repo, _) in row.variants.items()}
+    homes = {name: home for row in FAMILIES for name, (home, _) in row.variants.items()}
     name = next(iter(homes)) if config.variant is None and config.path is None else config.variant
     if name is not None and name not in homes:
         near = difflib.get_close_matches(name, homes, n=1, cutoff=0.3)
@@ -47,13 +47,7 @@ def build_family(config: ModelConfig) -> Family:
             expected=", ".join(homes),
             fix=f"did you mean {near[0]!r}?" if near else "run `weber variants`",
         )
-    path = config.path if name is None else config.path or homes[name]
-    if path is None:
-        raise ConfigError(
-            f"The variant {name} has no home on the hub.",
-            got="no model.path",
-            fix="set model.path to its folder",
-        )
+    path = config.path or homes[str(name)]
     source = Source(path, config.revision)
     return _recognize(source).build(source, name)
 

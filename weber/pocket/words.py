@@ -7,6 +7,7 @@ A word of the list is one token, any other word falls into characters (T5) or by
 from __future__ import annotations
 
 import string
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
@@ -30,12 +31,12 @@ _START, _END, _END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 _RARE = -20.0  # log-probability of a character beside -1 of a word: T5 takes the most probable split
 
 
-def build_clip_tokenizer() -> CLIPTokenizer:
+def build_clip_tokenizer(words: Iterable[str] = WORDS) -> CLIPTokenizer:
     """Byte-level BPE as in CLIP: 256 bytes, the same ending a word, merges, then the start and end tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = {symbol: index for index, symbol in enumerate(alphabet + [letter + _END_OF_WORD for letter in alphabet])}
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in words:
         while len(pieces := _split(word, symbols, merges)) > 1:
             merges.append((pieces[0], pieces[1]))
             symbols.setdefault(pieces[0] + pieces[1], len(symbols))
@@ -43,11 +44,11 @@ def build_clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)  # type: ignore[arg-type]
 
 
-def build_t5_tokenizer() -> T5Tokenizer:
+def build_t5_tokenizer(words: Iterable[str] = WORDS) -> T5Tokenizer:
     """Unigram as in T5: words with their leading space, and printable ASCII; other characters are `<unk>`."""
     pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": _RARE}
     pieces |= dict.fromkeys(string.digits + string.ascii_letters + string.punctuation, _RARE)
-    pieces |= {f"▁{word}": -1.0 for word in WORDS}
+    pieces |= {f"▁{word}": -1.0 for word in words}
     return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=T5_TOKENS)
 
 

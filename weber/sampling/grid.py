@@ -33,7 +33,7 @@ def build_sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
     top = MARGIN_PIXELS + line
     for (_, pictures), caption, height in zip(rows, captions, heights, strict=True):
         for column, picture in enumerate(pictures):
-            enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+            enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
             sheet.paste(enlarged, (MARGIN_PIXELS + column * (cell_width + MARGIN_PIXELS), top))
         for number, text in enumerate(caption):
             draw.text((MARGIN_PIXELS, top + cell_height + 4 + number * line), text, "black", font=font)

@@ -1,41 +1,46 @@
-"""`weber demo`: a LoRA on the pictures in examples/, on the CPU, in minutes."""
+"""`weber demo`: a style LoRA on the pictures in examples/, on the CPU, in minutes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 import weber
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import DataError
-from weber.pocket.random import DEMO, build_random_model
+from weber.sampling.grid import build_sheet
+from weber.sampling.validate import save_picture
 from weber.track.progress import Watcher
 from weber.training.assemble import train
 
-NUM_STEPS = 300
-PROMPTS = ("a red apple, 3d fluent style", "a dog face, 3d fluent style", "a sailboat, 3d fluent style")
+NUM_STEPS = 400
+STYLE = ", 3d fluent style"
+SUBJECTS = ("dog face", "tomato", "mushroom", "gem stone", "guitar", "spouting whale")
+"""None of them is among the pictures that the LoRA is trained on: only the style can come from there."""
 
 
 def run_demo(out: Path, watcher: Watcher) -> Path:
-    """Train and paint; returns the sheet with the base model's pictures beside the adapter's."""
+    """Train and paint; returns the sheet: before, during and after."""
     folder = _choose_folder(out)
-    model = build_random_model(folder / "model", size=DEMO)
-    config = build_demo(folder, model)
-    train(config, resume=False, watcher=watcher)
-    return folder.absolute() / "pictures" / f"step-{NUM_STEPS:06d}.png"
+    train(build_demo(folder), resume=False, watcher=watcher)
+    sheet = folder.absolute() / "demo.png"
+    save_picture(_build_sheet(folder / "pictures"), sheet)
+    return sheet
 
 
-def build_demo(folder: Path, model: Path) -> RunConfig:
+def build_demo(folder: Path) -> RunConfig:
     """The settings of the demo."""
     return build_config(
         {
-            "model": {"path": str(model), "variant": "pocket"},
-            "data": [{"path": str(find_examples()), "resolution": 64, "bucket_step": 16}],
+            "model": {"variant": "pocket"},
+            "data": [{"path": str(find_examples())}],
             "memory": {"device": "cpu", "gradient_checkpointing": False},
-            "optim": {"lr": 1e-3},
+            "optim": {"lr": 7e-4, "schedule": "cosine"},
             "train": {"steps": NUM_STEPS, "batch_size": 4},
-            "sampling": {"prompts": list(PROMPTS), "every": NUM_STEPS // 2, "steps": 20},
-            "output": {"folder": str(folder), "cache": str(folder / "cache"), "save_every": 100},
+            "sampling": {"prompts": [subject + STYLE for subject in SUBJECTS], "every": NUM_STEPS // 2},
+            "output": {"folder": str(folder), "cache": str(folder / "cache"), "save_every": NUM_STEPS // 2},
         }
     )
 
@@ -47,6 +52,16 @@ def find_examples() -> Path:
         if folder.is_dir():
             return folder
     raise DataError("The example pictures are not installed.", got=str(package), fix="install weber again, or run from a checkout")
+
+
+def _build_sheet(pictures: Path) -> Image.Image:
+    """One row per state of the adapter, one column per subject."""
+    states = {"before: the base model": 0, f"during: {NUM_STEPS // 2} steps": NUM_STEPS // 2, f"after: {NUM_STEPS} steps": NUM_STEPS}
+    rows = []
+    for title, step in states.items():
+        files = [pictures / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(SUBJECTS))]
+        rows.append((title, [Image.open(file).convert("RGB") for file in files]))
+    return build_sheet(SUBJECTS, rows)
 
 
 def _choose_folder(out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Validation pictures: one PNG per prompt and a contact sheet with the base model's picture beside today's."""
+"""Validation pictures: one PNG per prompt, and a contact sheet: the base model's picture, one from halfway, today's."""
 
 from __future__ import annotations
 
@@ -44,14 +44,20 @@ class Painter:
         if step > 0 and not all(file.is_file() for file in self._files(0)):
             self._paint(0, progress, strength=0.0)
         self._paint(step, progress, strength=1.0)
-        columns = ["base model"] if step == 0 else ["base model", f"step {step}"]
-        shown = [self._files(0)] if step == 0 else [self._files(0), self._files(step)]
+        columns = self._choose_columns(step)
         rows = [
-            (prompt, [Image.open(files[number]).convert("RGB") for files in shown])
+            (prompt, [Image.open(self._files(column)[number]).convert("RGB") for column in columns])
             for number, prompt in enumerate(self.plan.config.sampling.prompts)
         ]
-        save_picture(build_sheet(columns, rows), sheet)
+        save_picture(build_sheet([f"step {column}" if column else "base model" for column in columns], rows), sheet)
         return sheet
+
+    def _choose_columns(self, step: int) -> list[int]:
+        """Before, halfway, now: the base model, the painted step nearest to half of this one, and this one."""
+        painted = [int(folder.name.removeprefix("step-")) for folder in sorted(self.folder.glob("step-" + 6 * "[0-9]"))]
+        between = [one for one in painted if 0 < one < step and all(file.is_file() for file in self._files(one))]
+        halfway = sorted(between, key=lambda one: abs(2 * one - step))[:1]
+        return sorted({0, *halfway, step})
 
     def _put_away_others(self) -> None:
         """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own."""

@@ -31,7 +31,8 @@ LARGEST_SIDE_PIXELS = 8192
 class Plan:
     """What a run will do. `modules` are the linear layers that get an adapter, with (inputs, outputs).
 
-    `config` is what was asked for; `resolved` says the same with absolute paths and with everything left out filled in.
+    `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
+    out filled in.
     """
 
     config: RunConfig
@@ -62,6 +63,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
     """
     device = build_device(config.memory)
     family = build_family(config.model)
+    config = _fit_sizes(config, family)
     _check_objective(config, family)
     _check_sampling(config, family)
     if config.output.tensorboard:
@@ -117,6 +119,12 @@ def sample_size(config: RunConfig, alignment_pixels: int) -> tuple[int, int]:
 def build_absolute(path: Path) -> Path:
     """The path from the root, wherever the next command is started."""
     return path.expanduser().absolute()
+
+
+def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
+    """Sizes that were left out become those that the model was made for."""
+    data = [one.build_fitting(native_pixels=family.native_pixels, alignment_pixels=family.alignment_pixels) for one in config.data]
+    return config.model_copy(update={"data": data})
 
 
 def _resolve(config: RunConfig, family: Family, num_steps: int) -> RunConfig:

@@ -45,7 +45,7 @@ def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
-    home = plan.config.model.path or "from the hub"
+    home = plan.config.model.path or ("comes with weber" if plan.family.is_local else "from the hub")
     return [
         f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, LoRA of {plan.num_parameters:,} numbers",
         f"rank {adapter.rank}, alpha {alpha:g}, on {len(plan.modules)} linear layers, {plan.num_parameters * 4 / 2**20:.1f} MiB in fp32",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from weber.families.family import SampleDefaults
-from weber.families.flux1.variants import VARIANTS
+from weber.families.flux1.variants import POCKET, VARIANTS
 
 
 def test_rows() -> None:
-    rows = {row.name: (row.repo, row.has_guidance, row.text_tokens, row.sample_defaults) for row in VARIANTS}
+    rows = {row.name: (row.home, row.has_guidance, row.text_tokens, row.native_pixels, row.sample_defaults) for row in VARIANTS}
     assert rows == {
-        "flux1-dev": ("black-forest-labs/FLUX.1-dev", True, 512, SampleDefaults(28, 3.5, 1.0)),
-        "flux1-krea": ("black-forest-labs/FLUX.1-Krea-dev", True, 512, SampleDefaults(28, 4.5, 1.0)),
-        "flux1-schnell": ("black-forest-labs/FLUX.1-schnell", False, 256, SampleDefaults(4, None, None)),
-        "pocket": (None, True, 64, SampleDefaults(20, 3.5, 1.0)),
+        "flux1-dev": ("black-forest-labs/FLUX.1-dev", True, 512, 1024, SampleDefaults(28, 3.5, 1.0)),
+        "flux1-krea": ("black-forest-labs/FLUX.1-Krea-dev", True, 512, 1024, SampleDefaults(28, 4.5, 1.0)),
+        "flux1-schnell": ("black-forest-labs/FLUX.1-schnell", False, 256, 1024, SampleDefaults(4, None, None)),
+        "pocket": (str(POCKET), True, 24, 64, SampleDefaults(20, 2.0, 1.0)),
     }
 
 

@@ -39,7 +39,7 @@ class Flux1:
 
     def __init__(self, source: Source, variant: Variant) -> None:
         self.source, self.row, self.variant = source, variant, variant.name
-        self.sample_defaults = variant.sample_defaults
+        self.sample_defaults, self.native_pixels = variant.sample_defaults, variant.native_pixels
         self.is_local = source.is_local
         for folders in _FOLDERS.values():
             for position, folder in enumerate(folders):
@@ -129,11 +129,12 @@ class Flux1:
 
 
 def build_flux1(source: Source, variant: str | None) -> Flux1:
-    """The model at `source`; a variant left out is recognized by its guidance input."""
-    if variant is None:
-        has_guidance = bool(source.read_config("transformer").get("guidance_embeds", False))
-        return Flux1(source, next(row for row in VARIANTS if row.has_guidance == has_guidance))
-    return Flux1(source, next(row for row in VARIANTS if row.name == variant))
+    """The model at `source`; a variant left out is recognized by its guidance input and the width of its text."""
+    if variant is not None:
+        return Flux1(source, next(row for row in VARIANTS if row.name == variant))
+    config = source.read_config("transformer")
+    fitting = [row for row in VARIANTS if row.has_guidance == bool(config.get("guidance_embeds", False))]
+    return Flux1(source, next((row for row in fitting if row.text_width == config.get("joint_attention_dim", 4096)), fitting[0]))
 
 
 def _read_mu(scheduler: FlowMatchEulerDiscreteScheduler) -> tuple[float, float]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from weber.families.family import SampleDefaults
+
+POCKET = Path(__file__).parents[2] / "pocket" / "weights"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model: where it is, what it is fed and how it is sampled."""
+    """One model: where it is (a hub id, or a folder that comes with weber), what it is fed and how it is sampled."""
 
     name: str
-    repo: str | None
+    home: str
     summary: str
     has_guidance: bool
     text_tokens: int
+    text_width: int
+    native_pixels: int
     sample_steps: int
     sample_guidance: float | None
 
@@ -26,8 +31,8 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("flux1-dev", "black-forest-labs/FLUX.1-dev", "FLUX.1 dev, 11.9 B parameters, guidance-distilled", True, 512, 28, 3.5),
-    Variant("flux1-krea", "black-forest-labs/FLUX.1-Krea-dev", "FLUX.1 Krea dev, as dev with a photographic look", True, 512, 28, 4.5),
-    Variant("flux1-schnell", "black-forest-labs/FLUX.1-schnell", "FLUX.1 schnell, distilled to 4 steps", False, 256, 4, None),
-    Variant("pocket", None, "the small FLUX.1 made by weber, for trials and tests", True, 64, 20, 3.5),
+    Variant("flux1-dev", "black-forest-labs/FLUX.1-dev", "FLUX.1 dev, guidance-distilled", True, 512, 4096, 1024, 28, 3.5),
+    Variant("flux1-krea", "black-forest-labs/FLUX.1-Krea-dev", "FLUX.1 Krea dev, photographic look", True, 512, 4096, 1024, 28, 4.5),
+    Variant("flux1-schnell", "black-forest-labs/FLUX.1-schnell", "FLUX.1 schnell, for 4 steps", False, 256, 4096, 1024, 4, None),
+    Variant("pocket", str(POCKET), "a FLUX.1 of 6.4 M parameters that paints emoji, comes with weber", True, 24, 128, 64, 20, 2.0),
 )
