@@ -19,7 +19,7 @@ SUBJECTS = ("red apple", "dog face", "rocket", "sunflower", "soccer ball", "grin
 
 
 def _load_pixels(pictures: list[Image.Image]) -> torch.Tensor:
-    return torch.stack([torch.from_numpy(np.asarray(picture)).permute(2, 0, 1) for picture in pictures]).float() / 127.5 - 1
+    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]).float() / 127.5 - 1
 
 
 @pytest.fixture(scope="module")
