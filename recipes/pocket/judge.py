@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -50,6 +52,12 @@ class Judge(nn.Module):
         return self.style(body.mean(dim=(2, 3))), F.normalize(content, dim=1)
 
 
+def build_views(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures as the judge sees them: (B, 3, 64, 64) in -1..1."""
+    small = [np.array(picture.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)) for picture in pictures]
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def load_judge(path: Path = JUDGE) -> Judge:
     """The frozen judge."""
     judge = Judge()
@@ -61,7 +69,7 @@ def train_judge(pictures: Sequence[dict[str, Tensor]], vae: AutoencoderKL, *, pa
     """Train on concepts, each a picture (3, 64, 64) in -1..1 per style that has it, and write the weights."""
     torch.manual_seed(_SEED)
     generator = torch.Generator().manual_seed(_SEED)
-    views = [{style: _build_views(picture, vae, generator) for style, picture in styles.items()} for styles in pictures]
+    views = [{style: _build_noisy_views(picture, vae, generator) for style, picture in styles.items()} for styles in pictures]
     judge = Judge()
     optim = OptimConfig(lr=2e-3, schedule="cosine", weight_decay=0.05)
     optimizer = build_optimizer(list(judge.parameters()), optim, seed=_SEED)
@@ -88,7 +96,7 @@ def train_judge(pictures: Sequence[dict[str, Tensor]], vae: AutoencoderKL, *, pa
 
 
 @torch.no_grad()
-def _build_views(picture: Tensor, vae: AutoencoderKL, generator: torch.Generator) -> Tensor:
+def _build_noisy_views(picture: Tensor, vae: AutoencoderKL, generator: torch.Generator) -> Tensor:
     """A picture as a painter would show it, (3, 3, 64, 64): through the autoencoder, with more and more noise in the latents."""
     latents = encode_pixels(vae, picture[None])
     noise = torch.tensor(_NOISE).view(-1, 1, 1, 1) * torch.randn(len(_NOISE), *latents.shape[1:], generator=generator)

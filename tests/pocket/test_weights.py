@@ -8,25 +8,20 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
-from PIL import Image
 from safetensors import safe_open
 
-from recipes.pocket.judge import JUDGED_STYLES, load_judge
+from recipes.pocket.judge import JUDGED_STYLES, build_views, load_judge
 from recipes.pocket.sheet import paint_prompts
 from weber.families.flux1.variants import POCKET
 
 SUBJECTS = ("red apple", "dog face", "rocket", "sunflower", "soccer ball", "grinning face", "house", "light bulb")
 
 
-def _load_pixels(pictures: list[Image.Image]) -> torch.Tensor:
-    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]).float() / 127.5 - 1
-
-
 @pytest.fixture(scope="module")
 def painted() -> dict[str, torch.Tensor]:
     """Every subject in both styles of the base, by weber's own sampler, from different noise."""
     return {
-        style: _load_pixels(paint_prompts(POCKET, [f"{subject}, {style} style" for subject in SUBJECTS], first_seed=seed))
+        style: build_views(paint_prompts(POCKET, [f"{subject}, {style} style" for subject in SUBJECTS], first_seed=seed))
         for style, seed in (("noto", 0), ("twemoji", 100))
     }
 

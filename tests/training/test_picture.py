@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from recipes.pocket.judge import JUDGED_STYLES, load_judge
+from recipes.pocket.judge import JUDGED_STYLES, build_views, load_judge
 from recipes.pocket.sheet import paint_prompts
 from tests.training.conftest import build_watcher
 from weber.config.load import load_config
@@ -35,11 +33,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _load_painted(folder: Path, step: int) -> Tensor:
     files = [folder / "pictures" / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(SUBJECTS))]
-    return _stack([Image.open(file) for file in files])
-
-
-def _stack(pictures: Sequence[Image.Image]) -> Tensor:
-    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures]).float() / 127.5 - 1
+    return build_views([Image.open(file) for file in files])
 
 
 def test_the_style_changes(run_folder: Path) -> None:
@@ -51,7 +45,7 @@ def test_the_style_changes(run_folder: Path) -> None:
 
 def test_the_subjects_stay(run_folder: Path) -> None:
     base = paint_prompts(POCKET, [f"{subject}, noto style" for subject in SUBJECTS], first_seed=1000)
-    before, after = load_judge()(_stack(base))[1], load_judge()(_load_painted(run_folder, NUM_STEPS))[1]
+    before, after = load_judge()(build_views(base))[1], load_judge()(_load_painted(run_folder, NUM_STEPS))[1]
     nearest = (after @ before.T).argmax(dim=1)
     assert (nearest == torch.arange(len(SUBJECTS))).sum() >= len(SUBJECTS) - 1
 
@@ -60,9 +54,9 @@ def test_a_thing_that_was_never_seen_is_learned(tmp_path: Path) -> None:
     places = [f"data.0.path={EXAMPLES / 'zorb'}", f"output.folder={tmp_path / 'run'}", f"output.cache={tmp_path / 'cache'}"]
     config = load_config(EXAMPLES / "zorb.toml", ["memory.device=cpu", "train.steps=120", *places])
     train(config, resume=False, watcher=build_watcher()[0])
-    zorbs = [Image.open(file).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS) for file in sorted(EXAMPLES.glob("zorb/*.png"))]
+    zorbs = [Image.open(file) for file in sorted(EXAMPLES.glob("zorb/*.png"))]
     judge = load_judge()
-    known = judge(_stack(zorbs))[1].mean(dim=0)
+    known = judge(build_views(zorbs))[1].mean(dim=0)
     files = [tmp_path / "run" / "pictures" / f"step-{step:06d}" / "00.png" for step in (0, 120)]
-    before, after = judge(_stack([Image.open(file) for file in files]))[1] @ known
+    before, after = judge(build_views([Image.open(file) for file in files]))[1] @ known
     assert after > before + 0.2

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from weber.config.section import FolderPath, Section
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
-_EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
-
 CropStyle = Literal["off", "center", "random", "corner"]
+
+_EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
 
 
 class DataConfig(Section):
