@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from weber.config.load import load_config
@@ -136,7 +137,8 @@ def gc(*configs: Path) -> None:
         The TOML files of all runs whose tensors are kept; they must share one cache folder.
     """
     from weber.track.progress import Watcher
-    from weber.training.plan import build_absolute, build_plan, list_keys
+    from weber.training.plan import build_plan, list_keys
+    from weber.training.resolve import build_absolute
 
     if not configs:
         raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
@@ -153,18 +155,26 @@ def gc(*configs: Path) -> None:
     _say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How pictures are painted; what is left out comes from the run, else from the model."""
+
+    strength: Annotated[float, Parameter(help="1 is as trained, 0 is the base model; any number is allowed.")] = 1.0
+    seed: Annotated[int | None, Parameter(help="Seed of the first picture; each further prompt adds 1.")] = None
+    steps: Annotated[int | None, Parameter(help="Sampling steps.")] = None
+    guidance: Annotated[float | None, Parameter(help="Guidance, for models that have that input.")] = None
+    cfg: Annotated[float | None, Parameter(help="Scale of classifier-free guidance; 1 is off.")] = None
+    negative: Annotated[str | None, Parameter(help="What classifier-free guidance leads away from.")] = None
+    size: Annotated[str | None, Parameter(help="WIDTHxHEIGHT in pixels, such as 1024x768; the training resolution if left out.")] = None
+    conditioning: Annotated[
+        list[Path], Parameter(help="Reference picture, or the picture to be repainted; may be given several times.")
+    ] = field(default_factory=list)
+    mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
+
+
 @app.command
 def sample(
-    run: Path,
-    /,
-    *,
-    prompt: list[str],
-    strength: float = 1.0,
-    seed: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    size: str | None = None,
-    out: Path | None = None,
+    run: Path, /, *, prompt: list[str], asked: Annotated[Asked | None, Parameter(name="*")] = None, out: Path | None = None
 ) -> None:
     """Paint pictures with a trained adapter.
 
@@ -174,16 +184,6 @@ def sample(
         A run folder, one of its checkpoints, or an adapter file in either.
     prompt
         What to paint; may be given several times.
-    strength
-        1 is as trained, 0 is the base model; any number is allowed.
-    seed
-        Seed of the first picture; each further prompt adds 1.
-    steps
-        Sampling steps.
-    guidance
-        Guidance, for models that have that input.
-    size
-        WIDTHxHEIGHT in pixels, for example 1024x768; the training resolution if left out.
     out
         Folder for the PNG files; RUN/samples if left out.
     """
@@ -192,14 +192,126 @@ def sample(
     from weber.training.paint import Wish, build_file_name, find_free, read_size
     from weber.training.paint import sample as paint
 
-    width, height = read_size(size)
-    wish = Wish(prompt, strength=strength, seed=seed, steps=steps, guidance=guidance, width=width, height=height)
+    given = asdict(asked or Asked())
+    width, height = read_size(given.pop("size"))
+    wish = Wish(prompt, width=width, height=height, **given)
     pictures = paint(run, wish, watcher=Watcher(Console(stderr=True)))
     folder = out or (run.parent if run.is_file() else run) / "samples"
     for number, picture in enumerate(pictures):
         file = find_free(folder / build_file_name(wish, number))
         save_picture(picture, file)
         _say(str(file))
+
+
+@app.command
+def inspect(file: Path, /) -> None:
+    """Say what a file is: family, layout, rank, alpha, targets, facts of its training, and what can be done with it.
+
+    Parameters
+    ----------
+    file
+        An adapter, a checkpoint, a text encoder or an autoencoder, as a *.safetensors file or a folder.
+    """
+    from weber.adapters.inspect import build_text, inspect_file
+
+    _say(build_text(inspect_file(file)))
+
+
+@app.command
+def export(source: Path, /, *, format: list[str], base: str | None = None, out: Path | None = None) -> None:
+    """Write an adapter in other formats.
+
+    Parameters
+    ----------
+    source
+        A run folder, one of its checkpoints, or an adapter file of any layout.
+    format
+        diffusers, kohya, comfyui, or with the adapter in a whole model: merged-diffusers, merged-bfl. May be given several times.
+    base
+        The model to merge into: a variant, a folder, a hub id or a file; that of the run if left out.
+    out
+        Folder for the files; beside the adapter if left out.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.convert import export as write
+
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        written = write(source, format, base=base, out=out, progress=watcher.report)
+    for path in written:
+        _say(str(path))
+
+
+@app.command
+def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None = None, rank: int | None = None) -> None:
+    """Add adapters up, into one adapter or into a whole model.
+
+    Parameters
+    ----------
+    adapters
+        Adapter files of any layout, each as FILE or FILE:WEIGHT.
+    out
+        The adapter file. With a base: a *.safetensors file with the makers' names, or a folder in the library's layout.
+    base
+        The model to merge into: a variant, a folder, a hub id or a file.
+    layout
+        diffusers, kohya or comfyui; diffusers if left out.
+    rank
+        Cut the sum to this rank; exact if left out, with the ranks added up.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.convert import merge as add_up
+    from weber.training.convert import read_weighted
+
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        add_up([read_weighted(one) for one in adapters], base=base, out=out, layout=layout, rank=rank, progress=watcher.report)
+    _say(str(out))
+
+
+@app.command
+def extract(
+    tuned: str,
+    /,
+    *,
+    base: str,
+    out: Path,
+    rank: int | None = None,
+    energy: float | None = None,
+    targets: str = "blocks",
+    layout: str = "diffusers",
+) -> None:
+    """Take a LoRA out of a whole fine-tune: the largest directions of what it changed.
+
+    Parameters
+    ----------
+    tuned
+        The fine-tune: a folder, a hub id or a file.
+    base
+        The model that it was made from: a variant, a folder, a hub id or a file.
+    out
+        The adapter file.
+    rank
+        Rank of each layer; with energy the highest.
+    energy
+        Share of each layer's change that is kept, such as 0.95.
+    targets
+        Which layers: a set (`weber variants` lists them) or a pattern.
+    layout
+        diffusers, kohya or comfyui.
+    """
+    from weber.track.progress import Watcher
+    from weber.training.convert import extract as take_out
+
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        found = take_out(
+            tuned, base=base, targets=targets, rank=rank, energy=energy, out=out, layout=layout, progress=watcher.report
+        )
+    kept = sorted(found.kept.values())
+    _say(f"{out}: {len(kept)} layers; of their change {kept[0]:.1%} (least) to {kept[-1]:.1%} is kept")
+    if found.left_out:
+        _say(f"{len(found.left_out)} changed tensors are outside of the targets and were left out, such as {found.left_out[0]}")
 
 
 @app.command

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from weber.config.model import ModelConfig
 from weber.families.table import build_family
 from weber.progress import ignore_progress
-from weber.training.pictures import build_painting, paint_all
+from weber.training.pictures import Look, build_painting, paint_all
 
 SUBJECTS = (
     "grinning face", "red apple", "dog face", "rocket", "sunflower", "soccer ball", "pizza", "tiger face",
@@ -59,12 +59,12 @@ def paint_prompts(
                 for text, row in zip(texts, tensor, strict=True):
                     text[name] = row
     guidance = family.sample_defaults.guidance if guidance is None else guidance
-    size = (family.native_pixels, family.native_pixels)
+    look = Look((family.native_pixels, family.native_pixels), guidance)
     return paint_all(
         family,
         family.load_predictor(device=cpu, dtype=dtype, gradient_checkpointing=False),
         paintings=[
-            build_painting(family, text, size=size, seed=first_seed + number, guidance=guidance) for number, text in enumerate(texts)
+            build_painting(family, text, look=look, seed=first_seed + number) for number, text in enumerate(texts)
         ],
         num_steps=family.sample_defaults.steps,
         strength=1.0,

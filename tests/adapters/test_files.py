@@ -1,41 +1,39 @@
-"""Adapter files: whole or not there, the same bytes for the same input, alpha in the metadata, and foreign ones refused."""
+"""Adapter files: whole or not there, the same bytes for the same input, and what cannot be read said in words."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from weber.adapters.files import FACTS_KEY, METADATA_KEY, load_adapter, save_adapter
-from weber.config.adapter import AdapterConfig
+from weber.adapters.factors import Factors
+from weber.adapters.files import load_adapter, save_adapter
 from weber.errors import AdapterError
-from weber.families.flux1.keys import export_key
 
-CONFIG = AdapterConfig(rank=4, alpha=6.0)
+EARLIER = "8cf4421cbcd7547928b4f3759dd38afcc9200991e25e4e071a5a1d72dded5202"
 FACTS: dict[str, object] = {"steps": 3, "model": "Ünïcode/model", "guidance": None, "resolutions": ["64x64"]}
 
 
-def _tensors(rank: int = 4) -> dict[str, Tensor]:
+def _modules(rank: int = 4, alpha: float = 6.0) -> dict[str, Factors]:
     generator = torch.Generator().manual_seed(0)
     return {
-        f"{module}.lora_{which}.weight": torch.randn(*shape, generator=generator)
-        for module in ("blocks.1.to_q", "blocks.0.to_k")
-        for which, shape in (("B", (7, rank)), ("A", (rank, 5)))
+        name: Factors(torch.randn(rank, 5, generator=generator), torch.randn(7, rank, generator=generator), alpha)
+        for name in ("blocks.1.to_q", "blocks.0.to_k")
     }
 
 
-def _save(path: Path, tensors: dict[str, Tensor] | None = None, config: AdapterConfig = CONFIG) -> Path:
-    save_adapter(path, _tensors() if tensors is None else tensors, config=config, facts=FACTS, export_key=export_key)
+def _save(path: Path, modules: dict[str, Factors] | None = None, metadata: dict[str, str] | None = None) -> Path:
+    modules = _modules() if modules is None else modules
+    save_adapter(path, modules, layout="diffusers", facts=FACTS, metadata=metadata or {}, pairings=())
     return path
 
 
@@ -47,44 +45,52 @@ def _run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedPr
 
 def _refuse(path: Path) -> str:
     with pytest.raises(AdapterError) as caught:
-        load_adapter(path, export_key=export_key)
+        load_adapter(path)
     assert str(path) in str(caught.value)
     assert "fix: " in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("alpha", "saved_alpha"), [(None, 4.0), (6.0, 6.0), (0.5, 0.5)])
-def test_round_trip(tmp_path: Path, alpha: float | None, saved_alpha: float) -> None:
-    path = _save(tmp_path / "deep" / "folder" / "a.safetensors", config=AdapterConfig(rank=4, alpha=alpha))
-    adapter = load_adapter(path, export_key=export_key)
-    assert (adapter.rank, adapter.alpha) == (4, saved_alpha)
-    assert adapter.modules == ["blocks.0.to_k", "blocks.1.to_q"]
-    assert adapter.facts == FACTS
-    assert adapter.tensors.keys() == _tensors().keys()
-    assert all(torch.equal(adapter.tensors[name], tensor) for name, tensor in _tensors().items())
+@pytest.mark.parametrize("alpha", [4.0, 6.0, 0.5])
+def test_round_trip(tmp_path: Path, alpha: float) -> None:
+    before = _modules(alpha=alpha)
+    adapter = load_adapter(_save(tmp_path / "deep" / "folder" / "a.safetensors", before))
+    assert set(adapter.modules) == set(before)
+    assert (adapter.layout, adapter.facts, adapter.notes) == ("diffusers", FACTS, ())
+    for name, factors in before.items():
+        after = adapter.modules[name]
+        assert (after.rank, after.alpha) == (4, alpha)
+        assert torch.equal(after.down, factors.down) and torch.equal(after.up, factors.up)
 
 
 def test_layout(tmp_path: Path) -> None:
-    path = _save(tmp_path / "a.safetensors", config=AdapterConfig(rank=4, alpha=6.0, dropout=0.25))
-    assert set(load_file(path)) == {f"transformer.{name}" for name in _tensors()}
+    path = _save(tmp_path / "a.safetensors", metadata={"ss_steps": "3"})
+    assert set(load_file(path)) == {f"transformer.{name}.lora_{which}.weight" for name in _modules() for which in "AB"}
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float32}
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    assert set(metadata) == {"format", METADATA_KEY, FACTS_KEY}
-    assert json.loads(metadata[METADATA_KEY]) == {
+    assert set(metadata) == {"format", "lora_adapter_metadata", "weber", "ss_steps"}
+    assert json.loads(metadata["lora_adapter_metadata"]) == {
         "transformer.r": 4,
-        "transformer.lora_alpha": 6.0,
+        "transformer.lora_alpha": 6,
         "transformer.target_modules": ["blocks.0.to_k", "blocks.1.to_q"],
-        "transformer.lora_dropout": 0.25,
+        "transformer.lora_dropout": 0.0,
         "transformer.bias": "none",
         "transformer.peft_type": "LORA",
     }
-    assert json.loads(metadata[FACTS_KEY]) == FACTS
+    assert json.loads(metadata["weber"]) == FACTS
+
+
+def test_the_bytes_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Adapters of one rank and alpha, without metadata for other programs: as weber 0.1 wrote them."""
+    modules = {name: Factors(torch.full((2, 3), 0.5), torch.full((4, 2), -1.5), 2.0) for name in ("b.to_q", "a.proj_out")}
+    save_adapter(tmp_path / "a", modules, layout="diffusers", facts={"steps": 1}, metadata={}, pairings=())
+    assert hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest() == EARLIER
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     first = _save(tmp_path / "0.safetensors").read_bytes()
-    backwards = dict(reversed(_tensors().items()))
+    backwards = dict(reversed(_modules().items()))
     assert all(_save(tmp_path / f"{number}.safetensors", backwards).read_bytes() == first for number in range(1, 10))
 
 
@@ -93,29 +99,28 @@ def test_same_bytes_in_another_process(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         import torch
+        from weber.adapters.factors import Factors
         from weber.adapters.files import save_adapter
-        from weber.config.adapter import AdapterConfig
-        tensors = {f"{module}.lora_{which}.weight": torch.ones(2, 3) for module in "xyz" for which in "AB"}
-        save_adapter(Path(sys.argv[1]), tensors, config=AdapterConfig(), facts={"b": 1, "a": 2}, export_key=lambda name: "t." + name)
+        modules = {name: Factors(torch.ones(2, 3), torch.ones(3, 2), 2.0) for name in "xyz"}
+        save_adapter(Path(sys.argv[1]), modules, layout="diffusers", facts={"b": 1, "a": 2}, metadata={"d": "4", "c": "3"}, pairings=())
     """
-    contents = set()
-    for number in range(2):
-        path = tmp_path / f"{number}.safetensors"
-        assert _run(code, str(path), PYTHONHASHSEED=str(number)).returncode == 0
-        contents.add(path.read_bytes())
-    assert len(contents) == 1
+    there, here = tmp_path / "there.safetensors", tmp_path / "here.safetensors"
+    assert _run(code, str(there), PYTHONHASHSEED="1").returncode == 0
+    modules = {name: Factors(torch.ones(2, 3), torch.ones(3, 2), 2.0) for name in "zyx"}
+    save_adapter(here, modules, layout="diffusers", facts={"a": 2, "b": 1}, metadata={"c": "3", "d": "4"}, pairings=())
+    assert there.read_bytes() == here.read_bytes()
 
 
 def test_an_odd_layout_in_memory_is_saved_plainly(tmp_path: Path) -> None:
-    tensor = torch.arange(12.0).view(3, 4).T
-    path = _save(tmp_path / "a.safetensors", {"m.lora_A.weight": tensor})
-    assert torch.equal(load_adapter(path, export_key=export_key).tensors["m.lora_A.weight"], tensor)
+    down = torch.arange(12.0).view(3, 4).T
+    path = _save(tmp_path / "a.safetensors", {"m": Factors(down, torch.ones(5, 4), 4.0)})
+    assert torch.equal(load_adapter(path).modules["m"].down, down)
 
 
 def test_a_new_file_replaces_the_old_one_and_leaves_nothing_beside(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.safetensors")
-    _save(path, _tensors(rank=2), AdapterConfig(rank=2))
-    assert load_adapter(path, export_key=export_key).rank == 2
+    _save(path, _modules(rank=2))
+    assert load_adapter(path).modules["blocks.0.to_k"].rank == 2
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 
@@ -127,18 +132,32 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         import errno, resource, signal, sys
         from pathlib import Path
         import torch
+        from weber.adapters.factors import Factors
         from weber.adapters.files import save_adapter
-        from weber.config.adapter import AdapterConfig
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        modules = {"m": Factors(torch.ones(100, 100), torch.ones(100, 100), 1.0)}
         try:
-            save_adapter(Path(sys.argv[1]), {"m.lora_A.weight": torch.ones(100, 100)}, config=AdapterConfig(), facts={}, export_key=str)
+            save_adapter(Path(sys.argv[1]), modules, layout="diffusers", facts={}, metadata={}, pairings=())
         except OSError as error:
             sys.exit(errno.errorcode[error.errno])
     """
     assert _run(code, str(path)).stderr == "EFBIG\n"
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_the_hash_that_other_programs_show_is_that_of_the_tensors(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.safetensors", metadata={"modelspec.sai_model_spec": "1.0.1"})
+    content = path.read_bytes()
+    tensors = content[8 + int.from_bytes(content[:8], "little") :]
+    assert load_adapter(path).metadata["modelspec.hash_sha256"] == "0x" + hashlib.sha256(tensors).hexdigest()
+
+
+def test_nothing_to_save(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="There is nothing to save"):
+        _save(tmp_path / "a.safetensors", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -156,32 +175,3 @@ def test_a_truncated_file(tmp_path: Path, keep: int) -> None:
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"\x89PNG\r\n" + bytes(500))
     assert "The adapter file is damaged" in _refuse(tmp_path / "a.safetensors")
-
-
-def _write_foreign(path: Path, metadata: dict[str, str] | None, names: Callable[[str], str] = export_key) -> Path:
-    save_file({names(name): tensor for name, tensor in _tensors().items()}, path, metadata=metadata)
-    return path
-
-
-def test_a_file_of_another_trainer(tmp_path: Path) -> None:
-    path = _write_foreign(tmp_path / "a.safetensors", {"ss_network_dim": "4"}, lambda name: "lora_unet_" + name.replace(".", "_"))
-    message = _refuse(path)
-    assert "was not written by weber" in message
-    assert "lora_unet_blocks_" in message
-    assert f"expected: header entries {METADATA_KEY} and {FACTS_KEY}" in message
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        None,
-        {METADATA_KEY: '{"transformer.r": 4, "transformer.lora_alpha": 4}'},
-        {METADATA_KEY: "{", FACTS_KEY: "{}"},
-        {METADATA_KEY: "[]", FACTS_KEY: "{}"},
-        {METADATA_KEY: '{"transformer.r": 4}', FACTS_KEY: "{}"},
-        {METADATA_KEY: '{"transformer.r": null, "transformer.lora_alpha": 4}', FACTS_KEY: "{}"},
-        {METADATA_KEY: '{"r": 4, "lora_alpha": 4}', FACTS_KEY: "{}"},
-    ],
-)
-def test_metadata_that_does_not_say_rank_and_alpha(tmp_path: Path, metadata: dict[str, str] | None) -> None:
-    assert "its rank and alpha are not known" in _refuse(_write_foreign(tmp_path / "a.safetensors", metadata))

@@ -12,7 +12,7 @@ from diffusers import FluxPipeline
 from torch import nn
 
 from weber.adapters.files import load_adapter, save_adapter
-from weber.adapters.lora import build_lora, list_tensors, load_tensors, write_strength
+from weber.adapters.lora import list_factors, load_adapter_onto, write_strength
 from weber.config.adapter import AdapterConfig
 from weber.config.model import ModelConfig
 from weber.families.table import build_family
@@ -28,10 +28,7 @@ HEIGHT, WIDTH, SEED, NUM_STEPS, GUIDANCE = 48, 64, 11, 4, 3.5
 def _paint_by_weber(model: Path, adapter_path: Path, *, strength: float = 1.0) -> np.ndarray:
     family = build_family(ModelConfig(path=str(model)))
     predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
-    adapter = load_adapter(adapter_path, export_key=family.export_key)
-    config = AdapterConfig(rank=adapter.rank, alpha=adapter.alpha)
-    build_lora(predictor.transformer, config, modules=adapter.modules, seed=0)
-    load_tensors(predictor.transformer, adapter.tensors)
+    load_adapter_onto(predictor.transformer, load_adapter(adapter_path))
     write_strength(predictor.transformer, strength)
     condition: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -67,22 +64,25 @@ def _paint_by_pipeline(model: Path, adapter_path: Path | None, *, num_tokens: in
     return np.asarray(picture).astype(int)
 
 
-def _save_random(path: Path, model: Path, config: AdapterConfig, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]]) -> Path:
+def _save_random(
+    path: Path, model: Path, config: AdapterConfig, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]], layout: str = "diffusers"
+) -> Path:
     family = build_family(ModelConfig(path=str(model)))
     network = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False).transformer
     put_adapter(network, config, random_b=True)
-    save_adapter(path, list_tensors(network), config=config, facts={}, export_key=family.export_key)
+    save_adapter(path, list_factors(network), layout=layout, facts={}, metadata={}, pairings=family.pairings)
     return path
 
 
 @pytest.mark.parametrize(
-    ("model", "targets", "rank", "alpha"),
+    ("model", "targets", "rank", "alpha", "layout"),
     [
-        ("tiny_model", "all+ffs", 4, None),
-        ("tiny_model", "all+ffs", 4, 1.0),
-        ("tiny_model", "ai-toolkit", 3, 7.5),
-        ("tiny_schnell", "mmdit", 2, 16.0),
-        ("tiny_model", ["x_embedder", "single_transformer_blocks.1.proj_out"], 8, 20.0),
+        ("tiny_model", "all+ffs", 4, 1.0, "diffusers"),
+        ("tiny_model", "ai-toolkit", 3, 7.5, "diffusers"),
+        ("tiny_schnell", "mmdit", 2, 16.0, "diffusers"),
+        ("tiny_model", ["x_embedder", "single_transformer_blocks.1.proj_out"], 8, 20.0, "diffusers"),
+        ("tiny_model", "mmdit", 3, 7.5, "kohya"),
+        ("tiny_model", "mmdit", 3, 7.5, "comfyui"),
     ],
 )
 def test_same_picture_as_the_pipeline(
@@ -90,12 +90,14 @@ def test_same_picture_as_the_pipeline(
     targets: str | list[str],
     rank: int,
     alpha: float | None,
+    layout: str,
     tmp_path: Path,
     put_adapter: Callable[..., list[tuple[str, nn.Parameter]]],
     request: pytest.FixtureRequest,
 ) -> None:
     folder: Path = request.getfixturevalue(model)
-    path = _save_random(tmp_path / "adapter.safetensors", folder, AdapterConfig(rank=rank, alpha=alpha, targets=targets), put_adapter)
+    config = AdapterConfig(rank=rank, alpha=alpha, targets=targets)
+    path = _save_random(tmp_path / "adapter.safetensors", folder, config, put_adapter, layout)
     num_tokens = 512 if model == "tiny_model" else 256
     ours, theirs = _paint_by_weber(folder, path), _paint_by_pipeline(folder, path, num_tokens=num_tokens)
     base = _paint_by_pipeline(folder, None, num_tokens=num_tokens)

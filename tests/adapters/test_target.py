@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from weber.adapters.target import list_patterns, list_targets
+from weber.adapters.target import find_set, list_patterns, list_targets
 from weber.errors import AdapterError
 
 SETS = {"attention": ("to_q", "to_k"), "half": ("to_q", "to_nothing"), "everything": ("*",)}
@@ -95,3 +95,10 @@ def test_an_unknown_set_names_the_nearest() -> None:
     assert "did you mean 'attention'?" in message
     assert "targets = ['atention']" in message
     assert list_patterns("attention", SETS) == ["to_q", "to_k"]
+
+
+def test_the_set_that_some_layers_are(model: nn.Module) -> None:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    assert find_set(list(reversed(list_targets(model, "attention", sets=SETS))), names, sets=SETS) == "attention"
+    assert find_set(names, names, sets=SETS) == "everything"
+    assert find_set(names[:1], names, sets=SETS) is None

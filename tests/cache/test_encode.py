@@ -18,12 +18,15 @@ from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.config.data import DataConfig
-from weber.data.examples import Example, build_dataset, read_pixels
+from weber.data.examples import Example, build_dataset
+from weber.data.sets import PictureLimits
+from weber.data.views import read_mask, read_pixels
 from weber.errors import DataError
 from weber.families.family import Family
 from weber.progress import Progress, ignore_progress
 
 CPU = torch.device("cpu")
+PLAIN = PictureLimits()
 
 
 class ImageEncoder(nn.Module):
@@ -57,10 +60,12 @@ class SmallFamily(Family):
 
     image_part = "vae"
     text_parts = ("short", "long")
+    prompts_per_batch: int | None = None
 
     def __init__(self) -> None:
         self.identities = {"vae": "vae 1", "short": "short 1", "long": "long 1"}
         self.images: list[Tensor] = []
+        self.masks: list[Tensor] = []
         self.prompts: dict[str, list[list[str]]] = {"short": [], "long": []}
         self.loaded: list[str] = []
         self.alive: list[weakref.ref[nn.Module]] = []
@@ -75,9 +80,13 @@ class SmallFamily(Family):
         self.alive.append(weakref.ref(encoder))
         return encoder.to(device, dtype)
 
-    def encode_images(self, encoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
+        pixels = pixels.to(next(encoder.parameters()).dtype)
         self.images.append(pixels)
-        return {"latents": encoder(pixels.to(next(encoder.parameters()).dtype))}
+        if masks is None:
+            return {"latents": encoder(pixels)}
+        self.masks.append(masks)
+        return {"latents": encoder(pixels), "masked": encoder(pixels * (masks < 0.5)), "mask": masks}
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         self.prompts[part].append(list(prompts))
@@ -103,11 +112,18 @@ def _draw(path: Path, seed: int, size: tuple[int, int]) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def _list_examples(folder: Path, **changes: object) -> Sequence[Example]:
+def _list_examples(folder: Path, *, inputs: PictureLimits = PLAIN, **changes: object) -> Sequence[Example]:
     settings = {"resolution": 64, "bucket_step": 16, "minimum_edge": 16, **changes}
     config = DataConfig.model_validate({"path": folder, **settings})
-    index_path = folder.parent / "index.sqlite"
-    return build_dataset([config], alignment_pixels=16, index_path=index_path, seed=0, progress=ignore_progress).examples
+    return build_dataset(
+        [config],
+        alignment_pixels=16,
+        inputs=inputs,
+        index_path=folder.parent / "index.sqlite",
+        hub_folder=folder.parent / "hub",
+        seed=0,
+        progress=ignore_progress,
+    ).examples
 
 
 def _encode(
@@ -119,7 +135,8 @@ def _encode(
     progress: Progress = ignore_progress,
 ) -> SmallFamily:
     family = SmallFamily()
-    num_encoded = encode_latents(store, examples, family=family, device=CPU, dtype=dtype, batch_size=batch_size, progress=progress)
+    views = [view for example in examples for view in example.list_views()]
+    num_encoded = encode_latents(store, views, family=family, device=CPU, dtype=dtype, batch_size=batch_size, progress=progress)
     assert num_encoded == family.count_images()
     return family
 
@@ -136,12 +153,12 @@ def test_latents_are_those_of_the_pictures(tmp_path: Path, folder: Path) -> None
     assert family.loaded == ["vae"]
     assert all(pixels.dtype == torch.float32 and pixels.is_contiguous() for pixels in family.images)
     for example in examples:
-        (crop,) = example.crops
-        pixels = torch.from_numpy(np.array(read_pixels(example, crop))).permute(2, 0, 1)[None] / 127.5 - 1
+        view = example.target(0)
+        pixels = torch.from_numpy(read_pixels(view)).permute(2, 0, 1)[None] / 127.5 - 1
         assert -1 <= pixels.min() < -0.9
         assert 0.9 < pixels.max() <= 1
         expected = ImageEncoder()(pixels)[0]
-        got = store.read(build_latent_key(example, crop, encoder="vae 1", dtype=torch.float32))["latents"]
+        got = store.read(build_latent_key(view, encoder="vae 1", dtype=torch.float32))["latents"]
         assert got.shape == (4, example.bucket.height // 16, example.bucket.width // 16)
         assert torch.allclose(got, expected, atol=1e-5)
 
@@ -158,7 +175,7 @@ def test_stored_dtype_is_the_one_asked_for(tmp_path: Path, folder: Path) -> None
     store = Store(tmp_path / "cache")
     examples = _list_examples(folder)
     _encode(store, examples, dtype=torch.bfloat16)
-    key = build_latent_key(examples[0], examples[0].crops[0], encoder="vae 1", dtype=torch.bfloat16)
+    key = build_latent_key(examples[0].target(0), encoder="vae 1", dtype=torch.bfloat16)
     assert store.read(key)["latents"].dtype == torch.bfloat16
 
 
@@ -171,7 +188,8 @@ def test_nothing_missing_loads_nothing(tmp_path: Path, folder: Path) -> None:
     assert _encode_texts(store, captions, first) == 10
     second = SmallFamily()
     reopened = Store(tmp_path / "cache")
-    assert encode_latents(reopened, examples, family=second, device=CPU, dtype=torch.float32, batch_size=2) == 0
+    views = [view for example in examples for view in example.list_views()]
+    assert encode_latents(reopened, views, family=second, device=CPU, dtype=torch.float32, batch_size=2) == 0
     assert _encode_texts(reopened, captions, second) == 0
     assert second.loaded == []
 
@@ -274,6 +292,13 @@ def test_each_caption_once_per_part(tmp_path: Path) -> None:
             assert torch.equal(got[f"{part}_ids"], expected["ids"][0])
 
 
+def test_a_family_may_limit_the_prompts_of_a_batch(tmp_path: Path) -> None:
+    family = SmallFamily()
+    family.prompts_per_batch = 1
+    assert _encode_texts(Store(tmp_path), ["a fox", "a bear"], family) == 4
+    assert family.prompts == {part: [["a fox"], ["a bear"]] for part in family.text_parts}
+
+
 def test_an_edited_caption_is_encoded_again_alone(tmp_path: Path, folder: Path) -> None:
     store = Store(tmp_path / "cache")
     captions = [caption for example in _list_examples(folder) for caption in example.captions]
@@ -305,3 +330,89 @@ def test_a_damaged_sample_is_encoded_again(tmp_path: Path, folder: Path) -> None
     reopened.verify()
     assert _encode(reopened, _list_examples(folder)).count_images() == 1
     assert Store(tmp_path / "cache").verify().num_samples == 5
+
+
+# --- references and masks
+
+REFERENCES = PictureLimits(max_references=2, reference_size=lambda width, height: (64, 32))
+REPAINTS = PictureLimits(repaints=True)
+
+
+def _draw_all(folder: Path, seed: int) -> Path:
+    """A reference for each of the pictures."""
+    folder.mkdir()
+    for number in range(5):
+        _draw(folder / f"{number}.png", seed + number, (120, 90))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["reference_strict", "reference_loose"])
+def test_a_changed_reference_is_encoded_again_alone(tmp_path: Path, folder: Path, kind: str) -> None:
+    store = Store(tmp_path / "cache")
+    first, second = _draw_all(tmp_path / "first", 100), _draw_all(tmp_path / "second", 200)
+    changes = {"conditioning": [first, second], "conditioning_type": kind}
+    examples = _list_examples(folder, inputs=REFERENCES, **changes)
+    assert _encode(store, examples).count_images() == 15
+    assert _encode(store, examples).count_images() == 0
+    for example in examples:
+        for view in example.list_references(0):
+            latents = store.read(build_latent_key(view, encoder="vae 1", dtype=torch.float32))["latents"]
+            pixels = torch.from_numpy(read_pixels(view)).permute(2, 0, 1)[None] / 127.5 - 1
+            assert latents.shape[1:] == (view.crop.height // 16, view.crop.width // 16)
+            assert torch.allclose(latents, ImageEncoder()(pixels)[0], atol=1e-5)
+    _draw(second / "3.png", 999, (120, 90))
+    (again,) = _encode(store, _list_examples(folder, inputs=REFERENCES, **changes)).images
+    assert len(again) == 1
+    other = {"conditioning": [second, first], "conditioning_type": kind}
+    assert _encode(store, _list_examples(folder, inputs=REFERENCES, **other)).count_images() == 0
+
+
+def test_a_changed_mask_is_encoded_again_alone(tmp_path: Path, folder: Path) -> None:
+    store, masks = Store(tmp_path / "cache"), tmp_path / "masks"
+    masks.mkdir()
+    for number, size in enumerate([(96, 64), (80, 80), (96, 64), (80, 80), (80, 80)]):
+        mask = Image.new("L", size)
+        mask.paste(255, (8 * number, 8, 8 * number + 30, 40))
+        mask.save(masks / f"{number}.png")
+    examples = _list_examples(folder, inputs=REPAINTS, masks=masks)
+    family = _encode(store, examples)
+    assert (family.count_images(), sum(map(len, family.masks))) == (10, 5)
+    for example in examples:
+        view = example.masked(0, 0)
+        assert view is not None
+        white = torch.from_numpy(read_mask(view)) / 255
+        assert 0 < white.mean() < 1
+        assert set(white.unique().tolist()) == {0.0, 1.0}
+        stored = store.read(build_latent_key(view, encoder="vae 1", dtype=torch.float32))
+        assert set(stored) == {"masked", "mask"}
+        assert torch.equal(stored["mask"][0], white)
+        pixels = torch.from_numpy(read_pixels(view)).permute(2, 0, 1)[None] / 127.5 - 1
+        assert torch.allclose(stored["masked"], ImageEncoder()(pixels * (1 - white))[0], atol=1e-5)
+        assert set(store.read(build_latent_key(example.target(0), encoder="vae 1", dtype=torch.float32))) == {"latents"}
+    Image.new("L", (80, 80), 255).save(masks / "3.png")
+    (again,) = _encode(store, _list_examples(folder, inputs=REPAINTS, masks=masks)).masks
+    assert again.shape == (1, 1, 64, 64)
+    assert again.min() == 1
+
+
+def test_drawn_masks_are_encoded_once_for_each_crop(tmp_path: Path, folder: Path) -> None:
+    store = Store(tmp_path / "cache")
+    examples = _list_examples(folder, inputs=REPAINTS, aspect="square", crop="random", num_crops=3, num_masks=2)
+    windows = {(example.content, crop) for example in examples for crop in example.crops}
+    family = _encode(store, examples)
+    assert sum(map(len, family.masks)) == 2 * len(windows)
+    assert len(store) == 3 * len(windows)
+    more = _list_examples(folder, inputs=REPAINTS, aspect="square", crop="random", num_crops=3, num_masks=3)
+    assert _encode(store, more).count_images() == len(windows)
+    assert _encode(store, _list_examples(folder, aspect="square", crop="random", num_crops=3)).count_images() == 0
+
+
+def test_a_mask_lost_since_the_index_is_named(tmp_path: Path, folder: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number, size in enumerate([(96, 64), (80, 80), (96, 64), (80, 80), (80, 80)]):
+        Image.new("L", size, 255).save(masks / f"{number}.png")
+    examples = _list_examples(folder, inputs=REPAINTS, masks=masks)
+    (masks / "4.png").unlink()
+    with pytest.raises(DataError, match=r"masks.4\.png"):
+        _encode(Store(tmp_path / "cache"), examples)

@@ -70,7 +70,7 @@ ZOO: dict[str, tuple[str, str, str, str]] = {
     "a folder for the sets": ('data = "pictures"', "data cannot", '"pictures"', 'write [[data]] and below it path = "pictures"'),
     "folders for the sets": ('data = ["pictures"]', "data.0 cannot", '"pictures"', 'write [[data]] and below it path = "pictures"'),
     "one bracket for a set": ('[data]\npath = "pictures"', "data cannot", '{path = "pictures"}', "two brackets"),
-    "a set without a path": ("[[data]]\nrepeats = 2", "data.0.path is missing", "nothing", "write path = ... under [[data]]"),
+    "a set without a path": ("[[data]]\nrepeats = 2", "data.0: the set has no pictures", "", 'write path = "folder/of/pictures"'),
     "two sets of one name": (SET + SET, "data: two sets are named pictures", "pictures", 'name = "pictures-2"'),
     "crops that are not random": (SET + "num_crops = 3", "data.0: num_crops has no effect", "num_crops = 3", 'crop = "random"'),
     "a prompt without its kind": (SET + 'instance_prompt = "x"', "data.0: instance_prompt has no", '"x"', 'captions = "instance"'),

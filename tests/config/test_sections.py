@@ -30,7 +30,7 @@ def test_a_resolution_means_an_area_and_an_edge(resolution: float, unit: Resolut
 def test_the_defaults_are_those_of_the_reference() -> None:
     config = RunConfig(data=[DataConfig(path=Path("a"))])
     assert (config.adapter.rank, config.adapter.alpha, config.optim.lr, config.train.batch_size) == (16, None, 1e-4, 1)
-    assert (config.optim.clip_norm, config.objective.timesteps, config.memory.dtype) == (1.0, "sigmoid", "auto")
+    assert (config.optim.clip_norm, config.objective.timesteps, config.memory.dtype) == (1.0, None, "auto")
     assert (config.data[0].area_pixels, config.data[0].step_pixels) == (1024 * 1024, 64)
 
 
@@ -50,7 +50,8 @@ def test_megapixels_need_a_number() -> None:
 
 
 def test_what_is_left_out_is_filled_in_and_what_is_set_is_kept() -> None:
-    left, given = DataConfig(path=Path("a")), DataConfig(path=Path("a"), resolution=512, bucket_step=32)
+    left = DataConfig(path=Path("a"))
+    given = DataConfig(path=Path("a"), resolution=512, bucket_step=32, aspect="bucket", captions="textfile")
     for native, expected in ((1024, (1024, 64)), (64, (64, 16))):
         fitting = left.build_fitting(native_pixels=native, alignment_pixels=16)
         assert (fitting.resolution, fitting.bucket_step) == expected

@@ -11,7 +11,10 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.examples import Dataset, build_dataset
-from weber.progress import ignore_progress
+from weber.data.sets import PictureLimits
+from weber.progress import Progress, ignore_progress
+
+PLAIN = PictureLimits()
 
 
 @pytest.fixture
@@ -31,9 +34,17 @@ def write_picture() -> Callable[..., Path]:
 
 @pytest.fixture
 def read_sets(tmp_path: Path) -> Callable[..., Dataset]:
-    """`build_dataset` with an index in the test's own folder."""
+    """`build_dataset` with an index and unpacked datasets in the test's own folder."""
 
-    def read(*sets: DataConfig, seed: int = 1) -> Dataset:
-        return build_dataset(sets, alignment_pixels=16, index_path=tmp_path / "cache" / "index.sqlite", seed=seed, progress=ignore_progress)
+    def read(*sets: DataConfig, seed: int = 1, inputs: PictureLimits = PLAIN, progress: Progress = ignore_progress) -> Dataset:
+        return build_dataset(
+            sets,
+            alignment_pixels=16,
+            inputs=inputs,
+            index_path=tmp_path / "cache" / "index.sqlite",
+            hub_folder=tmp_path / "cache" / "hub",
+            seed=seed,
+            progress=progress,
+        )
 
     return read

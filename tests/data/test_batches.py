@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -13,6 +14,7 @@ from weber.data.batches import BatchPlan, Draw
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop
 from weber.data.examples import Example
+from weber.data.masks import Mask
 
 
 def _example(number: int, *, side: int, repeats: int, num_captions: int = 3, num_crops: int = 2) -> Example:
@@ -115,3 +117,16 @@ def test_draws_are_pinned() -> None:
     plan = BatchPlan([_example(n, side=1 + n % 2, repeats=1 + n % 3) for n in range(7)], batch_size=2, accumulation=2, seed=42)
     drawn = [[(draw.example, draw.caption, draw.crop) for batch in plan.draw_step(step) for draw in batch] for step in (0, 5)]
     assert drawn == [[(4, 2, 0), (0, 0, 0), (6, 0, 0), (2, 2, 0)], [(3, 2, 0), (5, 2, 1)]]
+
+
+@given(SEEDS)
+def test_every_mask_is_drawn_and_changes_nothing_else(seed: int) -> None:
+    plain = [_example(number, side=1, repeats=4) for number in range(8)]
+    masked = [replace(example, masks=tuple(Mask(None, f"{n}") for n in range(3))) for example in plain]
+    draws, others = (
+        [draw for step in _draw_epoch(BatchPlan(examples, batch_size=2, accumulation=1, seed=seed), 0) for batch in step for draw in batch]
+        for examples in (masked, plain)
+    )
+    assert [replace(draw, mask=0) for draw in draws] == others
+    assert {draw.mask for draw in draws} == {0, 1, 2}
+    assert {draw.mask for draw in others} == {0}

@@ -147,3 +147,41 @@ def test_sizes_that_a_set_takes() -> None:
     check_size(4000, 1000, config=_config())
     check_size(4000, 300, config=_config(aspect="square"))
     check_size(1, 1, config=_config(minimum_edge=1))
+
+
+# --- listed
+
+
+SIZES = [(672, 1568), (1568, 672), (832, 1248), (1248, 832), (1024, 1024)]
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [
+        ((2048, 2048), (1024, 1024)),
+        ((2000, 1900), (1024, 1024)),
+        ((3000, 2000), (1248, 832)),
+        ((2000, 3000), (832, 1248)),
+        ((8000, 2000), (1568, 672)),
+        ((2048, 3072), (832, 1248)),
+    ],
+)
+def test_listed_sizes_are_chosen_by_aspect(size: tuple[int, int], bucket: tuple[int, int]) -> None:
+    assert build_bucket(*size, config=_config(aspect="listed"), sizes=SIZES) == Bucket(*bucket)
+
+
+@given(st.integers(700, 4000), st.integers(700, 4000))
+def test_a_listed_size_is_that_of_the_models_own_pipeline(width: int, height: int) -> None:
+    _, expected_width, expected_height = min((abs(width / height - w / h), w, h) for w, h in SIZES)
+    bucket = build_bucket(width, height, config=_config(aspect="listed", upscale=True), sizes=SIZES)
+    assert bucket == Bucket(expected_width, expected_height)
+
+
+def test_a_picture_smaller_than_its_listed_size_keeps_its_own() -> None:
+    assert build_bucket(900, 1000, config=_config(aspect="listed"), sizes=SIZES) == Bucket(896, 960)
+    assert build_bucket(900, 1000, config=_config(aspect="listed", upscale=True), sizes=SIZES) == Bucket(1024, 1024)
+
+
+def test_long_pictures_are_refused_for_listed_sizes_too() -> None:
+    with pytest.raises(DataError, match="^too long: 900 x 400 pixels, max_aspect is 2$"):
+        check_size(900, 400, config=_config(aspect="listed", max_aspect=2))

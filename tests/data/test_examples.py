@@ -9,14 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop
-from weber.data.examples import Dataset, build_dataset, list_reasons, read_pixels
+from weber.data.examples import Dataset, list_reasons
 from weber.errors import ConfigError, DataError, WeberError
 
 Read = Callable[..., Dataset]
@@ -122,40 +120,6 @@ def test_the_next_start_opens_only_what_changed(tmp_path: Path, write_picture: W
     assert changed.num_opened == 4  # two pictures and their caption files, which were written again
     same = [example.path.name for example in changed.examples if example in edited.examples]
     assert same == [f"{n}.png" for n in range(10) if n != 4]
-
-
-# --- pixels
-
-
-def test_pixels_are_resized_and_cut(tmp_path: Path, read_sets: Read) -> None:
-    image = Image.new("RGB", (200, 100), "red")
-    image.paste("blue", (100, 0, 200, 100))
-    image.save(tmp_path / "a.png")
-    (example,) = read_sets(_config(tmp_path, captions="none", aspect="square", crop="corner")).examples
-    pixels = read_pixels(example, example.crops[0])
-    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8 and pixels.flags.writeable
-    assert (pixels[:, :56] == [255, 0, 0]).all() and example.cut_fraction == 0.5
-    whole = image.resize((128, 64), Image.Resampling.LANCZOS)
-    center = read_pixels(example, Crop(128, 64, 40, 0, 64, 64))
-    assert (center == np.asarray(whole)[:, 40:104]).all()
-
-
-def test_pixels_of_a_picture_of_the_buckets_size_are_its_own(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
-    path = write_picture(tmp_path / "a.png")
-    (example,) = read_sets(_config(tmp_path)).examples
-    assert (read_pixels(example, example.crops[0]) == np.asarray(Image.open(path))).all()
-
-
-@pytest.mark.parametrize("change", ["other bytes", "gone"])
-def test_pixels_of_a_picture_that_changed_are_an_error(tmp_path: Path, write_picture: Write, read_sets: Read, change: str) -> None:
-    path = write_picture(tmp_path / "a.png")
-    (example,) = read_sets(_config(tmp_path)).examples
-    if change == "gone":
-        path.unlink()
-    else:
-        write_picture(path, seed=9)
-    with pytest.raises(DataError, match=r"a\.png.* (was changed|can no longer be read)"):
-        read_pixels(example, example.crops[0])
 
 
 # --- the broken-file zoo
@@ -284,14 +248,8 @@ def test_errors_name_the_key_and_the_fix(
     assert [word for word in words if word not in str(error.value)] == []
 
 
-def test_progress_names_the_set(tmp_path: Path, write_picture: Write) -> None:
+def test_progress_names_the_set(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
     write_picture(tmp_path / "cats" / "a.png")
     said: list[tuple[str, int, int]] = []
-    build_dataset(
-        [_config(tmp_path / "cats")],
-        alignment_pixels=16,
-        index_path=tmp_path / "index.sqlite",
-        seed=1,
-        progress=lambda what, done, total: said.append((what, done, total)),
-    )
+    read_sets(_config(tmp_path / "cats"), progress=lambda what, done, total: said.append((what, done, total)))
     assert said == [("looking at the pictures of cats", 1, 1), ("reading the captions of cats", 1, 1)]

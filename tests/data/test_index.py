@@ -71,6 +71,18 @@ def test_a_file_that_cannot_be_opened_is_tried_again(tmp_path: Path, index_path:
     assert _read(index_path, [missing]) == ([FileFacts(content=b"now".hex(), width=3, height=2, text="π")], 1)
 
 
+def test_facts_of_another_kind_are_not_mixed_up(tmp_path: Path, index_path: Path) -> None:
+    paths = _write(tmp_path, 3)
+    facts, _ = _read(index_path, paths)
+    index = Index(index_path, backend=LocalBackend())
+    for num_opened in (3, 3):
+        assert [
+            one.text for one in index.read_facts(paths, lambda data: FileFacts(text="other"), report=lambda done, total: None, kind="mask ")
+        ] == ["other"] * 3
+        assert index.num_opened == num_opened
+    assert _read(index_path, paths) == (facts, 0)
+
+
 def test_progress_reaches_the_end(tmp_path: Path, index_path: Path) -> None:
     said: list[tuple[int, int]] = []
     Index(index_path, backend=LocalBackend()).read_facts(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from weber.config.model import ModelConfig
 from weber.families.flux1.components import Flux1
+from weber.families.pairing import Pairing, build_original_weights
 from weber.families.table import build_family
+from weber.families.tensors import Weights, build_entry, save_weights
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +57,24 @@ def draw_inputs() -> Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]:
         return torch.randn(batch, 16, height, width, generator=generator), torch.rand(batch, generator=generator), condition
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def write_single() -> Callable[..., Path]:
+    """A function that writes a single file: a library's model under the makers' names, `prefix` before each."""
+
+    def write(
+        path: Path,
+        model: nn.Module,
+        *,
+        pairings: Sequence[Pairing] | None = None,
+        prefix: str = "",
+        metadata: dict[str, str] | None = None,
+    ) -> Path:
+        weights: Weights = {name: build_entry(tensor) for name, tensor in model.state_dict().items()}
+        if pairings is not None:
+            weights = build_original_weights(weights, pairings)
+        save_weights(path, {prefix + name: entry for name, entry in weights.items()}, metadata=metadata or {})
+        return path
+
+    return write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ UNIFORM = torch.special.ndtr(NORMAL)
 NUM_DRAWS = 100_000
 CONFIGS = {
     "uniform": ObjectiveConfig(timesteps="uniform"),
-    "sigmoid": ObjectiveConfig(),
-    "narrow sigmoid": ObjectiveConfig(sigmoid_scale=0.5),
+    "sigmoid": ObjectiveConfig(timesteps="sigmoid"),
+    "narrow sigmoid": ObjectiveConfig(timesteps="sigmoid", sigmoid_scale=0.5),
     "shift": ObjectiveConfig(timesteps="shift", shift=3.1582),
     "shift down": ObjectiveConfig(timesteps="shift", shift=0.4, sigmoid_scale=1.3),
     "token_shift": ObjectiveConfig(timesteps="token_shift"),
@@ -43,7 +44,7 @@ def test_uniform_is_the_draw() -> None:
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 def test_sigmoid(scale: float) -> None:
-    config = ObjectiveConfig(sigmoid_scale=scale)
+    config = ObjectiveConfig(timesteps="sigmoid", sigmoid_scale=scale)
     assert _apply(config, token_shift=5.0) == pytest.approx([_logistic(scale * z) for z in NORMAL.tolist()], rel=1e-12)
 
 
@@ -69,7 +70,17 @@ def test_extreme_draws_stay_in_range(name: str) -> None:
 
 
 def test_every_law_of_the_config_is_here() -> None:
-    assert set(LAWS) == set(ObjectiveConfig.model_fields["timesteps"].annotation.__args__)
+    choices = get_args(get_args(ObjectiveConfig.model_fields["timesteps"].annotation)[0])
+    assert set(LAWS) == set(choices)
+
+
+def test_the_fast_law_draws_the_levels_of_four_steps_and_mostly_noise() -> None:
+    uniforms = [draw_uniform(0, number, "timestep") for number in range(NUM_DRAWS)]
+    t = build_timesteps(ObjectiveConfig(timesteps="fast"), [*uniforms, 0.0, 1 - 2**-53], token_shift=3.0)
+    levels, counts = t[:-2].unique(return_counts=True)
+    assert levels.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert (counts / NUM_DRAWS).tolist() == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.02)
+    assert t[-2:].tolist() == [0.25, 1.0]
 
 
 @given(t=st.floats(0, 1), k=st.floats(0.01, 100))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import DiffusionPipeline, FluxFillPipeline, FluxKontextPipeline, FluxPipeline
 
 from weber.pocket.networks import TINY
 from weber.pocket.random import build_random_model
@@ -46,6 +46,14 @@ def test_the_library_opens_it_and_paints(variant: Literal["dev", "schnell"], tmp
     assert np.abs(pixels[0] - pixels[1]).mean() > 0.01
 
 
+@pytest.mark.parametrize(("variant", "kind", "in_channels"), [("kontext", FluxKontextPipeline, 64), ("fill", FluxFillPipeline, 384)])
+def test_the_folder_names_its_own_pipeline(variant: Literal["kontext", "fill"], kind: type, in_channels: int, tmp_path: Path) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(build_random_model(tmp_path / "model", variant=variant))
+    assert type(pipeline) is kind
+    assert (pipeline.transformer.config.in_channels, pipeline.transformer.out_channels) == (in_channels, 64)
+    assert pipeline.transformer.config.guidance_embeds and pipeline.scheduler.config.use_dynamic_shifting
+
+
 def test_same_seed_same_bytes_and_another_seed_other_weights(tmp_path: Path) -> None:
     first, second, other = (_read_files(build_random_model(tmp_path / name, seed=seed)) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
     assert first == second
@@ -76,8 +84,10 @@ def test_latents_have_the_scale_of_a_trained_encoder(tiny_model: Path) -> None:
     pixels = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         latents = (vae.encode(pixels).latent_dist.mode() - vae.config.shift_factor) * vae.config.scaling_factor
+        spread = vae.encode(pixels).latent_dist.std
     assert latents.shape == (4, 16, 8, 8)
     assert 0.5 < latents.std() < 2
+    assert spread.max() < 1e-6
 
 
 def test_velocity_answers_to_every_input(tiny_model: Path) -> None:

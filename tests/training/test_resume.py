@@ -58,8 +58,8 @@ def test_six_and_four_are_ten(build_run: BuildRun, optimizer: str) -> None:
         "optim": {"name": optimizer, "schedule": "cosine", "warmup_steps": 2},
         "train": {"accumulation": 2},
     }
-    whole = run_whole(build_run("whole", **sections))
-    config = build_run("parts", **sections)
+    whole = run_whole(build_run("whole/run", **sections))
+    config = build_run("parts/run", **sections)
     parts, said = run_interrupted(config, 6)
     assert [step for step, _ in list_checkpoints(parts)] == [3, 6]
     assert f"weber train {parts / 'config.toml'} --resume" in said

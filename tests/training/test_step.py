@@ -45,6 +45,7 @@ class Listener(nn.Module):
 
 def _build(model: Path, **sections: dict[str, Any]) -> Learner:
     tree = {"model": {"path": str(model)}, "data": [{"path": "pictures"}], "adapter": {"rank": 4}, "optim": {"clip_norm": "off"}}
+    tree["objective"] = {"timesteps": "sigmoid"}
     config = build_config(tree | sections)
     family = build_family(config.model)
     predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=config.memory.gradient_checkpointing)

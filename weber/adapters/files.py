@@ -1,98 +1,91 @@
-"""LoRA files in diffusers layout: alpha in `lora_adapter_metadata`, the training facts beside it in the header.
-
-The layout is the one that diffusers' `load_lora_weights` reads (`loaders/lora_base.py`): without the metadata a reader takes
-alpha = rank, which is wrong wherever they differ.
-"""
+"""Adapter files: read in any layout, written in three, whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from weber.config.adapter import AdapterConfig
-from weber.errors import AdapterError
-
-METADATA_KEY = "lora_adapter_metadata"
-FACTS_KEY = "weber"
+from weber.adapters.factors import Factors
+from weber.adapters.layouts import find_layout
+from weber.adapters.metadata import FACTS_KEY, HASH_KEY, SETTINGS_KEY, VERSION_KEY, read_facts
+from weber.adapters.read import read_modules
+from weber.errors import AdapterError, ModelError
+from weber.families.pairing import Pairing
+from weber.families.tensors import build_entry, open_weights, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What an adapter file holds; tensor names are those of the model's modules."""
+    """An adapter from a file; `modules` have the names of the library's model.
 
-    tensors: dict[str, Tensor]
-    rank: int
-    alpha: float
-    modules: list[str]
+    `layout` says who names tensors so, `classes` which of the library's models have all of these layers, `notes` what was assumed because
+    the file does not say it. `facts` are ours, `metadata` is the whole text of the header.
+    """
+
+    layout: str
+    modules: dict[str, Factors]
     facts: dict[str, object]
+    metadata: dict[str, str]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_adapter(path: Path) -> AdapterFile:
+    """Read an adapter in any layout. Raises AdapterError where it is missing, damaged, or no LoRA of a transformer."""
+    if not path.is_file():
+        raise AdapterError("There is no adapter file.", got=str(path), fix="give a *.safetensors file that a run has saved")
+    try:
+        weights, metadata = open_weights([path]), read_metadata(path)
+        reading = read_modules(weights, _read_peft_settings(path) | metadata)
+    except ModelError as error:
+        raise AdapterError(
+            "The adapter file is damaged.", got=f"{path}: {error.got}", expected=error.expected, fix="take an earlier checkpoint"
+        ) from error
+    except AdapterError as error:
+        raise AdapterError(error.what, got=f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
+    return AdapterFile(reading.layout, reading.modules, read_facts(metadata), metadata, reading.classes, reading.notes)
 
 
 def save_adapter(
-    path: Path, tensors: Mapping[str, Tensor], *, config: AdapterConfig, facts: Mapping[str, object], export_key: Callable[[str], str]
+    path: Path,
+    modules: Mapping[str, Factors],
+    *,
+    layout: str,
+    facts: Mapping[str, object],
+    metadata: Mapping[str, str],
+    pairings: Sequence[Pairing],
 ) -> None:
-    """Write weights (fp32) and metadata to `path`, whole or not at all. The same input gives the same bytes."""
-    modules = sorted({_module_of(name) for name in tensors})
-    settings = {
-        "r": config.rank,
-        "lora_alpha": config.rank if config.alpha is None else config.alpha,
-        "target_modules": modules,
-        "lora_dropout": config.dropout,
-        "bias": "none",
-        "peft_type": "LORA",
-    }
-    prefix = export_key("")
-    metadata = {
-        "format": "pt",
-        METADATA_KEY: json.dumps({prefix + key: value for key, value in settings.items()}, sort_keys=True),
-        FACTS_KEY: json.dumps(facts, sort_keys=True),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = save({export_key(name): tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
-    header_bytes = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + header_bytes]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the library writes metadata in random order
-    try:
-        with temporary.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(memoryview(data)[8 + header_bytes :])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write an adapter to `path`, whole or not at all. The same input gives the same bytes.
+
+    `metadata` is for other programs (`metadata.build_metadata`). Raises AdapterError where the layout cannot carry the adapter.
+    """
+    if not modules:
+        raise AdapterError("There is nothing to save.", got="an adapter without layers", fix="check the targets")
+    tensors, settings = find_layout(layout).write(modules, pairings)
+    tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings
+    if VERSION_KEY in header:
+        header |= {HASH_KEY: "0x" + _hash(tensors)}
+    save_weights(path, {name: build_entry(tensor) for name, tensor in tensors.items()}, metadata=header)
 
 
-def load_adapter(path: Path, *, export_key: Callable[[str], str]) -> AdapterFile:
-    """Read a file that `save_adapter` wrote. Raises AdapterError where it is missing, damaged or of another layout."""
-    if not path.is_file():
-        raise AdapterError("There is no adapter file.", got=str(path), fix="give the run folder of a run that has saved one")
-    prefix = export_key("")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise AdapterError("The adapter file is damaged.", got=f"{path}: {error}", fix="take an earlier checkpoint") from error
-    modules = sorted({_module_of(name) for name in tensors})
-    try:
-        settings, facts = json.loads(metadata[METADATA_KEY]), json.loads(metadata[FACTS_KEY])
-        return AdapterFile(tensors, int(settings[prefix + "r"]), float(settings[prefix + "lora_alpha"]), modules, facts)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(
-            "The adapter file was not written by weber, so its rank and alpha are not known.",
-            got=f"{path} with keys such as {next(iter(tensors), 'none')} ({error!r})",
-            expected=f"header entries {METADATA_KEY} and {FACTS_KEY}",
-            fix="use a file written by weber",
-        ) from error
+def _read_peft_settings(path: Path) -> dict[str, str]:
+    """PEFT itself writes its settings into a file beside the adapter."""
+    beside = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not beside.is_file():
+        return {}
+    return {SETTINGS_KEY: beside.read_text(encoding="utf-8", errors="replace")}
 
 
-def _module_of(name: str) -> str:
-    return name.rsplit(".lora_", 1)[0]
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of the file's bytes after its header."""
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -19,10 +19,10 @@ def list_targets(model: nn.Module, targets: str | Sequence[str], *, sets: Mappin
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
-    absent = [pattern for pattern in patterns if not any(_matches(name, pattern) for name in linears)]
+    absent = [pattern for pattern in patterns if not any(is_target(name, pattern) for name in linears)]
     if absent or not patterns:
         raise _explain_absent(targets, absent, linears)
-    return [name for name in linears if any(_matches(name, pattern) for pattern in patterns)]
+    return [name for name in linears if any(is_target(name, pattern) for pattern in patterns)]
 
 
 def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -38,7 +38,16 @@ def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
     return list(sets[name])
 
 
-def _matches(name: str, pattern: str) -> bool:
+def find_set(modules: Sequence[str], linears: Sequence[str], *, sets: Mapping[str, Sequence[str]]) -> str | None:
+    """The set that means exactly these modules, of all linear layers of a model; None where none does."""
+    for name, patterns in sets.items():
+        if {linear for linear in linears if any(is_target(linear, pattern) for pattern in patterns)} == set(modules):
+            return name
+    return None
+
+
+def is_target(name: str, pattern: str) -> bool:
+    """Whether a layer of that name is meant by a pattern."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
 
 

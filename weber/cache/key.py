@@ -7,8 +7,7 @@ from hashlib import blake2b
 
 import torch
 
-from weber.data.crops import Crop
-from weber.data.examples import Example
+from weber.data.views import View
 
 KEY_VERSION = 1
 """Raised when our own code changes what an encoder is fed or what is stored, so that old samples are no longer found."""
@@ -25,9 +24,9 @@ def build_key(*, content: str, preparation: str, encoder: str, dtype: str) -> st
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def build_latent_key(example: Example, crop: Crop, *, encoder: str, dtype: torch.dtype) -> str:
-    """Key of one window of one picture; `encoder` is `family.identify(family.image_part)`."""
-    return build_key(content=example.content, preparation=crop.describe(), encoder=encoder, dtype=_name(dtype))
+def build_latent_key(view: View, *, encoder: str, dtype: torch.dtype) -> str:
+    """Key of one view of one picture; `encoder` is `family.identify(family.image_part)`."""
+    return build_key(content=view.content, preparation=view.describe(), encoder=encoder, dtype=_name(dtype))
 
 
 def build_text_key(caption: str, *, encoder: str, dtype: torch.dtype) -> str:

@@ -1,35 +1,37 @@
-"""Pictures to latents in the cache, in batches of one bucket, while the next pictures are being read."""
+"""Pictures to latents in the cache, in batches of one size, while the next pictures are being read."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from weber.cache.encode import encode_batches
 from weber.cache.key import build_latent_key
 from weber.cache.store import Store
-from weber.data.crops import Crop
-from weber.data.examples import Example, read_pixels
+from weber.data.views import View, read_mask, read_pixels
 from weber.families.family import Family
 from weber.progress import Progress, ignore_progress
 
 _NUM_READERS = 4
 _NUM_BATCHES_AHEAD = 2
+_MASKED_NAMES = ("masked", "mask")
 
-_Item = tuple[str, Example, Crop]
+_Item = tuple[str, View]
 _Pixels = NDArray[np.uint8]
+_Inputs = tuple[Tensor, Tensor | None]
+"""Pixels, and masks of views that have them."""
 
 
 def encode_latents(
     store: Store,
-    examples: Iterable[Example],
+    views: Iterable[View],
     *,
     family: Family,
     device: torch.device,
@@ -37,13 +39,13 @@ def encode_latents(
     batch_size: int,
     progress: Progress = ignore_progress,
 ) -> int:
-    """Encode the crops that the cache lacks; their number. If it lacks none the encoder is not loaded.
+    """Encode the views that the cache lacks; their number. If it lacks none the encoder is not loaded.
 
-    Sample `build_latent_key(example, crop, encoder=family.identify(family.image_part), dtype=dtype)` then holds what
-    `family.encode_images` returns, without the first dimension. DataError names a picture that can no longer be
-    read or was changed since the examples were made; what was encoded before it is kept.
+    Sample `build_latent_key(view, encoder=family.identify(family.image_part), dtype=dtype)` then holds what `family.encode_images`
+    returns, without the first dimension; of a view with a mask, `masked` and `mask` alone. DataError names a picture that can no
+    longer be read or was changed since the views were made; what was encoded before it is kept.
     """
-    batches = _list_batches(store, examples, identity=family.identify(family.image_part), dtype=dtype, batch_size=batch_size)
+    batches = _list_batches(store, views, identity=family.identify(family.image_part), dtype=dtype, batch_size=batch_size)
     total = sum(len(batch) for batch in batches)
     if not total:
         return 0
@@ -52,7 +54,7 @@ def encode_latents(
             store,
             _read_ahead(batches, pool, device),
             load=partial(family.load, family.image_part, device=device, dtype=dtype),
-            encode=family.encode_images,
+            encode=partial(_encode, family),
             dtype=dtype,
             progress=progress,
             what="encoding pictures",
@@ -61,29 +63,44 @@ def encode_latents(
     return total
 
 
-def _list_batches(store: Store, examples: Iterable[Example], *, identity: str, dtype: torch.dtype, batch_size: int) -> list[list[_Item]]:
+def _list_batches(store: Store, views: Iterable[View], *, identity: str, dtype: torch.dtype, batch_size: int) -> list[list[_Item]]:
     missing: dict[str, _Item] = {}
-    for example in examples:
-        for crop in example.crops:
-            key = build_latent_key(example, crop, encoder=identity, dtype=dtype)
-            if key not in store:
-                missing.setdefault(key, (key, example, crop))
-    buckets: dict[object, list[_Item]] = {}
-    for item in missing.values():
-        buckets.setdefault(item[1].bucket, []).append(item)
-    return [items[start : start + batch_size] for items in buckets.values() for start in range(0, len(items), batch_size)]
+    for view in views:
+        key = build_latent_key(view, encoder=identity, dtype=dtype)
+        if key not in store:
+            missing.setdefault(key, (key, view))
+    groups: dict[object, list[_Item]] = {}
+    for key, view in missing.values():
+        groups.setdefault((view.crop.width, view.crop.height, view.mask is None), []).append((key, view))
+    return [items[start : start + batch_size] for items in groups.values() for start in range(0, len(items), batch_size)]
 
 
-def _read_ahead(batches: Sequence[Sequence[_Item]], pool: ThreadPoolExecutor, device: torch.device) -> Iterator[tuple[list[str], Tensor]]:
-    waiting: deque[tuple[list[str], list[Future[_Pixels]]]] = deque()
+def _read_ahead(batches: Sequence[Sequence[_Item]], pool: ThreadPoolExecutor, device: torch.device) -> Iterator[tuple[list[str], _Inputs]]:
+    waiting: deque[tuple[list[str], Callable[[], _Inputs]]] = deque()
     for batch in batches:
-        waiting.append(([key for key, _, _ in batch], [pool.submit(read_pixels, example, crop) for _, example, crop in batch]))
+        views = [view for _, view in batch]
+        pictures = [pool.submit(read_pixels, view) for view in views]
+        masks = [pool.submit(read_mask, view) for view in views if view.mask is not None]
+        waiting.append(([key for key, _ in batch], partial(_build_inputs, pictures, masks, device)))
         if len(waiting) > _NUM_BATCHES_AHEAD:
-            yield _build_inputs(*waiting.popleft(), device)
+            keys, build = waiting.popleft()
+            yield keys, build()
     while waiting:
-        yield _build_inputs(*waiting.popleft(), device)
+        keys, build = waiting.popleft()
+        yield keys, build()
 
 
-def _build_inputs(keys: list[str], pictures: list[Future[_Pixels]], device: torch.device) -> tuple[list[str], Tensor]:
+def _build_inputs(pictures: Sequence[Future[_Pixels]], masks: Sequence[Future[_Pixels]], device: torch.device) -> _Inputs:
     pixels = torch.from_numpy(np.stack([picture.result() for picture in pictures])).to(device)
-    return keys, pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
+    pixels = pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
+    if not masks:
+        return pixels, None
+    return pixels, torch.from_numpy(np.stack([mask.result() for mask in masks])).to(device).unsqueeze(1).float().div_(255.0)
+
+
+def _encode(family: Family, encoder: nn.Module, inputs: _Inputs) -> dict[str, Tensor]:
+    pixels, masks = inputs
+    if masks is None:
+        return family.encode_images(encoder, pixels)
+    encoded = family.encode_images(encoder, pixels, masks=masks)
+    return {name: encoded[name] for name in _MASKED_NAMES}

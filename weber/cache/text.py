@@ -37,9 +37,10 @@ def encode_texts(
         missing = {key: caption for key, caption in keyed.items() if key not in store}
         if missing:
             keys, prompts = list(missing), list(missing.values())
+            size = min(batch_size, family.prompts_per_batch or batch_size)
             encode_batches(
                 store,
-                [(keys[start : start + batch_size], prompts[start : start + batch_size]) for start in range(0, len(keys), batch_size)],
+                [(keys[start : start + size], prompts[start : start + size]) for start in range(0, len(keys), size)],
                 load=partial(family.load, part, device=device, dtype=dtype),
                 encode=partial(family.encode_prompts, part),
                 dtype=dtype,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weber.config.section import Section
+from weber.config.section import PathText, Section
 
 
 class AdapterConfig(Section):
@@ -24,6 +24,11 @@ class AdapterConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that an input of an adapter is dropped while training."""
 
-    targets: str | list[str] = "all+ffs"
+    targets: str | list[str] = "blocks"
     """Which linear layers get an adapter. The name of a set (`weber variants` lists them), or a list of patterns; a pattern is the
-    end of a module's name (`attn.to_q`) or holds `*` for any text (`single_transformer_blocks.*.proj_out`)."""
+    end of a module's name (`attn.to_q`) or holds `*` for any text (`single_transformer_blocks.*.proj_out`). `blocks` is attention and
+    feed-forward of every block, which every file layout can carry."""
+
+    start_from: PathText | None = None
+    """An adapter file to start from, in any layout that weber writes (diffusers, kohya, ComfyUI). Ranks may be lower than `rank`;
+    layers that it lacks start at zero."""

@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from weber.config.section import FolderPath, Section
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
 CropStyle = Literal["off", "center", "random", "corner"]
+CaptionSource = Literal["textfile", "filename", "instance", "none", "metadata"]
+
+METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
+"""Endings of tables: JSON Lines, CSV, a JSON list."""
 
 _EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
+_SPLIT = "train"
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_HUB_REVISION = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
+_HUB_SPLIT = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 class DataConfig(Section):
     """One set of pictures with its own resolution, crop, repeats and captions."""
 
-    path: FolderPath
-    """Folder of pictures (JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF)."""
+    path: FolderPath | None = None
+    """Folder of pictures (JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF). Either this or `hub`."""
+
+    hub: str | None = None
+    """A dataset on the hub, such as `owner/name`, instead of `path`: Parquet files (needs `pip install 'weber[hub]'`), or pictures with
+    a metadata.jsonl or metadata.csv. It is unpacked into the cache folder once; later starts do not ask the hub again."""
+
+    hub_revision: str | None = None
+    """Branch, tag or commit of `hub`."""
+
+    hub_split: str = _SPLIT
+    """Split of `hub`; of a dataset with several configurations, `configuration/split`."""
+
+    metadata: FolderPath | None = None
+    """A table with one row per picture, instead of caption files: JSON Lines, CSV or a JSON list. `image_column` names the picture's
+    file, as seen from `path`. Pictures without a row are set aside."""
+
+    image_column: str | None = None
+    """Column of `metadata` or `hub` with the picture. Left out: `image` or `file_name`, whichever is there."""
+
+    caption_column: str | None = None
+    """Column of `metadata` or `hub` with the caption or instruction, or with a list of them of which one is drawn at each use. Left
+    out: `caption`, `text`, `prompt` or `instruction`, whichever is there."""
+
+    conditioning_columns: list[str] = []
+    """Columns of `metadata` or `hub` with reference pictures, in order, for models that take them."""
 
     name: str | None = None
-    """Name in reports. Left out: the folder's name. Must differ between sets."""
+    """Name in reports. Left out: the name of the folder or of the hub dataset. Must differ between sets."""
 
     recursive: bool = True
     """Look into subfolders too."""
@@ -30,9 +65,10 @@ class DataConfig(Section):
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each picture appears in one epoch (1 = once)."""
 
-    captions: Literal["textfile", "filename", "instance", "none"] = "textfile"
+    captions: CaptionSource | None = None
     """Where captions come from. `textfile`: `<stem>.txt` with one caption per line, one is drawn at each use; `filename`: the file's
-    name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption."""
+    name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption; `metadata`: the row in `metadata`, or of
+    `hub`. Left out: `metadata` where there is one, else `textfile`."""
 
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
@@ -45,9 +81,10 @@ class DataConfig(Section):
     """Unit of `resolution`. `area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels;
     `shorter_edge`: pixels."""
 
-    aspect: Literal["bucket", "square"] = "bucket"
+    aspect: Literal["bucket", "square", "listed"] | None = None
     """Shapes of the training pictures. `bucket`: each picture goes to the bucket nearest to its aspect; `square`: all pictures
-    become squares."""
+    become squares; `listed`: the nearest of the sizes that the model was made for. Left out: `listed` where the model has such a list
+    and `resolution` and `bucket_step` are left out too, else `bucket`."""
 
     crop: CropStyle = "center"
     """What happens to pixels that do not fit the bucket. `center`, `random` and `corner` (top left) say which window is kept; `off`
@@ -69,29 +106,159 @@ class DataConfig(Section):
     max_aspect: Annotated[float, Field(ge=1, le=16)] = 4.0
     """Pictures longer than this (longer edge / shorter edge) are set aside."""
 
+    conditioning: list[FolderPath] = []
+    """Folders of reference pictures for models that take them: in each, the reference of `cat.png` is `cat.png` or the one picture with
+    the stem `cat`, in the same subfolder. Several folders: several references, in order."""
+
+    conditioning_type: Literal["reference_strict", "reference_loose"] | None = None
+    """How references are cut. `reference_strict`: resized and cropped exactly like the picture, smaller ones enlarged;
+    `reference_loose`: in their own shape, at the size that the model was made for. Left out: `reference_strict`. Needs references."""
+
+    masks: FolderPath | None = None
+    """Folder of masks for a model that repaints: white is painted anew, black is kept, gray counts as the nearer one. The mask of
+    `cat.png` is found as in `conditioning` and has its shape, in any resolution. Left out: masks are drawn at random."""
+
+    num_masks: Annotated[int, Field(ge=1)] | None = None
+    """How many random masks of each picture are cached, for a model that repaints; one is drawn at each use. Left out: 4."""
+
+    @field_validator("conditioning", "conditioning_columns", mode="before")
+    @classmethod
+    def _refuse_empty_items(cls, value: object) -> object:
+        if isinstance(value, list) and any(isinstance(item, str) and not item.strip() for item in value):
+            raise ValueError("an empty text in a list is not a value; set it or remove it")
+        return value
+
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> DataConfig:
-        if self.captions == "instance" and not self.instance_prompt:
-            raise ValueError('captions = "instance" needs instance_prompt; set it to the caption of the set')
-        if self.captions != "instance" and self.instance_prompt is not None:
-            raise ValueError(
-                f'instance_prompt has no effect with captions = "{self.captions}"; set captions = "instance" or remove instance_prompt'
-            )
-        if self.resolution_type == "megapixels" and self.resolution is None:
-            raise ValueError('resolution_type = "megapixels" needs resolution; set it, for example resolution = 1.0')
-        if self.num_crops is not None and self.crop != "random":
-            raise ValueError(f'num_crops has no effect with crop = "{self.crop}"; set crop = "random" or remove num_crops')
-        if self.aspect == "square" and self.crop == "off":
-            raise ValueError('aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"')
-        if self.aspect == "square" and self.max_aspect != 4.0:
-            raise ValueError('max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"')
+        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._check_sizes(), *self._check_beside()]
+        if problems:
+            raise ValueError(problems[0])
         return self
 
-    def build_fitting(self, *, native_pixels: int, alignment_pixels: int) -> DataConfig:
-        """The same set with a resolution and a bucket step that fit the model, where they were left out."""
+    def _check_source(self) -> Iterator[str]:
+        if self.path is None and self.hub is None:
+            yield 'the set has no pictures; write path = "folder/of/pictures" or hub = "owner/name"'
+        if self.path is not None and self.hub is not None:
+            yield "path and hub are two places for the same pictures; remove one of them, or make two sets"
+        if self.hub is None:
+            if self.hub_revision is not None:
+                yield "hub_revision has no effect without hub; set hub or remove hub_revision"
+            if self.hub_split != _SPLIT:
+                yield "hub_split has no effect without hub; set hub or remove hub_split"
+            return
+        if not _HUB_ID.fullmatch(self.hub):
+            yield f'hub = "{self.hub}" is not the name of a dataset; write it as "owner/name"'
+        if self.hub_revision is not None and not _HUB_REVISION.fullmatch(self.hub_revision):
+            yield f'hub_revision = "{self.hub_revision}" is no branch, tag or commit; copy it from the page of the dataset'
+        if not _HUB_SPLIT.fullmatch(self.hub_split):
+            yield f'hub_split = "{self.hub_split}" is not the name of a split; write it as "train" or "test"'
+        if self.metadata is not None:
+            yield "metadata has no effect with hub, which brings its own columns; remove metadata"
+        if not self.recursive:
+            yield "recursive has no effect with hub; remove recursive"
+        for name, given in (("conditioning", self.conditioning), ("masks", self.masks)):
+            if given:
+                instead = "use conditioning_columns" if name == "conditioning" else "download the dataset and set path"
+                yield f"{name} names files by those of path, but the pictures of a hub dataset have none; {instead}"
+
+    def _check_columns(self) -> Iterator[str]:
+        if self.metadata is not None and self.metadata.suffix.lower() not in METADATA_SUFFIXES:
+            yield f'metadata = "{self.metadata}" is of no known kind; write JSON Lines or CSV, as {", ".join(METADATA_SUFFIXES)}'
+        columns = {"image_column": self.image_column, "caption_column": self.caption_column}
+        columns |= {f"conditioning_columns.{number}": name for number, name in enumerate(self.conditioning_columns)}
+        given = {key: name for key, name in columns.items() if name is not None}
+        if given and not self.has_rows:
+            key = next(iter(given)).partition(".")[0]
+            yield f"{key} has no effect without metadata or hub; set one of them or remove {key}"
+        twice = [name for name in given.values() if list(given.values()).count(name) > 1]
+        if twice:
+            keys = " and ".join(dict.fromkeys(key.partition(".")[0] for key, name in given.items() if name == twice[0]))
+            yield f'{keys} name the column "{twice[0]}" twice; each column is one thing'
+        if self.caption_column is not None and self.captions not in (None, "metadata"):
+            yield f'caption_column has no effect with captions = "{self.captions}"; remove one of them'
+
+    def _check_captions(self) -> Iterator[str]:
+        if self.captions == "metadata" and not self.has_rows:
+            yield 'captions = "metadata" needs metadata or hub; set one of them, or captions = "textfile"'
+        if self.captions in ("textfile", "filename") and self.hub is not None:
+            yield f'captions = "{self.captions}" needs files of your own, which hub has not; set captions = "metadata" or remove captions'
+        if self.captions == "instance" and not self.instance_prompt:
+            yield 'captions = "instance" needs instance_prompt; set it to the caption of the set'
+        if self.captions != "instance" and self.instance_prompt is not None:
+            what = f'captions = "{self.caption_source}"' if self.captions else 'any other captions than "instance"'
+            yield f'instance_prompt has no effect with {what}; set captions = "instance" or remove instance_prompt'
+
+    def _check_sizes(self) -> Iterator[str]:
+        if self.resolution_type == "megapixels" and self.resolution is None:
+            yield 'resolution_type = "megapixels" needs resolution; set it, for example resolution = 1.0'
+        if self.num_crops is not None and self.crop != "random":
+            yield f'num_crops has no effect with crop = "{self.crop}"; set crop = "random" or remove num_crops'
+        if self.aspect == "square" and self.crop == "off":
+            yield 'aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"'
+        if self.aspect == "square" and self.max_aspect != 4.0:
+            yield 'max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"'
+        if self.aspect == "listed":
+            if self.resolution is not None:
+                yield 'resolution has no effect with aspect = "listed"; remove it or set aspect = "bucket"'
+            if self.resolution_type != "area":
+                yield 'resolution_type has no effect with aspect = "listed"; remove it or set aspect = "bucket"'
+            if self.bucket_step is not None and self.upscale:
+                yield 'bucket_step has no effect with aspect = "listed" and upscale = true; remove it or set aspect = "bucket"'
+
+    def _check_beside(self) -> Iterator[str]:
+        if self.conditioning and self.conditioning_columns:
+            yield "conditioning and conditioning_columns both name references; remove one of them"
+        if self.conditioning_type is not None and not self.num_references:
+            yield "conditioning_type has no effect without references; set conditioning or remove conditioning_type"
+        for folder in self.conditioning:
+            if self.conditioning.count(folder) > 1:
+                yield f'conditioning names "{folder}" twice; name each folder once'
+            if folder == self.path:
+                yield f'conditioning = "{folder}" is the folder of the pictures themselves; name the folder of their references'
+        if self.masks is not None and self.masks == self.path:
+            yield f'masks = "{self.masks}" is the folder of the pictures themselves; name the folder of their masks'
+        if self.num_masks is not None and self.masks is not None:
+            yield "num_masks has no effect with masks, which has one for each picture; remove one of them"
+
+    def build_fitting(self, *, native_pixels: int, alignment_pixels: int, sizes: Sequence[tuple[int, int]] = ()) -> DataConfig:
+        """The same set with what was left out filled in: captions, and shapes and sizes that the model was made for.
+
+        `sizes` is the model's own list of them, where it has one.
+        """
+        unset = self.resolution is None and self.resolution_type == "area" and self.bucket_step is None
+        aspect = self.aspect or ("listed" if sizes and unset else "bucket")
         resolution = float(native_pixels) if self.resolution is None else self.resolution
         step = (alignment_pixels if native_pixels < 512 else _STEP_PIXELS) if self.bucket_step is None else self.bucket_step
-        return self.model_copy(update={"resolution": resolution, "bucket_step": step})
+        filled = {
+            "aspect": aspect,
+            "captions": self.caption_source,
+            "resolution": None if aspect == "listed" else resolution,
+            "bucket_step": None if aspect == "listed" and self.upscale else step,
+        }
+        return self.model_copy(update=filled)
+
+    @property
+    def set_name(self) -> str:
+        """Name in reports."""
+        if self.name is not None:
+            return self.name
+        path = self.path or Path()
+        return path.name or path.absolute().name if self.hub is None else self.hub.rpartition("/")[2]
+
+    @property
+    def has_rows(self) -> bool:
+        """Does a table say what belongs to each picture?"""
+        return self.metadata is not None or self.hub is not None
+
+    @property
+    def caption_source(self) -> CaptionSource:
+        """Where captions come from."""
+        return self.captions or ("metadata" if self.has_rows else "textfile")
+
+    @property
+    def num_references(self) -> int:
+        """How many references each picture has."""
+        return len(self.conditioning) + len(self.conditioning_columns)
 
     @property
     def step_pixels(self) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from weber.config.section import PathText, Section
 
 
@@ -9,11 +13,38 @@ class ModelConfig(Section):
     """Which base model is trained."""
 
     variant: str | None = None
-    """A row of the table of variants (`weber variants` lists them). Left out: recognized from the folder's configuration
-    files, or the table's first row where no path is given either."""
+    """A row of the table of variants (`weber variants` lists them). Left out: recognized from the model's files, or the table's first
+    row where no path is given either."""
 
     path: PathText | None = None
-    """A local folder in diffusers layout, or a hub id such as `owner/name`. Left out: the variant's own hub id."""
+    """A folder in diffusers layout, a hub id such as `owner/name`, or a single *.safetensors file with the transformer as BFL and
+    ComfyUI have it (of several pieces the first). Left out: the variant's own hub id."""
 
     revision: str | None = None
-    """Branch, tag or commit of a hub id. Refused for a local folder."""
+    """Branch, tag or commit of a hub id. Refused for what is on this machine."""
+
+    transformer: PathText | None = None
+    """Another transformer than that of `path`: a folder, a hub id or a single file that may hold nothing else."""
+
+    vae: PathText | None = None
+    """Another autoencoder than that of `path`: a folder, a hub id or a single file (`ae.safetensors`)."""
+
+    text_encoder: PathText | None = None
+    """Another first text encoder (CLIP-L, Mistral, Qwen): a folder, a hub id or a single file (`clip_l.safetensors`)."""
+
+    text_encoder_2: PathText | None = None
+    """Another second text encoder (T5): a folder, a hub id or a single file (`t5xxl_fp16.safetensors`). Refused for a model with one."""
+
+    tokenizer_path: PathText | None = None
+    """Where the tokenizers are: a model in diffusers layout, a folder or a hub id. Left out: with the model, else with the variant's
+    own hub id."""
+
+    assistant: PathText | None = None
+    """A LoRA that takes part while training and is left out of pictures and saved files: a file or a hub id; `"off"` for none.
+    Left out: the variant's own, which only a distilled one has."""
+
+    assistant_strength: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """Strength of the assistant while training."""
+
+    assistant_sample_strength: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """Strength of the assistant in pictures."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,10 @@ class OutputConfig(Section):
     keep_last: Annotated[int, Field(ge=1)] = 2
     """How many checkpoints are kept; older ones are deleted after a new one is whole."""
 
+    formats: list[Literal["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]] = ["diffusers"]
+    """Layouts of the finished adapter. `diffusers` is always written (`adapter.safetensors`); `kohya` and `comfyui` are further files
+    beside it; `merged-diffusers` and `merged-bfl` are whole models with the adapter in their weights."""
+
     tensorboard: bool = False
     """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
 
@@ -44,6 +48,19 @@ class SamplingConfig(Section):
     guidance: Annotated[float, Field(ge=0)] | None = None
     """Guidance in sampling. Left out: the variant's own (3.5 for most); refused for a model without a guidance input."""
 
+    cfg: Annotated[float, Field(ge=1)] | None = None
+    """Scale of classifier-free guidance: each step asks the model twice, with the prompt and with the negative prompt. 1: once.
+    Left out: the variant's own (1 for most; 4 to 6 for models that are not distilled)."""
+
+    negative_prompt: str | None = None
+    """What classifier-free guidance leads away from. Left out: the empty prompt. Refused where `cfg` is 1."""
+
+    conditioning: list[FolderPath | list[FolderPath]] = []
+    """Reference pictures: a file, or a list of files, for each prompt. For a model that repaints: the pictures to be repainted."""
+
+    masks: list[FolderPath] = []
+    """For a model that repaints: a mask file for each prompt, white where the picture is painted anew."""
+
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels. Left out: the edge of the first set's resolution."""
 
@@ -58,4 +75,7 @@ class SamplingConfig(Section):
         changed = sorted(self.model_dump(exclude_defaults=True))
         if changed and not self.prompts:
             raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
+        for key, value in (("conditioning", self.conditioning), ("masks", self.masks)):
+            if value and len(value) != len(self.prompts):
+                raise ValueError(f"{key} has {len(value)} entries for {len(self.prompts)} prompts; give one for each prompt, in order")
         return self

@@ -49,7 +49,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _name_sets_apart(self) -> RunConfig:
-        names = [data.name or data.path.name for data in self.data]
+        names = [data.set_name for data in self.data]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f'data: two sets are named {", ".join(twice)}; give each its own name, such as name = "{twice[0]}-2"')

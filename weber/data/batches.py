@@ -17,12 +17,13 @@ _Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One sample of a step: indices of the example, and of its caption and crop. `place` is the index in the step's group."""
+    """One sample of a step: indices of the example, and of its caption, crop and mask. `place` is the index in the step's group."""
 
     example: int
     place: int
     caption: int
     crop: int
+    mask: int = 0
 
 
 class BatchPlan:
@@ -53,7 +54,8 @@ class BatchPlan:
         chosen = self._examples[example]
         caption = draw_choice(len(chosen.captions), self._seed, step, place, "caption")
         crop = draw_choice(len(chosen.crops), self._seed, step, place, "crop")
-        return Draw(example, place, caption, crop)
+        mask = draw_choice(len(chosen.masks), self._seed, step, place, "mask") if chosen.masks else 0
+        return Draw(example, place, caption, crop, mask)
 
     def _draw_epoch(self, epoch: int) -> tuple[_Indices, _Indices]:
         """Examples, shuffled within each bucket; and the order in which the groups have their turn."""

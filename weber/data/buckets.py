@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -32,17 +33,17 @@ def check_size(width: int, height: int, *, config: DataConfig) -> None:
     minimum_edge = config.edge_pixels // 4 if config.minimum_edge is None else config.minimum_edge
     if min(width, height) < minimum_edge:
         raise DataError(f"too small: {width} x {height} pixels, minimum_edge is {minimum_edge}")
-    if config.aspect == "bucket" and max(width, height) > config.max_aspect * min(width, height):
+    if config.aspect != "square" and max(width, height) > config.max_aspect * min(width, height):
         raise DataError(f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}")
 
 
-def build_bucket(width: int, height: int, *, config: DataConfig) -> Bucket:
-    """The bucket of a picture: of its own size if there is one, else of the nearest aspect.
+def build_bucket(width: int, height: int, *, config: DataConfig, sizes: Sequence[tuple[int, int]] = ()) -> Bucket:
+    """The bucket of a picture: of its own size if there is one, else of the nearest aspect; for `aspect = "listed"` among `sizes`.
 
     A picture that would have to be enlarged, which `upscale = False` forbids, gets a bucket of its own size in whole steps.
     Raises DataError with a one-line reason if that is empty.
     """
-    bucket = _choose(width, height, config)
+    bucket = _choose(width, height, config, sizes)
     if config.upscale or (bucket.width <= width and bucket.height <= height):
         return bucket
     bucket = _shrink(width, height, config)
@@ -63,7 +64,10 @@ def _list_buckets(area_pixels: int, step: int) -> tuple[Bucket, ...]:
     return tuple(sorted(buckets))
 
 
-def _choose(width: int, height: int, config: DataConfig) -> Bucket:
+def _choose(width: int, height: int, config: DataConfig, sizes: Sequence[tuple[int, int]]) -> Bucket:
+    if config.aspect == "listed":
+        # of two that are equally near the smaller, as in diffusers' pipeline of the model that has such a list
+        return Bucket(*min(sizes, key=lambda size: (abs(width / height - size[0] / size[1]), *size)))
     edge = _floor(isqrt(config.area_pixels), config.step_pixels)
     if config.aspect == "square":
         return Bucket(edge, edge)

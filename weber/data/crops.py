@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weber.config.data import CropStyle
 from weber.data.buckets import Bucket
 from weber.data.seeds import draw_choice
+from weber.errors import DataError
 
 # Goes up with any change of the pixels that `read_image` or `read_pixels` make of the same file and crop.
 _PIXELS_VERSION = 1
@@ -51,8 +52,33 @@ def build_crops(
     return tuple(Crop(resize_width, resize_height, left, top, bucket.width, bucket.height) for left, top in dict.fromkeys(corners))
 
 
+def check_shape(size: tuple[int, int], *, picture: tuple[int, int]) -> None:
+    """Raise DataError with a one-line reason unless that (width, height) is the picture's own in any resolution."""
+    if not _fits(size, picture):
+        raise DataError(f"another shape: {size[0]} x {size[1]} pixels, its picture {picture[0]} x {picture[1]}")
+
+
+def build_reference_crop(width: int, height: int, *, crop: Crop, picture: tuple[int, int]) -> Crop:
+    """The same window, of a reference of that many pixels, as `crop` is of its `picture` (width, height).
+
+    A reference of the picture's shape is resized to the same size; any other one so that it covers that size, of which its middle
+    then takes the place.
+    """
+    if _fits((width, height), picture):
+        return crop
+    resize_width, resize_height = _cover(width, height, Bucket(crop.resize_width, crop.resize_height))
+    left = crop.left + (resize_width - crop.resize_width) // 2
+    top = crop.top + (resize_height - crop.resize_height) // 2
+    return Crop(resize_width, resize_height, left, top, crop.width, crop.height)
+
+
 def _cover(width: int, height: int, bucket: Bucket) -> tuple[int, int]:
     """The smallest size of the picture's own aspect that covers the bucket, rounded half up."""
     if bucket.width * height >= bucket.height * width:
         return bucket.width, (2 * height * bucket.width + width) // (2 * width)
     return (2 * width * bucket.height + height) // (2 * height), bucket.height
+
+
+def _fits(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Are both the same shape, but for the rounding of their sides?"""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(sum(size), sum(other))

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.buckets import Bucket, build_bucket, check_size
 from weber.data.captions import CAPTION_SUFFIX, build_captions, read_captions
-from weber.data.crops import Crop, build_crops
-from weber.data.images import SUFFIXES, encode_content, read_image
+from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
+from weber.data.hub import load_hub_set
+from weber.data.images import encode_content, read_image
 from weber.data.index import FileFacts, Index
-from weber.data.sets import check_pictures, check_set
+from weber.data.masks import Mask, list_showing, read_mask_image
+from weber.data.rows import Row, list_rows
+from weber.data.sets import PictureLimits, check_set
+from weber.data.views import View
 from weber.errors import DataError
 from weber.progress import Progress
 
 _DEFAULT_NUM_CROPS = 4
+_DEFAULT_NUM_MASKS = 4
 _NUM_SHOWN = 3  # pictures named per reason in an error
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture that a model looks at while it learns another; `crops` has one for each crop of that one."""
+
+    path: Path
+    content: str
+    crops: tuple[Crop, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One usable picture. `content` names its bytes; `width` and `height` are those of the upright picture, before any crop."""
+    """One usable picture. `content` names its bytes; `width` and `height` are those of the upright picture, before any crop.
+
+    Every mask goes with every crop.
+    """
 
     set_name: str
     path: Path
@@ -39,6 +52,27 @@ class Example:
     crops: tuple[Crop, ...]
     captions: tuple[str, ...]
     repeats: int
+    references: tuple[Reference, ...] = ()
+    masks: tuple[Mask, ...] = ()
+
+    def target(self, crop: int) -> View:
+        """The picture itself, by the index of its crop."""
+        return View(self.path, self.content, self.crops[crop])
+
+    def list_references(self, crop: int) -> tuple[View, ...]:
+        """Its references, in order, as they belong to that crop of the picture."""
+        return tuple(View(one.path, one.content, one.crops[crop]) for one in self.references)
+
+    def masked(self, crop: int, mask: int) -> View | None:
+        """The picture with one of its masks; None if it has none."""
+        return View(self.path, self.content, self.crops[crop], self.masks[mask]) if self.masks else None
+
+    def list_views(self) -> Iterator[View]:
+        """Everything of this example that is encoded."""
+        for crop in range(len(self.crops)):
+            yield self.target(crop)
+            yield from self.list_references(crop)
+            yield from (View(self.path, self.content, self.crops[crop], mask) for mask in self.masks)
 
     @property
     def upscaled(self) -> bool:
@@ -68,38 +102,37 @@ class Dataset:
     examples: tuple[Example, ...]
     set_aside: tuple[SetAside, ...]
     num_opened: int
-    """Picture and caption files that the index did not know as they are, and that had to be opened."""
+    """Picture, caption, reference and mask files that the index did not know as they are, and that had to be opened."""
 
 
-def build_dataset(sets: Sequence[DataConfig], *, alignment_pixels: int, index_path: Path, seed: int, progress: Progress) -> Dataset:
+def build_dataset(
+    sets: Sequence[DataConfig],
+    *,
+    alignment_pixels: int,
+    inputs: PictureLimits,
+    index_path: Path,
+    hub_folder: Path,
+    seed: int,
+    progress: Progress,
+) -> Dataset:
     """Look at every picture of every set. Only new and changed files are opened; `index_path` remembers the others.
 
-    Raises ConfigError for sizes that cannot be; DataError for a folder that cannot be read, has no picture, or has no usable one.
+    Hub datasets are unpacked below `hub_folder`. Raises ConfigError for sizes that cannot be and for references or masks that the
+    model does not take; DataError for a folder or table that cannot be read, has no picture, or has no usable one.
     """
     for position, config in enumerate(sets):
-        check_set(config, position, alignment_pixels=alignment_pixels)
+        check_set(config, position, alignment_pixels=alignment_pixels, inputs=inputs)
     index = Index(index_path, backend=LocalBackend())
     examples: list[Example] = []
     set_aside: list[SetAside] = []
-    for config in sets:
-        used, refused = _read_set(config, index, seed, progress)
+    for position, config in enumerate(sets):
+        local = config if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
+        used, refused = _read_set(local, index, seed, key=f"data.{position}", inputs=inputs, progress=progress)
         if not used:
             raise _explain_nothing_left(config, refused)
         examples += used
         set_aside += refused
     return Dataset(tuple(examples), tuple(set_aside), index.num_opened)
-
-
-def read_pixels(example: Example, crop: Crop) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of one crop of an example. Raises DataError if the file is no longer the one that was looked at."""
-    try:
-        data = LocalBackend().read(example.path)
-    except DataError as error:
-        raise DataError(f'the picture "{example.path}" can no longer be read', got=error.what, fix="start again") from error
-    if encode_content(data) != example.content:
-        raise DataError(f'the picture "{example.path}" was changed while the run was starting', fix="start again; it is then read anew")
-    resized = read_image(data).resize((crop.resize_width, crop.resize_height), Image.Resampling.LANCZOS)
-    return np.array(resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)))
 
 
 def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside]]]:
@@ -110,39 +143,45 @@ def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside
     return sorted(kinds.items(), key=lambda kind: -len(kind[1]))
 
 
-def _read_set(config: DataConfig, index: Index, seed: int, progress: Progress) -> tuple[list[Example], list[SetAside]]:
-    name = _name(config)
-    files = LocalBackend().list(config.path.absolute(), recursive=config.recursive)
-    found = [path for path in files if path.suffix.lower() in SUFFIXES]
-    check_pictures(config, pictures=found, files=files)
-    pictures = [path for path in found if _spell(path) == path]
+@dataclass(frozen=True)
+class _Files:
+    """What the files of a set hold, by path."""
+
+    pictures: Mapping[Path, FileFacts]
+    captions: Mapping[Path, FileFacts]
+    references: Mapping[Path, FileFacts]
+    masks: Mapping[Path, FileFacts]
+
+
+def _read_set(
+    config: DataConfig, index: Index, seed: int, *, key: str, inputs: PictureLimits, progress: Progress
+) -> tuple[list[Example], list[SetAside]]:
+    rows = list_rows(config, key=key)
+    files = _read_files([row for row in rows if not row.reason], config, index, progress)
     examples: list[Example] = []
-    set_aside = [SetAside(name, _spell(path), "file name is not text: rename the file") for path in found if _spell(path) != path]
-    facts = index.read_facts(pictures, _inspect_picture, report=partial(progress, f"looking at the pictures of {name}"))
-    captions: Mapping[Path, FileFacts] = {}
-    if config.captions == "textfile":
-        captions = _read_caption_files(files, pictures, index, report=partial(progress, f"reading the captions of {name}"))
-    for path, picture in zip(pictures, facts, strict=True):
+    set_aside: list[SetAside] = []
+    for row in rows:
         try:
-            examples.append(_build_example(path, picture, captions, config, seed))
+            examples.append(_build_example(row, files, config, seed=seed, inputs=inputs))
         except DataError as error:
-            set_aside.append(SetAside(name, path, error.what))
+            set_aside.append(SetAside(config.set_name, row.path, error.what))
     return examples, set_aside
 
 
-def _spell(path: Path) -> Path:
-    """The path with ? for what is not Unicode, as in names from old archives; those cannot be printed, indexed or read as a caption."""
-    return Path(str(path).encode(errors="replace").decode())
+def _read_files(rows: Sequence[Row], config: DataConfig, index: Index, progress: Progress) -> _Files:
+    def read(what: str, paths: Iterable[Path], inspect: Callable[[bytes], FileFacts], kind: str = "") -> dict[Path, FileFacts]:
+        distinct = list(dict.fromkeys(paths))
+        report = partial(progress, f"{what} of {config.set_name}")
+        return dict(zip(distinct, index.read_facts(distinct, inspect, report=report, kind=kind), strict=True)) if distinct else {}
 
-
-def _read_caption_files(
-    files: Sequence[Path], pictures: Sequence[Path], index: Index, *, report: Callable[[int, int], None]
-) -> dict[Path, FileFacts]:
-    """Facts of the caption files beside the pictures, by path without suffix."""
-    stems = {path.with_suffix("") for path in pictures}
-    beside = {path.with_suffix(""): path for path in files if path.suffix.lower() == CAPTION_SUFFIX and path.with_suffix("") in stems}
-    facts = index.read_facts(list(beside.values()), _inspect_captions, report=report)
-    return dict(zip(beside, facts, strict=True))
+    uses_files = config.caption_source == "textfile"
+    captions = [row.caption_file for row in rows if row.caption_file is not None] if uses_files else []
+    return _Files(
+        pictures=read("looking at the pictures", (row.path for row in rows), _inspect_picture),
+        captions=read("reading the captions", captions, _inspect_captions),
+        references=read("looking at the references", (path for row in rows for path in row.references), _inspect_picture),
+        masks=read("looking at the masks", (row.mask for row in rows if row.mask is not None), _inspect_mask, "mask "),
+    )
 
 
 def _inspect_picture(data: bytes) -> FileFacts:
@@ -154,34 +193,82 @@ def _inspect_captions(data: bytes) -> FileFacts:
     return FileFacts(text="\n".join(read_captions(data)))
 
 
-def _build_example(path: Path, picture: FileFacts, captions: Mapping[Path, FileFacts], config: DataConfig, seed: int) -> Example:
+def _inspect_mask(data: bytes) -> FileFacts:
+    """Its text is the box of all that is white."""
+    image = read_mask_image(data)
+    return FileFacts(content=encode_content(data), width=image.width, height=image.height, text=" ".join(map(str, image.getbbox() or ())))
+
+
+def _build_example(row: Row, files: _Files, config: DataConfig, *, seed: int, inputs: PictureLimits) -> Example:
+    if row.reason:
+        raise DataError(row.reason)
+    picture = files.pictures[row.path]
     if picture.reason:
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
     check_size(width, height, config=config)
-    bucket = build_bucket(width, height, config=config)
+    bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
     crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
-    lines = _read_lines(path, captions) if config.captions == "textfile" else build_captions(path, config)
-    return Example(_name(config), path, content, width, height, bucket, crops, lines, config.repeats)
+    captions = _build_captions(row, files, config)
+    masks: tuple[Mask, ...] = ()
+    if row.mask is not None:
+        mask = _check_usable(row.mask, files.masks, kind="mask")
+        masks, crops = (Mask(row.mask, mask.content),), _choose_crops(row.mask, mask, crops, picture=picture)
+    elif inputs.repaints:
+        masks = tuple(Mask(None, f"{seed} {content} {number}") for number in range(config.num_masks or _DEFAULT_NUM_MASKS))
+    size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
+    references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
+    return Example(config.set_name, row.path, content, width, height, bucket, crops, captions, config.repeats, references, masks)
 
 
-def _read_lines(path: Path, captions: Mapping[Path, FileFacts]) -> tuple[str, ...]:
-    file_name = path.stem + CAPTION_SUFFIX
-    facts = captions.get(path.with_suffix(""))
-    if facts is None:
+def _build_captions(row: Row, files: _Files, config: DataConfig) -> tuple[str, ...]:
+    if config.caption_source == "metadata":
+        return row.captions
+    if config.caption_source != "textfile":
+        return build_captions(row.path, config)
+    file_name = row.path.stem + CAPTION_SUFFIX
+    if row.caption_file is None:
         raise DataError(f"no caption file: {file_name}")
+    facts = files.captions[row.caption_file]
     if facts.reason:
         raise DataError(f"{facts.reason}: {file_name}")
     return tuple(facts.text.split("\n"))
 
 
-def _name(config: DataConfig) -> str:
-    return config.name or config.path.name or config.path.absolute().name
+def _check_usable(path: Path, files: Mapping[Path, FileFacts], *, kind: str) -> FileFacts:
+    if files[path].reason:
+        raise DataError(f"unusable {kind}: {path.name}: {files[path].reason}")
+    return files[path]
+
+
+def _choose_crops(path: Path, mask: FileFacts, crops: tuple[Crop, ...], *, picture: FileFacts) -> tuple[Crop, ...]:
+    """The windows in which the mask shows."""
+    try:
+        check_shape((mask.width, mask.height), picture=(picture.width, picture.height))
+    except DataError as error:
+        raise DataError(f"unusable mask: {path.name}: {error.what}") from error
+    showing = list_showing(crops, box=[int(side) for side in mask.text.split()], width=mask.width, height=mask.height)
+    if not showing:
+        raise DataError(f"unusable mask: {path.name}: nothing white is inside of the crop")
+    return showing
+
+
+def _build_reference(
+    path: Path, files: _Files, crops: Sequence[Crop], *, picture: FileFacts, size: Callable[[int, int], tuple[int, int]] | None
+) -> Reference:
+    """Cut as the picture is, or to a size of its own."""
+    facts = _check_usable(path, files.references, kind="reference")
+    if size is not None:
+        bucket = Bucket(*size(facts.width, facts.height))
+        own = build_crops(facts.width, facts.height, bucket=bucket, style="center", num_crops=1, seed_parts=())
+        return Reference(path, facts.content, own * len(crops))
+    like = (picture.width, picture.height)
+    return Reference(path, facts.content, tuple(build_reference_crop(facts.width, facts.height, crop=crop, picture=like) for crop in crops))
 
 
 def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside]) -> DataError:
-    lines = [f'no picture of the set "{_name(config)}" can be used; reasons:']
+    lines = [f'no picture of the set "{config.set_name}" can be used; reasons:']
     for kind, items in list_reasons(refused):
         lines.append(f"  {len(items)} x {kind}")
         lines += [f"      {item.path}: {item.reason}" for item in items[:_NUM_SHOWN]]

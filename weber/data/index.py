@@ -50,19 +50,20 @@ class Index:
         """How many files had to be opened so far."""
 
     def read_facts(
-        self, paths: Sequence[Path], inspect: Callable[[bytes], FileFacts], *, report: Callable[[int, int], None]
+        self, paths: Sequence[Path], inspect: Callable[[bytes], FileFacts], *, report: Callable[[int, int], None], kind: str = ""
     ) -> list[FileFacts]:
         """Facts of each absolute path, in order. `inspect` opens what is new; a DataError of it is remembered as the reason.
 
-        `report` is called with the number of files done and in all.
+        `report` is called with the number of files done and in all. Facts of one `kind` are not those of another.
         """
         found: list[FileFacts] = []
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(paths), _NUM_PER_PORTION):
                 portion = paths[start : start + _NUM_PER_PORTION]
-                known = self._transact(partial(_select, paths=portion))
-                looks = list(pool.map(partial(self._look, inspect), portion, [known.get(str(path)) for path in portion]))
-                new = [(str(path), stat, facts) for path, (stat, facts) in zip(portion, looks, strict=True) if stat is not None]
+                names = [f"{kind}{path}" for path in portion]
+                known = self._transact(partial(_select, names=names))
+                looks = list(pool.map(partial(self._look, inspect), portion, [known.get(name) for name in names]))
+                new = [(name, stat, facts) for name, (stat, facts) in zip(names, looks, strict=True) if stat is not None]
                 if new:
                     self.num_opened += len(new)
                     self._transact(partial(_insert, new=new))
@@ -115,9 +116,9 @@ class Index:
             self._path.replace(self._path.with_name(self._path.name + ".damaged"))
 
 
-def _select(connection: sqlite3.Connection, paths: Sequence[Path]) -> _Known:
-    marks = ", ".join("?" * len(paths))
-    rows = connection.execute(f"SELECT * FROM files_1 WHERE path IN ({marks})", [str(path) for path in paths])
+def _select(connection: sqlite3.Connection, names: Sequence[str]) -> _Known:
+    marks = ", ".join("?" * len(names))
+    rows = connection.execute(f"SELECT * FROM files_1 WHERE path IN ({marks})", names)
     return {path: (FileStat(size_bytes, mtime_ns), FileFacts(*facts)) for path, size_bytes, mtime_ns, *facts in rows}
 
 

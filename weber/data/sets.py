@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 
 from weber.config.data import DataConfig
 from weber.data.images import SUFFIXES
 from weber.errors import ConfigError, DataError
 
 
-def check_set(config: DataConfig, position: int, *, alignment_pixels: int) -> None:
-    """Raise ConfigError if set number `position` asks for sizes that the model cannot take, DataError if it names no folder."""
+def _keep_size(width: int, height: int) -> tuple[int, int]:
+    return width, height
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What pictures the model looks at: up to `max_references`, or one with a mask (`repaints`); `sizes` is its list, if it has one.
+
+    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape.
+    """
+
+    max_references: int = 0
+    repaints: bool = False
+    sizes: tuple[tuple[int, int], ...] = ()
+    reference_size: Callable[[int, int], tuple[int, int]] = _keep_size
+
+
+def check_set(config: DataConfig, position: int, *, alignment_pixels: int, inputs: PictureLimits) -> None:
+    """Raise ConfigError if set number `position` asks for what the model cannot take, DataError if it names no folder."""
     key = f"data.{position}"
+    _check_sizes(config, key, alignment_pixels=alignment_pixels, inputs=inputs)
+    _check_inputs(config, key, inputs)
+    if config.path is not None:
+        _check_place(config.path, f"{key}.path", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
+    if config.metadata is not None:
+        _check_place(config.metadata, f"{key}.metadata", what="a file", holds="a table in JSON Lines or CSV", is_kind=S_ISREG)
+    for name, folders in (("conditioning", config.conditioning), ("masks", [config.masks] if config.masks is not None else [])):
+        for folder in folders:
+            _check_place(folder, f"{key}.{name}", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
+            if config.path is not None and folder.samefile(config.path):
+                raise DataError(
+                    f'{key}.{name} = "{folder}" is the folder of the pictures themselves',
+                    got=f'{key}.path = "{config.path}"',
+                    fix=f"name the folder of their {'masks' if name == 'masks' else 'references'}",
+                )
+
+
+def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs: PictureLimits) -> None:
     step, edge = config.step_pixels, isqrt(config.area_pixels)
+    if config.aspect == "listed" and not inputs.sizes:
+        raise ConfigError(
+            f'{key}.aspect = "listed", but the model was not made for a list of sizes', fix=f'remove it, or set {key}.aspect = "bucket"'
+        )
     if step % alignment_pixels:
         raise ConfigError(
             f"{key}.bucket_step = {step} is not a multiple of {alignment_pixels} pixels",
@@ -30,16 +70,36 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int) -> No
             got=f"pictures of {edge} x {edge} pixels, less than one step of {step}",
             fix=f"raise {key}.resolution{lower_step}",
         )
+
+
+def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:
+    """Raise ConfigError for references and masks that the model cannot take."""
+    conditioning = f"{key}.conditioning_columns" if config.conditioning_columns else f"{key}.conditioning"
+    if config.num_references > inputs.max_references:
+        most = f"at most {inputs.max_references}" if inputs.max_references else "no"
+        raise ConfigError(
+            f"The model takes {most} reference pictures.",
+            got=f"{conditioning} with {config.num_references}",
+            fix=f"shorten {conditioning}" if inputs.max_references else f"remove {conditioning}, or choose a model that takes references",
+        )
+    masks = {"masks": config.masks, "num_masks": config.num_masks}
+    given = next((f"{key}.{name}" for name, value in masks.items() if value is not None), None)
+    if given is not None and not inputs.repaints:
+        raise ConfigError(f"The model does not repaint, so {given} has no effect.", fix=f"remove {given}, or choose a model that repaints")
+
+
+def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callable[[int], bool]) -> None:
     try:
-        got = "" if S_ISDIR(config.path.stat().st_mode) else "a file"
+        mode = path.stat().st_mode
+        got = "" if is_kind(mode) else "a folder" if S_ISDIR(mode) else "a file"
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have
         got = str(error)
     if got:
         raise DataError(
-            f'{key}.path = "{config.path}" is not a folder',
+            f'{key} = "{path}" is not {what}',
             got=got,
-            expected="a folder of pictures",
-            fix=f"set {key}.path to the folder; a relative path starts at {Path.cwd()}",
+            expected=holds,
+            fix=f"set {key} to the {what.partition(' ')[2]}; a relative path starts at {Path.cwd()}",
         )
 
 

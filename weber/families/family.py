@@ -12,18 +12,47 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from weber.families.pairing import Pairing
+from weber.families.tensors import Weights
+
 Condition = Mapping[str, Tensor]
-"""All that the network is told beside the noisy latents: what `encode_prompts` returned for every part, batched, and `guidance`
-(B,) fp32 where the model has that input. The step never looks inside."""
+"""All that the network is told beside the noisy latents: what `encode_prompts` returned for every part, batched; `guidance` (B,) fp32
+where the model has that input; `reference_0`, `reference_1`, ... latents (B, C, h, w) of reference pictures, each with its own size;
+`masked` and `mask`, as `encode_images` returns them, for a model that repaints. The step never looks inside."""
+
+REFERENCE = "reference_"
+
+
+def list_references(condition: Condition) -> list[Tensor]:
+    """The latents of the reference pictures of a condition, in order."""
+    num_references = sum(name.removeprefix(REFERENCE).isdecimal() for name in condition)
+    return [condition[f"{REFERENCE}{number}"] for number in range(num_references)]
 
 
 @dataclass(frozen=True)
 class SampleDefaults:
-    """How a variant is meant to be sampled and trained; `None` guidance: the model has no guidance input."""
+    """How a variant is meant to be sampled and trained; `None` guidance: the model has no guidance input.
+
+    `cfg`: scale of classifier-free guidance with a second, negative prompt; 1 = one pass. `timesteps`: the law that it is trained with.
+    """
 
     steps: int
     guidance: float | None
     training_guidance: float | None
+    cfg: float = 1.0
+    timesteps: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class PictureInputs:
+    """Pictures that a model looks at beside the noise: up to `max_references` references, or a picture with a mask (`repaints`).
+
+    `sizes`: (width, height) of the pictures that it was made for, where it was made for a list of them.
+    """
+
+    max_references: int = 0
+    repaints: bool = False
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class Predictor(Protocol):
@@ -39,7 +68,12 @@ class Predictor(Protocol):
 class Family(Protocol):
     """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights.
 
-    Sides of pictures are multiples of `alignment_pixels`; the model was made for squares of about `native_pixels`.
+    Sides of pictures are multiples of `alignment_pixels`; the model was made for squares of about `native_pixels`. `pairings` are the
+    names of the makers' files; `transformer_config` is the library's configuration; `architecture` is what files say of themselves
+    (`modelspec.architecture`, without its ending); `assistant` is the LoRA that takes part in training unless something else is said.
+    `takes_reference_t`: the tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition.
+    `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits `encode_prompts`, for
+    text tensors whose shape is the prompt's own.
     """
 
     variant: str
@@ -49,7 +83,15 @@ class Family(Protocol):
     image_part: str
     text_parts: tuple[str, ...]
     sample_defaults: SampleDefaults
+    picture_inputs: PictureInputs
     adapter_targets: Mapping[str, Sequence[str]]
+    pairings: Sequence[Pairing]
+    transformer_config: dict[str, object]
+    architecture: str
+    assistant: str | None
+    takes_reference_t: bool
+    reference_modules: Sequence[str]
+    prompts_per_batch: int | None
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""
@@ -67,12 +109,24 @@ class Family(Protocol):
         """The transformer that `load_predictor` would read, on the meta device: names and shapes without weights."""
         ...
 
+    def open_transformer(self) -> Weights:
+        """The weights that `load_predictor` would read, under the library's names, one tensor at a time."""
+        ...
+
     def blocks(self, predictor: Predictor) -> list[nn.Module]:
         """The blocks in order: the list that checkpointing, swap, sharding and compilation all use."""
         ...
 
-    def encode_images(self, encoder: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-        """Pixels (B, 3, 8H, 8W) fp32 in -1..1 to `{"latents": (B, C, H, W)}`, normalized as the network expects."""
+    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """Pixels (B, 3, 8H, 8W) fp32 in -1..1 to `{"latents": (B, C, H, W)}`, normalized as the network expects.
+
+        With masks (B, 1, 8H, 8W) fp32, 1 = to be painted anew, for a model that repaints: `masked`, the latents of what is kept, and
+        `mask`, as the network expects them.
+        """
+        ...
+
+    def reference_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that a reference picture of that many pixels has when it keeps its own shape."""
         ...
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -101,8 +155,4 @@ class Family(Protocol):
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """Noise levels of the sampler, from 1 down to 0, `num_steps` + 1 of them."""
-        ...
-
-    def export_key(self, module: str) -> str:
-        """Name of a module of `predictor.transformer` in a saved adapter file."""
         ...

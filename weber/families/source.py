@@ -1,152 +1,179 @@
-"""Where a model's files are: a local folder in diffusers layout, or a hub repository that is fetched part by part."""
+"""Where each part of a model is: given by its own setting, or with the model, or with the variant's own place on the hub."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from weber.errors import ModelError
+from weber.families.identity import build_file_identity, build_identity
+from weber.families.places import Folder, Place, Root, build_root
 
-WEIGHTS = ("*.safetensors",)
-TOKENIZER = ("tokenizer.json", "vocab.json", "spiece.model")
-NUM_PROBES = 256
-PROBE_BYTES = 4096
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
+"""The parts that every model has."""
+
+_TOKENIZERS = "tokenizer_path"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Source:
-    """The folders of one model. Nothing is fetched or read before it is asked for."""
+    """The parts of one model. Nothing is fetched or read before it is asked for.
 
-    def __init__(self, path: str, revision: str | None) -> None:
-        self.path, self.revision = path, revision
-        self._fetched: dict[str, Path] = {}
-        self.is_local = Path(path).expanduser().is_dir()
-        if self.is_local and revision is not None:
+    `path`: the model, None where only parts are given. `own`: parts that have a place of their own, by the names of the settings
+    (`transformer`, `vae`, `text_encoder`, `text_encoder_2`, `tokenizer_path`).
+    """
+
+    def __init__(self, path: str | None, revision: str | None = None, *, own: Mapping[str, str] = _NONE) -> None:
+        self.revision = revision
+        self.parts: Sequence[str] = PARTS
+        self._home: Root | None = None
+        self._main = build_root("model.path", path, revision=revision) if path is not None else None
+        self._own = {name: build_root(f"model.{name}", text, part=name.removesuffix("_path")) for name, text in own.items()}
+        self.path = path or own.get("transformer", "")
+
+    @property
+    def is_local(self) -> bool:
+        """True where nothing has to be fetched for any part."""
+        given = [root for root in (self._main, *self._own.values()) if root is not None]
+        chosen = (self._choose(part) for part in self.parts)
+        return all(root.is_local for root in given) and all(root is None or root.is_local for root in chosen)
+
+    def with_home(self, home: str) -> Source:
+        """The same, where parts that are nowhere come from the variant's own place (a hub id or a folder)."""
+        source = copy(self)
+        source._home = build_root("model.path", home, revision=self.revision if self._main is None else None)
+        return source
+
+    def with_parts(self, parts: Sequence[str]) -> Source:
+        """The same, for a model that has these parts. Raises ModelError where a part is given that it does not have."""
+        surplus = [name for name in self._own if name != _TOKENIZERS and name not in parts]
+        if surplus:
             raise ModelError(
-                "model.revision has no effect for a local folder.",
-                got=f"model.revision = {revision!r}, model.path = {path!r}",
-                fix="remove model.revision, or give a hub id as model.path",
+                f"model.{surplus[0]} has no effect: the model has no such part.",
+                got=f"model.{surplus[0]} = {self._own[surplus[0]].text!r}",
+                expected=", ".join(f"model.{part}" for part in parts if not part.startswith("tokenizer")),
+                fix=f"remove model.{surplus[0]}",
             )
-        if not self.is_local and (path.startswith((".", "/", "~")) or "\\" in path or path.count("/") != 1):
+        source = copy(self)
+        source.parts = parts
+        if self._main is not None and self._main not in map(source._choose, parts):
             raise ModelError(
-                "The model folder does not exist.",
-                got=f"model.path = {path!r}",
-                expected="a folder in diffusers layout, or a hub id such as owner/name",
-                fix="correct model.path",
+                "model.path has no effect: all that it holds is given by other settings.",
+                got=f"model.path = {self._main.text!r} with {self._main.describe()}, {self.name_part('transformer')}",
+                fix="remove model.path or model.transformer",
             )
+        return source
+
+    def list_given(self) -> list[str]:
+        """The parts of the model that the person has given, so not those from the variant's own place."""
+        return [part for part in self.parts if (root := self._choose(part)) is not None and root is not self._home]
+
+    def find(self, part: str) -> Place:
+        """Where a part is, whole, fetched if it is on the hub. Raises ModelError."""
+        return self._root(part).find(part)
+
+    def is_single(self, part: str) -> bool:
+        """True where the part is in a file as the makers or ComfyUI have it. Fetches no weights of folders."""
+        return self._root(part).is_single
 
     def load_folder(self, part: str) -> Path:
-        """Folder of a part (a subfolder in diffusers layout) with all its files, fetched if it is on the hub."""
-        return self._fetch(f"{part}/*") / part
+        """Folder of a part that is not in a single file, with all its files, fetched if it is on the hub."""
+        place = self.find(part)
+        assert not place.is_single, part
+        return place.path
 
-    def read_config(self, part: str, name: str = "config.json") -> dict[str, object]:
-        """A part's JSON configuration; fetches configuration files only. Raises ModelError where it is missing or not JSON."""
-        root = Path(self.path).expanduser() if self.is_local else self._fetch("*.json")
-        file = root / part / name
-        if not file.is_file():
-            raise ModelError(
-                f"The model has no {part}/{name}.",
-                got=f"{root} with {_describe_folder(root)}",
-                expected="a model in diffusers layout: transformer, vae, text encoders, tokenizers and scheduler in folders of their own",
-                fix="point model.path at such a folder",
-            )
+    def read_config(self, part: str, name: str = "config.json") -> dict[str, object] | None:
+        """A part's JSON configuration; fetches configuration files only. None for a single file, and for a scheduler that is nowhere.
+
+        An empty part is the place of the transformer itself. Raises ModelError where the file is missing or not JSON.
+        """
+        if part == "scheduler" or not part:
+            root = self._root("transformer") if not part else self._main or self._home
+            return root.read_config(part, name) if root is not None and (not part or root.holds(part)) else None
+        return self._root(part).read_config(part, name)
+
+    def check_part(self, part: str) -> None:
+        """Raise ModelError now where a part is missing or not complete, before anything is loaded.
+
+        Of the hub, configurations and tokenizers are fetched here; weights are looked for only where HF_HUB_OFFLINE is set.
+        """
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{file} is not valid JSON.", got=str(error), fix="download the file again") from error
-        if not isinstance(config, dict):
-            raise ModelError(f"{file} does not hold a JSON object.", got=type(config).__name__, fix="download the file again")
-        return config
+            root = self._root(part)
+            if root.is_local or part.startswith("tokenizer") or constants.HF_HUB_OFFLINE:
+                root.find(part)
+        except ModelError as error:
+            if self._home is None or self._choose(part) is not self._home or part == "transformer":
+                raise
+            raise self._not_at_home(part, self._home, error) from error
 
-    def check_part(self, part: str, *, holds: Sequence[str]) -> None:
-        """Raise ModelError where a local part is missing or holds none of these files. Hub parts are checked by the hub."""
-        folder = Path(self.path).expanduser() / part
-        if self.is_local and not folder.is_dir():
+    def identify(self, part: str, *, extra: Iterable[str] = ()) -> str:
+        """Identity of a part's files and of further facts that the result depends on; part of every cache key made with it."""
+        place = self.find(part)
+        return build_file_identity(place.files, extra=extra) if place.is_single else build_identity(place.path, extra=extra)
+
+    def name_part(self, part: str) -> str:
+        """Setting and value that a part comes from, for messages."""
+        root = self._root(part)
+        return f"{root.key} = {root.text!r}"
+
+    def _choose(self, part: str) -> Root | None:
+        own = self._own.get(_TOKENIZERS if part.startswith("tokenizer") else part)
+        if own is not None:
+            return own if own.holds(part) else None
+        if self._main is not None and self._main.holds(part):
+            return self._main
+        return None if part == "transformer" and self._main is not None else self._home
+
+    def _root(self, part: str) -> Root:
+        root = self._choose(part)
+        own = self._own.get(_TOKENIZERS if part.startswith("tokenizer") else part)
+        if root is None or not root.holds(part):
+            raise _miss(part, own or root or self._main)
+        if part == "tokenizer_2" and isinstance(root, Folder) and root.find("tokenizer").path == root.find(part).path:
             raise ModelError(
-                f"The model folder has no part named {part}.",
-                got=f"{self.path} with {_describe_folder(Path(self.path).expanduser())}",
-                expected=f"a subfolder {part}",
-                fix="download the whole model, or correct model.path",
+                "The model has two tokenizers, and one was given.",
+                got=f"{root.key} = {root.text!r} with {root.describe()}",
+                expected="a folder with subfolders tokenizer and tokenizer_2",
+                fix=f"point {root.key} at such a folder, for example a model in diffusers layout",
             )
-        if self.is_local and not any(any(folder.glob(pattern)) for pattern in holds):
-            raise ModelError(
-                f"The model's part {part} is not complete.",
-                got=f"{folder} with {_describe_folder(folder)}",
-                expected=" or ".join(holds),
-                fix="download the whole model again, as safetensors (*.bin files are not read)",
-            )
+        return root
 
-    def _fetch(self, pattern: str) -> Path:
-        """Root of the model, with the files that match `pattern` (`*` matches `/` too); the hub is asked once per pattern."""
-        if self.is_local:
-            return Path(self.path).expanduser()
-        if pattern not in self._fetched:
-            self._fetched[pattern] = self._download(pattern)
-        return self._fetched[pattern]
-
-    def _download(self, pattern: str) -> Path:
-        page = f"https://huggingface.co/{self.path}"
-        try:
-            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=[pattern]))
-        except GatedRepoError as error:
-            raise ModelError(
-                f"The model {self.path} asks you to accept its licence first.",
-                got="no access with the token that is set, or no token",
-                fix=f"accept the licence at {page}, then run `hf auth login` with a token of the same account",
-            ) from error
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-            raise ModelError(
-                f"The hub has no model {self.path}" + (f" at revision {self.revision}." if self.revision else "."),
-                got=f"model.path = {self.path!r}",
-                expected="a local folder, or a hub id that your account can see",
-                fix="correct model.path (a local folder must exist), or run `hf auth login`",
-            ) from error
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            raise ModelError(
-                f"The model {self.path} is not on this machine and could not be downloaded.",
-                got=str(error).splitlines()[0],
-                fix="check the connection (or unset HF_HUB_OFFLINE), or set model.path to a local folder in diffusers layout",
-            ) from error
+    def _not_at_home(self, part: str, home: Root, error: ModelError) -> ModelError:
+        """Nothing that was given holds the part, and the variant's own place does not have it either."""
+        parts = [other for other in self.parts if self._choose(other) is home]
+        command = " ".join(["hf download", home.text, *(f'--include "{other}/*"' for other in parts)])
+        steps = f"run `{command}` where there is a connection, which fetches all that is missing"
+        if not isinstance(error.__cause__, LocalEntryNotFoundError):
+            steps = error.fix
+        key = _TOKENIZERS if part.startswith("tokenizer") else part
+        tokenizers = " and ".join(other for other in parts if other.startswith("tokenizer"))
+        what = f"a folder with {tokenizers}" if key == _TOKENIZERS else "a file or folder"
+        return ModelError(
+            f"The {part} of the model is not with what was given, and cannot be had from {home.text}.",
+            got=f"{error.what} {error.got}".strip(),
+            expected=f"the {part} with the model, in model.{key}, or in the cache of the hub",
+            fix=f"{steps}; or set model.{key} to {what}",
+        )
 
 
-def build_identity(folder: Path, *, extra: Iterable[str] = ()) -> str:
-    """Identity of a folder of weights: 128-bit hash, as hex, of its small files and of a sample of its large ones.
-
-    Of each *.safetensors file: size, header and 256 evenly spread pieces of 4 KiB, so that 10 GB are identified in milliseconds; a
-    fine-tuned encoder differs in nearly every piece. `extra` are further facts that the result depends on.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for fact in extra:
-        digest.update(fact.encode() + b"\0")
-    for file in sorted(folder.rglob("*")):
-        if file.suffix == ".safetensors":
-            _hash_sample(file, digest)
-        elif file.suffix in (".json", ".txt", ".model"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _hash_sample(file: Path, digest: hashlib.blake2b) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        header_bytes = max(0, min(int.from_bytes(stream.read(8), "little"), size - 8))
-        digest.update(size.to_bytes(8, "little") + stream.read(header_bytes))
-        for probe in range(NUM_PROBES):
-            stream.seek(8 + header_bytes + max(0, size - 8 - header_bytes) * probe // NUM_PROBES)
-            digest.update(stream.read(PROBE_BYTES))
-
-
-def _describe_folder(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    return (", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "nothing in it"
+def _miss(part: str, root: Root | None) -> ModelError:
+    key = _TOKENIZERS if part.startswith("tokenizer") else part
+    if root is None:
+        return ModelError(f"The model's part {part} is nowhere.", got="no model.path", fix=f"set model.path or model.{key}")
+    files = [] if part.startswith("tokenizer") else root.list_singles()
+    if part.startswith("tokenizer"):
+        expected = f"a folder with a subfolder {part}, or with the tokenizer's own files"
+    else:
+        expected = f"a folder in diffusers layout (a subfolder {part}), one with config.json and weights of a {part}, or a single file"
+    return ModelError(
+        f"The model has no part named {part}.",
+        got=f"{root.key} = {root.text!r} with {root.describe()}",
+        expected=expected,
+        fix=(f"set {root.key} to a file in it ({', '.join(files[:3])})" if files else f"correct {root.key}")
+        + ("" if root.key == f"model.{key}" else f", or set model.{key}"),
+    )

@@ -33,7 +33,12 @@ def _token_shift(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float)
     return shift_timesteps(_sigmoid(uniform_B, config, token_shift), token_shift)
 
 
-LAWS: dict[str, Law] = {"uniform": _uniform, "sigmoid": _sigmoid, "shift": _shift, "token_shift": _token_shift}
+def _fast(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
+    # SimpleTuner's fast schedule (simpletuner.md 1.7): the noise levels of four steps, pure noise seven times in ten
+    return torch.tensor([0.25, 0.5, 0.75] + [1.0] * 7, dtype=uniform_B.dtype)[(10 * uniform_B).long().clamp(max=9)]
+
+
+LAWS: dict[str, Law] = {"uniform": _uniform, "sigmoid": _sigmoid, "shift": _shift, "token_shift": _token_shift, "fast": _fast}
 
 
 def shift_timesteps(t: Tensor, k: float) -> Tensor:
@@ -42,5 +47,6 @@ def shift_timesteps(t: Tensor, k: float) -> Tensor:
 
 
 def build_timesteps(config: ObjectiveConfig, uniforms: Sequence[float], *, token_shift: float) -> Tensor:
-    """t (B,) fp32 from one uniform draw in 0..1 per sample, by the law of `objective.timesteps`."""
+    """t (B,) fp32 from one uniform draw in 0..1 per sample, by the law of `objective.timesteps`, which has been filled in."""
+    assert config.timesteps is not None
     return LAWS[config.timesteps](torch.tensor(uniforms, dtype=torch.float64), config, token_shift).float()

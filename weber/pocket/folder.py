@@ -19,9 +19,10 @@ class Part(Protocol):
         ...
 
 
-def write_folder(folder: Path, parts: Mapping[str, Part]) -> Path:
-    """Write a model that `FluxPipeline.from_pretrained(folder)` opens; returns `folder`. `model_index.json` is written last."""
-    index: dict[str, object] = {"_class_name": "FluxPipeline", "_diffusers_version": diffusers.__version__}
+def write_folder(folder: Path, parts: Mapping[str, Part], *, pipeline: str = "FluxPipeline") -> Path:
+    """Write a model that `from_pretrained(folder)` of the library's class `pipeline` opens; returns `folder`. `model_index.json` is
+    written last."""
+    index: dict[str, object] = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
         index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]

@@ -34,10 +34,11 @@ TRAINED = PocketSize(2, 6, 6, 32, (8, 12, 12), 128, 4, (16, 32, 64, 128), 8)
 """The model that comes with weber: 6.4 M parameters in the transformer, 2.8 M in the autoencoder, 2.0 M in the text encoders."""
 
 
-def build_transformer(size: PocketSize, *, has_guidance: bool) -> FluxTransformer2DModel:
-    """The network that is trained on; takes packed latents of 64 channels."""
+def build_transformer(size: PocketSize, *, has_guidance: bool, in_channels: int = 4 * LATENT_CHANNELS) -> FluxTransformer2DModel:
+    """The network that is trained on; takes packed latents of 64 channels, and beside them what else `in_channels` counts."""
     return FluxTransformer2DModel(
-        in_channels=4 * LATENT_CHANNELS,
+        in_channels=in_channels,
+        out_channels=None if in_channels == 4 * LATENT_CHANNELS else 4 * LATENT_CHANNELS,
         num_layers=size.num_double_blocks,
         num_single_layers=size.num_single_blocks,
         attention_head_dim=size.head_width,

@@ -16,11 +16,16 @@ Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class Painting:
-    """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1)."""
+    """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
+
+    `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too.
+    """
 
     shape: tuple[int, int, int]
     seed: int
     condition: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] | None = None
+    cfg: float = 1.0
 
 
 def draw_start(painting: Painting, device: torch.device) -> Tensor:

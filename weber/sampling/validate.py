@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weber.progress import Progress
 from weber.sampling.euler import Painting, Predict, draw_start, predict_latents
+from weber.sampling.guidance import build_guided
 
 Decode = Callable[[Tensor], Tensor]
 Sigmas = Callable[[tuple[int, int, int]], list[float]]
@@ -24,8 +25,11 @@ def predict_paintings(
     latents = []
     for number, painting in enumerate(paintings):
         progress("painting", number, len(paintings))
-        condition = {name: tensor.to(device) for name, tensor in painting.condition.items()}
-        latents.append(predict_latents(predict, draw_start(painting, device), sigmas(painting.shape), condition))
+        asked = predict
+        if painting.negative is not None:
+            asked = build_guided(predict, _move(painting.negative, device), scale=painting.cfg)
+        start = draw_start(painting, device)
+        latents.append(predict_latents(asked, start, sigmas(painting.shape), _move(painting.condition, device)))
     progress("painting", len(paintings), len(paintings))
     return latents
 
@@ -38,6 +42,10 @@ def decode_pictures(decode: Decode, latents: Sequence[Tensor]) -> list[Image.Ima
         pixels = decode(one)[0].permute(1, 2, 0).cpu()
         pictures.append(Image.fromarray(((pixels + 1) * 127.5).round().to(torch.uint8).numpy()))
     return pictures
+
+
+def _move(condition: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in condition.items()}
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from weber.adapters.lora import build_lora
+from weber.adapters.lora import add_assistant, build_lora
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
@@ -20,11 +20,13 @@ from weber.data.seeds import build_seed
 from weber.errors import CheckpointError, TrainingError
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
-from weber.training.batch import Loader, TextReader
+from weber.training.assistant import load_assistant
+from weber.training.batch import Loader, Reader
 from weber.training.loop import Training, run
 from weber.training.pictures import Painter
-from weber.training.plan import Plan, build_absolute, build_plan, list_captions
+from weber.training.plan import Plan, build_plan, list_captions, list_views
 from weber.training.report import build_summary
+from weber.training.resolve import build_absolute
 from weber.training.state import ADAPTER_NAME, CONFIG_NAME, check_state, load_state
 from weber.training.step import Learner
 
@@ -67,7 +69,7 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
     size = plan.config.memory.encode_batch_size
     latents = encode_latents(
         store,
-        plan.dataset.examples,
+        list_views(plan),
         family=plan.family,
         device=plan.device,
         dtype=plan.dtype,
@@ -85,21 +87,24 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
 def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Training:
     """Load the network, put the adapter on it, and go on from the checkpoint `start`, if it has one."""
     config, folder = plan.resolved, plan.resolved.output.folder
-    reader = TextReader(store, plan.family, dtype=plan.dtype)
-    texts = [reader.read(prompt) for prompt in config.sampling.prompts]
+    reader = Reader(store, plan.family, dtype=plan.dtype)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     predictor = plan.family.load_predictor(
         device=plan.device, dtype=plan.dtype, gradient_checkpointing=config.memory.gradient_checkpointing
     )
     parameters = build_lora(
-        predictor.transformer, config.adapter, modules=list(plan.modules), seed=build_seed(config.train.seed, "adapter")
+        predictor.transformer, config.adapter, modules=list(plan.modules), seed=build_seed(config.train.seed, "adapter"), start=plan.start
     )
+    assistant = load_assistant(config.model, plan.family)
+    if assistant is not None:
+        watcher.write(f"The assistant {config.model.assistant} takes part with strength {config.model.assistant_strength:g}.")
+        add_assistant(predictor.transformer, assistant.modules, strength=config.model.assistant_strength)
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
     learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
     if start.folder is not None:
         load_state(start.folder, learner)
-    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, texts=texts), folder, start.step)
+    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, reader=reader), folder, start.step)
 
 
 def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:

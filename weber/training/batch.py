@@ -16,8 +16,10 @@ from torch import Tensor
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.data.batches import Draw
-from weber.families.family import Family
+from weber.data.views import View
+from weber.families.family import REFERENCE, Family
 from weber.training.plan import Plan
+from weber.training.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,49 @@ class Batch:
     names: tuple[str, ...]
 
 
-class TextReader:
-    """Reads what the text parts made of a caption."""
+class Reader:
+    """Reads from the cache what the encoders made. No tensor has a batch dimension."""
 
     def __init__(self, store: Store, family: Family, *, dtype: torch.dtype) -> None:
         self._store, self._dtype = store, dtype
-        self._encoders = [family.identify(part) for part in family.text_parts]
+        self._text_encoders = [family.identify(part) for part in family.text_parts]
+        self._image_encoder = family.identify(family.image_part)
 
-    def read(self, caption: str) -> dict[str, Tensor]:
-        """The tensors of one caption, without a batch dimension."""
+    def read_text(self, text: str) -> dict[str, Tensor]:
+        """What all text parts made of a caption or prompt."""
         tensors: dict[str, Tensor] = {}
-        for encoder in self._encoders:
-            tensors |= self._store.read(build_text_key(caption, encoder=encoder, dtype=self._dtype))
+        for encoder in self._text_encoders:
+            tensors |= self._store.read(build_text_key(text, encoder=encoder, dtype=self._dtype))
         return tensors
+
+    def read_latents(self, view: View) -> Tensor:
+        """The latents of a picture."""
+        return self._read_view(view)["latents"]
+
+    def read_pictures(self, references: Sequence[View], masked: View | None) -> dict[str, Tensor]:
+        """What the network is told of reference pictures, and of a picture that is to be repainted."""
+        tensors = {f"{REFERENCE}{number}": self.read_latents(view) for number, view in enumerate(references)}
+        return tensors | ({} if masked is None else self._read_view(masked))
+
+    def read_prompt(self, prompt: Prompt) -> dict[str, Tensor]:
+        """Everything that the network is told for a prompt."""
+        return self.read_text(prompt.text) | self.read_pictures(prompt.references, prompt.masked)
+
+    def _read_view(self, view: View) -> dict[str, Tensor]:
+        return self._store.read(build_latent_key(view, encoder=self._image_encoder, dtype=self._dtype))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    latents: Tensor
+    condition: dict[str, Tensor]
+    place: int
+    name: str
+
+    @property
+    def shapes(self) -> tuple[tuple[str, torch.Size], ...]:
+        """Samples of equal shapes can be stacked."""
+        return ("", self.latents.shape), *((name, tensor.shape) for name, tensor in sorted(self.condition.items()))
 
 
 class Loader:
@@ -50,8 +82,7 @@ class Loader:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
-        self._texts = TextReader(store, plan.family, dtype=plan.dtype)
-        self._image_encoder = plan.family.identify(plan.family.image_part)
+        self._reader = Reader(store, plan.family, dtype=plan.dtype)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 
@@ -64,19 +95,27 @@ class Loader:
         return batches
 
     def _load(self, step: int) -> list[Batch]:
-        return [self._load_batch(draws) for draws in self._plan.batches.draw_step(step)]
+        return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws)]
 
-    def _load_batch(self, draws: Sequence[Draw]) -> Batch:
-        latents, texts, names = [], [], []
+    def _load_batches(self, draws: Sequence[Draw]) -> list[Batch]:
+        """One micro-batch, or several where texts or references have different sizes: each sample weighs the same in any case."""
+        groups: dict[object, list[_Sample]] = {}
         for draw in draws:
-            example = self._plan.dataset.examples[draw.example]
-            key = build_latent_key(example, example.crops[draw.crop], encoder=self._image_encoder, dtype=self._plan.dtype)
-            latents.append(self._store.read(key)["latents"])
-            texts.append(self._texts.read(example.captions[draw.caption]))
-            names.append(str(example.path))
+            sample = self._load_sample(draw)
+            groups.setdefault(sample.shapes, []).append(sample)
+        return [self._stack(samples) for samples in groups.values()]
+
+    def _load_sample(self, draw: Draw) -> _Sample:
+        example, reader = self._plan.dataset.examples[draw.example], self._reader
+        condition = reader.read_text(example.captions[draw.caption])
+        condition |= reader.read_pictures(example.list_references(draw.crop), example.masked(draw.crop, draw.mask))
+        return _Sample(reader.read_latents(example.target(draw.crop)), condition, draw.place, str(example.path))
+
+    def _stack(self, samples: Sequence[_Sample]) -> Batch:
         device = self._plan.device
-        condition = {name: torch.stack([text[name] for text in texts]).to(device) for name in texts[0]}
-        return Batch(torch.stack(latents).to(device).float(), condition, tuple(draw.place for draw in draws), tuple(names))
+        latents = torch.stack([sample.latents for sample in samples]).to(device).float()
+        condition = {name: torch.stack([sample.condition[name] for sample in samples]).to(device) for name in samples[0].condition}
+        return Batch(latents, condition, tuple(sample.place for sample in samples), tuple(sample.name for sample in samples))
 
     def __enter__(self) -> Loader:
         return self

@@ -14,6 +14,7 @@ from types import FrameType
 
 import torch
 
+from weber.adapters.lora import list_factors
 from weber.checkpoint.retention import save_space
 from weber.errors import CacheError, TrainingError
 from weber.memory.device import peak_memory_bytes
@@ -21,10 +22,12 @@ from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Loader
+from weber.training.checks import DIFFUSERS
+from weber.training.convert import Named, write_formats
 from weber.training.due import is_due
 from weber.training.pictures import Painter
 from weber.training.plan import Plan
-from weber.training.state import ADAPTER_NAME, save_state, write_adapter
+from weber.training.state import ADAPTER_NAME, build_facts, save_state, write_adapter
 from weber.training.step import Learner, train_step
 
 SMOOTHING = 0.98
@@ -107,7 +110,20 @@ def run(training: Training, watcher: Watcher) -> Path:
                 watcher.write(f"  weber train {shlex.quote(str(folder / 'config.toml'))} --resume")
                 raise KeyboardInterrupt
     write_adapter(folder / ADAPTER_NAME, learner, plan=plan, step=num_steps)
+    _write_formats(training, watcher)
     return folder / ADAPTER_NAME
+
+
+def _write_formats(training: Training, watcher: Watcher) -> None:
+    """The finished adapter in the other formats that were asked for."""
+    plan, learner = training.plan, training.learner
+    formats = [name for name in plan.config.output.formats if name != DIFFUSERS]
+    facts = build_facts(learner, plan=plan, step=plan.num_steps)
+    named = Named(list_factors(learner.predictor.transformer), facts, training.run_folder.name)
+    for path in write_formats(
+        named, formats, family=plan.family, folder=training.run_folder, stem=Path(ADAPTER_NAME).stem, progress=watcher.report
+    ):
+        watcher.write(f"Wrote {path}")
 
 
 @contextmanager

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from weber.adapters.files import load_adapter
-from weber.adapters.lora import build_lora, load_tensors
+from weber.adapters.lora import add_assistant, load_adapter_onto
+from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.resume import load_latest
-from weber.config.adapter import AdapterConfig
 from weber.config.load import load_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, ConfigError
@@ -23,9 +24,11 @@ from weber.families.family import Family
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
 from weber.track.progress import Watcher
-from weber.training.batch import TextReader
-from weber.training.pictures import build_painting, paint_all
-from weber.training.plan import check_sample_guidance, check_sample_size, sample_size
+from weber.training.assistant import load_assistant
+from weber.training.batch import Reader
+from weber.training.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
+from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
+from weber.training.prompts import Prompt, build_prompts
 from weber.training.state import ADAPTER_NAME, CONFIG_NAME
 
 
@@ -40,6 +43,10 @@ class Wish:
     guidance: float | None = None
     width: int | None = None
     height: int | None = None
+    cfg: float | None = None
+    negative: str | None = None
+    conditioning: Sequence[Path] = ()
+    mask: Path | None = None
 
 
 def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
@@ -50,41 +57,72 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
     config, adapter_path = _find_run(run)
     family = build_family(config.model)
     _check_wish(wish, family)
-    size = _choose_size(config, wish, family)
+    look = _build_look(config, wish, family)
+    prompts = build_prompts(
+        wish.prompts,
+        family,
+        size=look.size,
+        conditioning=[wish.conditioning] * len(wish.prompts) if wish.conditioning else [],
+        masks=[wish.mask] * len(wish.prompts) if wish.mask is not None else [],
+        key="sample",
+    )
     device = build_device(config.memory)
     dtype = build_dtype(config.memory, device)
-    adapter = load_adapter(adapter_path, export_key=family.export_key)
-    guidance = next(
-        (one for one in (wish.guidance, config.sampling.guidance, family.sample_defaults.guidance) if one is not None), None
-    )
-    seed = config.sampling.seed if wish.seed is None else wish.seed
+    adapter = load_adapter(adapter_path)
     with watcher.shown():
-        store = Store(config.output.cache)
-        encode_texts(
-            store,
-            wish.prompts,
-            family=family,
-            device=device,
-            dtype=dtype,
-            batch_size=config.memory.encode_batch_size,
-            progress=watcher.report,
-        )
-        reader = TextReader(store, family, dtype=dtype)
+        reader = _encode(config, family, prompts=prompts, look=look, device=device, dtype=dtype, watcher=watcher)
         predictor = family.load_predictor(device=device, dtype=dtype, gradient_checkpointing=False)
-        build_lora(predictor.transformer, AdapterConfig(rank=adapter.rank, alpha=adapter.alpha), modules=adapter.modules, seed=0)
-        load_tensors(predictor.transformer, adapter.tensors)
+        load_adapter_onto(predictor.transformer, adapter)
+        if config.model.assistant_sample_strength > 0:
+            assistant = load_assistant(config.model, family)
+            assert assistant is not None  # a strength without an assistant is refused
+            add_assistant(predictor.transformer, assistant.modules, strength=0.0)
         return paint_all(
             family,
             predictor,
-            paintings=[
-                build_painting(family, reader.read(prompt), size=size, seed=seed + number, guidance=guidance)
-                for number, prompt in enumerate(wish.prompts)
-            ],
+            paintings=build_paintings(
+                family, prompts, reader=reader, look=look, seed=config.sampling.seed if wish.seed is None else wish.seed
+            ),
             num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
             strength=wish.strength,
+            assistant=(config.model.assistant_sample_strength, 0.0),
             dtype=dtype,
             progress=watcher.report,
         )
+
+
+def _encode(
+    config: RunConfig,
+    family: Family,
+    *,
+    prompts: Sequence[Prompt],
+    look: Look,
+    device: torch.device,
+    dtype: torch.dtype,
+    watcher: Watcher,
+) -> Reader:
+    """Fill the run's cache with what the prompts need."""
+    store = Store(config.output.cache)
+    texts = [prompt.text for prompt in prompts] + ([] if look.cfg == 1 else [look.negative or ""])
+    views = [view for prompt in prompts for view in prompt.views]
+    size = config.memory.encode_batch_size
+    encode_latents(store, views, family=family, device=device, dtype=dtype, batch_size=size, progress=watcher.report)
+    encode_texts(store, texts, family=family, device=device, dtype=dtype, batch_size=size, progress=watcher.report)
+    return Reader(store, family, dtype=dtype)
+
+
+def _build_look(config: RunConfig, wish: Wish, family: Family) -> Look:
+    """What was wished, else what the run says, else what the model was made for."""
+    sampling, defaults = config.sampling, family.sample_defaults
+    cfg = next(one for one in (wish.cfg, sampling.cfg, defaults.cfg) if one is not None)
+    check_negative(wish.negative, cfg, family=family, key="--negative")
+    return Look(
+        size=_choose_size(config, wish, family),
+        guidance=next((one for one in (wish.guidance, sampling.guidance, defaults.guidance) if one is not None), None),
+        cfg=cfg,
+        negative=sampling.negative_prompt if wish.negative is None else wish.negative,
+        reference_t=build_reference_t(config.objective),
+    )
 
 
 def build_file_name(wish: Wish, number: int) -> str:
@@ -124,6 +162,8 @@ def _check_wish(wish: Wish, family: Family) -> None:
         raise ConfigError("The strength is not a number.", got=f"--strength {wish.strength}", fix="1.0 is as trained, 0.0 is off")
     if wish.guidance is not None:
         check_sample_guidance(wish.guidance, family, key="--guidance")
+    if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
+        raise ConfigError("Classifier-free guidance is 1 (off) or more.", got=f"--cfg {wish.cfg}", fix="try --cfg 3.5")
 
 
 def _choose_size(config: RunConfig, wish: Wish, family: Family) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,27 +12,34 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from weber.adapters.lora import write_strength
+from weber.adapters.lora import write_assistant_strength, write_strength
+from weber.config.objective import ObjectiveConfig
 from weber.families.family import Family, Predictor
 from weber.progress import Progress
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
-from weber.training.plan import Plan, sample_size
+from weber.training.batch import Reader
+from weber.training.checks import sample_size
+from weber.training.plan import Plan
+from weber.training.prompts import Prompt
 
 
 class Painter:
     """Paints the prompts of a run. The decoder is in memory only while it is needed."""
 
-    def __init__(self, plan: Plan, predictor: Predictor, *, run_folder: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, plan: Plan, predictor: Predictor, *, run_folder: Path, reader: Reader) -> None:
         self.plan, self.predictor, self.folder = plan, predictor, run_folder / "pictures"
-        config, family = plan.resolved.sampling, plan.family
-        size = sample_size(plan.resolved, family.alignment_pixels)
-        self.num_steps = config.steps or family.sample_defaults.steps
-        self.paintings = [
-            build_painting(family, text, size=size, seed=config.seed + number, guidance=config.guidance)
-            for number, text in enumerate(texts)
-        ]
+        config = plan.resolved.sampling
+        self.num_steps = config.steps or plan.family.sample_defaults.steps
+        look = Look(
+            size=sample_size(plan.resolved, plan.family.alignment_pixels),
+            guidance=config.guidance,
+            cfg=1.0 if config.cfg is None else config.cfg,
+            negative=config.negative_prompt,
+            reference_t=build_reference_t(plan.resolved.objective),
+        )
+        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=look, seed=config.seed)
 
     def paint(self, step: int, progress: Progress) -> Path | None:
         """Paint all prompts after `step` finished steps, unless that was done; returns the sheet, if there are prompts."""
@@ -83,6 +91,7 @@ class Painter:
             paintings=self.paintings,
             num_steps=self.num_steps,
             strength=strength,
+            assistant=(self.plan.resolved.model.assistant_sample_strength, self.plan.resolved.model.assistant_strength),
             dtype=self.plan.dtype,
             progress=progress,
         )
@@ -90,14 +99,47 @@ class Painter:
             save_picture(picture, file)
 
 
+@dataclass(frozen=True)
+class Look:
+    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""
+
+    size: tuple[int, int]
+    guidance: float | None
+    cfg: float = 1.0
+    negative: str | None = None
+    reference_t: float | None = None
+
+
+def build_reference_t(objective: ObjectiveConfig) -> float | None:
+    """The noise level that references are told, if it is not the picture's."""
+    return 0.0 if objective.reference_timestep == "zero" else None
+
+
+def build_paintings(family: Family, prompts: Sequence[Prompt], *, reader: Reader, look: Look, seed: int) -> list[Painting]:
+    """A painting per prompt from what the cache holds; each has the next seed."""
+    negative = None if look.cfg == 1 else reader.read_text(look.negative or "")
+    return [
+        build_painting(family, reader.read_prompt(prompt), look=look, seed=seed + number, negative=negative)
+        for number, prompt in enumerate(prompts)
+    ]
+
+
 def build_painting(
-    family: Family, text: Mapping[str, Tensor], *, size: tuple[int, int], seed: int, guidance: float | None
+    family: Family, tensors: Mapping[str, Tensor], *, look: Look, seed: int, negative: Mapping[str, Tensor] | None = None
 ) -> Painting:
-    """A painting of (height, width) pixels from the tensors of one prompt."""
-    condition = {name: tensor.unsqueeze(0) for name, tensor in text.items()}
-    if guidance is not None:
-        condition["guidance"] = torch.tensor([guidance])
-    return Painting(family.latent_shape(*size), seed, condition)
+    """A painting from the tensors of one prompt, and of the negative prompt if `look.cfg` is not 1."""
+    condition = _build_condition(tensors, look)
+    away = None if negative is None else condition | _build_condition(negative, look)
+    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg)
+
+
+def _build_condition(tensors: Mapping[str, Tensor], look: Look) -> dict[str, Tensor]:
+    condition = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
+    if look.guidance is not None:
+        condition["guidance"] = torch.tensor([look.guidance])
+    if look.reference_t is not None:
+        condition["reference_t"] = torch.tensor([look.reference_t])
+    return condition
 
 
 def paint_all(
@@ -109,13 +151,18 @@ def paint_all(
     strength: float,
     dtype: torch.dtype,
     progress: Progress,
+    assistant: tuple[float, float] = (0.0, 0.0),
 ) -> list[Image.Image]:
-    """Pictures of all paintings with the adapter at `strength`; the network is left as it was found, in training mode or not."""
+    """Pictures of all paintings with the adapter at `strength`; the network is left as it was found, in training mode or not.
+
+    `assistant`: strength of the assistant in pictures, and while training.
+    """
     transformer = predictor.transformer
     device = next(transformer.parameters()).device
     was_training = transformer.training
     transformer.eval()
     write_strength(transformer, strength)
+    write_assistant_strength(transformer, assistant[0])
     latents = predict_paintings(
         predictor,
         paintings,
@@ -124,6 +171,7 @@ def paint_all(
         progress=progress,
     )
     write_strength(transformer, 1.0)
+    write_assistant_strength(transformer, assistant[1])
     transformer.train(was_training)
     decoder = family.load(family.image_part, device=device, dtype=dtype)
     pictures = decode_pictures(partial(family.decode_latents, decoder), latents)

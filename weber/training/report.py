@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from weber.cache.store import Store
 from weber.config.load import list_changes
 from weber.data.examples import list_reasons
 from weber.data.report import list_bucket_counts
-from weber.training.plan import Plan, list_captions, sample_size
+from weber.training.checks import NO_ASSISTANT, sample_size
+from weber.training.plan import Plan, list_captions, list_views
 
 
 def build_report(plan: Plan) -> str:
@@ -21,6 +23,7 @@ def build_report(plan: Plan) -> str:
     sections = (
         ("Model", _describe_model(plan)),
         ("Pictures", _describe_pictures(plan)),
+        ("References and masks", _describe_references(plan)),
         ("Set aside", _describe_set_aside(plan)),
         ("Steps", _describe_steps(plan)),
         ("Cache", _describe_cache(plan)),
@@ -45,13 +48,19 @@ def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
-    home = plan.config.model.path or ("comes with weber" if plan.family.is_local else "from the hub")
-    return [
+    model = plan.resolved.model
+    home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
+    lines = [
         f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, LoRA of {plan.num_parameters:,} numbers",
         f"rank {adapter.rank}, alpha {alpha:g}, on {len(plan.modules)} linear layers, {plan.num_parameters * 4 / 2**20:.1f} MiB in fp32",
-        f"timesteps {plan.config.objective.timesteps}{guidance}"
+        f"timesteps {plan.resolved.objective.timesteps}{guidance}"
         + (", gradient checkpointing" if memory.gradient_checkpointing else ", no gradient checkpointing"),
     ]
+    if model.assistant not in (None, NO_ASSISTANT):
+        lines.append(f"assistant {model.assistant}: strength {model.assistant_strength:g} in training")
+    if plan.start is not None:
+        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+    return lines
 
 
 def _describe_pictures(plan: Plan) -> list[str]:
@@ -68,6 +77,13 @@ def _describe_pictures(plan: Plan) -> list[str]:
         for count in list_bucket_counts(plan.dataset)
     ]
     return _align(rows)
+
+
+def _describe_references(plan: Plan) -> list[str]:
+    counts = Counter(len(one.references) for one in plan.dataset.examples)
+    lines = [f"{num_pictures} pictures with {number} references" for number, num_pictures in sorted(counts.items()) if number]
+    num_masks = sum(len(one.masks) for one in plan.dataset.examples)
+    return lines + ([f"{num_masks} masks"] if num_masks else [])
 
 
 def _describe_set_aside(plan: Plan) -> list[str]:
@@ -98,26 +114,22 @@ def _describe_steps(plan: Plan) -> list[str]:
 
 
 def _describe_cache(plan: Plan) -> list[str]:
-    family, examples, captions = plan.family, plan.dataset.examples, list_captions(plan)
+    family, captions = plan.family, list_captions(plan)
     element_bytes = torch.empty((), dtype=plan.dtype).element_size()
-    crops = {(one.content, crop): one for one in examples for crop in one.crops}
-    latent_bytes = sum(
-        math.prod(family.latent_shape(crop.height, crop.width)) * element_bytes for _, crop in crops
-    )
+    views = list_views(plan)
+    latent_bytes = sum(math.prod(family.latent_shape(view.crop.height, view.crop.width)) * element_bytes for view in views)
     text_bytes = len(captions) * sum(
         math.prod(shape) * element_bytes for part in family.text_parts for shape in family.text_shapes(part).values()
     )
     lines = [
-        f"{len(crops)} latents, {_size(latent_bytes)}; {len(captions)} texts, {_size(text_bytes)}; in {plan.config.output.cache}",
+        f"{len(views)} latents, {_size(latent_bytes)}; {len(captions)} texts, {_size(text_bytes)}; in {plan.config.output.cache}",
     ]
     if not family.is_local:
         return [*lines, "the model is not on this machine yet, so what is cached already is not known"]
     store = Store(plan.config.output.cache)
     image_encoder = family.identify(family.image_part)
     text_encoders = [family.identify(part) for part in family.text_parts]
-    latents = sum(
-        build_latent_key(one, crop, encoder=image_encoder, dtype=plan.dtype) not in store for (_, crop), one in crops.items()
-    )
+    latents = sum(build_latent_key(view, encoder=image_encoder, dtype=plan.dtype) not in store for view in views)
     texts = sum(
         any(build_text_key(caption, encoder=encoder, dtype=plan.dtype) not in store for encoder in text_encoders)
         for caption in captions

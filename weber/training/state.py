@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from weber.adapters.files import load_adapter, save_adapter
-from weber.adapters.lora import list_tensors, load_tensors
+from weber.adapters.lora import list_factors, load_factors
+from weber.adapters.metadata import build_metadata
 from weber.checkpoint.save import Write, save_checkpoint
 from weber.config.load import build_config
 from weber.config.run import RunConfig
@@ -25,7 +26,10 @@ OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 FIXED = ("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "optim.name")
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
-FREE = ("output.", "sampling.", "model.path", "model.revision")
+FREE = (
+    *("output.", "sampling.", "model.path", "model.revision", "model.tokenizer_path"),
+    *("model.assistant_sample_strength", "adapter.start_from"),
+)
 """Settings that change no number of a run."""
 
 
@@ -65,16 +69,25 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
 
 def load_state(folder: Path, learner: Learner) -> None:
     """Put a checkpoint's tensors back."""
-    load_tensors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME, export_key=learner.family.export_key).tensors)
+    load_factors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME).modules)
     load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
 
 
 def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> None:
     """Write the adapter alone, with the facts of its training in the header."""
+    modules, facts = list_factors(learner.predictor.transformer), build_facts(learner, plan=plan, step=step)
+    family = learner.family
+    metadata = build_metadata(modules, architecture=family.architecture, title=learner.config.output.folder.name, facts=facts)
+    save_adapter(path, modules, layout="diffusers", facts=facts, metadata=metadata, pairings=family.pairings)
+
+
+def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]:
+    """What a file says of the training that made it."""
     config = learner.config
-    facts = {
+    return {
         "version": VERSION,
         "variant": learner.family.variant,
+        "architecture": learner.family.architecture,
         "model": learner.family.variant if config.model.path is None else Path(config.model.path).name,
         "steps": step,
         "num_pictures": len(plan.dataset.examples),
@@ -86,9 +99,6 @@ def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> Non
         "guidance": learner.guidance,
         "seed": config.train.seed,
     }
-    save_adapter(
-        path, list_tensors(learner.predictor.transformer), config=config.adapter, facts=facts, export_key=learner.family.export_key
-    )
 
 
 def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
@@ -99,7 +109,8 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
 def _hash_data(plan: Plan) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for one in plan.dataset.examples:
-        digest.update(repr((one.content, one.bucket, one.crops, one.captions, one.repeats)).encode())
+        pictures = [(view.content, view.describe()) for view in one.list_views()]
+        digest.update(repr((pictures, one.bucket, one.captions, one.repeats)).encode())
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from weber.config.run import RunConfig
 from weber.data.seeds import build_seed, draw_uniform
 from weber.errors import TrainingError
-from weber.families.family import Family, Predictor
+from weber.families.family import Family, Predictor, list_references
 from weber.objective.flow import draw_noise, predict_losses
 from weber.objective.timesteps import build_timesteps
 from weber.training.batch import Batch
@@ -52,6 +52,8 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
         condition = batch.condition
         if learner.guidance is not None:
             condition = condition | {"guidance": torch.full_like(t_B, learner.guidance)}
+        if objective.reference_timestep == "zero" and list_references(condition):
+            condition = condition | {"reference_t": torch.zeros_like(t_B)}
         if learner.config.adapter.dropout > 0:
             torch.manual_seed(build_seed(seed, step, batch.places[0], "dropout"))
 

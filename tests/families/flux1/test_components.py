@@ -13,26 +13,32 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from weber.config.model import ModelConfig
 from weber.errors import ModelError
-from weber.families.family import SampleDefaults
 from weber.families.flux1.components import Flux1
+from weber.families.flux1.variants import VARIANTS, Variant
+from weber.families.pairing import find_module
 from weber.families.table import build_family
+from weber.pocket.folder import build_scheduler
 
 CPU = torch.device("cpu")
 FOLDERS = {"transformer": "transformer", "vae": "vae", "clip": "text_encoder", "t5": "text_encoder_2"}
 
 
-def _write_published(folder: Path, *, is_dev: bool) -> Path:
+def _write_published(folder: Path, *, is_dev: bool, in_channels: int = 64) -> Path:
     """The configuration files of the published model, beside weights that hold nothing."""
     transformer = {
         "_class_name": "FluxTransformer2DModel",
         "_diffusers_version": "0.30.0.dev0",
         "attention_head_dim": 128,
         "guidance_embeds": is_dev,
-        "in_channels": 64,
+        "in_channels": in_channels,
+        "out_channels": 64,
         "joint_attention_dim": 4096,
         "num_attention_heads": 24,
         "num_layers": 19,
@@ -92,10 +98,18 @@ def _load(family: Flux1, part: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("is_dev", "variant", "num_parameters"), [(True, "flux1-dev", 11_901_408_320), (False, "flux1-schnell", 11_891_178_560)]
+    ("is_dev", "in_channels", "variant", "num_parameters"),
+    [
+        (True, 64, "flux1-dev", 11_901_408_320),
+        (False, 64, "flux1-schnell", 11_891_178_560),
+        (True, 384, "flux1-fill", 11_902_391_360),
+    ],
 )
-def test_the_published_model_without_its_weights(tmp_path: Path, is_dev: bool, variant: str, num_parameters: int) -> None:
-    family = _build(_write_published(tmp_path, is_dev=is_dev))
+def test_the_published_model_without_its_weights(
+    tmp_path: Path, is_dev: bool, in_channels: int, variant: str, num_parameters: int
+) -> None:
+    """Numbers of parameters: ecosystem.md 1.2."""
+    family = _build(_write_published(tmp_path, is_dev=is_dev, in_channels=in_channels))
     assert family.variant == variant
     assert family.is_local
     skeleton = family.load_skeleton()
@@ -105,7 +119,55 @@ def test_the_published_model_without_its_weights(tmp_path: Path, is_dev: bool, v
     assert family.num_tokens(128, 96) == 64 * 48
     assert family.text_shapes("clip") == {"pooled": (768,)}
     assert family.text_shapes("t5") == {"text": (512 if is_dev else 256, 4096)}
-    assert family.sample_defaults == (SampleDefaults(28, 3.5, 1.0) if is_dev else SampleDefaults(4, None, None))
+
+
+@pytest.mark.parametrize("row", VARIANTS, ids=lambda row: row.name)
+def test_a_row_knows_the_sampler_of_files_that_come_without_one(row: Variant) -> None:
+    config = FlowMatchEulerDiscreteScheduler.from_config(row.scheduler).config
+    published = build_scheduler("dev" if row.is_shifted else "schnell").config
+    assert {name: config[name] for name in row.scheduler} == {name: published[name] for name in row.scheduler}
+    assert row.is_shifted == (row.name not in ("flux1-schnell", "libreflux"))
+
+
+def test_what_the_family_says_of_a_variant(dev: Flux1, schnell: Flux1, kontext: Flux1, fill: Flux1) -> None:
+    assert [family.architecture for family in (dev, schnell, kontext, fill)] == [
+        "flux-1-dev",
+        "flux-1-schnell",
+        "flux-1-kontext",
+        "flux-1-fill",
+    ]
+    assert [family.assistant for family in (dev, schnell)] == [None, "ostris/FLUX.1-schnell-training-adapter"]
+    assert [family.picture_inputs.max_references for family in (dev, kontext, fill)] == [0, 8, 0]
+    assert [family.picture_inputs.repaints for family in (dev, kontext, fill)] == [False, False, True]
+    assert schnell.sample_defaults.timesteps == "fast"
+
+
+def test_every_tensor_of_the_network_has_a_name_of_its_makers(dev: Flux1) -> None:
+    weights, network = dev.open_transformer(), _load(dev, "transformer").transformer.state_dict()
+    assert {name: entry.shape for name, entry in weights.items()} == {name: tuple(tensor.shape) for name, tensor in network.items()}
+    assert all(torch.equal(weights[name].read(), tensor) for name, tensor in network.items())
+    assert all(find_module(dev.pairings, name.rpartition(".")[0]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"), [((512, 512), (1024, 1024)), ((3000, 2000), (1248, 832)), ((100, 900), (672, 1568)), ((943, 1104), (944, 1104))]
+)
+def test_a_loose_reference_has_the_size_that_the_pipeline_gives_it(kontext: Flux1, size: tuple[int, int], chosen: tuple[int, int]) -> None:
+    assert kontext.reference_size(*size) == chosen
+
+
+@given(width=st.integers(16, 4096), height=st.integers(16, 4096))
+def test_loose_references_at_any_size(width: int, height: int) -> None:
+    row = next(row for row in VARIANTS if row.name == "flux1-kontext")
+    family = Flux1.__new__(Flux1)
+    family.picture_inputs = row.picture_inputs
+    aspect = width / height  # as in FluxKontextPipeline.__call__
+    _, *theirs = min((abs(aspect - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
+    assert family.reference_size(width, height) == tuple(theirs)
+
+
+def test_other_variants_leave_a_size_as_it_is(dev: Flux1) -> None:
+    assert dev.reference_size(700, 513) == (688, 512)
 
 
 def test_the_skeleton_has_the_names_and_shapes_of_the_network(dev: Flux1) -> None:
@@ -166,26 +228,10 @@ def test_identity_of_t5_follows_the_padded_length(copy: Path) -> None:
     assert pocket.text_shapes("t5") == {"text": (24, 32)}
 
 
-def test_more_input_channels_are_refused(copy: Path) -> None:
-    _edit(copy / "transformer" / "config.json", in_channels=384)
-    with pytest.raises(ModelError) as caught:
-        _build(copy)
-    assert "in_channels = 384" in str(caught.value)
-    assert "fix: choose such a model as model.path" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("model", "variant", "fitting"), [("tiny_model", "flux1-schnell", "flux1-dev"), ("tiny_schnell", "flux1-krea", "flux1-schnell")]
-)
-def test_a_variant_that_does_not_fit_the_guidance_input_is_refused(
-    model: str, variant: str, fitting: str, request: pytest.FixtureRequest
-) -> None:
-    with pytest.raises(ModelError) as caught:
-        _build(request.getfixturevalue(model), variant)
-    message = str(caught.value)
-    assert f"model.variant = {variant!r}" in message
-    assert f"got: guidance_embeds = {variant == 'flux1-schnell'}" in message
-    assert f"fix: set model.variant to one of {fitting}" in message
+def test_identity_of_t5_follows_the_mask(schnell: Flux1, libre: Flux1) -> None:
+    assert schnell.identify("clip") == libre.identify("clip")
+    assert len({schnell.identify("t5"), libre.identify("t5")}) == 2
+    assert libre.text_shapes("t5") == {"text": (512, 32), "text_mask": (512,)}
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS.values(), "tokenizer", "tokenizer_2"])

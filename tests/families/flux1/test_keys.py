@@ -9,7 +9,7 @@ from torch import nn
 
 from weber.adapters.target import list_targets
 from weber.errors import AdapterError
-from weber.families.flux1.keys import ADAPTER_TARGETS, export_key
+from weber.families.flux1.keys import ADAPTER_TARGETS
 
 NUM_DOUBLE, NUM_SINGLE = 19, 38
 ALL = NUM_DOUBLE * (4 + 4) + NUM_SINGLE * 3  # q k v out, for pictures and for text; q k v
@@ -18,6 +18,7 @@ NUM_LAYERS = {
     "all": ALL,
     "context": NUM_DOUBLE * 4,
     "context+ffs": NUM_DOUBLE * (4 + 2),
+    "blocks": ALL_FFS - 1,
     "all+ffs": ALL_FFS,
     "all+ffs+embedder": ALL_FFS + 1,
     "ai-toolkit": ALL_FFS + NUM_DOUBLE * 2 + NUM_SINGLE,
@@ -28,11 +29,13 @@ NUM_LAYERS = {
 REFUSED = {"controlnet", "all+ffs+embedder+controlnet"}
 
 
-@pytest.fixture(scope="module")
-def full_size() -> nn.Module:
-    """FLUX.1-dev without weights."""
+@pytest.fixture(scope="module", params=["dev", "schnell", "fill"])
+def full_size(request: pytest.FixtureRequest) -> nn.Module:
+    """FLUX.1 without weights."""
     with torch.device("meta"):
-        return FluxTransformer2DModel(guidance_embeds=True)
+        return FluxTransformer2DModel(
+            guidance_embeds=request.param != "schnell", in_channels=384 if request.param == "fill" else 64, out_channels=64
+        )
 
 
 def test_every_set_is_counted_here() -> None:
@@ -44,6 +47,7 @@ def test_the_counts() -> None:
         "all": 266,
         "context": 76,
         "context+ffs": 114,
+        "blocks": 418,
         "all+ffs": 419,
         "all+ffs+embedder": 420,
         "ai-toolkit": 495,
@@ -82,6 +86,7 @@ def test_layers_of_one_block_of_each_kind(full_size: nn.Module) -> None:
         "all": attention | context,
         "context": context,
         "context+ffs": context | context_feed_forward,
+        "blocks": attention | context | feed_forward | context_feed_forward,
         "all+ffs": attention | context | feed_forward | context_feed_forward,
         "all+ffs+embedder": attention | context | feed_forward | context_feed_forward,
         "ai-toolkit": attention | context | feed_forward | context_feed_forward | modulation,
@@ -97,9 +102,6 @@ def test_layers_of_one_block_of_each_kind(full_size: nn.Module) -> None:
     outside = {target for target in by_set["ai-toolkit"] if "transformer_blocks" not in target}
     assert outside == {"proj_out"}
     assert by_set["all+ffs+embedder"] - by_set["all+ffs"] == {"x_embedder"}
+    assert by_set["all+ffs"] - by_set["blocks"] == {"proj_out"}
     assert by_set["tiny"] == {"single_transformer_blocks.7.proj_out", "single_transformer_blocks.20.proj_out"}
 
-
-def test_names_in_saved_files() -> None:
-    assert export_key("transformer_blocks.0.attn.to_q") == "transformer.transformer_blocks.0.attn.to_q"
-    assert export_key("") == "transformer."

@@ -38,6 +38,32 @@ def test_equal_to_the_pipeline(model: str, num_tokens: int, request: pytest.Fixt
     assert torch.equal(tensors["pooled"], pooled)
 
 
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_tokens_are_those_of_the_pipeline(dev: Flux1, tiny_model: Path, prompt: str) -> None:
+    pipeline = FluxPipeline.from_pretrained(tiny_model, transformer=None, vae=None)
+    fed: dict[str, list[torch.Tensor]] = {"clip": [], "t5": []}
+    with torch.no_grad():
+        for part, theirs in (("clip", pipeline.text_encoder), ("t5", pipeline.text_encoder_2)):
+            ours = dev.load(part, device=CPU, dtype=torch.float32)
+            for encoder in (ours.encoder, theirs):
+                encoder.register_forward_pre_hook(lambda module, args, into=fed[part]: into.append(args[0]))
+            dev.encode_prompts(part, ours, [prompt])
+        pipeline.encode_prompt(prompt, max_sequence_length=512)
+    assert all(torch.equal(*ids) for ids in fed.values())
+    assert [ids[0].shape for ids in fed.values()] == [(1, 77), (1, 512)]
+
+
+def test_a_mask_says_which_text_is_read(libre: Flux1, schnell: Flux1) -> None:
+    masked, plain = _encode(libre, PROMPTS), _encode(schnell, PROMPTS)
+    ids = libre.load("t5", device=CPU, dtype=torch.float32).tokenizer(PROMPTS).input_ids
+    assert masked["text_mask"].sum(dim=1).tolist() == [min(512, len(one)) for one in ids]
+    assert masked["text_mask"].shape == (4, 512)
+    assert (masked["text_mask"].diff(dim=1) <= 0).all()  # text first, then padding
+    assert masked["text_mask"][1].sum() == 1  # the empty prompt is its end token
+    assert "text_mask" not in plain
+    assert masked["text"].shape == (4, 512, 32)
+
+
 def test_prompts_differ_and_do_not_mix(dev: Flux1) -> None:
     together = _encode(dev, PROMPTS)
     alone = _encode(dev, PROMPTS[:1])

@@ -1,19 +1,24 @@
 """From noisy latents to velocity: our loop over the blocks of diffusers' `FluxTransformer2DModel`.
 
-Legend: B batch, C latent channels, H W latent size, N image tokens, T text tokens, D width.
+Legend: B batch, C latent channels, H W latent size, N tokens of the picture and then of its references, T text tokens, D width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from weber.families.family import Condition
+from weber.families.family import Condition, list_references
 from weber.families.flux1.latents import build_ids, pack, unpack
+from weber.families.flux1.reference_time import ReferenceTime, Rotary
 
-Rotary = tuple[Tensor, Tensor]
+Block = Callable[..., tuple[Tensor, Tensor]]
+NUM_ROTARY = 16
+"""How many positions are kept, one for each size of a bucket: 5 MB each at 1024 x 1024 pixels, 10 MB with a reference."""
 
 
 class Flux1Predictor(nn.Module):
@@ -26,30 +31,40 @@ class Flux1Predictor(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.gradient_checkpointing = gradient_checkpointing
-        self._rotary: dict[tuple[int, int, int, torch.device], Rotary] = {}
+        self._rotary: dict[tuple[object, ...], Rotary] = {}
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
-        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), pooled (B, P), guidance (B,)."""
+        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
+
+        condition: `text` (B, T, D'), `pooled` (B, P); where the model has it, `guidance` (B,); `text_mask` (B, T), 0 = padding;
+        `reference_0`, ... (B, C, h, w), and `reference_t` (B,), their own t; `masked` (B, C, H, W) and `mask` (B, 64, H, W).
+        """
         model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
-        height, width = noisy_BCHW.shape[-2:]
-        image_BND = model.x_embedder(pack(noisy_BCHW.to(dtype)))
+        references = list_references(condition)
+        picture_BNc = pack(torch.cat([noisy_BCHW, *(condition[name] for name in ("masked", "mask") if name in condition)], dim=1))
+        num_tokens = picture_BNc.shape[1]
+
+        image_BND = model.x_embedder(torch.cat([picture_BNc, *map(pack, references)], dim=1).to(dtype))
         text_BTD = model.context_embedder(condition["text"].to(dtype))
         modulation_BD = self._embed_time(t_B, condition)
-        rotary = self._load_rotary(text_BTD.shape[1], height, width, noisy_BCHW.device)
+        rotary = self._load_rotary(text_BTD.shape[1], [noisy_BCHW, *references])
+        attention = _build_attention(condition, image_BND)
 
-        for block in model.transformer_blocks:
-            text_BTD, image_BND = self._run(block, image_BND, text_BTD, modulation_BD, rotary)
-        for block in model.single_transformer_blocks:
-            text_BTD, image_BND = self._run(block, image_BND, text_BTD, modulation_BD, rotary)
+        blocks: list[Block] = [*model.transformer_blocks, *model.single_transformer_blocks]
+        if references and "reference_t" in condition:
+            reference_BD = self._embed_time(condition["reference_t"], condition)
+            blocks = [ReferenceTime(block, reference_BD, num_tokens) for block in blocks]
+        for block in blocks:
+            text_BTD, image_BND = self._run(block, image_BND, text_BTD, modulation_BD, rotary, attention)
 
-        return unpack(model.proj_out(model.norm_out(image_BND, modulation_BD)), height, width)
+        velocity_BNc = model.proj_out(model.norm_out(image_BND, modulation_BD))[:, :num_tokens]
+        return unpack(velocity_BNc, *noisy_BCHW.shape[-2:])
 
-    def _run(self, block: nn.Module, image: Tensor, text: Tensor, modulation: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def _run(self, block: Block, *inputs: object) -> tuple[Tensor, Tensor]:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            out: tuple[Tensor, Tensor] = checkpoint(block, image, text, modulation, rotary, use_reentrant=False)
-        else:
-            out = block(image, text, modulation, rotary)
-        return out
+            out: tuple[Tensor, Tensor] = checkpoint(block, *inputs, use_reentrant=False)
+            return out
+        return block(*inputs)
 
     def _embed_time(self, t_B: Tensor, condition: Condition) -> Tensor:
         pooled = condition["pooled"].to(self.transformer.x_embedder.weight.dtype)
@@ -59,8 +74,23 @@ class Flux1Predictor(nn.Module):
             embedding = self.transformer.time_text_embed(t_B * 1000, condition["guidance"] * 1000, pooled)
         return embedding
 
-    def _load_rotary(self, num_text_tokens: int, height: int, width: int, device: torch.device) -> Rotary:
-        key = (num_text_tokens, height, width, device)
+    def _load_rotary(self, num_text_tokens: int, pictures: list[Tensor]) -> Rotary:
+        sizes, device = tuple((one.shape[-2], one.shape[-1]) for one in pictures), pictures[0].device
+        key = (num_text_tokens, sizes, device)
         if key not in self._rotary:
-            self._rotary[key] = self.transformer.pos_embed(build_ids(num_text_tokens, height, width, device))
+            if len(self._rotary) == NUM_ROTARY:
+                del self._rotary[next(iter(self._rotary))]
+            self._rotary[key] = self.transformer.pos_embed(build_ids(num_text_tokens, sizes).to(device))
         return self._rotary[key]
+
+
+def _build_attention(condition: Condition, image_BND: Tensor) -> dict[str, Tensor] | None:
+    """The mask of padded text as the blocks take it: 1 is added to the scores of all but padding, which so weighs e times less.
+
+    That is how LibreFLUX was trained and is sampled: in its pipeline and in SimpleTuner the mask is a float one.
+    """
+    if "text_mask" not in condition:
+        return None
+    text_mask_BT = condition["text_mask"].to(image_BND)
+    mask = torch.cat([text_mask_BT, image_BND.new_ones(image_BND.shape[:2])], dim=1)
+    return {"attention_mask": mask[:, None, None, :]}

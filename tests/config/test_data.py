@@ -1,0 +1,136 @@
+"""Sets of pictures: what fits the model is filled in, and every combination that cannot act is refused with a sentence."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weber.config.data import DataConfig
+from weber.config.load import build_config
+from weber.config.toml import write_toml
+from weber.errors import ConfigError
+
+PATH, HUB, TABLE = {"path": "a"}, {"hub": "owner/name"}, {"path": "a", "metadata": "a.jsonl"}
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "the set has no pictures"),
+    ({"repeats": 2}, 'write path = "folder/of/pictures" or hub = "owner/name"'),
+    ({**PATH, **HUB}, "path and hub are two places for the same pictures"),
+    ({**PATH, "hub_revision": "v1"}, "hub_revision has no effect without hub"),
+    ({**PATH, "hub_split": "test"}, "hub_split has no effect without hub"),
+    ({"hub": "a/b/c"}, 'hub = "a/b/c" is not the name of a dataset'),
+    ({"hub": "../name"}, 'hub = "../name" is not the name of a dataset'),
+    ({"hub": "https://huggingface.co/datasets/a/b"}, "is not the name of a dataset"),
+    ({**HUB, "hub_revision": "../x"}, 'hub_revision = "../x" is no branch, tag or commit'),
+    ({**HUB, "hub_split": "../x"}, 'hub_split = "../x" is not the name of a split'),
+    ({**HUB, "hub_split": "train[:10]"}, 'hub_split = "train[:10]" is not the name of a split'),
+    ({**HUB, "metadata": "a.jsonl"}, "metadata has no effect with hub"),
+    ({**HUB, "recursive": False}, "recursive has no effect with hub"),
+    ({**HUB, "conditioning": ["b"]}, "use conditioning_columns"),
+    ({**HUB, "masks": "b"}, "masks names files by those of path"),
+    ({**HUB, "captions": "textfile"}, 'captions = "textfile" needs files of your own'),
+    ({**HUB, "captions": "filename"}, 'captions = "filename" needs files of your own'),
+    ({**PATH, "metadata": "a.parquet"}, "of no known kind; write JSON Lines or CSV, as .jsonl, .csv, .json"),
+    ({**PATH, "image_column": "x"}, "image_column has no effect without metadata or hub"),
+    ({**PATH, "caption_column": "x"}, "caption_column has no effect without metadata or hub"),
+    ({**PATH, "conditioning_columns": ["x"]}, "conditioning_columns has no effect without metadata or hub"),
+    ({**PATH, "captions": "metadata"}, 'captions = "metadata" needs metadata or hub'),
+    ({**TABLE, "captions": "textfile", "caption_column": "x"}, 'caption_column has no effect with captions = "textfile"'),
+    ({**TABLE, "image_column": "x", "caption_column": "x"}, 'image_column and caption_column name the column "x" twice'),
+    ({**TABLE, "conditioning_columns": ["x", "x"]}, 'conditioning_columns name the column "x" twice'),
+    ({**TABLE, "conditioning_columns": ["x", ""]}, "an empty text in a list"),
+    ({**PATH, "conditioning": [" "]}, "an empty text in a list"),
+    ({**TABLE, "conditioning_columns": ["x"], "conditioning": ["b"]}, "conditioning and conditioning_columns both name references"),
+    ({**PATH, "conditioning": ["b", "b"]}, 'conditioning names "b" twice'),
+    ({**PATH, "conditioning": ["a"]}, "the folder of the pictures themselves"),
+    ({**PATH, "masks": "a"}, "the folder of the pictures themselves"),
+    ({**PATH, "conditioning_type": "reference_loose"}, "conditioning_type has no effect without references"),
+    ({**PATH, "masks": "b", "num_masks": 2}, "num_masks has no effect with masks"),
+    ({**TABLE, "instance_prompt": "x"}, 'instance_prompt has no effect with any other captions than "instance"'),
+    ({**PATH, "captions": "none", "instance_prompt": "x"}, 'instance_prompt has no effect with captions = "none"'),
+    ({**PATH, "aspect": "listed", "resolution": 512}, 'resolution has no effect with aspect = "listed"'),
+    ({**PATH, "aspect": "listed", "resolution_type": "shorter_edge"}, 'resolution_type has no effect with aspect = "listed"'),
+    ({**PATH, "aspect": "listed", "bucket_step": 32, "upscale": True}, "bucket_step has no effect"),
+]
+
+ALLOWED: list[dict[str, Any]] = [
+    HUB,
+    {"hub": "name", "hub_revision": "refs/pr/1", "hub_split": "configuration/train_sft"},
+    {**HUB, "hub_revision": "v1.0", "image_column": "out", "caption_column": "text", "conditioning_columns": ["a", "b"]},
+    {**HUB, "captions": "instance", "instance_prompt": "x"},
+    {**HUB, "captions": "none", "num_masks": 2},
+    {**TABLE, "captions": "textfile", "conditioning_columns": ["x"], "conditioning_type": "reference_strict"},
+    {**TABLE, "metadata": "a.CSV", "conditioning": ["b", "c"], "masks": "d", "recursive": False},
+    {**PATH, "aspect": "listed", "max_aspect": 2.0, "crop": "off", "bucket_step": 32},
+    {**PATH, "hub_split": "train", "conditioning": [], "conditioning_columns": []},
+]
+
+
+def _build(keys: dict[str, Any]) -> DataConfig:
+    return build_config({"data": [keys]}).data[0]
+
+
+@pytest.mark.parametrize(("keys", "words"), REFUSED)
+def test_what_cannot_act_is_refused(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        _build(keys)
+    assert error.value.what.startswith("data.0")
+    assert words in f"{error.value.what}; {error.value.fix}"
+    assert error.value.fix
+
+
+@pytest.mark.parametrize("keys", ALLOWED)
+def test_what_acts_is_allowed(keys: dict[str, Any]) -> None:
+    assert _build(keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sizes", "filled"),
+    [
+        ({}, [], {"aspect": "bucket", "captions": "textfile", "resolution": 1024, "bucket_step": 64}),
+        ({}, [(672, 1568)], {"aspect": "listed", "captions": "textfile", "resolution": None, "bucket_step": 64}),
+        ({"upscale": True}, [(672, 1568)], {"aspect": "listed", "resolution": None, "bucket_step": None}),
+        ({"resolution": 512}, [(672, 1568)], {"aspect": "bucket", "resolution": 512}),
+        ({"bucket_step": 32}, [(672, 1568)], {"aspect": "bucket", "resolution": 1024, "bucket_step": 32}),
+        ({"resolution_type": "shorter_edge"}, [(672, 1568)], {"aspect": "bucket", "resolution": 1024}),
+        ({"aspect": "square"}, [(672, 1568)], {"aspect": "square", "resolution": 1024}),
+        ({"metadata": "a.csv"}, [], {"captions": "metadata"}),
+        ({"metadata": "a.csv", "captions": "none"}, [], {"captions": "none"}),
+        ({"path": None, "hub": "owner/name"}, [], {"captions": "metadata"}),
+    ],
+)
+def test_what_is_left_out_is_filled_in_to_fit_the_model(keys: dict[str, Any], sizes: list[tuple[int, int]], filled: dict[str, Any]) -> None:
+    given = {key: value for key, value in {**PATH, **keys}.items() if value is not None}
+    config = _build(given)
+    fitting = config.build_fitting(native_pixels=1024, alignment_pixels=16, sizes=sizes)
+    assert {key: fitting.model_dump()[key] for key in filled} == filled
+    # what was filled in is what a person could have written, and fits again
+    again = _build(_load(fitting))
+    assert again == fitting == again.build_fitting(native_pixels=1024, alignment_pixels=16, sizes=sizes)
+
+
+def _load(config: DataConfig) -> dict[str, Any]:
+    """The set as it stands in the resolved settings of a run."""
+    return dict(tomllib.loads(write_toml({"data": [config.model_dump()]}))["data"][0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ({"path": "deep/cats"}, "cats"),
+        ({"path": "."}, Path.cwd().name),
+        ({"hub": "owner/cats"}, "cats"),
+        ({"hub": "cats"}, "cats"),
+        ({"hub": "owner/cats", "name": "dogs"}, "dogs"),
+    ],
+)
+def test_a_set_has_a_name(keys: dict[str, Any], name: str) -> None:
+    assert _build(keys).set_name == name
+
+
+def test_references_are_counted() -> None:
+    sets = [{}, {"conditioning": ["x", "y"]}, {"conditioning_columns": ["x"]}]
+    assert [_build({**TABLE, **keys}).num_references for keys in sets] == [0, 2, 1]

@@ -1,0 +1,41 @@
+"""Identity of weights: of their content, of every byte of small ones, and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from weber.families.identity import build_identity
+
+
+def test_identity_is_of_content_not_of_place(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file({"x": torch.arange(5000.0)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text("{}", encoding="utf-8")
+    identity = build_identity(tmp_path / "a")
+    assert len(identity) == 32
+    assert build_identity(tmp_path / "b") == identity
+    (tmp_path / "b" / "README.md").write_text("not part of the model", encoding="utf-8")
+    assert build_identity(tmp_path / "b") == identity
+    assert build_identity(tmp_path / "b", extra=["tokens=64"]) != identity
+    (tmp_path / "b" / "config.json").write_text("{ }", encoding="utf-8")
+    assert build_identity(tmp_path / "b") != identity
+
+
+def test_identity_sees_each_byte_of_small_weights(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(100, dtype=torch.uint8)}, file)
+    data, original = file.read_bytes(), build_identity(tmp_path)
+    for position in range(len(data)):
+        file.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        assert build_identity(tmp_path) != original, position
+
+
+@pytest.mark.parametrize("size", [0, 3, 8, 20])
+def test_identity_of_a_damaged_file_does_not_fail(tmp_path: Path, size: int) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * size)
+    assert len(build_identity(tmp_path)) == 32

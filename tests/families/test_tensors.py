@@ -1,0 +1,106 @@
+"""Files of tensors that are read and written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from weber.errors import ModelError
+from weber.families.tensors import Entry, build_entry, open_weights, read_metadata, save_weights
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
+
+
+def _draw() -> dict[str, Tensor]:
+    tensors = {f"x.{number}": (10 * torch.randn(3, number + 1)).to(dtype) for number, dtype in enumerate(DTYPES)}
+    return tensors | {"scalar": torch.tensor(2.5), "nothing": torch.zeros(0, 4), "turned": torch.randn(4, 6).t()}
+
+
+def test_what_is_written_is_read_by_the_library_and_by_us(tmp_path: Path) -> None:
+    tensors = _draw()
+    save_weights(tmp_path / "new" / "x.safetensors", {name: build_entry(t) for name, t in tensors.items()}, metadata={"a": "b"})
+    theirs, mine = load_file(tmp_path / "new" / "x.safetensors"), open_weights([tmp_path / "new" / "x.safetensors"])
+    assert theirs.keys() == mine.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert (theirs[name].dtype, mine[name].dtype, mine[name].shape) == (tensor.dtype, tensor.dtype, tuple(tensor.shape))
+        assert torch.equal(theirs[name].double(), tensor.double())
+        assert torch.equal(mine[name].read().double(), tensor.double())
+        assert mine[name].num_bytes == tensor.numel() * tensor.element_size()
+    assert read_metadata(tmp_path / "new" / "x.safetensors") == {"format": "pt", "a": "b"}
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    entries = {name: build_entry(tensor) for name, tensor in _draw().items()}
+    for name in ("a", "b"):
+        save_weights(tmp_path / name, entries, metadata={"z": "1", "y": "2"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fail() -> Tensor:
+        raise OSError("the disk refused")
+
+    save_weights(tmp_path / "x.safetensors", {"x": build_entry(torch.zeros(3))}, metadata={})
+    before = (tmp_path / "x.safetensors").read_bytes()
+    with pytest.raises(OSError, match="refused"):
+        save_weights(tmp_path / "x.safetensors", {"x": Entry((3,), torch.float32, fail)}, metadata={})
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+    assert (tmp_path / "x.safetensors").read_bytes() == before
+
+
+def test_progress_counts_tensors(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    entries = {name: build_entry(torch.zeros(1)) for name in "abc"}
+    save_weights(tmp_path / "x.safetensors", entries, metadata={}, progress=lambda *step: seen.append(step))
+    assert seen == [("writing x.safetensors", number, 3) for number in range(4)]
+
+
+def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1000), "y": torch.ones(1000)}, tmp_path / "x.safetensors")
+    opened = open_weights([tmp_path / "x.safetensors"])
+    (tmp_path / "x.safetensors").unlink()
+    assert opened["x"].shape == (1000,)
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        opened["x"].read()
+
+
+def test_several_files_are_one(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({name: torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    assert set(open_weights([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])) == {"a", "b"}
+
+
+@pytest.mark.parametrize("header", [{"__metadata__": 3}, [], {"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}])
+def test_a_header_that_makes_no_sense(header: object, tmp_path: Path) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        read_metadata(tmp_path / "x.safetensors")
+        open_weights([tmp_path / "x.safetensors"])
+
+
+def test_a_type_that_is_not_read(tmp_path: Path) -> None:
+    text = json.dumps({"x": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(1))
+    with pytest.raises(ModelError) as caught:
+        open_weights([tmp_path / "x.safetensors"])
+    assert "got: x is F4" in str(caught.value)
+    assert "fix: use the file in bf16, fp16, fp32 or fp8" in str(caught.value)

@@ -1,0 +1,115 @@
+"""A LoRA out of a whole fine-tune: the largest directions of what it changed, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weber.adapters.factors import Factors
+from weber.errors import AdapterError
+from weber.families.tensors import Weights
+from weber.progress import Progress, ignore_progress
+
+_SMALL = 1024
+"""Matrices with a side up to this are decomposed exactly; of larger ones the first directions are found, to fp32 accuracy."""
+_SPARE, _ROUNDS = 16, 6
+"""Directions beyond those wanted, and rounds of power iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4)."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """`kept`: the share of each layer's change, by energy, that its factors hold. `left_out`: changed tensors outside of the targets."""
+
+    modules: dict[str, Factors]
+    kept: dict[str, float]
+    left_out: tuple[str, ...]
+
+
+def build_extraction(
+    base: Weights,
+    tuned: Weights,
+    *,
+    modules: Sequence[str],
+    rank: int | None = None,
+    energy: float | None = None,
+    progress: Progress = ignore_progress,
+) -> Extraction:
+    """What turns `base` into `tuned` (both under the library's names), in the layers `modules`.
+
+    Each layer gets `rank` directions, or as many as hold the share `energy` of its change (at most `rank`). Layers without a change get
+    none. Two matrices are in memory at a time. Raises AdapterError where the two are different models, or equal in all of these layers.
+    """
+    if (rank is None and energy is None) or (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
+        raise AdapterError(
+            "It is not said how much of the change is kept.",
+            got=f"rank {rank}, energy {energy}",
+            expected="a rank of 1 or more, a share of the energy above 0 and up to 1, or both",
+            fix="give one of the two",
+        )
+    _check_models(base, tuned)
+    wanted = {f"{module}.weight" for module in modules}
+    found: dict[str, Factors] = {}
+    kept: dict[str, float] = {}
+    left_out = []
+    for number, name in enumerate(base):
+        progress("comparing the models", number, len(base))
+        delta = tuned[name].read().float() - base[name].read().float()
+        if not delta.any():
+            continue
+        if name in wanted:
+            module = name.removesuffix(".weight")
+            found[module], kept[module] = _decompose(delta, rank=rank or min(delta.shape), energy=energy or 1.0)
+        else:
+            left_out.append(name)
+    progress("comparing the models", len(base), len(base))
+    if not found:
+        raise AdapterError(
+            "There is nothing to extract.",
+            got=f"two models that are equal in all {len(wanted)} layers of the targets, and differ in {len(left_out)} other tensors",
+            fix="check the two paths, or choose other targets",
+        )
+    return Extraction(found, kept, tuple(left_out))
+
+
+def _decompose(delta: Tensor, *, rank: int, energy: float) -> tuple[Factors, float]:
+    """The largest directions of a matrix, `rank` at most and no more than `energy` takes; and the share that they hold."""
+    total = float(delta.double().square().sum())
+    rank = min(rank, *delta.shape)
+    guess = rank if energy == 1 else min(rank, 64)
+    while True:
+        left, values, right = _find_directions(delta, guess)
+        shares = values.double().square().cumsum(0) / total
+        if guess == rank or shares[guess - 1] >= energy:
+            break
+        guess = min(rank, 2 * guess)
+    num = guess if energy == 1 else min(guess, int((shares[:guess] < energy).sum()) + 1)
+    num = max(1, min(num, int((values[:num] > 0).sum())))
+    root = values[:num].sqrt()
+    up, down = left[:, :num] * root, root[:, None] * right[:num]
+    return Factors(down.contiguous(), up.contiguous(), float(num)), min(1.0, float(shares[num - 1]))
+
+
+def _find_directions(delta: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    if min(delta.shape) <= max(_SMALL, 2 * rank):
+        left, values, right = torch.linalg.svd(delta, full_matrices=False)
+        return left, values, right
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        left, values, right = torch.svd_lowrank(delta, q=rank + _SPARE, niter=_ROUNDS)
+        return left, values, right.T
+
+
+def _check_models(base: Weights, tuned: Weights) -> None:
+    different = [name for name in {**base, **tuned} if name not in base or name not in tuned or base[name].shape != tuned[name].shape]
+    if different:
+        raise AdapterError(
+            "The two models are not of one shape.",
+            got=f"{len(different)} tensors that are in one only or have another shape, such as {different[0]}",
+            fix="give a fine-tune and the model that it was made from",
+        )
+    packed = [name for one in (base, tuned) for name, entry in one.items() if not entry.dtype.is_floating_point or entry.dtype.itemsize < 2]
+    if packed:
+        raise AdapterError("A model is quantized.", got=packed[0], expected="weights in bf16, fp16 or fp32", fix="give it unquantized")

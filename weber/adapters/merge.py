@@ -1,0 +1,108 @@
+"""Adapters added up: into one adapter, or into the weights of their model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from weber.adapters.factors import Factors, build_scaled
+from weber.errors import AdapterError
+from weber.families.tensors import Entry, Weights
+
+Weighted = tuple[Mapping[str, Factors], float]
+"""An adapter's modules, and how strongly it takes part; 1 is as trained."""
+
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+_NUM_SHOWN = 3
+
+
+def build_merged_adapter(adapters: Sequence[Weighted], *, rank: int | None = None) -> dict[str, Factors]:
+    """One adapter that changes what all of them change together.
+
+    Exact: the factors stand side by side, so ranks add up. With `rank`, layers above it are cut to their `rank` largest directions.
+    Raises AdapterError for DoRAs, whose sum depends on the model, and for layers of different shapes.
+    """
+    names = dict.fromkeys(name for modules, _ in adapters for name in modules)
+    merged = {}
+    for name in names:
+        parts = [(modules[name], weight) for modules, weight in adapters if name in modules]
+        _check_parts(name, [part for part, _ in parts])
+        down = torch.cat([part.down.float() for part, _ in parts])
+        up = torch.cat([build_scaled(part.up.float(), part.scale * weight) for part, weight in parts], dim=1)
+        factors = Factors(down, up, float(len(down)))
+        merged[name] = factors if rank is None or factors.rank <= rank else build_cut(factors, rank)
+    return merged
+
+
+def build_cut(factors: Factors, rank: int) -> Factors:
+    """The nearest change of that rank: its largest singular values, without building the whole matrix."""
+    up_basis, up_rest = torch.linalg.qr(factors.build_baked().up.double())
+    down_basis, down_rest = torch.linalg.qr(factors.down.double().T)
+    left, values, right = torch.linalg.svd(up_rest @ down_rest.T)
+    root = values[:rank].sqrt()
+    up, down = up_basis @ left[:, :rank] * root, root[:, None] * (right[:rank] @ down_basis.T)
+    return Factors(down.float().contiguous(), up.float().contiguous(), float(rank))
+
+
+def build_merged_weights(base: Weights, adapters: Sequence[Weighted]) -> dict[str, Entry]:
+    """A model's weights (under the library's names) with adapters in them, in the model's precision; nothing is read yet.
+
+    Each adapter changes what the model was before: W + sum of weight * (changed W - W), in fp32. Raises AdapterError where an adapter
+    has layers that the model lacks, or the weights are quantized.
+    """
+    changes: dict[str, list[tuple[Factors, float]]] = {}
+    for modules, weight in adapters:
+        for name, factors in modules.items():
+            changes.setdefault(f"{name}.weight", []).append((factors, weight))
+    strange = [name for name, parts in changes.items() if any(name not in base or base[name].shape != _shape(part) for part, _ in parts)]
+    if strange:
+        raise AdapterError(
+            "The adapter is not for this model.",
+            got=", ".join(f"{name} {list(_shape(changes[name][0][0]))}" for name in strange[:_NUM_SHOWN]),
+            expected=", ".join(f"{name} {list(base[name].shape)}" if name in base else f"no {name}" for name in strange[:_NUM_SHOWN]),
+            fix="choose the model that the adapter was trained on",
+        )
+    quantized = [name for name in changes if base[name].dtype not in _PLAIN]
+    if quantized:
+        raise AdapterError(
+            "Adapters are not merged into quantized weights, because the sum would have to be quantized anew.",
+            got=f"{quantized[0]} in {base[quantized[0]].dtype}",
+            expected="weights in bf16, fp16 or fp32",
+            fix="merge into the model as it was before it was quantized",
+        )
+    return {
+        name: Entry(entry.shape, entry.dtype, partial(_read_merged, entry, changes[name])) if name in changes else entry
+        for name, entry in base.items()
+    }
+
+
+def _read_merged(entry: Entry, parts: Sequence[tuple[Factors, float]]) -> Tensor:
+    weight = entry.read().float()
+    merged = weight.clone()
+    for factors, strength in parts:
+        if factors.magnitude is None:
+            merged += strength * factors.build_delta()
+        else:
+            merged += strength * (factors.build_weight(weight) - weight)
+    return merged.to(entry.dtype)
+
+
+def _shape(factors: Factors) -> tuple[int, int]:
+    return factors.up.shape[0], factors.down.shape[1]
+
+
+def _check_parts(name: str, parts: Sequence[Factors]) -> None:
+    shapes = {_shape(part) for part in parts}
+    if len(shapes) > 1:
+        raise AdapterError(
+            "The adapters are for different models.", got=f"{name} of {' and '.join(map(str, sorted(shapes)))}", fix="merge those of one"
+        )
+    if any(part.magnitude is not None for part in parts):
+        raise AdapterError(
+            "A DoRA cannot be merged with other adapters, because what it changes depends on the model.",
+            got=f"magnitudes of {name}",
+            fix="merge it into the model itself",
+        )

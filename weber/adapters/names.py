@@ -1,0 +1,120 @@
+"""What a tensor in an adapter file is called, whoever wrote it, and which layer of which family that is.
+
+Legend: a *stem* is a tensor's name without its ending and the writer's prefix: a module or an original (`families/pairing.py`), with
+dots, or with `_` for every dot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from weber.families.pairing import Match, Pairing
+from weber.families.table import FAMILIES, FamilyRow
+
+DIFFUSERS, KOHYA, COMFYUI, BARE = "diffusers", "kohya", "comfyui", "without a prefix"
+_PREFIXES = {
+    "transformer.": DIFFUSERS,
+    "lora_unet_": KOHYA,
+    "lora_transformer_": "kohya, with the library's names",
+    "lycoris_": "lycoris",
+    "diffusion_model.": COMFYUI,
+    "base_model.model.": "peft",
+}
+"""Prefix in a file -> layout. They can follow each other: `base_model.model.transformer.` is two."""
+
+DOWN, UP, ALPHA, MAGNITUDE = "down", "up", "alpha", "magnitude"
+_TENSOR = re.compile(
+    r"(?P<stem>.+?)\.(?:"
+    rf"(?P<{DOWN}>(?:lora_A(?:\.default)?|lora_down|lora\.down)\.weight)"
+    rf"|(?P<{UP}>(?:lora_B(?:\.default)?|lora_up|lora\.up)\.weight)"
+    rf"|(?P<{ALPHA}>alpha)"
+    rf"|(?P<{MAGNITUDE}>lora_magnitude_vector(?:\.default)?(?:\.weight)?)"
+    r")"
+)
+
+WHOLE = -1
+"""`Match.position` of a stem that names the whole original, not one of its modules."""
+
+_ROWS_PER_COLUMN = {
+    "transformer_blocks.{}.ff.net.0.proj": Fraction(4),
+    "transformer_blocks.{}.ff_context.net.0.proj": Fraction(4),
+    "transformer_blocks.{}.ff.net.2": Fraction(1, 4),
+    "transformer_blocks.{}.ff_context.net.2": Fraction(1, 4),
+    "single_transformer_blocks.{}.proj_out": Fraction(1, 5),
+    "transformer_blocks.{}.ff.linear_in": Fraction(6),
+    "transformer_blocks.{}.ff_context.linear_in": Fraction(6),
+    "transformer_blocks.{}.ff.linear_out": Fraction(1, 3),
+    "transformer_blocks.{}.ff_context.linear_out": Fraction(1, 3),
+    "single_transformer_blocks.{}.attn.to_qkv_mlp_proj": Fraction(9),
+    "single_transformer_blocks.{}.attn.to_out": Fraction(1, 4),
+}
+"""Shapes of the layers whose originals have one name in two families: only these tell the families apart."""
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """A tensor's name, taken apart; `role` is one of DOWN, UP, ALPHA, MAGNITUDE."""
+
+    layout: str
+    stem: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A family that knows every stem of a file."""
+
+    family: FamilyRow
+    matches: Mapping[str, Match]
+
+
+def read_name(name: str) -> TensorName | None:
+    """What a tensor of an adapter file is; None where it is none of a LoRA."""
+    found = _TENSOR.fullmatch(name)
+    if found is None:
+        return None
+    stem, layout = found["stem"], BARE
+    while prefix := next((one for one in _PREFIXES if stem.startswith(one)), None):
+        stem, layout = stem.removeprefix(prefix), _PREFIXES[prefix] if layout == BARE else layout
+    return TensorName(layout, stem, next(role for role in (DOWN, UP, ALPHA, MAGNITUDE) if found[role] is not None))
+
+
+def list_fits(shapes: Mapping[str, tuple[int, int]]) -> list[Fit]:
+    """The families that know all of these stems, given the (rows, columns) of their layers.
+
+    Several where a file holds, say, the attention of double-stream blocks only; then each of them gives the same modules.
+    """
+    fits = []
+    for family in FAMILIES:
+        matches = {stem: _find_stem(family.pairings, stem) for stem in shapes}
+        found = {stem: match for stem, match in matches.items() if match is not None and _has_shape(match, shapes[stem])}
+        if len(found) == len(shapes):
+            fits.append(Fit(family, found))
+    return fits
+
+
+def _find_stem(pairings: Sequence[Pairing], stem: str) -> Match | None:
+    for pairing in pairings:
+        for position, template in enumerate((pairing.original, *pairing.modules), WHOLE):
+            found = _compile(template).fullmatch(stem)
+            if found and not pairing.is_norm:
+                return Match(pairing, "".join(found.groups()), position)
+    return None
+
+
+def _has_shape(match: Match, shape: tuple[int, int]) -> bool:
+    rows, columns = shape
+    if match.position != WHOLE:
+        return True
+    if len(match.pairing.rows) > 1:
+        return rows == sum(match.pairing.rows) * columns
+    return rows == _ROWS_PER_COLUMN.get(match.pairing.modules[0], Fraction(rows, columns)) * columns
+
+
+@lru_cache(maxsize=1024)
+def _compile(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\.", "[._]").replace(r"\{\}", r"(\d+)"))

@@ -1,0 +1,166 @@
+"""From the tensors of an adapter file, in any layout, to the changes of the library's layers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weber.adapters.factors import Factors
+from weber.adapters.fuse import build_parts
+from weber.adapters.kinds import LORA, find_kind
+from weber.adapters.metadata import SETTINGS_KEY, read_alphas
+from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, list_fits, read_name
+from weber.errors import AdapterError
+from weber.families.pairing import Match
+from weber.families.tensors import Entry, Weights
+
+_NUM_SHOWN = 3
+
+
+@dataclass
+class _Layer:
+    """The tensors of one stem, by role."""
+
+    layout: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.entries[UP].shape[0], self.entries[DOWN].shape[1]
+
+    @property
+    def rank(self) -> int:
+        return self.entries[DOWN].shape[0]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read. `layout`: who names tensors so. `classes`: the library's models that it fits. `notes`: what the file leaves open."""
+
+    layout: str
+    modules: dict[str, Factors]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_modules(weights: Weights, metadata: Mapping[str, str]) -> Reading:
+    """The changes in an adapter file, by module. Raises AdapterError for what is none that weber reads."""
+    kind = find_kind(weights)
+    if kind is not LORA:
+        raise AdapterError(
+            f"The file is no LoRA that weber reads, but a {kind.name}.",
+            got=_list_some(weights),
+            expected="LoRA factors of the transformer alone",
+            fix="convert it with the program that made it" if kind.is_adapter else "give an adapter file",
+        )
+    layers = _group(weights)
+    layout = Counter(layer.layout for layer in layers.values()).most_common(1)[0][0]
+    fits = list_fits({stem: layer.shape for stem, layer in layers.items()})
+    matches = fits[0].matches if fits else _match_nothing(layers, layout)
+    alphas, notes = _choose_alphas(layers, matches, metadata)
+    modules: dict[str, Factors] = {}
+    for stem, layer in layers.items():
+        for module, factors in _build_modules(stem, layer, alpha=alphas[stem], match=matches.get(stem)).items():
+            if module in modules:
+                raise AdapterError("The file changes one layer twice.", got=f"{module}, again as {stem}", fix="remove one of the two")
+            modules[module] = factors
+    return Reading(layout, modules, tuple(fit.family.transformer_class for fit in fits), notes)
+
+
+def _group(weights: Weights) -> dict[str, _Layer]:
+    """Layers by stem, each with factors that fit each other."""
+    layers: dict[str, _Layer] = {}
+    strange = []
+    for name, entry in weights.items():
+        read = read_name(name)
+        if read is None:
+            strange.append(name)
+            continue
+        layer = layers.setdefault(read.stem, _Layer(read.layout))
+        if read.role in layer.entries:
+            raise AdapterError("The file changes one layer twice.", got=f"{read.stem}, again as {name}", fix="remove one of the two")
+        layer.entries[read.role] = entry
+    if strange:
+        raise AdapterError("The file holds tensors that are none of a LoRA.", got=_list_some(strange), fix="check what wrote the file")
+    for stem, layer in layers.items():
+        shapes = {role: entry.shape for role, entry in layer.entries.items()}
+        down, up, magnitude = shapes.get(DOWN, ()), shapes.get(UP, ()), shapes.get(MAGNITUDE)
+        if len(down) != 2 or len(up) != 2 or down[0] != up[1] or down[0] < 1 or magnitude not in (None, up[:1]):
+            raise AdapterError(
+                "The factors of a layer do not fit each other.",
+                got=f"{stem} with " + ", ".join(f"{role} {'x'.join(map(str, shape))}" for role, shape in shapes.items()),
+                expected="down rank x inputs and up outputs x rank",
+                fix="save the adapter again with the program that made it",
+            )
+    return layers
+
+
+def _match_nothing(layers: Mapping[str, _Layer], layout: str) -> dict[str, Match]:
+    """In the library's layout the stems are modules already, of whatever model. Raises AdapterError in any other."""
+    if layout == DIFFUSERS:
+        return {}
+    raise AdapterError(
+        "The file is for no model that weber knows.",
+        got=_list_some(f"{stem} ({layer.shape[0]} x {layer.shape[1]})" for stem, layer in layers.items()),
+        expected="layers of one of the families in `weber variants`",
+        fix="check which model the file is for",
+    )
+
+
+def _choose_alphas(
+    layers: Mapping[str, _Layer], matches: Mapping[str, Match], metadata: Mapping[str, str]
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Alpha of each stem: its own tensor, else PEFT's settings, else the rank, as the library takes it; and what was assumed."""
+    given = {stem: _read_alpha(stem, layer.entries[ALPHA]) for stem, layer in layers.items() if ALPHA in layer.entries}
+    ranks = {stem: layer.rank for stem, layer in layers.items()}
+    if SETTINGS_KEY in metadata:
+        return read_alphas(metadata[SETTINGS_KEY], ranks) | given, ()
+    silent = [stem for stem, layer in layers.items() if stem not in given and layer.layout != COMFYUI]
+    note = f"The file does not say the alpha of {len(silent)} layers: taken to be their rank."
+    return {stem: float(rank) for stem, rank in ranks.items()} | given, (note,) if silent else ()
+
+
+def _read_alpha(stem: str, entry: Entry) -> float:
+    alpha = float(entry.read().item()) if math.prod(entry.shape) == 1 else math.nan
+    if not math.isfinite(alpha):
+        raise AdapterError("The alpha of a layer is not a number.", got=f"{stem}: {entry.shape}", fix="save the adapter again")
+    return alpha
+
+
+def _build_modules(stem: str, layer: _Layer, *, alpha: float, match: Match | None) -> dict[str, Factors]:
+    tensors = {role: _read_float(stem, entry) for role, entry in layer.entries.items() if role != ALPHA}
+    factors = Factors(tensors[DOWN], tensors[UP], alpha, tensors.get(MAGNITUDE))
+    if match is None:
+        return {stem: factors}
+    if match.position != WHOLE:
+        return {match.modules[match.position]: factors}
+    if factors.magnitude is not None:
+        raise AdapterError(
+            "A DoRA is read in the library's layout only.", got=f"lora_magnitude_vector of {stem}", fix="convert it with its own program"
+        )
+    parts = build_parts(factors, match.pairing.split(layer.shape[0]), swapped=match.pairing.swapped)
+    return {module: part for module, part in zip(match.modules, parts, strict=True) if part is not None}
+
+
+def _read_float(stem: str, entry: Entry) -> Tensor:
+    """The tensor in fp32, bf16 or fp16; fp8 as bf16, which holds the same values."""
+    if entry.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return entry.read()
+    if entry.dtype.is_floating_point:
+        return entry.read().to(torch.bfloat16 if entry.dtype.itemsize == 1 else torch.float32)
+    raise AdapterError(
+        "The factors of a layer are quantized.",
+        got=f"{stem} in {entry.dtype}",
+        expected="fp32, bf16, fp16 or fp8",
+        fix="use the file as it was trained",
+    )
+
+
+def _list_some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_NUM_SHOWN]) + (f" and {len(listed) - _NUM_SHOWN} more" if listed[_NUM_SHOWN:] else "") or "nothing in it"

@@ -1,0 +1,156 @@
+"""Tables that say what belongs to each picture: JSON Lines, CSV or a JSON list."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from weber.data.backends.local import LocalBackend
+from weber.errors import DataError
+
+IMAGE_COLUMNS = ("image", "file_name")
+CAPTION_COLUMNS = ("caption", "text", "prompt", "instruction")
+_EXPECTED_ROW = '{"image": "cat.png", "caption": "a cat"}'
+_SHOWN_CHARACTERS = 80
+_KINDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table", str: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row; `where` says where it stands, such as `line 7`."""
+
+    where: str
+    cells: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file, at least one. `name` is what messages call it."""
+
+    name: str
+    rows: Sequence[TableRow]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that a row has, in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row.cells))
+
+    def check_column(self, wanted: str | None, known: Sequence[str], *, key: str) -> str:
+        """`wanted`, or else the first of the `known` columns that is there. DataError if there is none; `key` is where to set it."""
+        columns = self.columns
+        found = [name for name in ([wanted] if wanted is not None else known) if name in columns]
+        if found:
+            return found[0]
+        listed = f'"{wanted}"' if wanted is not None else f"named {', '.join(known[:-1])} or {known[-1]}"
+        raise DataError(
+            f"{self.name} has no column {listed}",
+            got=f"the columns {', '.join(columns)}",
+            fix=f"set {key} to one of them",
+        )
+
+    def read_texts(self, row: TableRow, column: str, *, several: bool = False) -> tuple[str, ...]:
+        """The text in a cell, or with `several` those of a list, without empty ones. DataError if it holds anything else."""
+        cell = row.cells.get(column)
+        items = cell if several and isinstance(cell, list) else [] if cell is None else [cell]
+        texts = []
+        for item in items:
+            if not isinstance(item, str):
+                raise DataError(
+                    f'{self.name}, {row.where}: the column "{column}" holds {_KINDS.get(type(item), "no text")}',
+                    got=_cut(json.dumps(cell)),
+                    expected="text, or a list of texts" if several else "the name of a file",
+                    fix="mend this row, or name another column",
+                )
+            if item.strip():
+                texts.append(item.strip())
+        return tuple(texts)
+
+
+def read_table(path: Path, *, name: str) -> Table:
+    """The rows of a table. DataError names the line that is broken."""
+    try:
+        text = LocalBackend().read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text", got=str(error), fix="save it again with the encoding UTF-8") from error
+    except DataError as error:
+        raise DataError(f"{name} cannot be read", got=error.what, fix="name a file that is there and that you may read") from error
+    read = {".csv": _read_csv, ".json": _read_list}.get(path.suffix.lower(), _read_lines)
+    rows = list(read(text, name))
+    if not rows:
+        raise DataError(f"{name} has no rows", got="an empty table", expected="one row per picture", fix="name another file")
+    return Table(name, rows)
+
+
+def _read_lines(text: str, name: str) -> Iterator[TableRow]:
+    # not splitlines, which would also cut at characters that JSON allows inside texts, such as U+2028
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _build_row(_parse(line, name, first=number), name, f"line {number}")
+
+
+def _read_list(text: str, name: str) -> Iterator[TableRow]:
+    items = _parse(text, name, first=1)
+    if not isinstance(items, list):
+        raise DataError(f"{name} holds no list", got=_cut(text), expected=f"[{_EXPECTED_ROW}, ...]", fix="write a list of rows")
+    for number, item in enumerate(items, 1):
+        yield _build_row(item, name, f"row {number}")
+
+
+def _read_csv(text: str, name: str) -> Iterator[TableRow]:
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    start = 1
+    try:
+        for cells in reader:
+            where, start = f"line {start}", reader.line_num + 1
+            if not cells:
+                continue
+            if not header:
+                header = _check_header([cell.strip() for cell in cells], name)
+            elif len(cells) != len(header):
+                raise DataError(
+                    f"{name}, {where}: {len(cells)} cells, but {len(header)} columns",
+                    got=_cut(",".join(cells)),
+                    expected=f"the columns {', '.join(header)}",
+                    fix="put cells that hold commas or line breaks in double quotes",
+                )
+            else:
+                yield TableRow(where, dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise DataError(f"{name}, line {start} is not CSV", got=str(error), fix="double the quotes inside of quoted cells") from error
+
+
+def _check_header(header: list[str], name: str) -> list[str]:
+    twice = [column for column in header if header.count(column) > 1]
+    if twice:
+        raise DataError(f'{name} has the column "{twice[0]}" twice', got=f"the columns {', '.join(header)}", fix="rename one of them")
+    return header
+
+
+def _parse(text: str, name: str, *, first: int) -> object:
+    """The JSON in some lines of a file, of which the first has that number."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason, line = (error.msg, error.lineno) if isinstance(error, json.JSONDecodeError) else (str(error), 1)
+        raise DataError(
+            f"{name}, line {first + line - 1} is not JSON: {reason[:1].lower()}{reason[1:]}",
+            got=_cut(text.split("\n")[line - 1]),
+            expected=_EXPECTED_ROW,
+            fix="mend this line",
+        ) from error
+
+
+def _build_row(item: object, name: str, where: str) -> TableRow:
+    if not isinstance(item, dict):
+        raise DataError(f"{name}, {where} is not a row", got=_cut(json.dumps(item)), expected=_EXPECTED_ROW, fix="mend this row")
+    return TableRow(where, item)
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."

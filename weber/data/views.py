@@ -1,0 +1,91 @@
+"""Pictures as an encoder sees them: a file, the window that is cut out of it, and what of it is to be painted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from weber.data.backends.local import LocalBackend
+from weber.data.buckets import Bucket
+from weber.data.crops import Crop, build_crops, check_shape
+from weber.data.images import encode_content, read_image
+from weber.data.masks import Mask, draw_mask, read_mask_image
+from weber.errors import DataError
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One window of one picture, alone or with a mask. `content` names the file's bytes."""
+
+    path: Path
+    content: str
+    crop: Crop
+    mask: Mask | None = None
+
+    def describe(self) -> str:
+        """Canonical text for cache keys: everything that is done to the picture."""
+        return self.crop.describe() if self.mask is None else f"{self.crop.describe()} {self.mask.describe()}"
+
+
+def read_pixels(view: View) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of a view. Raises DataError if the file is no longer the one that was looked at."""
+    return _cut(read_image(_read_unchanged(view.path, view.content)), view.crop, Image.Resampling.LANCZOS)
+
+
+def read_mask(view: View) -> NDArray[np.uint8]:
+    """Mask (H, W) of a view that has one, for exactly its pixels: 255 = painted anew, 0 = kept. Raises DataError as `read_pixels`."""
+    assert view.mask is not None
+    if view.mask.path is None:
+        return draw_mask(view.crop.width, view.crop.height, content=view.mask.content)
+    mask = read_mask_image(_read_unchanged(view.mask.path, view.mask.content))
+    return _cut(mask, view.crop, Image.Resampling.NEAREST)
+
+
+def build_view(path: Path, *, size: Size | Callable[[int, int], Size], mask: Path | None = None) -> View:
+    """A file as it is, cut to `size` (or what that makes of its own width and height): resized to cover it, then the middle.
+
+    Raises DataError, also for a mask of another shape than the picture.
+    """
+    data, image = _open(path, read_image)
+    width, height = size(*image.size) if callable(size) else size
+    (crop,) = build_crops(*image.size, bucket=Bucket(width, height), style="center", num_crops=1, seed_parts=())
+    if mask is None:
+        return View(path, encode_content(data), crop)
+    mask_data, mask_image = _open(mask, read_mask_image)
+    try:
+        check_shape(mask_image.size, picture=image.size)
+    except DataError as error:
+        fix = "draw the mask over the whole picture, in any resolution"
+        raise DataError(f'the mask "{mask}" does not fit the picture "{path}"', got=error.what, fix=fix) from error
+    return View(path, encode_content(data), crop, Mask(mask, encode_content(mask_data)))
+
+
+def _open(path: Path, read: Callable[[bytes], Image.Image]) -> tuple[bytes, Image.Image]:
+    try:
+        data = LocalBackend().read(path)
+        return data, read(data)
+    except DataError as error:
+        raise DataError(f'the picture "{path}" cannot be used', got=error.what, fix="name another file, or mend this one") from error
+
+
+def _read_unchanged(path: Path, content: str) -> bytes:
+    try:
+        data = LocalBackend().read(path)
+    except DataError as error:
+        raise DataError(f'the picture "{path}" can no longer be read', got=error.what, fix="start again") from error
+    if encode_content(data) != content:
+        raise DataError(f'the picture "{path}" was changed while the run was starting', fix="start again; it is then read anew")
+    return data
+
+
+def _cut(image: Image.Image, crop: Crop, filter: Image.Resampling) -> NDArray[np.uint8]:
+    resized = image.resize((crop.resize_width, crop.resize_height), filter)
+    return np.array(resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)))

@@ -1,0 +1,191 @@
+"""FLUX.2 as a `Family`: its parts, read from a folder in diffusers layout, from single files or from the hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+from torch import Tensor, nn
+
+from weber.errors import ModelError
+from weber.families.family import PictureInputs, Predictor
+from weber.families.flux2 import keys, original
+from weber.families.flux2.latents import (
+    ALIGNMENT_PIXELS,
+    CHANNELS,
+    build_latent_shape,
+    build_reference_size,
+    decode_pixels,
+    encode_pixels,
+)
+from weber.families.flux2.predict import Flux2Predictor
+from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
+from weber.families.pairing import Pairing
+from weber.families.source import Source
+from weber.families.tensors import Weights
+from weber.families.weights import load_part, open_part, read_part_config
+
+TRANSFORMER_CLASS = "Flux2Transformer2DModel"
+_TEXT_FOLDERS = ("text_encoder", "tokenizer")
+
+
+class Flux2:
+    """One FLUX.2 model. Building it reads configuration files only and checks that every part is there."""
+
+    alignment_pixels = ALIGNMENT_PIXELS
+    image_part = "vae"
+    picture_inputs = PictureInputs(max_references=10)
+    takes_reference_t = False
+    assistant: str | None = None
+    reference_modules: Sequence[str] = ()
+    prompts_per_batch: int | None = None
+    adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
+    pairings: Sequence[Pairing] = keys.PAIRINGS
+    latent_shape = staticmethod(build_latent_shape)
+    reference_size = staticmethod(build_reference_size)
+
+    def __init__(self, source: Source, row: Variant) -> None:
+        self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
+        self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
+        self.text_parts: tuple[str, ...] = (row.text_part,)
+        self.is_local = source.is_local
+        for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
+            source.check_part(part)
+        self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
+        self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json") or SCHEDULER)
+        self._text_width = _read_facts(self.transformer_config)[1]
+        _check_transformer(self.transformer_config, row, where=source.name_part("transformer"))
+        text_config = read_text_config(row.text_part, source)
+        _check_text_encoder(text_config, self._text_width, where=source.name_part("text_encoder"))
+
+    def identify(self, part: str) -> str:
+        """See `Family.identify`."""
+        if part in ("transformer", self.image_part):
+            return self.source.identify(part, extra=[part])
+        recipe = RECIPES[part]
+        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.facts]
+        return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
+
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """See `Family.load`."""
+        if part == self.image_part:
+            module = load_part(AutoencoderKLFlux2, self.source.find("vae"), original=original.VAE, dtype=dtype)
+        else:
+            module = load_prompt_encoder(part, self.source, dtype=dtype)
+        return module.to(device).eval().requires_grad_(False)
+
+    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
+        """See `Family.load_predictor`."""
+        place = self.source.find("transformer")
+        transformer = load_part(Flux2Transformer2DModel, place, original=original.TRANSFORMER, dtype=dtype)
+        assert isinstance(transformer, Flux2Transformer2DModel)
+        transformer.to(device).eval().requires_grad_(False)
+        return Flux2Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
+
+    def load_skeleton(self) -> nn.Module:
+        """See `Family.load_skeleton`."""
+        with torch.device("meta"):
+            skeleton: nn.Module = Flux2Transformer2DModel.from_config(self.transformer_config)
+        return skeleton
+
+    def open_transformer(self) -> Weights:
+        """See `Family.open_transformer`."""
+        return open_part(self.source.find("transformer"), original.TRANSFORMER)
+
+    def blocks(self, predictor: Predictor) -> list[nn.Module]:
+        """See `Family.blocks`."""
+        return [*predictor.transformer.transformer_blocks, *predictor.transformer.single_transformer_blocks]  # type: ignore[misc]
+
+    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """See `Family.encode_images`."""
+        assert isinstance(encoder, AutoencoderKLFlux2) and masks is None
+        return {"latents": encode_pixels(encoder, pixels)}
+
+    def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """See `Family.encode_prompts`: `text` (B, T, D)."""
+        return {"text": encoder(prompts)}
+
+    def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
+        """See `Family.decode_latents`."""
+        assert isinstance(encoder, AutoencoderKLFlux2)
+        return decode_pixels(encoder, latents)
+
+    def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """See `Family.text_shapes`."""
+        return {"text": (TEXT_TOKENS, self._text_width)}
+
+    def num_tokens(self, latent_height: int, latent_width: int) -> int:
+        """See `Family.num_tokens`: latents are patches already, so every place is a token."""
+        return latent_height * latent_width
+
+    def shift(self, num_tokens: int) -> float:
+        """See `Family.shift`: e^mu, mu as the pipelines have it for the variant's own number of steps."""
+        if not self.scheduler.config.use_dynamic_shifting:
+            return float(self.scheduler.config.shift)
+        return math.exp(compute_empirical_mu(num_tokens, self.row.sample_steps))
+
+    def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
+        """See `Family.sigmas`: the scheduler's own, as the pipelines ask for them."""
+        mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=mu)
+        return [float(sigma) for sigma in self.scheduler.sigmas]
+
+
+def build_flux2(source: Source, variant: str | None) -> Flux2:
+    """The model at `source`; a variant left out is recognized by its guidance input, the width of its text and `is_distilled`.
+
+    Parts that are nowhere come from the variant's own place. A single file does not say whether it is distilled: it is taken as the
+    base model, which is made for training.
+    """
+    row = next((row for row in VARIANTS if row.name == variant), None) or _recognize(source)
+    return Flux2(source.with_home(row.home), row)
+
+
+def _recognize(source: Source) -> Variant:
+    has_guidance, width = _read_facts(read_part_config(source, "transformer", original=original.TRANSFORMER))
+    index = source.read_config("", "model_index.json") or {}
+    is_distilled = bool(index.get("is_distilled", False)) and not has_guidance
+    fitting = [row for row in VARIANTS if (row.has_guidance, row.is_distilled) == (has_guidance, is_distilled)]
+    return next((row for row in fitting if row.text_width == width), fitting[0])
+
+
+def _read_facts(config: Mapping[str, object]) -> tuple[bool, int]:
+    """Whether guidance is an input, and the width of the text; what is left out is as in dev, the library's default."""
+    return bool(config.get("guidance_embeds", True)), int(str(config.get("joint_attention_dim", VARIANTS[0].text_width)))
+
+
+def _check_transformer(config: Mapping[str, object], row: Variant, *, where: str) -> None:
+    channels = config.get("in_channels", CHANNELS)
+    if channels != CHANNELS:
+        raise ModelError(
+            "This FLUX.2 model takes more than noisy latents as input and cannot be trained.",
+            got=f"in_channels = {channels} in {where}",
+            expected=f"in_channels = {CHANNELS}",
+            fix="choose another model.path",
+        )
+    has_guidance, width = _read_facts(config)
+    is_other_size = width != row.text_width and width in {other.text_width for other in VARIANTS}
+    if has_guidance != row.has_guidance or is_other_size:
+        fitting = [other for other in VARIANTS if other.has_guidance == has_guidance]
+        fitting = [other for other in fitting if other.text_width == width] or fitting
+        raise ModelError(
+            f"The model is not what model.variant = {row.name!r} says.",
+            got=f"guidance_embeds = {has_guidance}, joint_attention_dim = {width} in {where}",
+            expected=f"guidance_embeds = {row.has_guidance}, joint_attention_dim = {row.text_width} for {row.name}",
+            fix=f"set model.variant to one of {', '.join(other.name for other in fitting)}, or leave it out",
+        )
+
+
+def _check_text_encoder(config: Mapping[str, object], text_width: int, *, where: str) -> None:
+    if config.get("hidden_size") != text_width // NUM_STATES:
+        raise ModelError(
+            "The text encoder is not the one that the model was made with.",
+            got=f"hidden_size = {config.get('hidden_size')} in {where}",
+            expected=f"hidden_size = {text_width // NUM_STATES}, a third of the transformer's joint_attention_dim = {text_width}",
+            fix="use the text encoder that was published with the model",
+        )

@@ -1,0 +1,75 @@
+"""From noisy latents to velocity: our loop over the blocks of diffusers' `Flux2Transformer2DModel`.
+
+Legend: B batch, C latent channels, H W latent size, N image tokens (of the picture, then of its references), T text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import Flux2Transformer2DModel
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from weber.families.family import Condition, list_references
+from weber.families.flux2.latents import build_ids, pack, unpack
+
+Rotary = tuple[Tensor, Tensor]
+Layout = tuple[int, tuple[tuple[int, int], ...], torch.device]
+
+
+class Flux2Predictor(nn.Module):
+    """The network over latents. Equal to the library's own forward in fp32 (tests/families/flux2/test_predict.py).
+
+    One difference below fp32: t and guidance stay in fp32 up to their sinusoids, where the library rounds them to the weights' dtype.
+    """
+
+    def __init__(self, transformer: Flux2Transformer2DModel, *, gradient_checkpointing: bool) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.gradient_checkpointing = gradient_checkpointing
+        self._rotary: tuple[Layout, Rotary] | None = None
+
+    def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
+        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), guidance (B,), reference_N."""
+        model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
+        height, width = noisy_BCHW.shape[-2:]
+        pictures = [noisy_BCHW, *list_references(condition)]
+        image_BND = model.x_embedder(torch.cat([pack(picture.to(dtype)) for picture in pictures], dim=1))
+        text_BTD = model.context_embedder(condition["text"].to(dtype))
+        rotary = self._load_rotary(text_BTD.shape[1], pictures)
+
+        modulation_BD = self._embed_time(t_B, condition)
+        image_modulation = model.double_stream_modulation_img(modulation_BD)
+        text_modulation = model.double_stream_modulation_txt(modulation_BD)
+        single_modulation = model.single_stream_modulation(modulation_BD)
+
+        for block in model.transformer_blocks:
+            text_BTD, image_BND = self._run(block, image_BND, text_BTD, image_modulation, text_modulation, rotary)
+        joint = torch.cat([text_BTD, image_BND], dim=1)
+        for block in model.single_transformer_blocks:
+            joint = self._run(block, joint, None, single_modulation, rotary)
+
+        velocity_BNC = model.proj_out(model.norm_out(joint[:, text_BTD.shape[1] :], modulation_BD))
+        return unpack(velocity_BNC[:, : height * width], height, width)
+
+    def _run(self, block: nn.Module, *arguments: object) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(block, *arguments, use_reentrant=False)
+        else:
+            out = block(*arguments)
+        return out
+
+    def _embed_time(self, t_B: Tensor, condition: Condition) -> Tensor:
+        embedder, dtype = self.transformer.time_guidance_embed, self.transformer.x_embedder.weight.dtype
+        embedding: Tensor = embedder.timestep_embedder(embedder.time_proj(t_B * 1000).to(dtype))
+        if self.transformer.config.guidance_embeds:
+            embedding = embedding + embedder.guidance_embedder(embedder.time_proj(condition["guidance"] * 1000).to(dtype))
+        return embedding
+
+    def _load_rotary(self, num_text_tokens: int, pictures: list[Tensor]) -> Rotary:
+        """Cosines and sines of every position; the last ones are kept, as a run of steps has mostly one layout."""
+        sizes = tuple((int(picture.shape[-2]), int(picture.shape[-1])) for picture in pictures)
+        layout = (num_text_tokens, sizes, pictures[0].device)
+        if self._rotary is None or self._rotary[0] != layout:
+            self._rotary = layout, self.transformer.pos_embed(build_ids(*layout))
+        return self._rotary[1]

@@ -1,0 +1,166 @@
+"""FLUX.3 as a `Family`: its parts, read from a folder in diffusers layout or from the hub; the transformer from a single file too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
+from torch import Tensor, nn
+
+from weber.errors import ModelError
+from weber.families.family import PictureInputs, Predictor
+from weber.families.flux3 import keys, latents, original
+from weber.families.flux3.latents import decode_pixels, encode_pixels
+from weber.families.flux3.predict import Flux3Predictor
+from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
+from weber.families.pairing import Pairing
+from weber.families.source import Source
+from weber.families.tensors import Weights
+from weber.families.weights import load_part, load_weights, open_part, read_part_config
+
+TRANSFORMER_CLASS = "Flux3Transformer2DModel"
+_TEXT_FOLDERS = ("text_encoder", "tokenizer")
+_TEXT_WIDTH = 20480
+
+
+class Flux3:
+    """One FLUX.3 model. Building it reads configuration files only and checks that every part is there."""
+
+    alignment_pixels = latents.SCALE_PIXELS
+    image_part = "vae"
+    text_parts: tuple[str, ...] = ("qwen",)
+    picture_inputs = PictureInputs(max_references=10)
+    takes_reference_t = False
+    assistant: str | None = None
+    reference_modules: Sequence[str] = keys.REFERENCE_MODULES
+    prompts_per_batch: int | None = 1
+    adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
+    pairings: Sequence[Pairing] = keys.PAIRINGS
+    latent_shape = staticmethod(latents.build_latent_shape)
+    reference_size = staticmethod(latents.build_reference_size)
+
+    def __init__(self, source: Source, row: Variant) -> None:
+        self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
+        self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
+        self.is_local = source.is_local
+        self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
+        _check_transformer(self.transformer_config, source)
+        for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
+            source.check_part(part)
+        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=TIMESTEP_SHIFT)
+        self._text_width = int(str(self.transformer_config.get("joint_attention_dim", _TEXT_WIDTH)))
+        _check_text_encoder(read_text_config(source), self._text_width)
+
+    def identify(self, part: str) -> str:
+        """See `Family.identify`."""
+        if part in ("transformer", self.image_part):
+            return self.source.identify(part, extra=[part])
+        facts = [part, f"window={WINDOW_TOKENS}", f"states={STATES}"]
+        return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
+
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """See `Family.load`."""
+        if part == self.image_part:
+            module = load_weights(AutoencoderKLFlux2, str(self.source.load_folder("vae")), dtype=dtype)
+        else:
+            module = load_prompt_encoder(self.source, dtype=dtype)
+        return module.to(device).eval().requires_grad_(False)
+
+    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
+        """See `Family.load_predictor`."""
+        place = self.source.find("transformer")
+        transformer = load_part(Flux3Transformer2DModel, place, original=original.TRANSFORMER, dtype=dtype)
+        assert isinstance(transformer, Flux3Transformer2DModel)
+        transformer.to(device).eval().requires_grad_(False)
+        return Flux3Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
+
+    def load_skeleton(self) -> nn.Module:
+        """See `Family.load_skeleton`."""
+        with torch.device("meta"):
+            skeleton: nn.Module = Flux3Transformer2DModel.from_config(self.transformer_config)
+        return skeleton
+
+    def open_transformer(self) -> Weights:
+        """See `Family.open_transformer`."""
+        return open_part(self.source.find("transformer"), original.TRANSFORMER)
+
+    def blocks(self, predictor: Predictor) -> list[nn.Module]:
+        """See `Family.blocks`; those of `mode_blocks.image_cond` run with references only."""
+        model = predictor.transformer
+        assert isinstance(model, Flux3Transformer2DModel)
+        modes = model.mode_blocks
+        return [*model.txt_mode_blocks, *modes["image"], *modes["image_cond"], *model.single_transformer_blocks]
+
+    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """See `Family.encode_images`."""
+        assert isinstance(encoder, AutoencoderKLFlux2) and masks is None
+        return {"latents": encode_pixels(encoder, pixels)}
+
+    def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """See `Family.encode_prompts`: `text` (1, T, D) of one prompt, as T depends on it."""
+        assert len(prompts) == self.prompts_per_batch
+        return {"text": encoder(prompts[0])}
+
+    def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
+        """See `Family.decode_latents`."""
+        assert isinstance(encoder, AutoencoderKLFlux2)
+        return decode_pixels(encoder, latents)
+
+    def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """See `Family.text_shapes`: of a prompt of up to 80 tokens; longer ones have multiples of that."""
+        return {"text": (WINDOW_TOKENS, self._text_width)}
+
+    def num_tokens(self, latent_height: int, latent_width: int) -> int:
+        """See `Family.num_tokens`: every place of the latents is a token."""
+        return latent_height * latent_width
+
+    def shift(self, num_tokens: int) -> float:
+        """See `Family.shift`: the same for every size."""
+        return TIMESTEP_SHIFT
+
+    def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
+        """See `Family.sigmas`: the scheduler's own, as `Flux3SetTimestepsStep` asks for them."""
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps))
+        return [float(sigma) for sigma in self.scheduler.sigmas]
+
+
+def build_flux3(source: Source, variant: str | None) -> Flux3:
+    """The model at `source`; parts that are nowhere come from the variant's own place. Raises ModelError for a step-distilled one.
+
+    The network of that one has a second noise level as input, the one that a step jumps to, and learned the mean velocity between the
+    two. Training draws one noise level and knows the velocity there: that says nothing of any jump that its sampler makes.
+    """
+    row = next((row for row in VARIANTS if row.name == variant), VARIANTS[0])
+    return Flux3(source.with_home(row.home), row)
+
+
+def _check_transformer(config: Mapping[str, object], source: Source) -> None:
+    if config.get("flow_map", False):
+        base = VARIANTS[0]
+        raise ModelError(
+            "A step-distilled FLUX.3 model cannot be trained: it predicts jumps between two noise levels, not the velocity at one.",
+            got=f"flow_map = True in {source.name_part('transformer')}",
+            expected=f"{base.name} ({base.home})",
+            fix=f"set model.variant = {base.name!r}; its LoRA fits the distilled model too, whose layers have the same names and shapes",
+        )
+    for name in ("in_channels", "cond_in_channels"):
+        if config.get(name, latents.CHANNELS) != latents.CHANNELS:
+            raise ModelError(
+                "This FLUX.3 model takes other latents than its autoencoder makes and cannot be trained.",
+                got=f"{name} = {config[name]} in {source.name_part('transformer')}",
+                expected=f"{name} = {latents.CHANNELS}",
+                fix="choose another model.path",
+            )
+
+
+def _check_text_encoder(config: Mapping[str, object], text_width: int) -> None:
+    if config.get("hidden_size") != text_width // len(STATES):
+        raise ModelError(
+            "The text encoder is not the one that the model was made with.",
+            got=f"hidden_size = {config.get('hidden_size')} in text_encoder/config.json",
+            expected=f"hidden_size = {text_width // len(STATES)}, an eighth of the transformer's joint_attention_dim = {text_width}",
+            fix="use the text encoder that was published with the model",
+        )

@@ -1,0 +1,101 @@
+"""From noisy latents to velocity: our loop over the blocks of diffusers' `Flux3Transformer2DModel`.
+
+Legend: B batch, C latent channels, H W latent size, N image tokens, R tokens of all references, T text tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import Flux3Transformer2DModel
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from weber.families.family import Condition, list_references
+from weber.families.flux3.latents import build_image_ids, build_text_ids, pack, unpack
+
+Rotary = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """The tokens of a kind, on their way into the joint blocks, with their modulation there and their positions."""
+
+    tokens: Tensor
+    modulation: Tensor
+    rotary: Rotary
+
+
+class Flux3Predictor(nn.Module):
+    """The network over latents. Equal to the library's own forward in fp32 (tests/families/flux3/test_predict.py).
+
+    One difference below fp32: t stays in fp32 up to its sinusoids, where the library rounds it to the weights' dtype. References and text
+    are told t = 0 by the model itself.
+    """
+
+    def __init__(self, transformer: Flux3Transformer2DModel, *, gradient_checkpointing: bool) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
+        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""
+        model, dtype = self.transformer, self.transformer.x_embedders["image"].weight.dtype
+        height, width = noisy_BCHW.shape[-2:]
+        device, num_tokens = noisy_BCHW.device, height * width
+        time_B1D, clean_B1D = self._embed_time(t_B, dtype), self._embed_time(torch.zeros_like(t_B), dtype)
+
+        text_tokens = model.context_embedder(condition["text"].to(dtype))
+        text_ids = build_text_ids(text_tokens.shape[1], device)
+        text = self._run_mode("txt", text_tokens, time_B1D=clean_B1D, ids=text_ids, blocks=model.txt_mode_blocks)
+        pictures = [self._run_images("image", pack(noisy_BCHW), time_B1D=time_B1D, ids=build_image_ids(noisy_BCHW, 0))]
+        references = list_references(condition)
+        if references:
+            tokens = torch.cat([pack(latents) for latents in references], dim=1)
+            ids = torch.cat([build_image_ids(latents, -1 - number) for number, latents in enumerate(references)])
+            pictures.append(self._run_images("image_cond", tokens, time_B1D=clean_B1D, ids=ids))
+
+        text_BTD, content_BND = text.tokens, torch.cat([mode.tokens for mode in pictures], dim=1)
+        modulation_BND = torch.cat([mode.modulation for mode in pictures], dim=1)
+        rotary = _join(mode.rotary for mode in (text, *pictures))
+        for block in model.single_transformer_blocks:
+            text_BTD, content_BND = self._run(block, content_BND, text_BTD, modulation_BND, text.modulation, rotary)
+
+        time_BND = time_B1D.expand(-1, num_tokens, -1)
+        return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time_BND)), height, width)
+
+    def _run_images(self, name: str, latents_BNC: Tensor, *, time_B1D: Tensor, ids: Tensor) -> _Mode:
+        embedder = self.transformer.x_embedders[name]
+        tokens = embedder(latents_BNC.to(embedder.weight.dtype))
+        return self._run_mode(name, tokens, time_B1D=time_B1D, ids=ids, blocks=self.transformer.mode_blocks[name])
+
+    def _run_mode(self, name: str, tokens: Tensor, *, time_B1D: Tensor, ids: Tensor, blocks: Iterable[nn.Module]) -> _Mode:
+        """The blocks that see tokens of one kind only.
+
+        Modulation is made token by token, as the library does, though it is the same for all: of one row the last bits would differ.
+        """
+        model = self.transformer
+        time = functional.silu(time_B1D).expand(-1, tokens.shape[1], -1)
+        early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
+        for block in blocks:
+            tokens = self._run(block, tokens, early, rotary)
+        return _Mode(tokens, model.single_stream_modulations[name](time), rotary)
+
+    def _run(self, block: nn.Module, *inputs: Tensor | Rotary) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def _embed_time(self, t_B: Tensor, dtype: torch.dtype) -> Tensor:
+        model = self.transformer
+        embedding: Tensor = model.timestep_embedder(model.time_proj(t_B * 1000).to(dtype))
+        return embedding[:, None]
+
+
+def _join(rotaries: Iterable[Rotary]) -> Rotary:
+    cosines, sines = zip(*rotaries, strict=True)
+    return torch.cat(cosines), torch.cat(sines)

@@ -1,0 +1,94 @@
+"""What FLUX.3 reads of a prompt: eight inner states of the text part of Qwen3-VL, side by side.
+
+Legend: T text tokens, D width of one state. The encoder is told which tokens are padding, but the transformer attends to all of them, so
+the window, which grows with the prompt, is part of the recipe. As in diffusers 0.42
+`modular_pipelines/flux3/encoders.py:Flux3TextEncoderStep`, for one prompt at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, Qwen3VLTextModel
+
+from weber.errors import ModelError
+from weber.families.flux3.original import QWEN
+from weber.families.source import Source
+from weber.families.weights import load_part, load_tokenizer, read_part_config
+
+WINDOW_TOKENS = 80
+MOST_TOKENS = 8192
+STATES = (4, 8, 12, 16, 20, 24, 28, 32)
+_MODEL_TYPE = "qwen3_vl_text"
+_PADDING_POSITION = 1
+
+
+class PromptEncoder(nn.Module):
+    """A tokenizer and its language model, which belong together."""
+
+    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
+        super().__init__()
+        self.tokenizer, self.encoder = tokenizer, encoder
+
+    def forward(self, prompt: str) -> Tensor:
+        """(1, T, 8 D); T is the prompt's length, with its chat template, up to the next multiple of 80 and at most 8192."""
+        device = next(self.encoder.parameters()).device
+        message = {"role": "user", "content": prompt}
+        text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        num_tokens = len(self.tokenizer(text, truncation=True, max_length=MOST_TOKENS).input_ids)
+        window = min(math.ceil(num_tokens / WINDOW_TOKENS) * WINDOW_TOKENS, MOST_TOKENS)
+        tokens = self.tokenizer(
+            text, return_tensors="pt", padding="max_length", padding_side="right", truncation=True, max_length=window
+        ).to(device)
+        # What transformers gave padding when the model was trained; later versions give it 0.
+        positions = torch.arange(window, device=device)[None].masked_fill(tokens.attention_mask == 0, _PADDING_POSITION)
+        output = self.encoder(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            position_ids=positions,
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return torch.stack([output.hidden_states[number] for number in STATES], dim=2).flatten(2)
+
+
+def load_prompt_encoder(source: Source, *, dtype: torch.dtype) -> PromptEncoder:
+    """The language model with its tokenizer.
+
+    Of the language model only what is needed is read from the disk and held in memory: 33 of its 36 layers, as the library normalizes
+    the state after the last one, and neither the head nor the vision tower.
+    """
+    folder = str(source.load_folder("tokenizer"))
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
+    if tokenizer.chat_template is None or tokenizer.pad_token is None:
+        raise ModelError(
+            f"The tokenizer in {folder} cannot be used.",
+            got="no chat template" if tokenizer.chat_template is None else "no padding token",
+            expected="a tokenizer with both, as the published model has",
+            fix="download the model's tokenizer again, with chat_template.jinja and tokenizer_config.json",
+        )
+    config = read_text_config(source)
+    changes = config | {"num_hidden_layers": min(int(str(config["num_hidden_layers"])), STATES[-1] + 1)}
+    # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
+    place = replace(source.find("text_encoder"), is_single=True)
+    return PromptEncoder(tokenizer, load_part(Qwen3VLTextModel, place, original=QWEN, dtype=dtype, changes=changes))
+
+
+def read_text_config(source: Source) -> dict[str, object]:
+    """Configuration of the language model alone. Raises ModelError where it is another one than the model reads."""
+    whole = read_part_config(source, "text_encoder", original=QWEN)
+    inner = whole.get("text_config", whole)
+    config = dict(inner) if isinstance(inner, dict) else {}
+    num_layers, model_type = config.get("num_hidden_layers"), config.get("model_type")
+    if model_type != _MODEL_TYPE or not isinstance(num_layers, int) or num_layers < STATES[-1]:
+        raise ModelError(
+            "The text encoder is not of the kind that the model reads.",
+            got=f"model_type = {model_type!r} with num_hidden_layers = {num_layers} in text_encoder/config.json",
+            expected=f"Qwen3-VL, with at least {STATES[-1]} layers of model_type = {_MODEL_TYPE!r}",
+            fix="use the text encoder that was published with the model",
+        )
+    return config

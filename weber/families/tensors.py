@@ -1,0 +1,164 @@
+"""Named tensors that stay on the disk until they are read, and files of them that are written one tensor at a time.
+
+So a checkpoint of 24 GB is renamed, merged or converted in the memory of its largest tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from weber.errors import ModelError
+from weber.progress import Progress, ignore_progress
+
+_CODES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: code for code, dtype in _CODES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: what is known of it, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in a file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+Weights = Mapping[str, Entry]
+
+
+def open_weights(files: Sequence[Path]) -> dict[str, Entry]:
+    """The tensors of one or several *.safetensors files; only headers are read. Raises ModelError for a file that is damaged."""
+    return {name: entry for file in files for name, entry in _open_file(file).items()}
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The text entries of a file's header. Raises ModelError for a file that is damaged."""
+    metadata = _read_header(file)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise _damaged(file, ValueError("its metadata are not text entries"))
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
+def build_entry(tensor: Tensor) -> Entry:
+    """A tensor that is in memory already."""
+    return Entry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], progress: Progress = ignore_progress) -> None:
+    """Write a *.safetensors file, whole or not at all, one tensor in memory at a time. The same input gives the same bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    offset = 0
+    for name, entry in weights.items():
+        header[name] = {"dtype": _NAMES[entry.dtype], "shape": entry.shape, "data_offsets": [offset, offset + entry.num_bytes]}
+        offset += entry.num_bytes
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for number, (name, entry) in enumerate(weights.items()):
+                progress(f"writing {path.name}", number, len(weights))
+                tensor = entry.read().detach().cpu().contiguous()
+                assert (tuple(tensor.shape), tensor.dtype) == (entry.shape, entry.dtype), name
+                file.write(tensor.view(-1).view(torch.uint8).numpy().data)
+            progress(f"writing {path.name}", len(weights), len(weights))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_file(file: Path) -> dict[str, Entry]:
+    header, start = _read_header(file)
+    entries = {}
+    for name, row in header.items():
+        if name == "__metadata__":
+            continue
+        shape, dtype, begin, end = _read_row(file, name, row)
+        if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or start + end > file.stat().st_size:
+            raise _damaged(file, ValueError(f"{name} lies outside of the file, whose end is missing"))
+        entries[name] = Entry(shape, dtype, partial(_read_tensor, file, start + begin, shape, dtype))
+    return entries
+
+
+def _read_header(file: Path) -> tuple[dict[str, object], int]:
+    """The header, and the place in the file where tensors begin."""
+    try:
+        with file.open("rb") as stream:
+            num_bytes = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(num_bytes)) if num_bytes <= file.stat().st_size else None
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    if not isinstance(header, dict):
+        raise _damaged(file, ValueError("it has no safetensors header"))
+    return header, 8 + num_bytes
+
+
+def _read_row(file: Path, name: str, row: object) -> tuple[tuple[int, ...], torch.dtype, int, int]:
+    try:
+        assert isinstance(row, dict)
+        code, shape, (begin, end) = str(row["dtype"]), tuple(map(int, row["shape"])), map(int, row["data_offsets"])
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(file, ValueError(f"{name} has no place in it")) from error
+    if code not in _CODES:
+        raise ModelError(
+            f"{file} holds tensors of a type that weber does not read.",
+            got=f"{name} is {code}",
+            expected=", ".join(_CODES),
+            fix="use the file in bf16, fp16, fp32 or fp8",
+        )
+    return shape, _CODES[code], begin, end
+
+
+def _read_tensor(file: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    # The library would map the whole file, which fails for one that is larger than the memory.
+    margin = start % mmap.ALLOCATIONGRANULARITY
+    try:
+        with file.open("rb") as stream:
+            pages = mmap.mmap(stream.fileno(), margin + num_bytes, offset=start - margin, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    return torch.frombuffer(pages, dtype=torch.uint8, count=num_bytes, offset=margin).view(dtype).reshape(shape)
+
+
+def _damaged(file: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{file} cannot be read as safetensors.",
+        got=str(error).partition("\n")[0],
+        expected="a whole *.safetensors file (*.ckpt, *.pt, *.bin and *.gguf are not read)",
+        fix="download the file again",
+    )

@@ -1,0 +1,77 @@
+"""What is asked of the painter: a text, and the pictures that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weber.data.views import View, build_view
+from weber.errors import ConfigError
+from weber.families.family import Family
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text with its reference pictures, or with the picture that is to be repainted."""
+
+    text: str
+    references: tuple[View, ...] = ()
+    masked: View | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Every picture that has to be encoded for it."""
+        return self.references if self.masked is None else (self.masked,)
+
+
+def build_prompts(
+    texts: Sequence[str],
+    family: Family,
+    *,
+    size: tuple[int, int],
+    conditioning: Sequence[Sequence[Path]],
+    masks: Sequence[Path],
+    key: str,
+) -> list[Prompt]:
+    """A prompt per text; `conditioning` and `masks` are empty or have an entry per text; `size` is (height, width) of the picture.
+
+    Raises ConfigError for pictures that the model cannot take or lacks, DataError for files that cannot be read.
+    """
+    if not texts:
+        return []
+    inputs = family.picture_inputs
+    _check_pictures(family, conditioning=conditioning, masks=masks, key=key)
+    height, width = size
+    prompts = []
+    for number, text in enumerate(texts):
+        files = conditioning[number] if conditioning else ()
+        if inputs.repaints:
+            prompts.append(Prompt(text, masked=build_view(files[0], size=(width, height), mask=masks[number])))
+        else:
+            prompts.append(Prompt(text, tuple(_build_reference(file, family) for file in files)))
+    return prompts
+
+
+def _build_reference(file: Path, family: Family) -> View:
+    return build_view(file, size=family.reference_size)
+
+
+def _check_pictures(family: Family, *, conditioning: Sequence[Sequence[Path]], masks: Sequence[Path], key: str) -> None:
+    inputs, most = family.picture_inputs, max((len(files) for files in conditioning), default=0)
+    if inputs.repaints and not (conditioning and masks and all(len(files) == 1 for files in conditioning)):
+        raise ConfigError(
+            f"The model {family.variant} repaints pictures, so each prompt needs one picture and one mask.",
+            got=f"{key}: at most {most} pictures for a prompt, {len(masks)} masks",
+            fix=f"give one picture and one mask for each prompt ({key}.conditioning and {key}.masks; --conditioning and --mask)",
+        )
+    if masks and not inputs.repaints:
+        raise ConfigError(
+            f"The model {family.variant} does not repaint, so a mask has no effect.", got=f"{key}.masks", fix=f"remove {key}.masks"
+        )
+    if not inputs.repaints and most > inputs.max_references:
+        raise ConfigError(
+            f"The model {family.variant} takes {'no' if inputs.max_references == 0 else f'at most {inputs.max_references}'} references.",
+            got=f"{key}.conditioning with {most} pictures for a prompt",
+            fix=f"remove {key}.conditioning" if inputs.max_references == 0 else "give fewer",
+        )
