@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from weber.adapters.factors import Factors
+from weber.adapters.files import save_adapter
 from weber.config.load import build_config
 from weber.config.run import RunConfig
+from weber.families.flux1.keys import PAIRINGS
 from weber.track.progress import Watcher
 
 BuildRun = Callable[..., RunConfig]
@@ -45,3 +49,16 @@ def build_run(tmp_path: Path, pictures: Path) -> BuildRun:
         return build_config(tree)
 
     return build
+
+
+def write_lora(path: Path) -> Path:
+    """A LoRA that changes what the tiny model paints, in the layout of other trainers."""
+    generator = torch.Generator().manual_seed(0)
+    modules = {
+        f"single_transformer_blocks.{number}.attn.to_q": Factors(
+            torch.randn(4, 32, generator=generator), torch.randn(32, 4, generator=generator), 8.0
+        )
+        for number in range(2)
+    }
+    save_adapter(path, modules, layout="comfyui", facts={}, metadata={}, pairings=PAIRINGS)
+    return path

@@ -26,10 +26,8 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from tests.families.flux3.conftest import Processor
-from tests.training.conftest import BuildRun, build_watcher
-from weber.adapters.factors import Factors
-from weber.adapters.files import load_adapter, save_adapter
-from weber.families.flux1.keys import PAIRINGS
+from tests.training.conftest import BuildRun, build_watcher, write_lora
+from weber.adapters.files import load_adapter
 from weber.families.flux1.latents import pack
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
@@ -144,7 +142,7 @@ def test_a_run_learns_and_the_library_paints_the_same(name: str, tmp_path: Path,
     data: dict[str, Any] = {"path": str(target.parent), "resolution": EDGE, "upscale": True, "repeats": 4}
     data |= {"conditioning": [str(reference.parent)]} if kind.takes == "image" else {}
     data |= {"masks": str(mask.parent)} if kind.takes == "mask" else {}
-    assistant = {"assistant": str(_write_assistant(tmp_path))} if name == "schnell" else {}
+    assistant = {"assistant": str(write_lora(tmp_path / "assistant.safetensors"))} if name == "schnell" else {}
     config = build_run(
         model={"path": str(folder), "variant": kind.variant} | assistant,
         data=[data],
@@ -180,20 +178,6 @@ def _write_pictures(place: Path, pictures: Path) -> tuple[Path, Path, Path]:
     mask[16:48, 8:40] = 255
     Image.fromarray(mask).save(files[2])
     return files[0], files[1], files[2]
-
-
-def _write_assistant(place: Path) -> Path:
-    """A LoRA that changes what the model paints, in the layout of other trainers."""
-    generator = torch.Generator().manual_seed(0)
-    modules = {
-        f"single_transformer_blocks.{number}.attn.to_q": Factors(
-            torch.randn(4, 32, generator=generator), torch.randn(32, 4, generator=generator), 8.0
-        )
-        for number in range(2)
-    }
-    path = place / "assistant.safetensors"
-    save_adapter(path, modules, layout="kohya", facts={}, metadata={}, pairings=PAIRINGS)
-    return path
 
 
 def _build_inputs(takes: str, target: Path, reference: Path, mask: Path) -> tuple[dict[str, Any], dict[str, Any]]:
