@@ -54,7 +54,6 @@ def train(config: Path, /, *overrides: str, resume: bool = False) -> None:
         )
     adapter = assemble.train(settings, resume=resume, watcher=Watcher(Console(stderr=True)))
     _say(f"The adapter is {adapter}")
-    _say(f"To paint with it: weber sample {shlex.quote(str(adapter.parent))} --prompt 'a red apple'")
 
 
 app.command(train, help_format="plaintext", help_epilogue=build_help())
@@ -155,6 +154,10 @@ def gc(*configs: Path) -> None:
     _say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
 
 
+Texts = Annotated[list[str], Parameter(negative="")]
+"""A flag that may be given several times."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """How pictures are painted; what is left out comes from the run, else from the model."""
@@ -167,14 +170,15 @@ class Asked:
     negative: Annotated[str | None, Parameter(help="What classifier-free guidance leads away from.")] = None
     size: Annotated[str | None, Parameter(help="WIDTHxHEIGHT in pixels, such as 1024x768; the training resolution if left out.")] = None
     conditioning: Annotated[
-        list[Path], Parameter(help="Reference picture, or the picture to be repainted; may be given several times.")
+        list[Path],
+        Parameter(help="Reference picture, or the picture to be repainted; all that are given go with every prompt.", negative=""),
     ] = field(default_factory=list)
     mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
 
 
 @app.command
 def sample(
-    run: Path, /, *, prompt: list[str], asked: Annotated[Asked | None, Parameter(name="*")] = None, out: Path | None = None
+    run: Path, /, *, prompt: Texts, asked: Annotated[Asked | None, Parameter(name="*")] = None, out: Path | None = None
 ) -> None:
     """Paint pictures with a trained adapter.
 
@@ -218,7 +222,7 @@ def inspect(file: Path, /) -> None:
 
 
 @app.command
-def export(source: Path, /, *, format: list[str], base: str | None = None, out: Path | None = None) -> None:
+def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path | None = None) -> None:
     """Write an adapter in other formats.
 
     Parameters
@@ -355,7 +359,8 @@ def main() -> None:
         _fail(str(error))
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        _fail(f"The disk refused.\n  got: {error.strerror or error}{where}\n  fix: check its space and permissions; then add --resume")
+        fix = "check the path, the disk's space and permissions (a run goes on with --resume)"
+        _fail(f"The disk refused.\n  got: {error.strerror or error}{where}\n  fix: {fix}")
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted.")
         sys.exit(INTERRUPTED)

@@ -198,6 +198,15 @@ def test_files_that_are_not_opened(name: str, kind: str, tmp_path: Path) -> None
     assert (report.kind, report.notes) == (kind, ("weber reads *.safetensors only.",))
 
 
+@pytest.mark.parametrize("code", ["U16", "F8_E8M0"])
+def test_tensors_of_other_types_are_told_as_such(code: str, tmp_path: Path) -> None:
+    header = json.dumps({"a.weight": {"dtype": code, "shape": [0], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    report = inspect_file(tmp_path / "a.safetensors")
+    assert report.kind == "file that weber cannot read"
+    assert report.notes[0].endswith(f"holds tensors of a type that weber does not read. a.weight is {code}")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="There is no such file"):
         inspect_file(tmp_path / "missing")

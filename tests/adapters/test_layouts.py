@@ -135,6 +135,9 @@ def test_a_dora_is_refused_where_its_readers_do_not_agree(
     with pytest.raises(AdapterError, match=f"The {layout} layout cannot carry a DoRA") as caught:
         _save(tmp_path / "a", modules, layout, flux1.PAIRINGS)
     assert "take the diffusers layout" in str(caught.value)
+    with pytest.raises(AdapterError, match=f"The {layout} layout cannot carry a DoRA"):
+        check_layout(modules, layout=layout, pairings=flux1.PAIRINGS)
+    check_layout(modules, layout="diffusers", pairings=flux1.PAIRINGS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,6 +149,8 @@ def test_a_mixture_is_refused(
     modules = draw_factors(network, names, dora=True) | draw_factors(network, names[:1])
     with pytest.raises(AdapterError, match="a LoRA in some layers and a DoRA in others"):
         _save(tmp_path / "a", modules, "diffusers", flux1.PAIRINGS)
+    with pytest.raises(AdapterError, match="a LoRA in some layers and a DoRA in others"):
+        check_layout(modules, layout="diffusers", pairings=flux1.PAIRINGS)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.adapters.factors import Factors
-from weber.adapters.merge import build_cut, build_merged_adapter, build_merged_weights
+from weber.adapters.merge import build_cut, build_merged_adapter, build_merged_weights, check_base
 from weber.adapters.target import list_targets
 from weber.errors import AdapterError
 from weber.families.tensors import Entry, build_entry, open_weights
@@ -62,6 +63,16 @@ def test_cutting_loses_nothing_where_there_is_nothing_to_lose() -> None:
     doubled = build_merged_adapter([({"m": factors}, 0.5), ({"m": factors}, 0.5)])["m"]
     assert doubled.rank == 4
     assert torch.allclose(build_cut(doubled, 2).build_delta(), factors.build_delta(), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 9), (9, 5), (1, 7)])
+@pytest.mark.parametrize("rank", [4, 6, 11])
+def test_cutting_to_a_rank_above_the_smaller_side(shape: tuple[int, int], rank: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors = Factors(torch.randn(6, shape[1], generator=generator), torch.randn(shape[0], 6, generator=generator), 3.0)
+    merged = build_merged_adapter([({"m": factors}, 0.5), ({"m": factors}, 0.5)], rank=rank)["m"]
+    assert merged.rank == merged.alpha == min(rank, *shape)
+    assert rank < min(shape) or torch.allclose(merged.build_delta(), factors.build_delta(), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -122,6 +133,7 @@ def test_nothing_is_read_before_it_is_asked_for(tiny_model: Path, load_network: 
     unread = {name: Entry(entry.shape, entry.dtype, read) for name, entry in base.items()}
     modules = draw_factors(network, list_targets(network, ["*"], sets={}))
     assert set(build_merged_weights(unread, [(modules, 1.0)])) == set(base)
+    check_base(unread, iter(modules))
 
 
 def test_what_cannot_be_merged(load_network: Callable[[], nn.Module], draw_factors: Draw) -> None:
@@ -138,6 +150,14 @@ def test_what_cannot_be_merged(load_network: Callable[[], nn.Module], draw_facto
         with pytest.raises(AdapterError) as caught:
             build_merged_weights(model, [(offered, 1.0)])
         assert message in str(caught.value)
+    scaled = base | {"proj_out.weight": replace(base["proj_out.weight"], is_quantized=True)}
+    for message, name, model in (
+        ("expected: no stranger.weight", "stranger", base),
+        ("not merged into quantized", "x_embedder", packed),
+        ("proj_out.weight in fp8 with a scale", "x_embedder", scaled),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            check_base(model, iter(["context_embedder", name]))
     dora = draw_factors(network, ["x_embedder"], dora=True)
     with pytest.raises(AdapterError, match="A DoRA cannot be merged with other adapters"):
         build_merged_adapter([(dora, 1.0)])

@@ -56,11 +56,10 @@ def test_what_is_shown() -> None:
 
 
 def test_only_what_is_known_is_said() -> None:
-    metadata = build_metadata(_build((4, 8.0)), architecture="flux-2-klein-4b", title="t", facts={"guidance": None}, date="2026-11-21")
+    metadata = build_metadata(_build((4, 8.0)), architecture="flux-2-klein-4b", title="t", facts={"guidance": None})
     assert not any("None" in value for value in metadata.values())
     assert (metadata["ss_base_model_version"], metadata["ss_network_module"]) == ("flux2", "networks.lora_flux_2")
     assert metadata["modelspec.architecture"] == "flux-2-klein-4b/lora"
-    assert metadata["modelspec.date"] == "2026-11-21"
     assert "ss_steps" not in metadata and "ss_resolution" not in metadata
 
 
@@ -92,6 +91,21 @@ def test_the_most_common_and_of_several_the_largest() -> None:
 @pytest.mark.parametrize(("text", "facts"), [('{"a": 1}', {"a": 1}), ("[1]", {}), ("{", {}), (None, {})])
 def test_facts_of_ours_where_they_are(text: str | None, facts: dict[str, object]) -> None:
     assert read_facts({} if text is None else {"weber": text}) == facts
+
+
+def test_the_pocket_models_are_of_their_family() -> None:
+    facts: dict[str, object] = dict.fromkeys(FACTS)
+    metadata = build_metadata(_build((4, 8.0)), architecture="flux-1-pocket", title="t", facts=facts)
+    assert metadata == {
+        "ss_base_model_version": "flux1",
+        "ss_network_module": "networks.lora_flux",
+        "ss_network_dim": "4",
+        "ss_network_alpha": "8.0",
+        "ss_output_name": "t",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "flux-1-pocket/lora",
+        "modelspec.title": "t",
+    }
 
 
 @pytest.mark.parametrize("architecture", ["", "unknown"])

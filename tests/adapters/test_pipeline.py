@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,11 @@ def _paint_by_pipeline(model: Path, adapter_path: Path | None, *, num_tokens: in
     return np.asarray(picture).astype(int)
 
 
+@lru_cache
+def _paint_base(model: Path, num_tokens: int) -> np.ndarray:
+    return _paint_by_pipeline(model, None, num_tokens=num_tokens)
+
+
 def _save_random(
     path: Path, model: Path, config: AdapterConfig, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]], layout: str = "diffusers"
 ) -> Path:
@@ -100,7 +106,7 @@ def test_same_picture_as_the_pipeline(
     path = _save_random(tmp_path / "adapter.safetensors", folder, config, put_adapter, layout)
     num_tokens = 512 if model == "tiny_model" else 256
     ours, theirs = _paint_by_weber(folder, path), _paint_by_pipeline(folder, path, num_tokens=num_tokens)
-    base = _paint_by_pipeline(folder, None, num_tokens=num_tokens)
+    base = _paint_base(folder, num_tokens)
     assert ours.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(ours - base).max() > 4, "an adapter without effect would show nothing"
     assert np.abs(ours - theirs).max() <= 1

@@ -33,6 +33,8 @@ REPOSITORIES: dict[str, dict[str, bytes]] = {
     "owner/bare": {"config.json": CONFIG, "model.safetensors": WEIGHTS, "sub/folder/model.safetensors": WEIGHTS, "README.md": b"hello"},
     "owner/language": {"config.json": b"{}", "model.safetensors": WEIGHTS, "tokenizer.json": b"{}", "merges.txt": b"a b"},
     "owner/files": {"split_files/model.safetensors": WEIGHTS},
+    "owner/lora": {"lora.safetensors": WEIGHTS, "more/a.safetensors": WEIGHTS, "README.md": b"hello"},
+    "owner/loras": {"a.safetensors": WEIGHTS, "b.safetensors": WEIGHTS},
 }
 FAILURES = {
     "owner/gated": (403, "GatedRepo"),
@@ -48,6 +50,7 @@ SCRIPT = """
 import errno, json, sys
 from weber.errors import ModelError
 from weber.families import hub
+from weber.families.places import find_file
 from weber.families.source import Source
 
 def run(path, part, call):
@@ -56,6 +59,8 @@ def run(path, part, call):
             return str(Source(path, "v9").find(part))
         if call == "words":
             return str(Source("owner/bare", own={"tokenizer_path": path}).load_folder(part))
+        if call == "file":
+            return str(find_file("model.assistant", path))
         if call == "home":
             return str(Source("owner/bare").with_home(path).check_part(part))
         result = getattr(Source(path), call)(part)
@@ -195,6 +200,7 @@ def offline(online: Machine, endpoint: str, cache: Path) -> Iterator[Machine]:
     online.ask("owner/whole")
     online.ask("owner/whole", "tokenizer")
     online.ask("owner/partial", "tokenizer")
+    online.ask("owner/lora", "", "file")
     machine = Machine(endpoint, cache, is_offline=True)
     yield machine
     machine.close()
@@ -238,6 +244,22 @@ def test_a_single_file_on_the_hub(online: Machine) -> None:
     assert "The model owner/files has no such file." in message
     assert "got: split_files/other.safetensors" in message
     assert "fix: correct model.path" in message
+
+
+def test_the_one_file_of_a_repository(online: Machine, requests: list[str]) -> None:
+    file = Path(online.ask("owner/lora", "", "file"))
+    assert (file.name, file.read_bytes()) == ("lora.safetensors", WEIGHTS)
+    assert [name.name for name in file.parent.iterdir()] == ["lora.safetensors"]
+    assert Path(online.ask("owner/lora/more/a.safetensors", "", "file")).read_bytes() == WEIGHTS
+    message = online.ask("owner/files", "", "file")
+    assert "got: model.assistant = 'owner/files' with no *.safetensors" in message
+    start = len(requests)
+    message = online.ask("owner/loras", "", "file")
+    assert "got: model.assistant = 'owner/loras' with a.safetensors, b.safetensors" in message
+    assert "fix: set model.assistant to the file itself, such as owner/loras/a.safetensors" in message
+    assert not any(request.startswith("GET") and "resolve" in request for request in requests[start:])
+    assert "asks you to accept its license first" in online.ask("owner/gated", "", "file")
+    assert "The hub has no model owner/missing." in online.ask("owner/missing", "", "file")
 
 
 @pytest.mark.parametrize("repository", ["owner/gated", "owner/gated-no-token"])
@@ -294,6 +316,8 @@ def test_offline_no_request_is_made(offline: Machine, requests: list[str]) -> No
     assert Path(offline.ask("owner/whole")).name == "transformer"
     assert offline.ask("owner/whole", "transformer", "check_part") == "None"
     assert offline.ask("owner/whole", "tokenizer", "check_part") == "None"
+    assert Path(offline.ask("owner/lora", "", "file")).name == "lora.safetensors"
+    assert "model.assistant" in offline.ask("owner/never-seen", "", "file")
     for path in ("owner/missing", "owner/gated", "owner/never-seen", "owner/files/split_files/third.safetensors"):
         message = offline.ask(path)
         assert "HF_HUB_OFFLINE is set" in message

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from weber.errors import ModelError
 from weber.families.identity import build_identity
+from weber.families.places import find_file
 from weber.families.source import Source
 
 TRANSFORMER = {"img_in.weight": torch.zeros(2, 2)}
@@ -77,6 +78,46 @@ def test_the_setting_that_names_nothing_is_named(name: str, whole: Path) -> None
     assert f"fix: correct model.{name}" in message
 
 
+@pytest.mark.parametrize("path", ["/typo.safetensors", "./typo", "~/typo.safetensors", "C:/models/typo.safetensors", r"models\typo"])
+def test_a_path_of_this_machine_is_not_said_to_be_of_the_hub(path: str) -> None:
+    for call in (lambda: Source(path), lambda: Source(None, own={"transformer": path}), lambda: find_file("model.assistant", path)):
+        message = _say(call)
+        assert "does not exist" in message
+        assert repr(path) in message
+        assert "hub" not in message
+
+
+def test_a_file_below_a_folder_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for call in (lambda: Source("models/kind/typo.safetensors"), lambda: find_file("model.assistant", "models/kind/typo.safetensors")):
+        assert "does not exist" in _say(call)
+
+
+def test_the_one_file_that_a_setting_names(single: Path) -> None:
+    folder = single.parent
+    assert find_file("model.assistant", str(single)) == single
+    assert find_file("model.assistant", str(folder)) == single
+    save_file(TRANSFORMER, folder / "a.safetensors")
+    message = _say(lambda: find_file("model.assistant", str(folder)))
+    assert "several files of weights" in message
+    assert "a.safetensors, model.safetensors" in message
+    assert f"fix: set model.assistant to the file itself, such as {folder}/a.safetensors" in message
+    assert find_file("model.assistant", str(single)) == single
+
+
+def test_a_setting_that_names_no_file_of_weights(tmp_path: Path) -> None:
+    message = _say(lambda: find_file("model.assistant", str(tmp_path)))
+    assert "a place without a file of weights" in message
+    assert "no *.safetensors" in message
+    (tmp_path / "lora.pt").write_bytes(b"")
+    assert "a pickle" in _say(lambda: find_file("model.assistant", str(tmp_path / "lora.pt")))
+    for number in (1, 2):
+        save_file(TRANSFORMER, tmp_path / f"x-0000{number}-of-00002.safetensors")
+    message = _say(lambda: find_file("model.assistant", str(tmp_path / "x-00001-of-00002.safetensors")))
+    assert "fix: set model.assistant to a file that is whole" in message
+
+
 def test_an_address_is_not_a_hub_id() -> None:
     address = "https://huggingface.co/owner/name/resolve/main/model.safetensors"
     assert f"got: model.path = {address!r}" in _say(lambda: Source(address))
@@ -113,6 +154,41 @@ def test_a_revision_of_what_is_here(kind: str, whole: Path, single: Path) -> Non
 
 def test_a_revision_of_a_model_that_comes_with_weber(whole: Path) -> None:
     assert "model.revision has no effect" in _say(lambda: Source(None, "v2").with_home(str(whole)))
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_revision_of_a_transformer_alone(whole: Path, single: Path) -> None:
+    source = Source(None, "v2", own={"transformer": "owner/custom"}).with_home("owner/home")
+    assert "hf download owner/custom --revision v2" in _say(lambda: source.read_config("transformer"))
+    message = _say(lambda: source.read_config("vae"))
+    assert "hf download owner/home" in message
+    assert "--revision" not in message
+    alone = Source(None, "v2", own={"vae": "owner/vae"}).with_home("owner/home")
+    assert "hf download owner/home --revision v2" in _say(lambda: alone.read_config("transformer"))
+    assert "--revision" not in _say(lambda: alone.read_config("vae"))
+    model = Source(str(whole), own={"transformer": "owner/custom"})
+    assert "--revision" not in _say(lambda: model.read_config("transformer"))
+    message = _say(lambda: Source(None, "v2", own={"transformer": str(single)}))
+    assert "no effect for a local file" in message
+    assert "or give a hub id as model.transformer" in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_home_that_nothing_is_taken_from_is_not_asked(whole: Path) -> None:
+    names = ("transformer", "vae", "text_encoder", "text_encoder_2")
+    own = {name: str(whole / name) for name in names} | {"tokenizer_path": str(whole)}
+    source = Source(None, own=own).with_parts(PARTS).with_home("owner/gated")
+    assert source.is_local
+    assert source.read_config("scheduler", "scheduler_config.json") is None
+    source = Source(None, own={name: own[name] for name in names}).with_parts(PARTS).with_home("owner/gated")
+    assert "owner/gated" in _say(lambda: source.read_config("scheduler", "scheduler_config.json"))
+
+
+def test_the_scheduler_of_a_home_that_parts_are_taken_from(whole: Path, single: Path) -> None:
+    (whole / "scheduler").mkdir()
+    (whole / "scheduler" / "scheduler_config.json").write_text('{"shift": 3.0}', encoding="utf-8")
+    source = Source(None, own={"transformer": str(single)}).with_home(str(whole))
+    assert source.read_config("scheduler", "scheduler_config.json") == {"shift": 3.0}
 
 
 def test_a_whole_model(whole: Path) -> None:
@@ -309,8 +385,22 @@ def test_a_hub_id_with_letters_that_ids_do_not_have() -> None:
 
 def test_identity_of_a_part(whole: Path) -> None:
     source = Source(str(whole))
-    assert source.identify("vae", extra=["x"]) == build_identity(whole / "vae", extra=["x"])
+    assert source.identify("vae", extra=["x"]) == build_identity(whole / "vae", [whole / "vae" / "model.safetensors"], extra=["x"])
     assert source.identify("vae") != source.identify("text_encoder")
+
+
+def test_identity_of_a_part_without_a_folder_of_its_own(whole: Path) -> None:
+    root = whole.parent / "bare"
+    (whole / "text_encoder").rename(root)
+    _write_part(root, "tokenizer").joinpath("tokenizer.json").rename(root / "tokenizer.json")
+    (root / "tokenizer").rmdir()
+    source = Source(str(whole), own={"text_encoder": str(root), "tokenizer_path": str(root)})
+    before = [source.identify(part) for part in ("text_encoder", "tokenizer")]
+    _write_part(root / "more", "vae")
+    assert [source.identify(part) for part in ("text_encoder", "tokenizer")] == before
+    save_file({"x": torch.ones(1)}, root / "model.safetensors")
+    assert source.identify("text_encoder") != before[0]
+    assert source.identify("tokenizer") == before[1]
 
 
 def test_identity_of_a_single_file(tmp_path: Path) -> None:

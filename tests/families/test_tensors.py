@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,42 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
         opened["x"].read()
 
 
+MANY = """
+import resource, sys
+from pathlib import Path
+from weber.families.tensors import open_weights
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+kept = [entry.read() for entry in open_weights([Path(sys.argv[1])]).values()]
+print(len(kept), sum(float(tensor.sum()) for tensor in kept))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only posix limits the number of open files")
+def test_tensors_that_are_kept_hold_no_file_open(tmp_path: Path) -> None:
+    save_file({str(number): torch.full((3,), float(number)) for number in range(200)}, tmp_path / "x.safetensors")
+    command = [sys.executable, "-c", MANY, str(tmp_path / "x.safetensors")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["200", "59700.0"], done.stderr
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1000)}, tmp_path / "x.safetensors")
+    read = open_weights([tmp_path / "x.safetensors"])["x"].read()
+    size = (tmp_path / "x.safetensors").stat().st_size
+    (tmp_path / "x.safetensors").write_bytes(bytes(size))
+    assert torch.equal(read, torch.ones(1000))
+
+
+def test_a_file_that_was_cut_off_meanwhile(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1000)}, tmp_path / "x.safetensors")
+    entry = open_weights([tmp_path / "x.safetensors"])["x"]
+    with (tmp_path / "x.safetensors").open("r+b") as file:
+        file.truncate(2000)
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        entry.read()
+
+
 def test_several_files_are_one(tmp_path: Path) -> None:
     for name in "ab":
         save_file({name: torch.zeros(1)}, tmp_path / f"{name}.safetensors")
@@ -97,10 +136,12 @@ def test_a_header_that_makes_no_sense(header: object, tmp_path: Path) -> None:
         open_weights([tmp_path / "x.safetensors"])
 
 
-def test_a_type_that_is_not_read(tmp_path: Path) -> None:
-    text = json.dumps({"x": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+@pytest.mark.parametrize("code", ["F4", "F8_E8M0", "U16", "C64"])
+def test_a_type_that_is_not_read(code: str, tmp_path: Path) -> None:
+    text = json.dumps({"x": {"dtype": code, "shape": [2], "data_offsets": [0, 1]}}).encode()
     (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(1))
     with pytest.raises(ModelError) as caught:
         open_weights([tmp_path / "x.safetensors"])
-    assert "got: x is F4" in str(caught.value)
+    assert "holds tensors of a type that weber does not read" in str(caught.value)
+    assert f"got: x is {code}" in str(caught.value)
     assert "fix: use the file in bf16, fp16, fp32 or fp8" in str(caught.value)

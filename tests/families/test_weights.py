@@ -23,7 +23,7 @@ from weber.families.flux1.original import TRANSFORMER
 from weber.families.flux2.keys import PAIRINGS as FLUX2
 from weber.families.flux2.original import QWEN
 from weber.families.flux2.original import TRANSFORMER as TRANSFORMER2
-from weber.families.pairing import build_original_weights
+from weber.families.pairing import build_library_weights, build_original_weights
 from weber.families.places import Place
 from weber.families.singles import list_folder_files, list_pieces, open_single
 from weber.families.source import Source
@@ -107,6 +107,11 @@ def test_scaled_fp8_becomes_plain(layout: str, prefix: str, originals: Weights, 
     save_weights(path, entries, metadata=metadata)
     stripped = {name.removeprefix(prefix): entry for name, entry in open_single((path,)).items()}
     assert set(stripped) == set(originals)
+    assert {name for name, entry in stripped.items() if entry.is_quantized} == {name for name in expected if expected[name].ndim == 2}
+    library, _ = build_library_weights(stripped, FLUX1)
+    assert library["transformer_blocks.0.attn.to_q.weight"].is_quantized
+    assert build_original_weights(library, FLUX1)["double_blocks.0.img_attn.qkv.weight"].is_quantized
+    assert not library["transformer_blocks.0.attn.to_q.bias"].is_quantized
     assert all(torch.equal(stripped[name].read(), expected[name]) for name in expected)
     assert all(stripped[name].shape == originals[name].shape for name in originals)
     loaded = build_original_weights({name: build_entry(tensor) for name, tensor in _load(path).state_dict().items()}, FLUX1)
@@ -169,6 +174,12 @@ def test_the_peak_is_the_model_in_its_dtype(tmp_path: Path) -> None:
     assert num_bytes > 250e6
     assert num_bytes / 4 < peak[0] < num_bytes / 2 + largest + 40e6 < num_bytes
     assert next(loaded.parameters()).dtype == torch.bfloat16
+
+
+def test_a_piece_of_a_tensor_does_not_keep_the_whole(model: FluxTransformer2DModel, write_single: Write, tmp_path: Path) -> None:
+    for tensor in _load(write_single(tmp_path / "model.safetensors", model, pairings=FLUX1)).state_dict().values():
+        assert tensor.is_contiguous()
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
 
 
 def _fill(shape: tuple[int, ...]) -> Callable[[], Tensor]:
@@ -342,14 +353,15 @@ def test_a_folder_with_changes(tmp_path: Path) -> None:
     whole = Qwen3ForCausalLM(config).eval()
     whole.save_pretrained(tmp_path / "text_encoder")
     place = Source(str(tmp_path)).find("text_encoder")
-    changes = {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+    changes = {**config.to_dict(), "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+    with pytest.raises(AssertionError, match="read whole"):
+        load_part(Qwen3Model, place, original=QWEN, dtype=torch.float32, changes=changes)
     by_names = Place(place.path, place.files, True)
-    for found, given in ((place, changes), (by_names, {**config.to_dict(), **changes})):
-        loaded = load_part(Qwen3Model, found, original=QWEN, dtype=torch.float32, changes=given)
-        assert len(loaded.layers) == 2
-        ids = torch.tensor([[1, 2, 3]])
-        mine = loaded(ids, output_hidden_states=True).hidden_states[1]
-        assert torch.equal(mine, whole.model(ids, output_hidden_states=True).hidden_states[1])
+    loaded = load_part(Qwen3Model, by_names, original=QWEN, dtype=torch.float32, changes=changes)
+    assert len(loaded.layers) == 2
+    ids = torch.tensor([[1, 2, 3]])
+    mine = loaded(ids, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(mine, whole.model(ids, output_hidden_states=True).hidden_states[1])
     assert read_part_config(Source(str(tmp_path)), "text_encoder", original=QWEN)["num_hidden_layers"] == 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from weber.families.flux1.variants import POCKET
 from weber.families.tensors import open_weights, read_metadata
 from weber.progress import ignore_progress
 from weber.training.assemble import train
-from weber.training.convert import export, extract, merge, read_weighted
+from weber.training.convert import export, extract, merge, read_base, read_weighted
 from weber.training.paint import Wish, sample
+from weber.training.plan import build_plan
 
 ALL = ["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]
 FILES = {
@@ -178,3 +180,62 @@ def test_weights_of_adapters_are_read_from_their_names(run: Path, tmp_path: Path
     assert read_weighted(str(file)) == (file, 1.0)
     assert read_weighted(f"{file}:0.5") == (file, 0.5)
     assert read_weighted(f"{file}:-1") == (file, -1.0)
+
+
+def _list_bytes(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_result_never_replaces_what_it_is_made_from_or_what_weber_did_not_write(run: Path, tmp_path: Path) -> None:
+    file, base = tmp_path / "a.safetensors", tmp_path / "base"
+    file.write_bytes((run / "adapter.safetensors").read_bytes())
+    shutil.copytree(POCKET / "transformer", base / "transformer")
+    other = tmp_path / "other"
+    shutil.copytree(POCKET / "transformer", other / "transformer")
+    picture = tmp_path / "picture.safetensors"
+    picture.write_bytes(b"no adapter")
+    before = _list_bytes(tmp_path)
+    for out, of in ((file, None), (base, str(base)), (base / "transformer", str(base)), (other, str(base)), (picture, None)):
+        with pytest.raises(ConfigError, match="would replace"):
+            merge([(file, 1.0)], base=of, out=out, layout=None, rank=None, progress=ignore_progress)
+    weights = base / "transformer" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(ConfigError, match="would replace"):
+        extract(str(base), base="pocket", targets="all", rank=4, energy=None, out=weights, layout="kohya", progress=ignore_progress)
+    with pytest.raises(ConfigError, match="file or a folder"):
+        merge([(file, 1.0)], base=str(base), out=tmp_path / "x.ckpt", layout=None, rank=None, progress=ignore_progress)
+    assert _list_bytes(tmp_path) == before
+
+
+def test_a_result_of_weber_may_be_made_again(run: Path, tmp_path: Path) -> None:
+    file = run / "adapter.safetensors"
+    for out, base in ((tmp_path / "sum.safetensors", None), (tmp_path / "whole.safetensors", "pocket"), (tmp_path / "folder", "pocket")):
+        for weight in (1.0, 0.5):
+            merge([(file, weight)], base=base, out=out, layout=None, rank=None, progress=ignore_progress)
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "abc", ""])
+def test_weights_that_are_no_numbers(run: Path, weight: str) -> None:
+    with pytest.raises(ConfigError, match="weight of an adapter is no number"):
+        read_weighted(f"{run / 'adapter.safetensors'}:{weight}")
+
+
+def test_models_in_one_word() -> None:
+    assert read_base("pocket").variant == "pocket"
+    assert read_base("owner/name").path == "owner/name"
+    with pytest.raises(ConfigError, match="did you mean 'flux1-dev'"):
+        read_base("flux1-devv")
+
+
+def test_training_starts_from_a_run_folder(run: Path, build_run: BuildRun) -> None:
+    plan = build_plan(build_run(adapter={"rank": 4, "start_from": str(run)}))
+    assert plan.start is not None
+    assert plan.start.modules.keys() == load_adapter(run / "adapter.safetensors").modules.keys()
+
+
+def test_an_unfinished_run_is_exported_from_its_checkpoint(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "adapter.safetensors").unlink()
+    [path] = export(copy, ["kohya"], base=None, out=tmp_path / "out", progress=ignore_progress)
+    expected = _delta(run / "adapter.safetensors")
+    assert all(torch.equal(delta, expected[module]) for module, delta in _delta(path).items())

@@ -15,7 +15,7 @@ from tests.training.conftest import BuildRun, build_watcher, write_lora
 from tests.training.test_resume import read_losses, run_interrupted, run_whole
 from weber.cache.store import Store
 from weber.config.run import RunConfig
-from weber.errors import ConfigError
+from weber.errors import CheckpointError, ConfigError
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
@@ -23,6 +23,7 @@ from weber.training.assemble import Encoded, encode_cache, train
 from weber.training.batch import Loader
 from weber.training.paint import Wish, sample
 from weber.training.plan import build_plan
+from weber.training.report import build_hint, build_report
 
 EDGE = 32
 NUM_PAIRS = 4
@@ -175,8 +176,49 @@ def test_pictures_of_a_run_with_references(build: Build, pairs: dict[str, Path])
     )
     folder = run_whole(config)
     painted = [np.asarray(Image.open(folder / "pictures" / "step-000001" / f"{number:02d}.png")) for number in range(3)]
+    with Image.open(folder / "pictures" / "step-000001.png") as sheet:
+        assert sheet.width > 4 * 192  # two columns of what was given, the base model, and now
     assert not any(np.array_equal(painted[one], painted[other]) for one, other in ((0, 1), (1, 2), (0, 2)))
     shutil.rmtree(folder)
+
+
+def test_the_plan_tells_of_references_and_masks(build: Build, pairs: dict[str, Path]) -> None:
+    loose = {"conditioning": [str(pairs["before"])], "conditioning_type": "reference_loose"}
+    edit = build_report(build_plan(build("flux2-klein-base-4b", data=loose)))
+    assert "after: 4 pictures with 1 reference (reference_loose)" in edit
+    assert "references of 64 x 32, 32 x 32: at most 8 tokens each beside 4 of the picture" in edit
+    strict = build_report(build_plan(build("flux2-klein-base-4b", data={"conditioning": [str(pairs["before"])]})))
+    assert "2 references are cut by more than 20%" in strict
+    fill = build_report(build_plan(build("flux1-fill", data={"masks": str(pairs["masks"])})))
+    assert "after: 4 masks, from files" in fill
+    assert "drawn at random" in build_report(build_plan(build("flux1-fill")))
+
+
+def test_the_hint_names_pictures_that_the_model_needs(build: Build, pairs: dict[str, Path]) -> None:
+    edit = build_plan(build("flux2-klein-base-4b", data={"conditioning": [str(pairs["before"])]}))
+    assert f"--conditioning {sorted(pairs['before'].iterdir())[0]}" in build_hint(edit, Path("run/adapter.safetensors"))
+    fill = build_plan(build("flux1-fill", data={"masks": str(pairs["masks"])}))
+    hint = build_hint(fill, Path("run/adapter.safetensors"))
+    assert f"--mask {sorted(pairs['masks'].iterdir())[0]}" in hint and "--conditioning" in hint
+
+
+def test_a_finished_run_refuses_settings_that_cannot_act_any_more(build: Build, pairs: dict[str, Path]) -> None:
+    data = {"conditioning": [str(pairs["before"])]}
+    folder = run_whole(build("flux1-kontext", data=data))
+    before = (folder / "config.toml").read_bytes()
+    with pytest.raises(CheckpointError, match="Nothing is left to train"):
+        train(build("flux1-kontext", data=data, objective={"reference_timestep": "zero"}), resume=True, watcher=build_watcher()[0])
+    assert (folder / "config.toml").read_bytes() == before
+
+
+def test_a_changed_encoder_is_noticed_on_resume(build: Build, pairs: dict[str, Path]) -> None:
+    config = build("flux1-kontext", output={"save_every": 4})
+    run_interrupted(config, 4)
+    file = Path(str(config.model.path)) / "vae" / "config.json"
+    file.write_text(file.read_text().replace("0.3611", "0.3612"))
+    watcher, said = build_watcher()
+    train(config, resume=True, watcher=watcher)
+    assert "the vae of the model" in said.getvalue()
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -70,6 +70,32 @@ def _paint_classic(kind: Any, **own: Any) -> Callable[[Path, Path, dict[str, Any
     return paint
 
 
+def _paint_masked(folder: Path, adapter: Path, pictures: dict[str, Any]) -> Image.Image:
+    """The library's pipeline has one mask for both passes of its guidance: each pass is given its own here."""
+    pipeline = FluxPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(adapter.parent, weight_name=adapter.name)
+    texts = pipeline.tokenizer_2([PROMPT, ""], padding="max_length", max_length=512, truncation=True, return_tensors="pt")
+    masks = iter([one[None].float() for _ in range(NUM_STEPS) for one in texts.attention_mask])
+    forward = pipeline.transformer.forward
+
+    def forward_masked(**inputs: Any) -> Any:
+        mask = torch.cat([next(masks), torch.ones(1, EDGE * EDGE // 256)], dim=1)[:, None, None]
+        return forward(**inputs | {"joint_attention_kwargs": {"attention_mask": mask}})
+
+    pipeline.transformer.forward = forward_masked
+    picture: Image.Image = pipeline(
+        prompt=PROMPT,
+        negative_prompt="",
+        true_cfg_scale=6.0,
+        height=EDGE,
+        width=EDGE,
+        num_inference_steps=NUM_STEPS,
+        generator=torch.Generator().manual_seed(SEED),
+    ).images[0]
+    return picture
+
+
 def _draw_packed_noise() -> torch.Tensor:
     """What the pipeline would draw, had it not drawn the posterior of the masked picture before."""
     return pack(torch.randn(1, 16, EDGE // 8, EDGE // 8, generator=torch.Generator().manual_seed(SEED)))
@@ -110,6 +136,7 @@ KINDS = {
         _paint_classic(FluxPipeline, max_sequence_length=256),
         "flux1-schnell",
     ),
+    "libreflux": Kind(lambda folder: build_random_model(folder, variant="schnell"), _paint_masked, "libreflux"),
     "kontext": Kind(
         lambda folder: build_random_model(folder, variant="kontext"),
         _paint_classic(FluxKontextPipeline, guidance_scale=2.5, max_area=EDGE * EDGE),

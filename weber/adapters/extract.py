@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from weber.adapters.factors import Factors
 from weber.errors import AdapterError
-from weber.families.tensors import Weights
+from weber.families.tensors import Entry, Weights
 from weber.progress import Progress, ignore_progress
 
 _SMALL = 1024
 """Matrices with a side up to this are decomposed exactly; of larger ones the first directions are found, to fp32 accuracy."""
 _SPARE, _ROUNDS = 16, 6
 """Directions beyond those wanted, and rounds of power iteration (Halko, Martinsson, Tropp 2011, algorithm 4.4)."""
+_NUM_ROWS = 64
+"""Rows of a matrix that are copied to fp64 at once."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def build_extraction(
     """What turns `base` into `tuned` (both under the library's names), in the layers `modules`.
 
     Each layer gets `rank` directions, or as many as hold the share `energy` of its change (at most `rank`). Layers without a change get
-    none. Two matrices are in memory at a time. Raises AdapterError where the two are different models, or equal in all of these layers.
+    none. While few directions are taken, two matrices are in memory at a time. Raises AdapterError where the two are different models, or
+    equal in all of these layers.
     """
     if (rank is None and energy is None) or (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
         raise AdapterError(
@@ -56,14 +60,14 @@ def build_extraction(
     left_out = []
     for number, name in enumerate(base):
         progress("comparing the models", number, len(base))
-        delta = tuned[name].read().float() - base[name].read().float()
-        if not delta.any():
-            continue
-        if name in wanted:
+        delta = _build_delta(base[name], tuned[name])
+        if delta.any():
             module = name.removesuffix(".weight")
-            found[module], kept[module] = _decompose(delta, rank=rank or min(delta.shape), energy=energy or 1.0)
-        else:
-            left_out.append(name)
+            if name in wanted:
+                found[module], kept[module] = _decompose(delta, rank=rank or min(delta.shape), energy=energy or 1.0)
+            else:
+                left_out.append(name)
+        del delta  # before the next one is there
     progress("comparing the models", len(base), len(base))
     if not found:
         raise AdapterError(
@@ -74,9 +78,14 @@ def build_extraction(
     return Extraction(found, kept, tuple(left_out))
 
 
+def _build_delta(base: Entry, tuned: Entry) -> Tensor:
+    """tuned - base in fp32."""
+    return base.read().to(torch.float32, copy=True).neg_().add_(tuned.read())
+
+
 def _decompose(delta: Tensor, *, rank: int, energy: float) -> tuple[Factors, float]:
     """The largest directions of a matrix, `rank` at most and no more than `energy` takes; and the share that they hold."""
-    total = float(delta.double().square().sum())
+    total = math.fsum(torch.linalg.vector_norm(rows, dtype=torch.float64).item() ** 2 for rows in torch.split(delta, _NUM_ROWS))
     rank = min(rank, *delta.shape)
     guess = rank if energy == 1 else min(rank, 64)
     while True:
@@ -110,6 +119,7 @@ def _check_models(base: Weights, tuned: Weights) -> None:
             got=f"{len(different)} tensors that are in one only or have another shape, such as {different[0]}",
             fix="give a fine-tune and the model that it was made from",
         )
-    packed = [name for one in (base, tuned) for name, entry in one.items() if not entry.dtype.is_floating_point or entry.dtype.itemsize < 2]
+    entries = [*base.items(), *tuned.items()]
+    packed = [name for name, one in entries if one.is_quantized or not one.dtype.is_floating_point or one.dtype.itemsize < 2]
     if packed:
         raise AdapterError("A model is quantized.", got=packed[0], expected="weights in bf16, fp16 or fp32", fix="give it unquantized")

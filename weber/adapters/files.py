@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from weber.adapters.factors import Factors
-from weber.adapters.layouts import find_layout
+from weber.adapters.layouts import check_layout, find_layout
 from weber.adapters.metadata import FACTS_KEY, HASH_KEY, SETTINGS_KEY, VERSION_KEY, read_facts
 from weber.adapters.read import read_modules
 from weber.errors import AdapterError, ModelError
@@ -43,12 +43,9 @@ def load_adapter(path: Path) -> AdapterFile:
     try:
         weights, metadata = open_weights([path]), read_metadata(path)
         reading = read_modules(weights, _read_peft_settings(path) | metadata)
-    except ModelError as error:
-        raise AdapterError(
-            "The adapter file is damaged.", got=f"{path}: {error.got}", expected=error.expected, fix="take an earlier checkpoint"
-        ) from error
-    except AdapterError as error:
-        raise AdapterError(error.what, got=f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
+    except (ModelError, AdapterError) as error:
+        got = error.got if str(path) in error.what else f"{path}: {error.got}"
+        raise AdapterError(error.what, got=got, expected=error.expected, fix=error.fix) from error
     return AdapterFile(reading.layout, reading.modules, read_facts(metadata), metadata, reading.classes, reading.notes)
 
 
@@ -67,6 +64,7 @@ def save_adapter(
     """
     if not modules:
         raise AdapterError("There is nothing to save.", got="an adapter without layers", fix="check the targets")
+    check_layout(modules, layout=layout, pairings=pairings)
     tensors, settings = find_layout(layout).write(modules, pairings)
     tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings

@@ -79,7 +79,7 @@ def inspect_file(path: Path) -> Report:
     try:
         weights, metadata = open_weights([path]), read_metadata(path)
     except ModelError as error:
-        return Report(path, "no file of tensors, or a damaged one", (size,), (f"{error.what} {error.got}",))
+        return Report(path, "file that weber cannot read", (size,), (f"{error.what} {error.got}",))
     lines = [size, *_list_tensors(weights)]
     kind = find_kind(weights)
     if kind is LORA:

@@ -36,18 +36,22 @@ _NUM_SHOWN = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of program reads adapters. `only_blocks`: other layers are lost; `of_originals`: it has the makers' names."""
+    """How one kind of program reads adapters. `only_blocks`: other layers are lost; `of_originals`: it has the makers' names.
+
+    `write` gets what `check_layout` lets pass.
+    """
 
     name: str
-    summary: str
     write: Callable[[Mapping[str, Factors], Sequence[Pairing]], Written]
     of_originals: bool
     only_blocks: bool = False
 
 
-def check_layout(modules: Iterable[str], *, layout: str, pairings: Sequence[Pairing]) -> None:
-    """Raise AdapterError where a layout cannot carry changes of these modules; needs no weights."""
+def check_layout(modules: Mapping[str, Factors] | Iterable[str], *, layout: str, pairings: Sequence[Pairing]) -> None:
+    """Raise AdapterError where a layout cannot carry changes of these modules, or, where the changes are given, a DoRA among them."""
     row = find_layout(layout)
+    if isinstance(modules, Mapping):
+        _check_magnitudes(row, modules)
     if not row.of_originals:
         return
     if row.only_blocks and _count_parts(pairings) == 0:
@@ -75,14 +79,24 @@ def _can_carry(row: Layout, match: Match | None) -> bool:
     return match is not None and not match.pairing.is_norm and not match.pairing.swapped and (not row.only_blocks or match.number != "")
 
 
-def _write_diffusers(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
+def _check_magnitudes(row: Layout, modules: Mapping[str, Factors]) -> None:
     plain = [name for name, factors in modules.items() if factors.magnitude is None]
-    if plain and len(plain) < len(modules):
+    decomposed = [name for name, factors in modules.items() if factors.magnitude is not None]
+    if decomposed and row.of_originals:
+        raise AdapterError(
+            f"The {row.name} layout cannot carry a DoRA: the programs that read it do not agree on what its magnitudes mean.",
+            got=f"magnitudes of {len(decomposed)} layers, such as {decomposed[0]}",
+            fix="take the diffusers layout, or merge the adapter into its model",
+        )
+    if decomposed and plain:
         raise AdapterError(
             "An adapter file cannot be a LoRA in some layers and a DoRA in others.",
             got=f"{len(plain)} layers of {len(modules)} without magnitudes, such as {plain[0]}",
             fix="write them into two files",
         )
+
+
+def _write_diffusers(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     tensors = {}
     for name, factors in modules.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.down
@@ -94,7 +108,7 @@ def _write_diffusers(modules: Mapping[str, Factors], pairings: Sequence[Pairing]
 
 def _write_kohya(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     tensors = {}
-    for original, factors in _build_originals(modules, pairings, layout="kohya").items():
+    for original, factors in _build_originals(modules, pairings).items():
         stem = "lora_unet_" + original.replace(".", "_")
         tensors[f"{stem}.lora_down.weight"] = factors.down
         tensors[f"{stem}.lora_up.weight"] = factors.up
@@ -106,23 +120,15 @@ def _write_comfyui(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) 
     """ComfyUI takes either pair of names; the library, where it has to take a single-stream block's first layer apart, only one."""
     down, up = ("lora_down", "lora_up") if _count_parts(pairings) > 1 else ("lora_A", "lora_B")
     tensors = {}
-    for original, factors in _build_originals(modules, pairings, layout="comfyui").items():
+    for original, factors in _build_originals(modules, pairings).items():
         baked = factors.build_baked()
         tensors[f"diffusion_model.{original}.{down}.weight"] = baked.down
         tensors[f"diffusion_model.{original}.{up}.weight"] = baked.up
     return tensors, {}
 
 
-def _build_originals(modules: Mapping[str, Factors], pairings: Sequence[Pairing], *, layout: str) -> dict[str, Factors]:
+def _build_originals(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> dict[str, Factors]:
     """Changes of the makers' layers."""
-    check_layout(modules, layout=layout, pairings=pairings)
-    decomposed = [name for name, factors in modules.items() if factors.magnitude is not None]
-    if decomposed:
-        raise AdapterError(
-            f"The {layout} layout cannot carry a DoRA: the programs that read it do not agree on what its magnitudes mean.",
-            got=f"magnitudes of {len(decomposed)} layers, such as {decomposed[0]}",
-            fix="take the diffusers layout, or merge the adapter into its model",
-        )
     matches = {match.original: match for match in (find_module(pairings, name) for name in modules) if match is not None}
     return {original: _build_original(modules, match) for original, match in matches.items()}
 
@@ -145,8 +151,8 @@ def _count_parts(pairings: Sequence[Pairing]) -> int:
 LAYOUTS = {
     row.name: row
     for row in (
-        Layout("diffusers", "the library, and programs built on it; everything", _write_diffusers, of_originals=False),
-        Layout("kohya", "kohya's tools, Forge, ComfyUI; layers of blocks", _write_kohya, of_originals=True, only_blocks=True),
-        Layout("comfyui", "ComfyUI and Forge; the makers' names", _write_comfyui, of_originals=True),
+        Layout("diffusers", _write_diffusers, of_originals=False),
+        Layout("kohya", _write_kohya, of_originals=True, only_blocks=True),
+        Layout("comfyui", _write_comfyui, of_originals=True),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -38,41 +38,51 @@ def build_merged_adapter(adapters: Sequence[Weighted], *, rank: int | None = Non
 
 
 def build_cut(factors: Factors, rank: int) -> Factors:
-    """The nearest change of that rank: its largest singular values, without building the whole matrix."""
+    """The nearest change of that rank, or of the layer's smaller side: its largest singular values, without building the whole matrix."""
     up_basis, up_rest = torch.linalg.qr(factors.build_baked().up.double())
     down_basis, down_rest = torch.linalg.qr(factors.down.double().T)
-    left, values, right = torch.linalg.svd(up_rest @ down_rest.T)
+    left, values, right = torch.linalg.svd(up_rest @ down_rest.T, full_matrices=False)
+    rank = min(rank, len(values))
     root = values[:rank].sqrt()
     up, down = up_basis @ left[:, :rank] * root, root[:, None] * (right[:rank] @ down_basis.T)
     return Factors(down.float().contiguous(), up.float().contiguous(), float(rank))
+
+
+def check_base(base: Weights, names: Iterable[str]) -> None:
+    """Raise AdapterError where adapters of the layers `names` cannot be merged into `base`; reads no weights.
+
+    Weights with a scale are refused in other layers too, because they would be written in fp32.
+    """
+    listed = list(names)
+    absent = [name for name in listed if f"{name}.weight" not in base]
+    if absent:
+        raise _build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])
+    quantized = [f"{name}.weight" for name in listed if base[f"{name}.weight"].dtype not in _PLAIN]
+    quantized += [name for name, entry in base.items() if entry.is_quantized]
+    if quantized:
+        raise AdapterError(
+            "Adapters are not merged into quantized weights, because the sum would have to be quantized anew.",
+            got=f"{quantized[0]} in {'fp8 with a scale' if base[quantized[0]].is_quantized else base[quantized[0]].dtype}",
+            expected="weights in bf16, fp16 or fp32",
+            fix="merge into the model as it was before it was quantized",
+        )
 
 
 def build_merged_weights(base: Weights, adapters: Sequence[Weighted]) -> dict[str, Entry]:
     """A model's weights (under the library's names) with adapters in them, in the model's precision; nothing is read yet.
 
     Each adapter changes what the model was before: W + sum of weight * (changed W - W), in fp32. Raises AdapterError where an adapter
-    has layers that the model lacks, or the weights are quantized.
+    has layers that the model lacks or has in other shapes, or the weights are quantized.
     """
     changes: dict[str, list[tuple[Factors, float]]] = {}
     for modules, weight in adapters:
         for name, factors in modules.items():
             changes.setdefault(f"{name}.weight", []).append((factors, weight))
-    strange = [name for name, parts in changes.items() if any(name not in base or base[name].shape != _shape(part) for part, _ in parts)]
-    if strange:
-        raise AdapterError(
-            "The adapter is not for this model.",
-            got=", ".join(f"{name} {list(_shape(changes[name][0][0]))}" for name in strange[:_NUM_SHOWN]),
-            expected=", ".join(f"{name} {list(base[name].shape)}" if name in base else f"no {name}" for name in strange[:_NUM_SHOWN]),
-            fix="choose the model that the adapter was trained on",
-        )
-    quantized = [name for name in changes if base[name].dtype not in _PLAIN]
-    if quantized:
-        raise AdapterError(
-            "Adapters are not merged into quantized weights, because the sum would have to be quantized anew.",
-            got=f"{quantized[0]} in {base[quantized[0]].dtype}",
-            expected="weights in bf16, fp16 or fp32",
-            fix="merge into the model as it was before it was quantized",
-        )
+    check_base(base, [name.removesuffix(".weight") for name in changes])
+    shapes = {name: _shape(part) for name, parts in changes.items() for part, _ in parts if _shape(part) != base[name].shape}
+    if shapes:
+        expected = [f"{name} {list(base[name].shape)}" for name in shapes]
+        raise _build_stranger([f"{name} {list(shape)}" for name, shape in shapes.items()], expected)
     return {
         name: Entry(entry.shape, entry.dtype, partial(_read_merged, entry, changes[name])) if name in changes else entry
         for name, entry in base.items()
@@ -88,6 +98,15 @@ def _read_merged(entry: Entry, parts: Sequence[tuple[Factors, float]]) -> Tensor
         else:
             merged += strength * (factors.build_weight(weight) - weight)
     return merged.to(entry.dtype)
+
+
+def _build_stranger(got: Sequence[str], expected: Sequence[str]) -> AdapterError:
+    return AdapterError(
+        "The adapter is not for this model.",
+        got=", ".join(got[:_NUM_SHOWN]),
+        expected=", ".join(expected[:_NUM_SHOWN]),
+        fix="choose the model that the adapter was trained on",
+    )
 
 
 def _shape(factors: Factors) -> tuple[int, int]:

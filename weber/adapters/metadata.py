@@ -47,12 +47,11 @@ def build_metadata(
     title: str,
     facts: Mapping[str, object],
     tags: Mapping[str, Mapping[str, int]] | None = None,
-    date: str | None = None,
 ) -> dict[str, str]:
     """What other programs show of an adapter: `ss_*` as kohya's trainers write it, and `modelspec.*` 1.0.1.
 
     `architecture` is `Family.architecture`; where it is none, nothing is said of the model. `tags` counts words for each folder of
-    pictures. A `date` (ISO 8601) is written only if it is given, so that the same adapter gives the same bytes.
+    pictures. Nothing is said of the day, so that the same adapter gives the same bytes.
     """
     family = re.fullmatch(r"([a-z]+)-(\d+)(-.+)?", architecture)
     resolutions = re.findall(r"\b\d+x\d+\b", str(facts.get("resolutions")))
@@ -71,7 +70,6 @@ def build_metadata(
         "modelspec.architecture": family and f"{architecture}/lora",
         "modelspec.title": title,
         "modelspec.resolution": shown["ss_resolution"],
-        "modelspec.date": date,
     }
     return {key: str(value) for key, value in shown.items() if value is not None}
 

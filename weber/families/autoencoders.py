@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,4 +67,4 @@ def _flatten(entry: Entry, num_axes: int) -> Entry:
     if len(entry.shape) <= num_axes:
         return entry
     shape = entry.shape[:num_axes]
-    return Entry(shape, entry.dtype, lambda: entry.read().reshape(shape))
+    return replace(entry, shape=shape, read=lambda: entry.read().reshape(shape))

@@ -47,12 +47,14 @@ class SampleDefaults:
 class PictureInputs:
     """Pictures that a model looks at beside the noise: up to `max_references` references, or a picture with a mask (`repaints`).
 
-    `sizes`: (width, height) of the pictures that it was made for, where it was made for a list of them.
+    `sizes`: (width, height) of the pictures that it was made for, where it was made for a list of them. `mask_channels`: channels that a
+    mask has at the latents' size.
     """
 
     max_references: int = 0
     repaints: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
+    mask_channels: int = 0
 
 
 class Predictor(Protocol):

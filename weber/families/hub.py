@@ -43,6 +43,19 @@ def load_file(repository: str, name: str, *, revision: str | None, key: str) -> 
     return _fetch(lambda: hf_hub_download(repository, name, revision=revision), _Wish(repository, [name], revision=revision, key=key))
 
 
+def list_files(repository: str, pattern: str, *, key: str) -> list[str]:
+    """Names of files at the top of a repository that match, in order; where the hub cannot be asked, of those that are on this machine.
+
+    Nothing is fetched. Raises ModelError.
+    """
+    try:
+        names = [file.filename for file in snapshot_download(repository, allow_patterns=[pattern], dry_run=True)]
+    except (OSError, HTTPError, HFValidationError, RuntimeError):
+        folder = load_snapshot(repository, [pattern], revision=None, key=key)
+        names = [file.name for file in folder.glob(pattern)]
+    return sorted(name for name in names if "/" not in name)
+
+
 class _Wish:
     """What was asked for, to be said again where it cannot be had."""
 

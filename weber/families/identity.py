@@ -8,19 +8,22 @@ from pathlib import Path
 
 NUM_PROBES = 256
 PROBE_BYTES = 4096
+_SMALL = (".json", ".txt", ".model", ".jinja")
 
 
-def build_identity(folder: Path, *, extra: Iterable[str] = ()) -> str:
-    """Identity of a folder of weights: 128-bit hash, as hex, of its small files and of a sample of its large ones.
+def build_identity(folder: Path, weights: Sequence[Path], *, extra: Iterable[str] = ()) -> str:
+    """Identity of a part: 128-bit hash, as hex, of the small files that lie in its folder and of a sample of its weights (a tokenizer has
+    none). What else the folder holds, such as further models in subfolders, does not count.
 
-    Of each *.safetensors file: size, header and 256 evenly spread pieces of 4 KiB; a fine-tuned encoder differs in nearly every piece.
+    Of each file of weights: size, header and 256 evenly spread pieces of 4 KiB; a fine-tuned encoder differs in nearly every piece.
     `extra` are further facts that the result depends on.
     """
     digest = _start(extra)
-    for file in sorted(folder.rglob("*")):
-        if file.suffix == ".safetensors":
+    small = [file for file in folder.iterdir() if file.suffix in _SMALL and file.is_file()]
+    for file in sorted([*weights, *small]):
+        if file in weights:
             _hash_sample(file, digest)
-        elif file.suffix in (".json", ".txt", ".model", ".jinja"):
+        else:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 

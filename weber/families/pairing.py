@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
@@ -86,7 +86,7 @@ def build_library_weights(originals: Weights, pairings: Sequence[Pairing]) -> tu
         start = 0
         for module, num_rows in zip(match.modules, match.pairing.split(entry.shape[0]), strict=True):
             read = partial(_read_rows, entry, start, num_rows, match.pairing.swapped)
-            weights[module + (".weight" if suffix == ".scale" else suffix)] = Entry((num_rows, *entry.shape[1:]), entry.dtype, read)
+            weights[module + (".weight" if suffix == ".scale" else suffix)] = replace(entry, shape=(num_rows, *entry.shape[1:]), read=read)
             start += num_rows
     return weights, unknown
 
@@ -102,8 +102,18 @@ def build_original_weights(weights: Weights, pairings: Sequence[Pairing]) -> dic
             entries = [weights[module + suffix] for module in match.modules]
             shape = (sum(entry.shape[0] for entry in entries), *entries[0].shape[1:])
             read = partial(_read_stacked, entries, match.pairing.swapped)
-            originals[match.original + (".scale" if match.pairing.is_norm else suffix)] = Entry(shape, entries[0].dtype, read)
+            originals[match.original + (".scale" if match.pairing.is_norm else suffix)] = replace(entries[0], shape=shape, read=read)
     return originals
+
+
+def build_converted(weights: Weights, pairings: Sequence[Pairing], *, library_mark: str) -> tuple[Weights, list[str]]:
+    """As `build_library_weights`, for a file that may have the library's names already: then it has `library_mark`."""
+    return (weights, []) if library_mark in weights else build_library_weights(weights, pairings)
+
+
+def read_num_layers(weights: Weights, prefix: str) -> int:
+    """How many numbers, or other words up to a dot, follow a prefix such as `double_blocks.`."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def swap_halves(tensor: Tensor) -> Tensor:

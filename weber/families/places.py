@@ -6,13 +6,14 @@ A *part* is a folder of the diffusers layout: transformer, vae, text_encoder, te
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from weber.errors import ModelError
-from weber.families.hub import load_file, load_snapshot
+from weber.families.hub import list_files, load_file, load_snapshot
 from weber.families.singles import ENDING, INDEX_ENDING, describe_content, list_folder_files, list_parts, list_pieces, open_single
 
 WEIGHTS = ("*.safetensors",)
@@ -91,7 +92,7 @@ class Folder:
                 expected=" or ".join(wanted) if has_folder else f"a subfolder {part}, which {_INDEX} names",
                 fix="download the whole model again, as safetensors (*.bin files are not read)"
                 if self.is_local
-                else f"run `hf download {self.text} --include \"{subfolder or '*'}/*\"` where there is a connection",
+                else f'run `hf download {self.text} --include "{subfolder or "*"}/*"` where there is a connection',
             )
         return Place(folder, () if part.startswith("tokenizer") else list_folder_files(folder), False)
 
@@ -201,18 +202,75 @@ def build_root(key: str, text: str, *, revision: str | None = None, part: str | 
             got=f"model.revision = {revision!r}, {key} = {text!r}",
             fix=f"remove model.revision, or give a hub id as {key}",
         )
-    is_remote = not (path.is_dir() or path.is_file() or text.startswith((".", "/", "~")) or "\\" in text or "://" in text)
-    is_file = text.endswith((ENDING, INDEX_ENDING))
-    if path.is_dir() or (is_remote and not is_file and text.count("/") == 1):
+    if path.is_dir() or _is_repository(text):
         bare = {None: ("transformer",), "tokenizer": ("tokenizer", "tokenizer_2")}.get(part, (str(part),))
         return Folder(key, text, revision=revision, bare=bare)
-    if (path.is_file() or (is_remote and is_file and text.count("/") > 1)) and part != "tokenizer":
+    if (path.is_file() or _is_hub_file(text)) and part != "tokenizer":
         return File(key, text, revision=revision, part=part)
+    kinds = ["a folder in diffusers layout"] + ["a *.safetensors file"] * (part != "tokenizer")
+    raise _miss(key, text, what="tokenizer" if part == "tokenizer" else "model", kinds=kinds)
+
+
+def find_file(key: str, text: str) -> Path:
+    """The one *.safetensors file that a setting names: a file, a folder or hub repository with one, or owner/name/file.safetensors.
+
+    Only that file is fetched. Raises ModelError where nothing of that name is, and where there are several files or none.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        names = [file.name for file in list_pieces(path)]
+        return path.with_name(_check_one(key, text, names))
+    if path.is_dir():
+        return path / _check_one(key, text, sorted(file.name for file in path.glob(f"*{ENDING}")))
+    if _is_hub_file(text):
+        owner, name, file = text.split("/", 2)
+        return load_file(f"{owner}/{name}", file, revision=None, key=key)
+    if _is_repository(text):
+        return load_file(text, _check_one(key, text, list_files(text, f"*{ENDING}", key=key)), revision=None, key=key)
+    raise _miss(key, text, what="file of weights", kinds=["a *.safetensors file", "a folder with one"])
+
+
+def _check_one(key: str, text: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    first = names[0] if names else f"name{ENDING}"
     raise ModelError(
-        "The tokenizer folder does not exist." if part == "tokenizer" else "The model folder does not exist.",
+        f"{key} names {'several files' if names else 'a place without a file'} of weights, where one is needed.",
+        got=f"{key} = {text!r} with {', '.join(names[:8]) + (', ...' if names[8:] else '') if names else f'no *{ENDING}'}",
+        expected=f"one *{ENDING} file",
+        fix=f"set {key} to the file itself, such as {text.rstrip('/')}/{first}"
+        if not Path(text).expanduser().is_file()
+        else f"set {key} to a file that is whole",
+    )
+
+
+def _is_repository(text: str) -> bool:
+    """Whether it can only be the id of a hub repository: nothing of that name is here."""
+    return _is_remote(text) and not text.endswith((ENDING, INDEX_ENDING)) and text.count("/") == 1
+
+
+def _is_hub_file(text: str) -> bool:
+    """Whether it can only be a file of a hub repository: not even the first of its folders is here."""
+    return _is_remote(text) and text.endswith((ENDING, INDEX_ENDING)) and text.count("/") > 1 and not Path(text).parents[-2].is_dir()
+
+
+def _is_remote(text: str) -> bool:
+    return not (_is_path(text) or "://" in text or Path(text).exists())
+
+
+def _is_path(text: str) -> bool:
+    """Whether it can only be of this machine."""
+    return text.startswith((".", "/", "~", "$")) or "\\" in text or (":" in text and "://" not in text)
+
+
+def _miss(key: str, text: str, *, what: str, kinds: Sequence[str]) -> ModelError:
+    path = Path(text).expanduser()
+    remote = [] if _is_path(text) else ["a hub id such as owner/name", "owner/name/file.safetensors on the hub"][: len(kinds)]
+    is_file = text.endswith((ENDING, INDEX_ENDING)) and len(kinds) > 1
+    return ModelError(
+        f"The {what}{'' if what.startswith('file') else ' file' if is_file else ' folder'} does not exist.",
         got=f"{key} = {text!r}" + (", a file" if path.is_file() else ""),
-        expected="a folder in diffusers layout, or a hub id such as owner/name"
-        + ("" if part == "tokenizer" else ", or a *.safetensors file (here, or on the hub as owner/name/file.safetensors)"),
+        expected=", or ".join([*kinds, *remote]),
         fix=f"correct {key}",
     )
 

@@ -87,7 +87,8 @@ def _rescale(name: str, entry: Entry, scale: Entry, where: Path) -> Entry:
         _refuse(where, f"{name} is kept as {entry.dtype} with a scale")
     if scale.shape not in ((), (1,), (1, 1), (rows,), (rows, 1)):
         _refuse(where, f"the scale of {name} has the shape {list(scale.shape)}")
-    return Entry(entry.shape, torch.float32, partial(_multiply, entry, scale))
+    # In fp32, as bf16 has too few bits for the product of 4 bits and a scale in fp32.
+    return Entry(entry.shape, torch.float32, partial(_multiply, entry, scale), is_quantized=True)
 
 
 def _multiply(entry: Entry, scale: Entry) -> Tensor:

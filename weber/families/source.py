@@ -33,7 +33,16 @@ class Source:
         self.parts: Sequence[str] = PARTS
         self._home: Root | None = None
         self._main = build_root("model.path", path, revision=revision) if path is not None else None
-        self._own = {name: build_root(f"model.{name}", text, part=name.removesuffix("_path")) for name, text in own.items()}
+        self._own = {
+            # Without a model the revision is that of the transformer, which stands for it.
+            name: build_root(
+                f"model.{name}",
+                text,
+                revision=revision if name == "transformer" and path is None else None,
+                part=name.removesuffix("_path"),
+            )
+            for name, text in own.items()
+        }
         self.path = path or own.get("transformer", "")
 
     @property
@@ -46,7 +55,8 @@ class Source:
     def with_home(self, home: str) -> Source:
         """The same, where parts that are nowhere come from the variant's own place (a hub id or a folder)."""
         source = copy(self)
-        source._home = build_root("model.path", home, revision=self.revision if self._main is None else None)
+        is_model = self._main is None and "transformer" not in self._own
+        source._home = build_root("model.path", home, revision=self.revision if is_model else None)
         return source
 
     def with_parts(self, parts: Sequence[str]) -> Source:
@@ -92,9 +102,13 @@ class Source:
 
         An empty part is the place of the transformer itself. Raises ModelError where the file is missing or not JSON.
         """
-        if part == "scheduler" or not part:
-            root = self._root("transformer") if not part else self._main or self._home
-            return root.read_config(part, name) if root is not None and (not part or root.holds(part)) else None
+        if part == "scheduler":
+            # A home that no part is taken from is asked for nothing: it may be gated.
+            has_home = any(self._choose(other) is self._home for other in self.parts)
+            root = self._main or (self._home if has_home else None)
+            return root.read_config(part, name) if root is not None and root.holds(part) else None
+        if not part:
+            return self._root("transformer").read_config(part, name)
         return self._root(part).read_config(part, name)
 
     def check_part(self, part: str) -> None:
@@ -114,7 +128,7 @@ class Source:
     def identify(self, part: str, *, extra: Iterable[str] = ()) -> str:
         """Identity of a part's files and of further facts that the result depends on; part of every cache key made with it."""
         place = self.find(part)
-        return build_file_identity(place.files, extra=extra) if place.is_single else build_identity(place.path, extra=extra)
+        return build_file_identity(place.files, extra=extra) if place.is_single else build_identity(place.path, place.files, extra=extra)
 
     def name_part(self, part: str) -> str:
         """Setting and value that a part comes from, for messages."""

@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import diffusers
+
 from weber.config.model import ModelConfig
 from weber.errors import ConfigError, ModelError
+from weber.families.complete import check_complete
 from weber.families.family import Family
 from weber.families.flux1 import components as flux1
 from weber.families.flux1 import original as flux1_original
@@ -27,7 +30,7 @@ from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.families.pairing import Pairing
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import Original, check_content, open_original, open_part, read_part_config
+from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ def open_transformer(config: ModelConfig) -> Transformer:
     row = _recognize(source)
     [original] = row.originals["transformer"]
     facts = read_part_config(source, "transformer", original=original) | {"_class_name": row.transformer_class}
-    return Transformer(row, facts, open_part(source.find("transformer"), original))
+    weights = open_part(source.find("transformer"), original)
+    skeleton = build_skeleton(getattr(diffusers, row.transformer_class), facts)
+    check_complete(weights, skeleton, where=source.name_part("transformer"), exactly=True)
+    return Transformer(row, facts, weights)
 
 
 def build_family(config: ModelConfig) -> Family:

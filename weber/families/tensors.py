@@ -39,11 +39,12 @@ _NAMES = {dtype: code for code, dtype in _CODES.items()}
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: what is known of it, and how to read it."""
+    """One tensor: what is known of it, and how to read it. `is_quantized`: its file has it in fewer bits than `dtype`, with scales."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    is_quantized: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -144,15 +145,19 @@ def _read_row(file: Path, name: str, row: object) -> tuple[tuple[int, ...], torc
 def _read_tensor(file: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes == 0:
-        return torch.empty(shape, dtype=dtype)
-    # The library would map the whole file, which fails for one that is larger than the memory.
-    margin = start % mmap.ALLOCATIONGRANULARITY
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    # Pages of the file would hold it open for as long as the tensor lives, and a model has thousands of tensors. Pages of no file go back
+    # to the system with the tensor, where the heap would be left with holes of up to 32 MB.
+    data = mmap.mmap(-1, num_bytes, access=mmap.ACCESS_COPY) if os.name == "posix" else bytearray(num_bytes)
     try:
         with file.open("rb") as stream:
-            pages = mmap.mmap(stream.fileno(), margin + num_bytes, offset=start - margin, access=mmap.ACCESS_COPY)
-    except (OSError, ValueError) as error:
+            stream.seek(start)
+            num_read = stream.readinto(data)
+    except OSError as error:
         raise _damaged(file, error) from error
-    return torch.frombuffer(pages, dtype=torch.uint8, count=num_bytes, offset=margin).view(dtype).reshape(shape)
+    if num_read != num_bytes:
+        raise _damaged(file, ValueError("its end is missing"))
+    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def _damaged(file: Path, error: Exception) -> ModelError:

@@ -14,6 +14,7 @@ from diffusers import ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from weber.errors import ModelError
@@ -55,16 +56,16 @@ class Original:
     extras: tuple[str, ...] = ()
 
 
-def load_part(
-    kind: Any, place: Place, *, original: Original, dtype: torch.dtype, changes: Mapping[str, object] = _NO_CHANGES
-) -> nn.Module:
-    """A model of a diffusers or transformers class, from a folder or a single file; `changes` replace entries of its configuration.
+def load_part(kind: Any, place: Place, *, original: Original, dtype: torch.dtype, changes: Mapping[str, object] = _NO_CHANGES) -> nn.Module:
+    """A model of a diffusers or transformers class, from a folder or a single file; of a file, `changes` replace entries of its
+    configuration.
 
     Of a single file, one tensor at a time is read and cast, so the peak is the model in its dtype. With changes, tensors that the
     smaller model has no place for are not read. Raises ModelError.
     """
     if not place.is_single:
-        return load_weights(kind, str(place.path), dtype=dtype, changes=changes)
+        assert not changes, "a folder is read whole"
+        return load_weights(kind, str(place.path), dtype=dtype)
     config = {**_read_single_config(place, original), **changes}
     weights = open_part(place, original)
     module = _build_empty(kind, config, place)
@@ -152,11 +153,11 @@ def open_original(place: Place, originals: Sequence[Original], *, what: str = ""
     )
 
 
-def load_weights(kind: Any, folder: str, *, dtype: torch.dtype, changes: Mapping[str, object] = _NO_CHANGES) -> nn.Module:
+def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
     """A model of a diffusers or transformers class. Raises ModelError where its files are damaged, do not fit its configuration or
     lack weights, which the libraries would draw at random."""
     try:
-        module, report = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **changes)
+        module, report = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"The weights in {folder} cannot be read.", got=str(error).strip().partition("\n")[0], fix=_FIX) from error
     missing = sorted(report["missing_keys"])
@@ -169,6 +170,26 @@ def load_weights(kind: Any, folder: str, *, dtype: torch.dtype, changes: Mapping
         )
     assert isinstance(module, nn.Module)
     return module
+
+
+def build_skeleton(kind: Any, config: Mapping[str, object]) -> nn.Module:
+    """A model of a diffusers class on the meta device: names and shapes without weights."""
+    with torch.device("meta"):
+        skeleton: nn.Module = kind.from_config(config)
+    return skeleton
+
+
+def load_chat_tokenizer(folder: str) -> Any:
+    """The tokenizer of a language model. Raises ModelError where it is damaged, or cannot chat or pad."""
+    tokenizer = load_tokenizer(AutoTokenizer, folder)
+    if tokenizer.chat_template is None or tokenizer.pad_token is None:
+        raise ModelError(
+            f"The tokenizer in {folder} cannot be used.",
+            got="no chat template" if tokenizer.chat_template is None else "no padding token",
+            expected="a tokenizer with both, as the published models have",
+            fix="download the model's tokenizer again, with chat_template.jinja and tokenizer_config.json",
+        )
+    return tokenizer
 
 
 def load_tokenizer(kind: Any, folder: str) -> Any:
@@ -245,11 +266,12 @@ def _check_names(module: nn.Module, weights: Weights, place: Place, *, may_be_mo
 def _cast(module: Any, name: str, entry: Entry, dtype: torch.dtype) -> Tensor:
     """A tensor as `from_pretrained` would have it: some modules stay in fp32, those of transformers only where the model is in fp16."""
     tensor = entry.read()
-    if not tensor.is_floating_point():
-        return tensor.clone()
     kept = module._keep_in_fp32_modules if dtype == torch.float16 or isinstance(module, ModelMixin) else ()
-    # A copy: the tensor may be pages of the file, which somebody may write anew.
-    return tensor.to(torch.float32 if set(name.split(".")) & set(kept or ()) else dtype, copy=True)
+    if tensor.is_floating_point():
+        tensor = tensor.to(torch.float32 if set(name.split(".")) & set(kept or ()) else dtype)
+    # A piece of a larger tensor would keep all of it in memory.
+    is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+    return tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _name_some(names: Sequence[str]) -> str:

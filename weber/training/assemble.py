@@ -20,14 +20,14 @@ from weber.data.seeds import build_seed
 from weber.errors import CheckpointError, TrainingError
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
-from weber.training.assistant import load_assistant
 from weber.training.batch import Loader, Reader
 from weber.training.loop import Training, run
 from weber.training.pictures import Painter
 from weber.training.plan import Plan, build_plan, list_captions, list_views
-from weber.training.report import build_summary
+from weber.training.report import build_hint, build_summary
 from weber.training.resolve import build_absolute
-from weber.training.state import ADAPTER_NAME, CONFIG_NAME, check_state, load_state
+from weber.training.runs import ADAPTER_NAME, CONFIG_NAME
+from weber.training.state import check_state, load_state
 from weber.training.step import Learner
 
 
@@ -45,7 +45,7 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
     _check_run_folder(folder, resume=resume)
     try:
         with watcher.shown():
-            plan = build_plan(config, watcher.report)
+            plan = build_plan(config, watcher.report, is_resumed=resume and load_latest(folder).folder is not None)
             watcher.write(build_summary(plan))
             with lock_folder(folder):
                 start = _find_start(plan, folder, watcher) if resume else Found(0, None, {})
@@ -55,7 +55,9 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
                 save_config(plan.resolved, folder / CONFIG_NAME)
                 if start.step < plan.num_steps:
                     (folder / ADAPTER_NAME).unlink(missing_ok=True)  # of a shorter run; it is in that checkpoint too
-                return run(training, watcher)
+                adapter = run(training, watcher)
+                watcher.write(build_hint(plan, adapter))
+                return adapter
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The device has no memory left; the checkpoints of the run are whole.",
@@ -95,10 +97,9 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
     parameters = build_lora(
         predictor.transformer, config.adapter, modules=list(plan.modules), seed=build_seed(config.train.seed, "adapter"), start=plan.start
     )
-    assistant = load_assistant(config.model, plan.family)
-    if assistant is not None:
+    if plan.assistant is not None:
         watcher.write(f"The assistant {config.model.assistant} takes part with strength {config.model.assistant_strength:g}.")
-        add_assistant(predictor.transformer, assistant.modules, strength=config.model.assistant_strength)
+        add_assistant(predictor.transformer, plan.assistant.modules, strength=config.model.assistant_strength)
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
     learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
@@ -123,6 +124,12 @@ def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:
         )
     changed = check_state(found.folder, plan)
     watcher.write(f"Resuming {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
+    if changed and found.step == plan.num_steps:
+        raise CheckpointError(
+            "Nothing is left to train, so changed settings would have no effect.",
+            got="; ".join(changed),
+            fix=f"raise train.steps above {plan.num_steps}, or take the changes back",
+        )
     if changed:
         watcher.write("Changed since that checkpoint, so not bit for bit the same run: " + "; ".join(changed))
     return found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from weber.adapters.factors import Factors
 from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.config.run import RunConfig
 from weber.data.examples import Dataset
@@ -84,7 +85,7 @@ def check_assistant(config: RunConfig, family: Family) -> None:
             )
 
 
-def check_formats(formats: Sequence[str], modules: Sequence[str], *, pairings: Sequence[Pairing], key: str) -> None:
+def check_formats(formats: Sequence[str], modules: Mapping[str, Factors] | Sequence[str], *, pairings: Sequence[Pairing], key: str) -> None:
     """Refuse layouts that cannot carry changes of these modules; needs no weights."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from weber.adapters.extract import Extraction, build_extraction
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter, save_adapter
-from weber.adapters.layouts import LAYOUTS
-from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights
+from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights, check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata
 from weber.adapters.model import save_model_file, save_model_folder
 from weber.adapters.target import is_target
-from weber.config.load import load_config
 from weber.config.model import ModelConfig
-from weber.config.run import RunConfig
-from weber.errors import AdapterError, ConfigError
-from weber.families.family import Family
+from weber.errors import AdapterError, ConfigError, ModelError
 from weber.families.pairing import Pairing
 from weber.families.table import FAMILIES, open_transformer
-from weber.families.tensors import Weights
+from weber.families.tensors import Weights, read_metadata
 from weber.progress import Progress
 from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats
-from weber.training.state import ADAPTER_NAME, CONFIG_NAME
+from weber.training.runs import ADAPTER_NAME, find_adapter, find_config
 
 SUFFIX = ".safetensors"
+_NO_FOLDERS = {".ckpt", ".pt", ".pth", ".bin", ".txt", ".json", ".gguf", ".toml", ".png"}
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,15 @@ class Named:
     title: str
 
 
-def write_formats(
-    adapter: Named, formats: Sequence[str], *, family: Family, folder: Path, stem: str, progress: Progress
-) -> list[Path]:
+def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folder: Path, stem: str, progress: Progress) -> list[Path]:
     """Write an adapter in other formats beside each other; returns the files and folders."""
     written = []
     for name in formats:
-        path = _name_file(folder, stem, name)
+        ending = {MERGED_FILE: f"-merged{SUFFIX}", MERGED_FOLDER: "-merged"}.get(name, f"-{name}{SUFFIX}")
+        path = folder / f"{stem}{ending}"
         if name in LAYOUTS:
-            save_layout(path, adapter, layout=name, architecture=family.architecture, pairings=family.pairings)
+            save_layout(path, adapter, layout=name, architecture=model.architecture, pairings=model.pairings)
         else:
-            model = Model(family.open_transformer(), family.transformer_config, family.pairings, family.architecture)
             save_merged(path, model, parts=[(adapter.modules, 1.0)], facts=adapter.facts, progress=progress)
         written.append(path)
     return written
@@ -70,29 +68,18 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
 
     Raises ConfigError or AdapterError before anything is written.
     """
-    path = source / ADAPTER_NAME if source.is_dir() else source
+    path = find_adapter(source) if source.is_dir() else source
     adapter = load_adapter(path)
+    pairings, architecture = _find_pairings(adapter), _find_architecture(adapter)
+    check_formats(formats, adapter.modules, pairings=pairings, key="--format")
+    model = Model({}, {}, pairings, architecture)
+    if set(formats) <= set(LAYOUTS) and base is not None:
+        raise ConfigError("No model is merged into, so --base has no effect.", got=f"--base {base}", fix="remove --base")
+    if not set(formats) <= set(LAYOUTS):
+        model = _open_model(_find_base(path, base), architecture=architecture)
+        check_base(model.weights, list(adapter.modules))
     named = Named(adapter.modules, adapter.facts, path.parent.name if path.name == ADAPTER_NAME else path.stem)
-    pairings = _find_pairings(adapter)
-    check_formats(formats, list(adapter.modules), pairings=pairings, key="--format")
-    config = _find_config(path, base)
-    if config is None and not set(formats) <= set(LAYOUTS):
-        raise ConfigError(
-            "The model to merge into is not known.",
-            got=f"--format {' '.join(formats)}, and {path} lies in no run folder",
-            fix="add --base with the model: a variant (`weber variants`), a folder, a hub id or a file",
-        )
-    written = []
-    for name in formats:
-        target = _name_file(out or path.parent, path.stem, name)
-        if name in LAYOUTS:
-            save_layout(target, named, layout=name, architecture=_find_architecture(adapter), pairings=pairings)
-        else:
-            assert config is not None
-            model = _open_model(config, architecture=_find_architecture(adapter))
-            save_merged(target, model, parts=[(adapter.modules, 1.0)], facts=adapter.facts, progress=progress)
-        written.append(target)
-    return written
+    return write_formats(named, formats, model=model, folder=out or path.parent, stem=path.stem, progress=progress)
 
 
 def merge(
@@ -102,9 +89,17 @@ def merge(
     if not adapters:
         fix = "weber merge one.safetensors:0.8 two.safetensors --out both.safetensors"
         raise ConfigError("There is nothing to merge.", got="no adapter", fix=fix)
+    if base is not None and out.suffix in _NO_FOLDERS:
+        raise ConfigError(
+            "A model is a *.safetensors file or a folder.",
+            got=f"--out {out}",
+            fix=f"end the name in {SUFFIX}, or give a folder",
+        )
+    inputs = [path for path, _ in adapters] + ([] if base is None else _list_places(base))
+    _check_out(out, inputs=inputs, is_folder=base is not None and out.suffix != SUFFIX)
     loaded = [(load_adapter(path), weight) for path, weight in adapters]
     parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
-    facts = {"merged": [f"{path.name}:{weight:g}" for path, weight in adapters]}
+    facts = {"merged": [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
     architecture = _find_architecture(loaded[0][0])
     if base is not None:
         if layout is not None or rank is not None:
@@ -113,9 +108,9 @@ def merge(
         return
     if rank is not None and rank < 1:
         raise ConfigError("A rank is 1 or more.", got=f"--rank {rank}", fix="leave it out to add the ranks up")
-    _check_file(out)
+    _check_file(out, [path for path, _ in adapters])
     pairings = _find_pairings(*(adapter for adapter, _ in loaded))
-    check_formats([layout or DIFFUSERS], [name for modules, _ in parts for name in modules], pairings=pairings, key="--layout")
+    _check_layout(layout or DIFFUSERS, [name for modules, _ in parts for name in modules], pairings=pairings)
     merged = Named(build_merged_adapter(parts, rank=rank), {"architecture": architecture, **facts}, out.stem)
     save_layout(out, merged, layout=layout or DIFFUSERS, architecture=architecture, pairings=pairings)
 
@@ -124,7 +119,14 @@ def extract(
     tuned: str, *, base: str, targets: str, rank: int | None, energy: float | None, out: Path, layout: str, progress: Progress
 ) -> Extraction:
     """Write the LoRA that turns one model into another, on the layers that a target set or a pattern means."""
-    _check_file(out)
+    _check_file(out, _list_places(tuned, base))
+    if (rank is None and energy is None) or (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
+        raise ConfigError(
+            "It is not said how much of the change is to be kept, or in a way that cannot be.",
+            got=f"--rank {rank}, --energy {energy}",
+            expected="--rank of 1 or more, --energy above 0 and up to 1, or both",
+            fix="try --rank 64",
+        )
     before, after = (open_transformer(read_base(text)) for text in (base, tuned))
     linears = [name.removesuffix(".weight") for name, entry in before.weights.items() if len(entry.shape) == 2]
     patterns = before.row.targets.get(targets, [targets])
@@ -136,9 +138,9 @@ def extract(
             expected=", ".join(before.row.targets),
             fix="name a set, or the end of a layer's name, such as attn.to_q",
         )
-    check_formats([layout], modules, pairings=before.row.pairings, key="--layout")
+    _check_layout(layout, modules, pairings=before.row.pairings)
     extraction = build_extraction(before.weights, after.weights, modules=modules, rank=rank, energy=energy, progress=progress)
-    named = Named(extraction.modules, {"extracted": tuned, "model": base}, out.stem)
+    named = Named(extraction.modules, {"extracted": Path(tuned).name, "model": Path(base).name}, out.stem)
     save_layout(out, named, layout=layout, architecture="", pairings=before.row.pairings)
     return extraction
 
@@ -161,30 +163,50 @@ def save_merged(path: Path, model: Model, *, parts: Sequence[Weighted], facts: M
 
 
 def read_base(text: str) -> ModelConfig:
-    """A model in one word: a variant's name, a folder, a hub id or a single file."""
-    names = {name for row in FAMILIES for name in row.variants}
-    return ModelConfig(variant=text) if text in names else ModelConfig(path=text)
+    """A model in one word: a variant's name, a folder, a hub id or a single file. Raises ConfigError for what is none of them."""
+    names = [name for row in FAMILIES for name in row.variants]
+    if text in names:
+        return ModelConfig(variant=text)
+    if "/" not in text and not Path(text).exists():
+        near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+        raise ConfigError(
+            "There is no such model.",
+            got=text,
+            expected="a variant (`weber variants`), a folder, a *.safetensors file, or a hub id such as owner/name",
+            fix=f"did you mean {near[0]!r}?" if near else "correct it",
+        )
+    return ModelConfig(path=text)
 
 
 def read_weighted(text: str) -> tuple[Path, float]:
-    """`file:0.8` as (file, 0.8); without a number the weight is 1. Raises ConfigError where there is no such file."""
+    """`file:0.8` as (file, 0.8); without a number the weight is 1. Raises ConfigError where there is no such file or number."""
     path, colon, number = text.rpartition(":")
-    try:
-        found = (Path(path), float(number)) if colon and not Path(text).exists() else (Path(text), 1.0)
-    except ValueError:
-        found = (Path(text), 1.0)
-    if not found[0].is_file():
+    if Path(text).is_file() or not (colon and Path(path).is_file()):
+        path, number = text, "1"
+    if not Path(path).is_file():
         raise ConfigError("There is no such adapter file.", got=text, expected="a file, as FILE or FILE:WEIGHT", fix="correct it")
-    return found
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        expected = "FILE:WEIGHT, such as a.safetensors:0.8"
+        raise ConfigError("The weight of an adapter is no number.", got=text, expected=expected, fix="correct it")
+    return Path(path), weight
 
 
-def _find_config(path: Path, base: str | None) -> ModelConfig | None:
+def _find_base(path: Path, base: str | None) -> ModelConfig:
     """The model that was named, or that of the run whose folder (or checkpoint) the file lies in."""
     if base is not None:
         return read_base(base)
-    home = next((one for one in (path.parent, path.parent.parent) if (one / CONFIG_NAME).is_file()), None)
-    config: RunConfig | None = None if home is None else load_config(home / CONFIG_NAME)
-    return None if config is None else config.model
+    run = find_config(path.parent)
+    if run is None:
+        raise ConfigError(
+            "The model to merge into is not known.",
+            got=f"no --base, and {path} lies in no run folder",
+            fix="add --base with the model: a variant (`weber variants`), a folder, a hub id or a file",
+        )
+    return run.model
 
 
 def _open_model(config: ModelConfig, *, architecture: str) -> Model:
@@ -210,11 +232,36 @@ def _find_architecture(adapter: AdapterFile) -> str:
     return str(said)
 
 
-def _name_file(folder: Path, stem: str, name: str) -> Path:
-    ending = {MERGED_FILE: f"-merged{SUFFIX}", MERGED_FOLDER: "-merged"}.get(name, f"-{name}{SUFFIX}")
-    return folder / f"{stem}{ending}"
+def _check_out(out: Path, *, inputs: Sequence[Path], is_folder: bool) -> None:
+    """Refuse a target that is, holds or lies in what is read, or that holds something that weber did not write."""
+    target = (out / "transformer" if is_folder else out).absolute().resolve()
+    for one in (path.expanduser().absolute().resolve() for path in inputs):
+        if target == one or (one.is_dir() and target.is_relative_to(one)) or (is_folder and one.is_relative_to(target)):
+            raise ConfigError("The result would replace what it is made from.", got=f"--out {out}", fix="choose another --out")
+    files = sorted(target.glob(f"*{SUFFIX}")) if is_folder else [target] if target.exists() else []
+    if target.exists() and not (files and all(_is_ours(file) for file in files)):
+        raise ConfigError("The result would replace something that weber did not write.", got=f"--out {out}", fix="choose another --out")
 
 
-def _check_file(out: Path) -> None:
+def _is_ours(file: Path) -> bool:
+    try:
+        return FACTS_KEY in read_metadata(file)
+    except ModelError:
+        return False
+
+
+def _check_file(out: Path, inputs: Sequence[Path]) -> None:
     if out.suffix != SUFFIX:
         raise ConfigError("An adapter is one file.", got=f"--out {out}", expected=f"a name ending in {SUFFIX}", fix="correct --out")
+    _check_out(out, inputs=inputs, is_folder=False)
+
+
+def _check_layout(layout: str, modules: Iterable[str], *, pairings: Sequence[Pairing]) -> None:
+    if layout not in LAYOUTS:
+        raise ConfigError("There is no such layout.", got=f"--layout {layout}", expected=", ".join(LAYOUTS), fix="choose one of these")
+    check_layout(list(modules), layout=layout, pairings=pairings)
+
+
+def _list_places(*texts: str) -> list[Path]:
+    """Those that are on this machine."""
+    return [Path(text).expanduser() for text in texts if Path(text).expanduser().exists()]

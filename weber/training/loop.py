@@ -22,12 +22,13 @@ from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Loader
-from weber.training.checks import DIFFUSERS
-from weber.training.convert import Named, write_formats
+from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER
+from weber.training.convert import Model, Named, write_formats
 from weber.training.due import is_due
 from weber.training.pictures import Painter
 from weber.training.plan import Plan
-from weber.training.state import ADAPTER_NAME, build_facts, save_state, write_adapter
+from weber.training.runs import ADAPTER_NAME
+from weber.training.state import build_facts, save_state, write_adapter
 from weber.training.step import Learner, train_step
 
 SMOOTHING = 0.98
@@ -120,9 +121,10 @@ def _write_formats(training: Training, watcher: Watcher) -> None:
     formats = [name for name in plan.config.output.formats if name != DIFFUSERS]
     facts = build_facts(learner, plan=plan, step=plan.num_steps)
     named = Named(list_factors(learner.predictor.transformer), facts, training.run_folder.name)
-    for path in write_formats(
-        named, formats, family=plan.family, folder=training.run_folder, stem=Path(ADAPTER_NAME).stem, progress=watcher.report
-    ):
+    family, stem = plan.family, Path(ADAPTER_NAME).stem
+    weights = family.open_transformer() if {MERGED_FILE, MERGED_FOLDER} & set(formats) else {}
+    model = Model(weights, family.transformer_config, family.pairings, family.architecture)
+    for path in write_formats(named, formats, model=model, folder=training.run_folder, stem=stem, progress=watcher.report):
         watcher.write(f"Wrote {path}")
 
 

@@ -16,10 +16,8 @@ from weber.adapters.lora import add_assistant, load_adapter_onto
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
-from weber.checkpoint.resume import load_latest
-from weber.config.load import load_config
 from weber.config.run import RunConfig
-from weber.errors import CheckpointError, ConfigError
+from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
@@ -29,7 +27,7 @@ from weber.training.batch import Reader
 from weber.training.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
 from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
 from weber.training.prompts import Prompt, build_prompts
-from weber.training.state import ADAPTER_NAME, CONFIG_NAME
+from weber.training.runs import find_run
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
 
     Raises CheckpointError where there is no adapter; ConfigError for a wish that cannot be.
     """
-    config, adapter_path = _find_run(run)
+    config, adapter_path = find_run(run)
     family = build_family(config.model)
     _check_wish(wish, family)
     look = _build_look(config, wish, family)
@@ -64,18 +62,17 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
         size=look.size,
         conditioning=[wish.conditioning] * len(wish.prompts) if wish.conditioning else [],
         masks=[wish.mask] * len(wish.prompts) if wish.mask is not None else [],
-        key="sample",
+        keys=("--conditioning", "--mask"),
     )
     device = build_device(config.memory)
     dtype = build_dtype(config.memory, device)
     adapter = load_adapter(adapter_path)
+    assistant = load_assistant(config.model, family) if config.model.assistant_sample_strength > 0 else None
     with watcher.shown():
         reader = _encode(config, family, prompts=prompts, look=look, device=device, dtype=dtype, watcher=watcher)
         predictor = family.load_predictor(device=device, dtype=dtype, gradient_checkpointing=False)
         load_adapter_onto(predictor.transformer, adapter)
-        if config.model.assistant_sample_strength > 0:
-            assistant = load_assistant(config.model, family)
-            assert assistant is not None  # a strength without an assistant is refused
+        if assistant is not None:
             add_assistant(predictor.transformer, assistant.modules, strength=0.0)
         return paint_all(
             family,
@@ -171,25 +168,3 @@ def _choose_size(config: RunConfig, wish: Wish, family: Family) -> tuple[int, in
     size = (height if wish.height is None else wish.height, width if wish.width is None else wish.width)
     check_sample_size(size, family, key="--size")
     return size
-
-
-def _find_run(run: Path) -> tuple[RunConfig, Path]:
-    run = run.expanduser().absolute()
-    folder = run.parent if run.is_file() else run
-    home = next((one for one in (folder, folder.parent) if (one / CONFIG_NAME).is_file()), None)
-    if home is None:
-        raise CheckpointError(
-            "This is not a run folder.",
-            got=str(run),
-            expected=f"a folder with {CONFIG_NAME}, one of its checkpoints, or an adapter file in either",
-            fix="give output.folder of a run",
-        )
-    if run.is_file():
-        return load_config(home / CONFIG_NAME), run
-    latest = load_latest(home).folder if run == home else None
-    for place in (folder, latest):
-        if place is not None and (place / ADAPTER_NAME).is_file():
-            return load_config(home / CONFIG_NAME), place / ADAPTER_NAME
-    raise CheckpointError(
-        "The run has no adapter yet.", got=f"{run} without {ADAPTER_NAME} or a whole checkpoint", fix="train it first, or resume it"
-    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from weber.adapters.lora import write_assistant_strength, write_strength
 from weber.config.objective import ObjectiveConfig
+from weber.data.views import read_mask, read_pixels
 from weber.families.family import Family, Predictor
 from weber.progress import Progress
 from weber.sampling.euler import Painting
@@ -53,12 +56,30 @@ class Painter:
             self._paint(0, progress, strength=0.0)
         self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
+        given = max(len(prompt.views) for prompt in self.plan.prompts)
         rows = [
-            (prompt, [Image.open(self._files(column)[number]).convert("RGB") for column in columns])
-            for number, prompt in enumerate(self.plan.config.sampling.prompts)
+            (prompt.text, self._read_given(prompt, given) + [self._read(column, number) for column in columns])
+            for number, prompt in enumerate(self.plan.prompts)
         ]
-        save_picture(build_sheet([f"step {column}" if column else "base model" for column in columns], rows), sheet)
+        titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
+        save_picture(build_sheet(titles, rows), sheet)
         return sheet
+
+    def _read(self, step: int, number: int) -> Image.Image:
+        return Image.open(self._files(step)[number]).convert("RGB")
+
+    def _read_given(self, prompt: Prompt, num: int) -> list[Image.Image]:
+        """The pictures that go with a prompt, as small as what is painted; where it has fewer, white."""
+        height, width = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
+        shown = []
+        for view in prompt.views:
+            pixels = read_pixels(view)
+            if view.mask is not None:
+                pixels = np.where(read_mask(view)[..., None] > 0, pixels // 4 + 96, pixels).astype(np.uint8)
+            picture = Image.fromarray(pixels)
+            picture.thumbnail((width, height))
+            shown.append(picture)
+        return shown + [Image.new("RGB", (width, height), "white")] * (num - len(shown))
 
     def _choose_columns(self, step: int) -> list[int]:
         """Before, halfway, now: the base model, the painted step nearest to half of this one, and this one."""
@@ -70,7 +91,7 @@ class Painter:
     def _put_away_others(self) -> None:
         """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own."""
         note = self.folder / "settings.json"
-        settings = self.plan.resolved.sampling.model_dump_json(exclude={"every"}, indent=1) + "\n"
+        settings = json.dumps(self._describe(), indent=1) + "\n"
         if note.is_file() and note.read_text(encoding="utf-8") == settings:
             return
         if self.folder.exists():
@@ -80,6 +101,16 @@ class Painter:
             self.folder.replace(away)
         self.folder.mkdir(parents=True)
         note.write_text(settings, encoding="utf-8")
+
+    def _describe(self) -> dict[str, object]:
+        """Everything that the pictures depend on beside the adapter."""
+        resolved = self.plan.resolved
+        return {
+            "sampling": resolved.sampling.model_dump(mode="json", exclude={"every"}),
+            "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
+            "reference_timestep": resolved.objective.reference_timestep,
+            "assistant": [resolved.model.assistant, resolved.model.assistant_sample_strength],
+        }
 
     def _files(self, step: int) -> list[Path]:
         return [self.folder / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(self.paintings))]

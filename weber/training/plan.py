@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from weber.adapters.files import AdapterFile
+from weber.adapters.merge import check_base
 from weber.adapters.start import load_start
 from weber.adapters.target import list_patterns, list_targets
 from weber.cache.key import build_latent_key, build_text_key
+from weber.config.adapter import AdapterConfig
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
@@ -20,14 +22,26 @@ from weber.data.examples import Dataset, build_dataset
 from weber.data.sets import PictureLimits
 from weber.data.views import View
 from weber.errors import ConfigError
+from weber.families.complete import check_complete
 from weber.families.family import Family
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
 from weber.progress import Progress, ignore_progress
 from weber.track.tensorboard import check_tensorboard
-from weber.training.checks import check_assistant, check_formats, check_objective, check_references, check_sampling, sample_size
+from weber.training.assistant import load_assistant
+from weber.training.checks import (
+    MERGED_FILE,
+    MERGED_FOLDER,
+    check_assistant,
+    check_formats,
+    check_objective,
+    check_references,
+    check_sampling,
+    sample_size,
+)
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.resolve import build_resolved
+from weber.training.runs import find_adapter
 
 INDEX_NAME = "index.sqlite"
 HUB_NAME = "hub"
@@ -38,7 +52,7 @@ class Plan:
     """What a run will do. `modules` are the linear layers that get an adapter, with (inputs, outputs).
 
     `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from.
+    out filled in. `start` is the adapter that training starts from, `assistant` the one that takes part.
     """
 
     config: RunConfig
@@ -50,6 +64,7 @@ class Plan:
     modules: dict[str, tuple[int, int]]
     prompts: tuple[Prompt, ...]
     start: AdapterFile | None
+    assistant: AdapterFile | None
     device: torch.device
     dtype: torch.dtype
 
@@ -64,9 +79,10 @@ class Plan:
         return self.resolved.objective.guidance
 
 
-def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
-    """Check a config against its model, data and machine; opens pictures and configuration files, no weights.
+def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_resumed: bool = False) -> Plan:
+    """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
 
+    A run that `is_resumed` has left the adapter that it started from behind.
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
     device = build_device(config.memory)
@@ -79,7 +95,9 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
         check_tensorboard()
     modules = _list_modules(config, family)
     check_formats(config.output.formats, list(modules), pairings=family.pairings, key="output.formats")
-    start = load_start(config.adapter, modules)
+    if family.is_local and {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats):
+        check_base(family.open_transformer(), list(modules))
+    start = None if is_resumed else load_start(_find_start(config.adapter), modules)
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -101,10 +119,11 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress) -> Plan:
         size=sample_size(config, family.alignment_pixels),
         conditioning=[[one] if isinstance(one, Path) else one for one in config.sampling.conditioning],
         masks=config.sampling.masks,
-        key="sampling",
+        keys=("sampling.conditioning", "sampling.masks"),
     )
+    assistant = load_assistant(config.model, family)
     dtype = build_dtype(config.memory, device)
-    return Plan(config, resolved, family, dataset, batches, num_steps, modules, tuple(prompts), start, device, dtype)
+    return Plan(config, resolved, family, dataset, batches, num_steps, modules, tuple(prompts), start, assistant, device, dtype)
 
 
 def list_captions(plan: Plan) -> list[str]:
@@ -147,6 +166,13 @@ def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
     return config.model_copy(update={"data": data})
 
 
+def _find_start(adapter: AdapterConfig) -> AdapterConfig:
+    """`start_from` may name a run folder or a checkpoint: its adapter is meant."""
+    if adapter.start_from is None or not Path(adapter.start_from).expanduser().is_dir():
+        return adapter
+    return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
+
+
 def _build_limits(family: Family) -> PictureLimits:
     inputs = family.picture_inputs
     return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size)
@@ -169,6 +195,9 @@ def _list_modules(config: RunConfig, family: Family) -> dict[str, tuple[int, int
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
     skeleton = family.load_skeleton()
+    if family.is_local:
+        merged = {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats)
+        check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=bool(merged))
     names: Sequence[str] = list_targets(skeleton, config.adapter.targets, sets=family.adapter_targets)
     shapes = {}
     for name in names:

@@ -32,16 +32,17 @@ def build_prompts(
     size: tuple[int, int],
     conditioning: Sequence[Sequence[Path]],
     masks: Sequence[Path],
-    key: str,
+    keys: tuple[str, str],
 ) -> list[Prompt]:
-    """A prompt per text; `conditioning` and `masks` are empty or have an entry per text; `size` is (height, width) of the picture.
+    """A prompt per text; `conditioning` and `masks` are empty or have an entry per text; `size` is (height, width) of the picture;
+    `keys` are what a person calls the two.
 
     Raises ConfigError for pictures that the model cannot take or lacks, DataError for files that cannot be read.
     """
     if not texts:
         return []
     inputs = family.picture_inputs
-    _check_pictures(family, conditioning=conditioning, masks=masks, key=key)
+    _check_pictures(family, conditioning=conditioning, masks=masks, keys=keys)
     height, width = size
     prompts = []
     for number, text in enumerate(texts):
@@ -57,21 +58,21 @@ def _build_reference(file: Path, family: Family) -> View:
     return build_view(file, size=family.reference_size)
 
 
-def _check_pictures(family: Family, *, conditioning: Sequence[Sequence[Path]], masks: Sequence[Path], key: str) -> None:
+def _check_pictures(family: Family, *, conditioning: Sequence[Sequence[Path]], masks: Sequence[Path], keys: tuple[str, str]) -> None:
     inputs, most = family.picture_inputs, max((len(files) for files in conditioning), default=0)
     if inputs.repaints and not (conditioning and masks and all(len(files) == 1 for files in conditioning)):
         raise ConfigError(
             f"The model {family.variant} repaints pictures, so each prompt needs one picture and one mask.",
-            got=f"{key}: at most {most} pictures for a prompt, {len(masks)} masks",
-            fix=f"give one picture and one mask for each prompt ({key}.conditioning and {key}.masks; --conditioning and --mask)",
+            got=f"{keys[0]} with {most} pictures for a prompt, {keys[1]} with {len(masks)} masks in all",
+            fix=f"give one picture and one mask for each prompt with {keys[0]} and {keys[1]}",
         )
     if masks and not inputs.repaints:
         raise ConfigError(
-            f"The model {family.variant} does not repaint, so a mask has no effect.", got=f"{key}.masks", fix=f"remove {key}.masks"
+            f"The model {family.variant} does not repaint, so a mask has no effect.", got=keys[1], fix=f"remove {keys[1]}"
         )
     if not inputs.repaints and most > inputs.max_references:
         raise ConfigError(
             f"The model {family.variant} takes {'no' if inputs.max_references == 0 else f'at most {inputs.max_references}'} references.",
-            got=f"{key}.conditioning with {most} pictures for a prompt",
-            fix=f"remove {key}.conditioning" if inputs.max_references == 0 else "give fewer",
+            got=f"{keys[0]} with {most} pictures for a prompt",
+            fix=f"remove {keys[0]}" if inputs.max_references == 0 else "give fewer",
         )

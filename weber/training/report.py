@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from weber.adapters.layouts import LAYOUTS
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.config.load import list_changes
-from weber.data.examples import list_reasons
+from weber.data.examples import Example, list_reasons
 from weber.data.report import list_bucket_counts
-from weber.training.checks import NO_ASSISTANT, sample_size
+from weber.data.views import View
+from weber.families.family import Family
+from weber.training.checks import DIFFUSERS, NO_ASSISTANT, sample_size
 from weber.training.plan import Plan, list_captions, list_views
+
+_CUT = 0.2
 
 
 def build_report(plan: Plan) -> str:
@@ -44,6 +50,22 @@ def build_summary(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def build_hint(plan: Plan, adapter: Path) -> str:
+    """How to paint with a finished adapter: the run's first prompt with its pictures, or a caption with those that belong to it."""
+    example, sampling = plan.dataset.examples[0], plan.config.sampling
+    words = ["weber", "sample", str(adapter.parent), "--prompt", sampling.prompts[0] if sampling.prompts else example.captions[0]]
+    first = plan.prompts[0] if plan.prompts else None
+    references = [view.path for view in (first.references if first is not None else example.list_references(0))]
+    masked = first.masked if first is not None else example.masked(0, 0) if example.masks else None
+    if masked is not None:
+        references = [masked.path]
+        mask = masked.mask.path if masked.mask is not None and masked.mask.path is not None else "MASK.png"
+        words += ["--mask", str(mask)]
+    for path in references:
+        words += ["--conditioning", str(path)]
+    return "To paint with it: " + " ".join(shlex.quote(word) for word in words)
+
+
 def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
@@ -57,7 +79,8 @@ def _describe_model(plan: Plan) -> list[str]:
         + (", gradient checkpointing" if memory.gradient_checkpointing else ", no gradient checkpointing"),
     ]
     if model.assistant not in (None, NO_ASSISTANT):
-        lines.append(f"assistant {model.assistant}: strength {model.assistant_strength:g} in training")
+        strengths = f"{model.assistant_strength:g} in training, {model.assistant_sample_strength:g} in pictures"
+        lines.append(f"assistant {model.assistant}: strength {strengths}")
     if plan.start is not None:
         lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
     return lines
@@ -80,10 +103,38 @@ def _describe_pictures(plan: Plan) -> list[str]:
 
 
 def _describe_references(plan: Plan) -> list[str]:
-    counts = Counter(len(one.references) for one in plan.dataset.examples)
-    lines = [f"{num_pictures} pictures with {number} references" for number, num_pictures in sorted(counts.items()) if number]
-    num_masks = sum(len(one.masks) for one in plan.dataset.examples)
-    return lines + ([f"{num_masks} masks"] if num_masks else [])
+    """A line per set: how many references, of what sizes, and what they cost; how many masks."""
+    lines = []
+    for config in plan.config.data:
+        examples = [one for one in plan.dataset.examples if one.set_name == config.set_name]
+        counts = Counter(len(one.references) for one in examples)
+        if set(counts) - {0}:
+            lines.append(f"{config.set_name}: " + _describe_counts(counts) + f" ({config.conditioning_type or 'reference_strict'})")
+            lines += _describe_sizes(examples, plan.family)
+        masks = [mask for one in examples for mask in one.masks]
+        if masks:
+            lines.append(f"{config.set_name}: {len(masks)} masks, {'drawn at random' if masks[0].path is None else 'from files'}")
+    return lines
+
+
+def _describe_counts(counts: Counter[int]) -> str:
+    return ", ".join(
+        f"{num} {'picture' if num == 1 else 'pictures'} with {number or 'no'} {'reference' if number == 1 else 'references'}"
+        for number, num in sorted(counts.items(), reverse=True)
+    )
+
+
+def _describe_sizes(examples: Sequence[Example], family: Family) -> list[str]:
+    views = [view for one in examples for crop in range(len(one.crops)) for view in one.list_references(crop)]
+    tokens = Counter((view.crop.width, view.crop.height) for view in views)
+    most = max(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in tokens)
+    own = max(family.num_tokens(*family.latent_shape(one.bucket.height, one.bucket.width)[1:]) for one in examples)
+    sizes = ", ".join(f"{width} x {height}" for (width, height), _ in tokens.most_common(3)) + (", ..." if len(tokens) > 3 else "")
+    lines = [f"  references of {sizes}: at most {most} tokens each beside {own} of the picture"]
+    cut = sum(1 for view in views if 1 - view.crop.width * view.crop.height / (view.crop.resize_width * view.crop.resize_height) > _CUT)
+    if cut:
+        lines.append(f"  {cut} references are cut by more than {_CUT:.0%}: their shape is not the picture's")
+    return lines
 
 
 def _describe_set_aside(plan: Plan) -> list[str]:
@@ -117,7 +168,7 @@ def _describe_cache(plan: Plan) -> list[str]:
     family, captions = plan.family, list_captions(plan)
     element_bytes = torch.empty((), dtype=plan.dtype).element_size()
     views = list_views(plan)
-    latent_bytes = sum(math.prod(family.latent_shape(view.crop.height, view.crop.width)) * element_bytes for view in views)
+    latent_bytes = sum(_count_numbers(view, family) * element_bytes for view in views)
     text_bytes = len(captions) * sum(
         math.prod(shape) * element_bytes for part in family.text_parts for shape in family.text_shapes(part).values()
     )
@@ -137,6 +188,12 @@ def _describe_cache(plan: Plan) -> list[str]:
     return [*lines, f"to be encoded now: {latents} latents and {texts} texts"]
 
 
+def _count_numbers(view: View, family: Family) -> int:
+    """Numbers that the encoder makes of a picture, and of its mask."""
+    channels, height, width = family.latent_shape(view.crop.height, view.crop.width)
+    return (channels + (0 if view.mask is None else family.picture_inputs.mask_channels)) * height * width
+
+
 def _describe_files(plan: Plan) -> list[str]:
     config = plan.config
     folder = config.output.folder
@@ -148,6 +205,12 @@ def _describe_files(plan: Plan) -> list[str]:
         f"checkpoints every {config.output.save_every} steps ({saves}), {_size(adapter_bytes * 3)} each;"
         f" the last {config.output.keep_last} are kept",
     ]
+    others = [name for name in config.output.formats if name != DIFFUSERS]
+    if others:
+        size = ""
+        if not set(others) <= set(LAYOUTS) and plan.family.is_local:
+            size = f"; {_size(sum(entry.num_bytes for entry in plan.family.open_transformer().values()))} for each merged model"
+        lines.append(f"at the end {', '.join(others)} beside it{size}")
     if config.sampling.prompts:
         height, width = sample_size(config, plan.family.alignment_pixels)
         times = _count_due(plan.num_steps, config.sampling.every) + 1

@@ -17,20 +17,19 @@ from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.optim.states import list_states, load_states
 from weber.training.plan import Plan
+from weber.training.runs import ADAPTER_NAME
 from weber.training.step import Learner
 from weber.version import VERSION
 
-CONFIG_NAME = "config.toml"
-ADAPTER_NAME = "adapter.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 FIXED = ("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "optim.name")
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
 FREE = (
-    *("output.", "sampling.", "model.path", "model.revision", "model.tokenizer_path"),
-    *("model.assistant_sample_strength", "adapter.start_from"),
+    *("output.", "sampling.", "adapter.start_from", "model.path", "model.revision", "model.transformer", "model.vae"),
+    *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
-"""Settings that change no number of a run."""
+"""Settings that change no number of a run; of places it is what lies there that counts."""
 
 
 def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
@@ -64,7 +63,9 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
             fix="resume with the old values, or train into another output.folder",
         )
     data = [] if state["data"] == _hash_data(plan) else ["the pictures or captions"]
-    return [line for line in changed if not line.startswith(FREE)] + data
+    parts = _identify_parts(plan)
+    other = [f"the {part} of the model" for part, identity in state.get("parts", parts).items() if parts.get(part) != identity]
+    return [line for line in changed if not line.startswith(FREE)] + data + other
 
 
 def load_state(folder: Path, learner: Learner) -> None:
@@ -88,7 +89,7 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "version": VERSION,
         "variant": learner.family.variant,
         "architecture": learner.family.architecture,
-        "model": learner.family.variant if config.model.path is None else Path(config.model.path).name,
+        "model": Path(config.model.transformer or config.model.path or learner.family.variant).name,
         "steps": step,
         "num_pictures": len(plan.dataset.examples),
         "resolutions": sorted({f"{one.bucket.width}x{one.bucket.height}" for one in plan.dataset.examples}),
@@ -98,12 +99,45 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "timesteps": config.objective.timesteps,
         "guidance": learner.guidance,
         "seed": config.train.seed,
+    } | _describe_pictures(plan)
+
+
+def _describe_pictures(plan: Plan) -> dict[str, object]:
+    """What was shown to the network beside the noise; nothing is said of what was not there."""
+    num_references = max(len(one.references) for one in plan.dataset.examples)
+    if num_references == 0:
+        return {"masks": sum(len(one.masks) for one in plan.dataset.examples)} if plan.family.picture_inputs.repaints else {}
+    kinds = {one.conditioning_type or "reference_strict" for one in plan.config.data if one.num_references}
+    return {
+        "references": num_references,
+        "conditioning_type": sorted(kinds),
+        "reference_timestep": plan.config.objective.reference_timestep,
     }
 
 
 def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
-    model = plan.family.identify("transformer")
-    return {"step": step, "weber": VERSION, "model": model, "data": _hash_data(plan), "config": config.model_dump(mode="json")}
+    return {
+        "step": step,
+        "weber": VERSION,
+        "model": plan.family.identify("transformer"),
+        "parts": _identify_parts(plan),
+        "data": _hash_data(plan),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _identify_parts(plan: Plan) -> dict[str, str]:
+    """What the run's numbers depend on beside the transformer: encoders, and the assistant."""
+    family = plan.family
+    parts = {part: family.identify(part) for part in (family.image_part, *family.text_parts)}
+    if plan.assistant is not None:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, factors in sorted(plan.assistant.modules.items()):
+            digest.update(f"{name} {factors.alpha}".encode())
+            for tensor in (factors.down, factors.up):
+                digest.update(tensor.float().contiguous().numpy().data)
+        parts["assistant"] = digest.hexdigest()
+    return parts
 
 
 def _hash_data(plan: Plan) -> str:

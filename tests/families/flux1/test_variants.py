@@ -40,7 +40,7 @@ def test_inputs() -> None:
 def test_pictures() -> None:
     assert {name: row.picture_inputs for name, row in ROWS.items() if row.picture_inputs != PictureInputs()} == {
         "flux1-kontext": PictureInputs(max_references=8, sizes=tuple(PREFERRED_KONTEXT_RESOLUTIONS)),
-        "flux1-fill": PictureInputs(repaints=True),
+        "flux1-fill": PictureInputs(repaints=True, mask_channels=64),
     }
     assert len(set(KONTEXT_SIZES)) == 17
 

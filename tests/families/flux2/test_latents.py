@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from weber.families.flux2.components import Flux2
-from weber.families.flux2.latents import build_ids, build_latent_shape, build_reference_size, pack, unpack
+from weber.families.flux2.positions import build_ids
+from weber.families.patches import build_latent_shape, build_reference_size, pack, unpack
 
 CPU = torch.device("cpu")
 SIZES = [(64, 64), (48, 80), (16, 160)]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from weber.families.flux3.components import Flux3
-from weber.families.flux3.latents import build_image_ids, build_reference_size, build_text_ids, pack, unpack
+from weber.families.flux3.positions import build_image_ids, build_text_ids
+from weber.families.patches import build_reference_size, pack, unpack
 
 CPU = torch.device("cpu")
 

@@ -60,6 +60,26 @@ def test_equal_to_the_library_in_fp32(
     assert (ours - theirs).abs().max().item() == 0.0
 
 
+@pytest.mark.parametrize("references", REFERENCES)
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 4, 4), (2, 2, 6), (3, 7, 3), (2, 1, 1)])
+def test_in_training_modulation_is_made_once_for_all_tokens(
+    predictor: Predictor, draw_inputs: Draw, batch: int, height: int, width: int, references: tuple[tuple[int, int], ...]
+) -> None:
+    noisy, t, condition = draw_inputs(batch, height, width, references=references)
+    rows: list[int] = []
+    model = predictor.transformer
+    heads = [*model.early_stream_modulations.values(), *model.single_stream_modulations.values(), model.norm_out.linear]
+    hooks = [head.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1])) for head in heads]
+    with torch.enable_grad():
+        ours = predictor(noisy, t, condition)
+    for hook in hooks:
+        hook.remove()
+    assert rows == [1] * (7 if references else 5)
+    with torch.no_grad():
+        theirs = _predict_by_library(model, noisy, t, condition)
+    assert (ours - theirs).abs().max().item() <= 1e-6
+
+
 def test_every_input_acts(predictor: Predictor, draw_inputs: Draw) -> None:
     noisy, t, condition = draw_inputs(1, 4, 6, references=((3, 3), (3, 3)))
     swapped = {"reference_0": condition["reference_1"], "reference_1": condition["reference_0"]}

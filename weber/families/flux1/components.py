@@ -19,7 +19,7 @@ from weber.families.flux1.variants import VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import load_part, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_part, open_part, read_part_config
 
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
 _FOLDERS = {
@@ -89,9 +89,7 @@ class Flux1:
 
     def load_skeleton(self) -> nn.Module:
         """See `Family.load_skeleton`."""
-        with torch.device("meta"):
-            skeleton: nn.Module = FluxTransformer2DModel.from_config(self.transformer_config)
-        return skeleton
+        return build_skeleton(FluxTransformer2DModel, self.transformer_config)
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""

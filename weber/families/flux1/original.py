@@ -6,11 +6,12 @@ Configurations are built from shapes; what shapes do not say is as published (ec
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from weber.families.autoencoders import build_vae_config, convert_vae
 from weber.families.flux1.keys import PAIRINGS
-from weber.families.pairing import build_library_weights, build_original_weights
+from weber.families.pairing import build_converted, build_original_weights, read_num_layers
 from weber.families.singles import CLIP_MARKERS, T5_MARKERS, TRANSFORMER_MARKERS, VAE_MARKERS
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Original
@@ -37,8 +38,8 @@ def _build_transformer_config(weights: Weights) -> dict[str, Any]:
         "patch_size": 1,
         "in_channels": in_channels,
         "out_channels": originals["final_layer.linear.weight"].shape[0],
-        "num_layers": _count(originals, "double_blocks."),
-        "num_single_layers": _count(originals, "single_blocks."),
+        "num_layers": read_num_layers(originals, "double_blocks."),
+        "num_single_layers": read_num_layers(originals, "single_blocks."),
         "attention_head_dim": head_width,
         "num_attention_heads": width // head_width,
         "joint_attention_dim": originals["txt_in.weight"].shape[1],
@@ -46,10 +47,6 @@ def _build_transformer_config(weights: Weights) -> dict[str, Any]:
         "guidance_embeds": "guidance_in.in_layer.weight" in originals,
         "axes_dims_rope": [head_width - 2 * axis, axis, axis],
     }
-
-
-def _convert_transformer(weights: Weights) -> tuple[Weights, list[str]]:
-    return (weights, []) if _LIBRARY_MARK in weights else build_library_weights(weights, PAIRINGS)
 
 
 def _is_vae(weights: Weights) -> bool:
@@ -70,7 +67,7 @@ def _build_clip_config(weights: Weights) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": weights["encoder.layers.0.mlp.fc1.weight"].shape[0],
         "projection_dim": width,
-        "num_hidden_layers": _count(weights, "encoder.layers."),
+        "num_hidden_layers": read_num_layers(weights, "encoder.layers."),
         "num_attention_heads": max(1, width // _CLIP_HEAD_WIDTH),
         "max_position_embeddings": weights["embeddings.position_embedding.weight"].shape[0],
         "hidden_act": "quick_gelu",
@@ -97,7 +94,7 @@ def _build_t5_config(weights: Weights) -> dict[str, Any]:
         "d_model": embedding.shape[1],
         "d_kv": weights[f"{attention}q.weight"].shape[0] // num_heads,
         "d_ff": weights[f"{feed_forward}wo.weight"].shape[1],
-        "num_layers": _count(weights, "encoder.block."),
+        "num_layers": read_num_layers(weights, "encoder.block."),
         "num_heads": num_heads,
         "relative_attention_num_buckets": num_buckets,
         "feed_forward_proj": "gated-gelu" if is_gated else "relu",
@@ -112,13 +109,9 @@ def _convert_t5(weights: Weights) -> tuple[Weights, list[str]]:
     return known, [name for name in weights if name not in known and name != _EMBEDDING]
 
 
-def _count(weights: Weights, prefix: str) -> int:
-    return len({name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)})
-
-
 TRANSFORMER = Original(
     _build_transformer_config,
-    _convert_transformer,
+    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
     name="a FLUX.1 transformer",
     kinds=("FluxTransformer2DModel",),
     markers=TRANSFORMER_MARKERS,

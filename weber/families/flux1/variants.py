@@ -105,7 +105,7 @@ VARIANTS = (
         architecture="flux-1-fill",
         pipeline="FluxFillPipeline",
         in_channels=384,
-        picture_inputs=PictureInputs(repaints=True),
+        picture_inputs=PictureInputs(repaints=True, mask_channels=64),
         sample_steps=50,
         sample_guidance=30.0,
     ),

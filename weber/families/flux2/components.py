@@ -12,23 +12,16 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from torch import Tensor, nn
 
 from weber.errors import ModelError
+from weber.families import patches
 from weber.families.family import PictureInputs, Predictor
 from weber.families.flux2 import keys, original
-from weber.families.flux2.latents import (
-    ALIGNMENT_PIXELS,
-    CHANNELS,
-    build_latent_shape,
-    build_reference_size,
-    decode_pixels,
-    encode_pixels,
-)
 from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import load_part, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_part, open_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux2Transformer2DModel"
 _TEXT_FOLDERS = ("text_encoder", "tokenizer")
@@ -37,7 +30,7 @@ _TEXT_FOLDERS = ("text_encoder", "tokenizer")
 class Flux2:
     """One FLUX.2 model. Building it reads configuration files only and checks that every part is there."""
 
-    alignment_pixels = ALIGNMENT_PIXELS
+    alignment_pixels = patches.SCALE_PIXELS
     image_part = "vae"
     picture_inputs = PictureInputs(max_references=10)
     takes_reference_t = False
@@ -46,8 +39,10 @@ class Flux2:
     prompts_per_batch: int | None = None
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
-    latent_shape = staticmethod(build_latent_shape)
-    reference_size = staticmethod(build_reference_size)
+    encode_images = staticmethod(patches.encode_images)
+    decode_latents = staticmethod(patches.decode_latents)
+    latent_shape = staticmethod(patches.build_latent_shape)
+    reference_size = staticmethod(patches.build_reference_size)
 
     def __init__(self, source: Source, row: Variant) -> None:
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
@@ -89,9 +84,7 @@ class Flux2:
 
     def load_skeleton(self) -> nn.Module:
         """See `Family.load_skeleton`."""
-        with torch.device("meta"):
-            skeleton: nn.Module = Flux2Transformer2DModel.from_config(self.transformer_config)
-        return skeleton
+        return build_skeleton(Flux2Transformer2DModel, self.transformer_config)
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""
@@ -101,19 +94,9 @@ class Flux2:
         """See `Family.blocks`."""
         return [*predictor.transformer.transformer_blocks, *predictor.transformer.single_transformer_blocks]  # type: ignore[misc]
 
-    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
-        """See `Family.encode_images`."""
-        assert isinstance(encoder, AutoencoderKLFlux2) and masks is None
-        return {"latents": encode_pixels(encoder, pixels)}
-
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_prompts`: `text` (B, T, D)."""
         return {"text": encoder(prompts)}
-
-    def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
-        """See `Family.decode_latents`."""
-        assert isinstance(encoder, AutoencoderKLFlux2)
-        return decode_pixels(encoder, latents)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`."""
@@ -160,12 +143,12 @@ def _read_facts(config: Mapping[str, object]) -> tuple[bool, int]:
 
 
 def _check_transformer(config: Mapping[str, object], row: Variant, *, where: str) -> None:
-    channels = config.get("in_channels", CHANNELS)
-    if channels != CHANNELS:
+    channels = config.get("in_channels", patches.CHANNELS)
+    if channels != patches.CHANNELS:
         raise ModelError(
             "This FLUX.2 model takes more than noisy latents as input and cannot be trained.",
             got=f"in_channels = {channels} in {where}",
-            expected=f"in_channels = {CHANNELS}",
+            expected=f"in_channels = {patches.CHANNELS}",
             fix="choose another model.path",
         )
     has_guidance, width = _read_facts(config)

@@ -7,13 +7,14 @@ Configurations are built from shapes; what shapes do not say is as published (ec
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
 
 from weber.families.autoencoders import build_vae_config, convert_vae
 from weber.families.flux2.keys import PAIRINGS
-from weber.families.pairing import build_library_weights, build_original_weights
+from weber.families.pairing import build_converted, build_original_weights, read_num_layers
 from weber.families.singles import LANGUAGE_MARKERS, TRANSFORMER_MARKERS, VAE_MARKERS
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Original
@@ -42,8 +43,8 @@ def _build_transformer_config(weights: Weights) -> dict[str, Any]:
         "patch_size": 1,
         "in_channels": in_channels,
         "out_channels": originals["final_layer.linear.weight"].shape[0],
-        "num_layers": _count(originals, "double_blocks."),
-        "num_single_layers": _count(originals, "single_blocks."),
+        "num_layers": read_num_layers(originals, "double_blocks."),
+        "num_single_layers": read_num_layers(originals, "single_blocks."),
         "attention_head_dim": head_width,
         "num_attention_heads": width // head_width,
         "joint_attention_dim": originals["txt_in.weight"].shape[1],
@@ -52,10 +53,6 @@ def _build_transformer_config(weights: Weights) -> dict[str, Any]:
         "axes_dims_rope": [head_width // _NUM_POSITION_AXES] * _NUM_POSITION_AXES,
         "guidance_embeds": "guidance_in.in_layer.weight" in originals,
     }
-
-
-def _convert_transformer(weights: Weights) -> tuple[Weights, list[str]]:
-    return (weights, []) if _LIBRARY_MARK in weights else build_library_weights(weights, PAIRINGS)
 
 
 def _is_vae(weights: Weights) -> bool:
@@ -81,7 +78,7 @@ def _build_language_config(weights: Weights) -> dict[str, Any]:
         "vocab_size": num_tokens,
         "hidden_size": width,
         "intermediate_size": weights["layers.0.mlp.gate_proj.weight"].shape[0],
-        "num_hidden_layers": _count(weights, "layers."),
+        "num_hidden_layers": read_num_layers(weights, "layers."),
         "num_attention_heads": queries // head_width,
         "num_key_value_heads": keys // head_width,
         "head_dim": head_width,
@@ -114,7 +111,7 @@ def _keep_mistral(weights: Weights) -> tuple[Weights, list[str]]:
 def _add_cut_layer(weights: Weights) -> Weights:
     """ComfyUI's Mistral ends at the last state that is read, which the final norm must not touch: one layer of zeros, which passes its
     input on, stands for those that were cut off."""
-    if _count(weights, "layers.") != _CUT_LAYERS:
+    if read_num_layers(weights, "layers.") != _CUT_LAYERS:
         return weights
     last, added = f"layers.{_CUT_LAYERS - 1}.", f"layers.{_CUT_LAYERS}."
     zeros = {name.replace(last, added, 1): _build_zeros(entry) for name, entry in weights.items() if name.startswith(last)}
@@ -125,17 +122,13 @@ def _build_zeros(entry: Entry) -> Entry:
     return Entry(entry.shape, entry.dtype, lambda: torch.zeros(entry.shape, dtype=entry.dtype))
 
 
-def _count(weights: Weights, prefix: str) -> int:
-    return len({name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)})
-
-
 def _is_language(weights: Weights) -> bool:
     return {"embed_tokens.weight", *LANGUAGE_MARKERS} <= set(weights)
 
 
 TRANSFORMER = Original(
     _build_transformer_config,
-    _convert_transformer,
+    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
     name="a FLUX.2 transformer",
     kinds=("Flux2Transformer2DModel",),
     markers=TRANSFORMER_MARKERS,

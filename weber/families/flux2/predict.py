@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from weber.families.family import Condition, list_references
-from weber.families.flux2.latents import build_ids, pack, unpack
+from weber.families.flux2.positions import build_ids
+from weber.families.patches import pack, unpack
 
 Rotary = tuple[Tensor, Tensor]
 Layout = tuple[int, tuple[tuple[int, int], ...], torch.device]

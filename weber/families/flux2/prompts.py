@@ -15,12 +15,12 @@ from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, MistralConfig, MistralModel, PreTrainedConfig, Qwen3Config, Qwen3Model
+from transformers import MistralConfig, MistralModel, PreTrainedConfig, Qwen3Config, Qwen3Model
 
 from weber.errors import ModelError
 from weber.families.flux2.original import MISTRAL, QWEN
 from weber.families.source import Source
-from weber.families.weights import Original, load_part, load_tokenizer, read_part_config
+from weber.families.weights import Original, load_chat_tokenizer, load_part, read_part_config
 
 TEXT_TOKENS = 512
 NUM_STATES = 3
@@ -65,15 +65,7 @@ def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype) -> Pro
     """
     recipe = RECIPES[part]
     config = _cut_config(read_text_config(part, source), recipe)
-    folder = str(source.load_folder("tokenizer"))
-    tokenizer = load_tokenizer(AutoTokenizer, folder)
-    if tokenizer.chat_template is None or tokenizer.pad_token is None:
-        raise ModelError(
-            f"The tokenizer in {folder} cannot be used.",
-            got="no chat template" if tokenizer.chat_template is None else "no padding token",
-            expected="a tokenizer with both, as the published models have",
-            fix="download the model's tokenizer again, with chat_template.jinja and tokenizer_config.json",
-        )
+    tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
     place = replace(source.find("text_encoder"), is_single=True)
     encoder = load_part(recipe.kind, place, original=recipe.original, dtype=dtype, changes=config)

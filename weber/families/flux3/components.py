@@ -10,16 +10,16 @@ from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3
 from torch import Tensor, nn
 
 from weber.errors import ModelError
+from weber.families import patches
 from weber.families.family import PictureInputs, Predictor
-from weber.families.flux3 import keys, latents, original
-from weber.families.flux3.latents import decode_pixels, encode_pixels
+from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
 from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import load_part, load_weights, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_part, load_weights, open_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux3Transformer2DModel"
 _TEXT_FOLDERS = ("text_encoder", "tokenizer")
@@ -29,7 +29,7 @@ _TEXT_WIDTH = 20480
 class Flux3:
     """One FLUX.3 model. Building it reads configuration files only and checks that every part is there."""
 
-    alignment_pixels = latents.SCALE_PIXELS
+    alignment_pixels = patches.SCALE_PIXELS
     image_part = "vae"
     text_parts: tuple[str, ...] = ("qwen",)
     picture_inputs = PictureInputs(max_references=10)
@@ -39,8 +39,10 @@ class Flux3:
     prompts_per_batch: int | None = 1
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
-    latent_shape = staticmethod(latents.build_latent_shape)
-    reference_size = staticmethod(latents.build_reference_size)
+    encode_images = staticmethod(patches.encode_images)
+    decode_latents = staticmethod(patches.decode_latents)
+    latent_shape = staticmethod(patches.build_latent_shape)
+    reference_size = staticmethod(patches.build_reference_size)
 
     def __init__(self, source: Source, row: Variant) -> None:
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
@@ -79,9 +81,7 @@ class Flux3:
 
     def load_skeleton(self) -> nn.Module:
         """See `Family.load_skeleton`."""
-        with torch.device("meta"):
-            skeleton: nn.Module = Flux3Transformer2DModel.from_config(self.transformer_config)
-        return skeleton
+        return build_skeleton(Flux3Transformer2DModel, self.transformer_config)
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""
@@ -94,20 +94,10 @@ class Flux3:
         modes = model.mode_blocks
         return [*model.txt_mode_blocks, *modes["image"], *modes["image_cond"], *model.single_transformer_blocks]
 
-    def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
-        """See `Family.encode_images`."""
-        assert isinstance(encoder, AutoencoderKLFlux2) and masks is None
-        return {"latents": encode_pixels(encoder, pixels)}
-
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_prompts`: `text` (1, T, D) of one prompt, as T depends on it."""
         assert len(prompts) == self.prompts_per_batch
         return {"text": encoder(prompts[0])}
-
-    def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
-        """See `Family.decode_latents`."""
-        assert isinstance(encoder, AutoencoderKLFlux2)
-        return decode_pixels(encoder, latents)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`: of a prompt of up to 80 tokens; longer ones have multiples of that."""
@@ -147,11 +137,11 @@ def _check_transformer(config: Mapping[str, object], source: Source) -> None:
             fix=f"set model.variant = {base.name!r}; its LoRA fits the distilled model too, whose layers have the same names and shapes",
         )
     for name in ("in_channels", "cond_in_channels"):
-        if config.get(name, latents.CHANNELS) != latents.CHANNELS:
+        if config.get(name, patches.CHANNELS) != patches.CHANNELS:
             raise ModelError(
                 "This FLUX.3 model takes other latents than its autoencoder makes and cannot be trained.",
                 got=f"{name} = {config[name]} in {source.name_part('transformer')}",
-                expected=f"{name} = {latents.CHANNELS}",
+                expected=f"{name} = {patches.CHANNELS}",
                 fix="choose another model.path",
             )
 

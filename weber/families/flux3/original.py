@@ -5,8 +5,10 @@ What shapes do not say is as published (ecosystem.md 1.2).
 
 from __future__ import annotations
 
+from functools import partial
+
 from weber.families.flux3.keys import PAIRINGS
-from weber.families.pairing import build_library_weights, build_original_weights
+from weber.families.pairing import build_converted, build_original_weights, read_num_layers
 from weber.families.singles import LANGUAGE_MARKERS
 from weber.families.tensors import Weights
 from weber.families.weights import Original
@@ -30,8 +32,8 @@ def _build_transformer_config(weights: Weights) -> dict[str, object]:
     return {
         "in_channels": in_channels,
         "cond_in_channels": originals["emb_in.image_cond.weight"].shape[1],
-        "num_layers": _count(originals, "txt_mode_blocks."),
-        "num_single_layers": _count(originals, "single_blocks."),
+        "num_layers": read_num_layers(originals, "txt_mode_blocks."),
+        "num_single_layers": read_num_layers(originals, "single_blocks."),
         "attention_head_dim": head_width,
         "num_attention_heads": width // head_width,
         "joint_attention_dim": originals["txt_in.weight"].shape[1],
@@ -42,14 +44,6 @@ def _build_transformer_config(weights: Weights) -> dict[str, object]:
     }
 
 
-def _convert_transformer(weights: Weights) -> tuple[Weights, list[str]]:
-    return (weights, []) if _LIBRARY_MARK in weights else build_library_weights(weights, PAIRINGS)
-
-
-def _count(weights: Weights, prefix: str) -> int:
-    return len({name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)})
-
-
 def _pick_language_model(weights: Weights) -> tuple[Weights, list[str]]:
     """Without the vision tower and the head."""
     picked = {name: entry for name, entry in weights.items() if name.startswith(_LANGUAGE_MODEL)}
@@ -58,7 +52,7 @@ def _pick_language_model(weights: Weights) -> tuple[Weights, list[str]]:
 
 TRANSFORMER = Original(
     _build_transformer_config,
-    _convert_transformer,
+    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
     name="a FLUX.3 transformer",
     kinds=("Flux3Transformer2DModel",),
     markers=("emb_in.image.weight", "x_embedders.image.weight"),

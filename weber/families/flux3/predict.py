@@ -16,14 +16,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from weber.families.family import Condition, list_references
-from weber.families.flux3.latents import build_image_ids, build_text_ids, pack, unpack
+from weber.families.flux3.positions import build_image_ids, build_text_ids
+from weber.families.patches import pack, unpack
 
 Rotary = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class _Mode:
-    """The tokens of a kind, on their way into the joint blocks, with their modulation there and their positions."""
+    """The tokens of a kind, on their way into the joint blocks, with their modulation there (one for all or for each) and positions."""
 
     tokens: Tensor
     modulation: Tensor
@@ -31,7 +32,8 @@ class _Mode:
 
 
 class Flux3Predictor(nn.Module):
-    """The network over latents. Equal to the library's own forward in fp32 (tests/families/flux3/test_predict.py).
+    """The network over latents. Equal to the library's own forward in fp32 (tests/families/flux3/test_predict.py), but for the last bits
+    in training (`_spread`).
 
     One difference below fp32: t stays in fp32 up to its sinusoids, where the library rounds it to the weights' dtype. References and text
     are told t = 0 by the model itself.
@@ -60,13 +62,15 @@ class Flux3Predictor(nn.Module):
             pictures.append(self._run_images("image_cond", tokens, time_B1D=clean_B1D, ids=ids))
 
         text_BTD, content_BND = text.tokens, torch.cat([mode.tokens for mode in pictures], dim=1)
-        modulation_BND = torch.cat([mode.modulation for mode in pictures], dim=1)
+        modulation = pictures[0].modulation
+        if references:
+            modulation = torch.cat([mode.modulation.expand(-1, mode.tokens.shape[1], -1) for mode in pictures], dim=1)
         rotary = _join(mode.rotary for mode in (text, *pictures))
         for block in model.single_transformer_blocks:
-            text_BTD, content_BND = self._run(block, content_BND, text_BTD, modulation_BND, text.modulation, rotary)
+            text_BTD, content_BND = self._run(block, content_BND, text_BTD, modulation, text.modulation, rotary)
 
-        time_BND = time_B1D.expand(-1, num_tokens, -1)
-        return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time_BND)), height, width)
+        time = _spread(time_B1D, num_tokens)
+        return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time)), height, width)
 
     def _run_images(self, name: str, latents_BNC: Tensor, *, time_B1D: Tensor, ids: Tensor) -> _Mode:
         embedder = self.transformer.x_embedders[name]
@@ -74,12 +78,9 @@ class Flux3Predictor(nn.Module):
         return self._run_mode(name, tokens, time_B1D=time_B1D, ids=ids, blocks=self.transformer.mode_blocks[name])
 
     def _run_mode(self, name: str, tokens: Tensor, *, time_B1D: Tensor, ids: Tensor, blocks: Iterable[nn.Module]) -> _Mode:
-        """The blocks that see tokens of one kind only.
-
-        Modulation is made token by token, as the library does, though it is the same for all: of one row the last bits would differ.
-        """
+        """The blocks that see tokens of one kind only."""
         model = self.transformer
-        time = functional.silu(time_B1D).expand(-1, tokens.shape[1], -1)
+        time = _spread(functional.silu(time_B1D), tokens.shape[1])
         early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
         for block in blocks:
             tokens = self._run(block, tokens, early, rotary)
@@ -94,6 +95,14 @@ class Flux3Predictor(nn.Module):
         model = self.transformer
         embedding: Tensor = model.timestep_embedder(model.time_proj(t_B * 1000).to(dtype))
         return embedding[:, None]
+
+
+def _spread(time_B1D: Tensor, num_tokens: int) -> Tensor:
+    """Modulation is the same for all tokens of a kind, and in training it is made once for all.
+
+    The library makes it token by token, whose last bits are others; where nothing is trained, so do we.
+    """
+    return time_B1D if torch.is_grad_enabled() else time_B1D.expand(-1, num_tokens, -1)
 
 
 def _join(rotaries: Iterable[Rotary]) -> Rotary:

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen3VLTextModel
+from transformers import Qwen3VLTextModel
 
 from weber.errors import ModelError
 from weber.families.flux3.original import QWEN
 from weber.families.source import Source
-from weber.families.weights import load_part, load_tokenizer, read_part_config
+from weber.families.weights import load_chat_tokenizer, load_part, read_part_config
 
 WINDOW_TOKENS = 80
 MOST_TOKENS = 8192
@@ -62,15 +62,7 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype) -> PromptEncoder:
     Of the language model only what is needed is read from the disk and held in memory: 33 of its 36 layers, as the library normalizes
     the state after the last one, and neither the head nor the vision tower.
     """
-    folder = str(source.load_folder("tokenizer"))
-    tokenizer = load_tokenizer(AutoTokenizer, folder)
-    if tokenizer.chat_template is None or tokenizer.pad_token is None:
-        raise ModelError(
-            f"The tokenizer in {folder} cannot be used.",
-            got="no chat template" if tokenizer.chat_template is None else "no padding token",
-            expected="a tokenizer with both, as the published model has",
-            fix="download the model's tokenizer again, with chat_template.jinja and tokenizer_config.json",
-        )
+    tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     config = read_text_config(source)
     changes = config | {"num_hidden_layers": min(int(str(config["num_hidden_layers"])), STATES[-1] + 1)}
     # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
