@@ -347,7 +347,7 @@ def variants() -> None:
 
     for family in FAMILIES:
         for name, (home, summary) in family.variants.items():
-            _say(f"{name:16} {summary} ({home})")
+            _say(f"{name:20} {summary} ({home})")
         _say("target sets: " + ", ".join(family.targets))
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weber.errors import ModelError
+from weber.families.flux1.keys import PAIRINGS
+from weber.families.pairing import build_library_weights
 from weber.families.tensors import Entry, build_entry, open_weights, read_metadata, save_weights
 
 DTYPES = [
@@ -145,3 +147,17 @@ def test_a_type_that_is_not_read(code: str, tmp_path: Path) -> None:
     assert "holds tensors of a type that weber does not read" in str(caught.value)
     assert f"got: x is {code}" in str(caught.value)
     assert "fix: use the file in bf16, fp16, fp32 or fp8" in str(caught.value)
+
+
+def test_a_fused_tensor_is_read_once_for_all_its_layers() -> None:
+    num_read = []
+
+    def read() -> Tensor:
+        num_read.append(1)
+        return torch.arange(18.0).view(9, 2)
+
+    fused = {"double_blocks.0.img_attn.qkv.weight": Entry((9, 2), torch.float32, read)}
+    weights, unknown = build_library_weights(fused, PAIRINGS)
+    parts = [weights[f"transformer_blocks.0.attn.{name}.weight"].read() for name in ("to_q", "to_k", "to_v")]
+    assert (torch.cat(parts).tolist(), unknown, len(num_read)) == (torch.arange(18.0).view(9, 2).tolist(), [], 1)
+    assert weights["transformer_blocks.0.attn.to_k.weight"].read().tolist() == parts[1].tolist()

@@ -77,6 +77,7 @@ def build_library_weights(originals: Weights, pairings: Sequence[Pairing]) -> tu
     """The same tensors under the library's names, and the names that no pairing knows."""
     weights: dict[str, Entry] = {}
     unknown = []
+    recent: dict[str, Tensor] = {}
     for name, entry in originals.items():
         stem, suffix = _cut(name)
         match = find_original(pairings, stem)
@@ -85,7 +86,10 @@ def build_library_weights(originals: Weights, pairings: Sequence[Pairing]) -> tu
             continue
         start = 0
         for module, num_rows in zip(match.modules, match.pairing.split(entry.shape[0]), strict=True):
-            read = partial(_read_rows, entry, start, num_rows, match.pairing.swapped)
+            if num_rows == entry.shape[0]:
+                read = partial(_read_stacked, [entry], match.pairing.swapped)
+            else:
+                read = partial(_read_rows, recent, name, entry, start, num_rows)
             weights[module + (".weight" if suffix == ".scale" else suffix)] = replace(entry, shape=(num_rows, *entry.shape[1:]), read=read)
             start += num_rows
     return weights, unknown
@@ -122,10 +126,15 @@ def swap_halves(tensor: Tensor) -> Tensor:
     return torch.cat([second, first])
 
 
-def _read_rows(entry: Entry, start: int, num_rows: int, swapped: bool) -> Tensor:
-    tensor = entry.read()
-    tensor = tensor if num_rows == len(tensor) else tensor[start : start + num_rows].clone()
-    return swap_halves(tensor) if swapped else tensor
+def _read_rows(recent: dict[str, Tensor], name: str, entry: Entry, start: int, num_rows: int) -> Tensor:
+    """Some rows of a tensor that several layers are cut from; `recent` keeps it until the last of them has been read."""
+    if name not in recent:
+        recent.clear()
+        recent[name] = entry.read()
+    rows = recent[name][start : start + num_rows].clone()
+    if start + num_rows == entry.shape[0]:
+        recent.clear()
+    return rows
 
 
 def _read_stacked(entries: Iterable[Entry], swapped: bool) -> Tensor:

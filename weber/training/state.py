@@ -110,7 +110,7 @@ def _describe_pictures(plan: Plan) -> dict[str, object]:
     kinds = {one.conditioning_type or "reference_strict" for one in plan.config.data if one.num_references}
     return {
         "references": num_references,
-        "conditioning_type": sorted(kinds),
+        "conditioning_type": ", ".join(sorted(kinds)),
         "reference_timestep": plan.config.objective.reference_timestep,
     }
 

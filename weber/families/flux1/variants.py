@@ -112,7 +112,7 @@ VARIANTS = (
     Variant(
         name="fluxbooru",
         home="terminusresearch/fluxbooru-v0.3",
-        summary="FLUX.1 dev made anew for illustrations; needs a negative prompt",
+        summary="FLUX.1 dev retrained for illustrations, with classifier-free guidance",
         architecture="flux-1-dev",
         is_twin=True,
         training_guidance=3.5,
@@ -121,7 +121,7 @@ VARIANTS = (
     Variant(
         name="libreflux",
         home="jimmycarter/LibreFlux-SimpleTuner",
-        summary="FLUX.1 schnell undistilled, free licence; needs a negative prompt",
+        summary="FLUX.1 schnell undistilled, free licence, with classifier-free guidance",
         architecture="flux-1-schnell",
         is_twin=True,
         has_guidance=False,
