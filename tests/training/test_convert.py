@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import BuildRun, build_watcher
 from weber.adapters.files import load_adapter
 from weber.errors import AdapterError, ConfigError
 from weber.families.flux1.variants import POCKET
 from weber.families.tensors import open_weights, read_metadata
+from weber.pocket.random_flux2 import build_random_flux2
 from weber.progress import ignore_progress
 from weber.training.assemble import train
 from weber.training.convert import export, extract, merge, read_base, read_weighted
@@ -239,3 +242,21 @@ def test_an_unfinished_run_is_exported_from_its_checkpoint(run: Path, tmp_path: 
     [path] = export(copy, ["kohya"], base=None, out=tmp_path / "out", progress=ignore_progress)
     expected = _delta(run / "adapter.safetensors")
     assert all(torch.equal(delta, expected[module]) for module, delta in _delta(path).items())
+
+
+def test_an_adapter_that_has_failed_or_is_for_another_model_is_refused(run: Path, tmp_path: Path, build_run: BuildRun) -> None:
+    broken = tmp_path / "broken.safetensors"
+    tensors = load_file(run / "adapter.safetensors")
+    next(iter(tensors.values()))[0, 0] = torch.nan
+    with safe_open(run / "adapter.safetensors", framework="pt") as file:
+        save_file(tensors, broken, metadata=file.metadata())
+    with pytest.raises(AdapterError, match="not finite"):
+        merge([(broken, 1.0)], base=None, out=tmp_path / "sum.safetensors", layout=None, rank=None, progress=ignore_progress)
+    other = build_random_flux2(tmp_path / "klein", "klein-base")
+    config = build_run(
+        model={"path": str(other), "variant": "flux2-klein-base-4b"},
+        data=[{"resolution": 64, "bucket_step": 16}],
+        adapter={"rank": 4, "start_from": str(run / "adapter.safetensors")},
+    )
+    with pytest.raises(AdapterError, match="is for another model"):
+        build_plan(config)

@@ -12,8 +12,12 @@ from weber.errors import AdapterError
 _NUM_SHOWN = 3
 
 
-def load_start(config: AdapterConfig, modules: Mapping[str, tuple[int, int]]) -> AdapterFile | None:
+def load_start(
+    config: AdapterConfig, modules: Mapping[str, tuple[int, int]], *, linears: Mapping[str, tuple[int, int]] | None = None
+) -> AdapterFile | None:
     """The adapter that `adapter.start_from` names, which must fit `modules`, the targets with their (inputs, outputs).
+
+    `linears` are all linear layers of the model: with them, a file for another model is told from one with other targets.
 
     Its ranks may be lower than `adapter.rank`, and it may lack layers. Raises AdapterError in words.
     """
@@ -21,6 +25,12 @@ def load_start(config: AdapterConfig, modules: Mapping[str, tuple[int, int]]) ->
         return None
     path = Path(config.start_from).expanduser()
     start = load_adapter(path)
+    _refuse(
+        f"is for another model ({' or '.join(start.classes) or 'unknown'})",
+        [name for name in start.modules if linears is not None and name not in linears],
+        path=path,
+        fix="choose an adapter that was made for this model",
+    )
     _refuse(
         "has layers that the settings do not train",
         [name for name in start.modules if name not in modules],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,13 +90,16 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     check_objective(config, family)
     check_sampling(config, family)
     check_assistant(config, family)
+    if isinstance(config.adapter.targets, str):
+        list_patterns(config.adapter.targets, family.adapter_targets)
     if config.output.tensorboard:
         check_tensorboard()
-    modules = _list_modules(config, family)
+    skeleton = _load_skeleton(config, family)
+    modules = _choose_modules(config, family, skeleton)
     check_formats(config.output.formats, list(modules), pairings=family.pairings, key="output.formats")
     if family.is_local and {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats):
         check_base(family.open_transformer(), list(modules))
-    start = None if is_resumed else load_start(_find_start(config.adapter), modules)
+    start = None if is_resumed else load_start(_find_start(config.adapter), modules, linears=_list_linears(skeleton))
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -191,19 +193,22 @@ def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:
     return num_steps
 
 
-def _list_modules(config: RunConfig, family: Family) -> dict[str, tuple[int, int]]:
-    if isinstance(config.adapter.targets, str):
-        list_patterns(config.adapter.targets, family.adapter_targets)
+def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:
+    """The transformer without weights; where its files are here, their names and shapes are those that it has."""
     skeleton = family.load_skeleton()
     if family.is_local:
         merged = {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats)
         check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=bool(merged))
-    names: Sequence[str] = list_targets(skeleton, config.adapter.targets, sets=family.adapter_targets)
-    shapes = {}
-    for name in names:
-        module = skeleton.get_submodule(name)
-        assert isinstance(module, nn.Linear)
-        shapes[name] = (module.in_features, module.out_features)
+    return skeleton
+
+
+def _list_linears(skeleton: nn.Module) -> dict[str, tuple[int, int]]:
+    return {name: (one.in_features, one.out_features) for name, one in skeleton.named_modules() if isinstance(one, nn.Linear)}
+
+
+def _choose_modules(config: RunConfig, family: Family, skeleton: nn.Module) -> dict[str, tuple[int, int]]:
+    linears = _list_linears(skeleton)
+    shapes = {name: linears[name] for name in list_targets(skeleton, config.adapter.targets, sets=family.adapter_targets)}
     largest = max(min(shape) for shape in shapes.values())
     if config.adapter.rank > largest:
         raise ConfigError(

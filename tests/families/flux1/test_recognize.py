@@ -117,3 +117,10 @@ def test_what_a_configuration_leaves_out_is_the_librarys_default(row: Variant) -
     else:
         with pytest.raises(ModelError):
             check_transformer({}, row)
+
+
+@pytest.mark.parametrize("variant", ["flux1-dev", "flux1-krea"])
+def test_a_variant_that_the_models_own_index_contradicts(tiny_kontext: Path, variant: str) -> None:
+    with pytest.raises(ModelError, match=f"not what model.variant = '{variant}' says") as caught:
+        build_family(ModelConfig(path=str(tiny_kontext), variant=variant))
+    assert "set model.variant to flux1-kontext" in str(caught.value)

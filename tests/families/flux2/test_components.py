@@ -16,13 +16,16 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, retrieve_timesteps
 from safetensors.torch import load_file, save_file
 
+from weber.config.model import ModelConfig
 from weber.errors import ModelError
 from weber.families.family import SampleDefaults
 from weber.families.flux2.components import Flux2
 from weber.families.flux2.keys import PAIRINGS
 from weber.families.flux2.variants import VARIANTS
 from weber.families.pairing import build_original_weights
+from weber.families.table import build_family
 from weber.families.tensors import save_weights
+from weber.pocket.random_flux2 import build_random_flux2
 
 CPU = torch.device("cpu")
 FOLDERS = ("transformer", "vae", "text_encoder", "tokenizer")
@@ -121,7 +124,8 @@ def test_tiny_models_are_recognized_too(families: dict[str, Flux2], kind: str, v
     assert (family.assistant, family.takes_reference_t, family.prompts_per_batch) == (None, False, None)
 
 
-def test_a_named_variant_wins_over_what_the_files_say(build: Callable[..., Flux2], copy: Path) -> None:
+def test_a_named_variant_says_what_the_files_do_not(build: Callable[..., Flux2], copy: Path) -> None:
+    (copy / "model_index.json").unlink()
     assert build(copy, "flux2-klein-9b").sample_defaults == SampleDefaults(4, None, None)
 
 
@@ -294,3 +298,10 @@ def test_a_damaged_tokenizer_is_refused_in_words(build: Callable[..., Flux2], co
     (copy / "tokenizer" / "tokenizer.json").write_text('{"model": ', encoding="utf-8")
     with pytest.raises(ModelError, match="tokenizer in .* cannot be read"):
         _load(build(copy), "text_encoder")
+
+
+@pytest.mark.parametrize(("kind", "variant"), [("klein", "flux2-klein-base-4b"), ("klein-base", "flux2-klein-4b")])
+def test_a_variant_that_the_models_own_index_contradicts(tmp_path: Path, kind: Any, variant: str) -> None:
+    folder = build_random_flux2(tmp_path / "model", kind)
+    with pytest.raises(ModelError, match="is_distilled"):
+        build_family(ModelConfig(path=str(folder), variant=variant))

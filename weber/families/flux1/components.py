@@ -14,7 +14,7 @@ from weber.families.family import Predictor
 from weber.families.flux1 import keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
-from weber.families.flux1.recognize import check_transformer, recognize_variant
+from weber.families.flux1.recognize import check_pipeline, check_transformer, recognize_variant
 from weber.families.flux1.variants import VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.source import Source
@@ -151,7 +151,9 @@ class Flux1:
 def build_flux1(source: Source, variant: str | None) -> Flux1:
     """The model at `source`; a variant left out is recognized from its files."""
     row = recognize_variant(source) if variant is None else next(row for row in VARIANTS if row.name == variant)
-    return Flux1(source.with_home(row.home), row)
+    family = Flux1(source.with_home(row.home), row)
+    check_pipeline(source, row)
+    return family
 
 
 def _read_mu(scheduler: FlowMatchEulerDiscreteScheduler) -> tuple[float, float]:

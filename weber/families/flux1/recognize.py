@@ -28,6 +28,19 @@ def recognize_variant(source: Source) -> Variant:
     return max(fitting, key=rate)
 
 
+def check_pipeline(source: Source, variant: Variant) -> None:
+    """Raise ModelError where the model's own index says that it is painted with another variant's pipeline."""
+    pipeline = (source.read_config("", "model_index.json") or {}).get("_class_name", variant.pipeline)
+    others = [row.name for row in VARIANTS if row.pipeline == pipeline]
+    if pipeline not in (variant.pipeline, Variant.pipeline) and others:
+        raise ModelError(
+            f"The model is not what model.variant = {variant.name!r} says.",
+            got=f"_class_name = {pipeline!r} in its model_index.json",
+            expected=f"{variant.pipeline} for {variant.name}",
+            fix=f"set model.variant to {' or '.join(others)}, or leave it out",
+        )
+
+
 def check_transformer(config: dict[str, object], variant: Variant) -> None:
     """Raise ModelError where the transformer's inputs are not those of the variant."""
     channels, has_guidance = _read_inputs(config)

@@ -126,6 +126,7 @@ def build_flux2(source: Source, variant: str | None) -> Flux2:
     base model, which is made for training.
     """
     row = next((row for row in VARIANTS if row.name == variant), None) or _recognize(source)
+    _check_index(source, row)
     return Flux2(source.with_home(row.home), row)
 
 
@@ -135,6 +136,17 @@ def _recognize(source: Source) -> Variant:
     is_distilled = bool(index.get("is_distilled", False)) and not has_guidance
     fitting = [row for row in VARIANTS if (row.has_guidance, row.is_distilled) == (has_guidance, is_distilled)]
     return next((row for row in fitting if row.text_width == width), fitting[0])
+
+
+def _check_index(source: Source, row: Variant) -> None:
+    said = (source.read_config("", "model_index.json") or {}).get("is_distilled", row.is_distilled)
+    if said != row.is_distilled and not row.has_guidance:
+        raise ModelError(
+            f"The model is not what model.variant = {row.name!r} says.",
+            got=f"is_distilled = {said} in its model_index.json",
+            expected=f"is_distilled = {row.is_distilled} for {row.name}",
+            fix="leave model.variant out, or name the other model of that size (with or without -base)",
+        )
 
 
 def _read_facts(config: Mapping[str, object]) -> tuple[bool, int]:
