@@ -158,7 +158,7 @@ def test_a_merged_model_gives_its_adapter_back(run: Path, tmp_path: Path) -> Non
 
 def test_wishes_that_cannot_be(run: Path, tmp_path: Path) -> None:
     file = run / "adapter.safetensors"
-    alone = tmp_path / "alone.safetensors"
+    alone, new = tmp_path / "alone.safetensors", tmp_path / "new.safetensors"
     alone.write_bytes(file.read_bytes())
     with pytest.raises(ConfigError, match="model to merge into is not known"):
         export(alone, ["merged-bfl"], base=None, out=None, progress=ignore_progress)
@@ -169,9 +169,9 @@ def test_wishes_that_cannot_be(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="An adapter is one file"):
         merge([(file, 1.0)], base=None, out=tmp_path / "folder", layout=None, rank=None, progress=ignore_progress)
     with pytest.raises(ConfigError, match="targets mean no layer"):
-        extract("pocket", base="pocket", targets="nothing", rank=4, energy=None, out=alone, layout="kohya", progress=ignore_progress)
+        extract("pocket", base="pocket", targets="nothing", rank=4, energy=None, out=new, layout="kohya", progress=ignore_progress)
     with pytest.raises(AdapterError, match="nothing to extract"):
-        extract("pocket", base="pocket", targets="all", rank=4, energy=None, out=alone, layout="kohya", progress=ignore_progress)
+        extract("pocket", base="pocket", targets="all", rank=4, energy=None, out=new, layout="kohya", progress=ignore_progress)
     with pytest.raises(ConfigError, match="no such adapter file"):
         read_weighted(str(tmp_path / "absent.safetensors:0.5"))
     assert not (tmp_path / "out").exists()
@@ -197,8 +197,11 @@ def test_a_result_never_replaces_what_it_is_made_from_or_what_weber_did_not_writ
     shutil.copytree(POCKET / "transformer", other / "transformer")
     picture = tmp_path / "picture.safetensors"
     picture.write_bytes(b"no adapter")
+    trained = tmp_path / "trained.safetensors"
+    trained.write_bytes(file.read_bytes())
     before = _list_bytes(tmp_path)
-    for out, of in ((file, None), (base, str(base)), (base / "transformer", str(base)), (other, str(base)), (picture, None)):
+    cases = ((file, None), (trained, None), (base, str(base)), (base / "transformer", str(base)), (other, str(base)), (picture, None))
+    for out, of in cases:
         with pytest.raises(ConfigError, match="would replace"):
             merge([(file, 1.0)], base=of, out=out, layout=None, rank=None, progress=ignore_progress)
     weights = base / "transformer" / "diffusion_pytorch_model.safetensors"

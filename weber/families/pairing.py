@@ -6,7 +6,7 @@ Legend: a *module* is a name in the library's model, an *original* is a name in 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -52,6 +52,34 @@ class Match:
     def modules(self) -> tuple[str, ...]:
         """The modules' names, without `.weight`."""
         return tuple(module.replace("{}", self.number) for module in self.pairing.modules)
+
+
+DOUBLE, SINGLE = "double_blocks.{}.", "single_blocks.{}."
+OUR_DOUBLE, OUR_SINGLE = "transformer_blocks.{}.", "single_transformer_blocks.{}."
+
+
+def build_stream(
+    original: str, *, attention: tuple[str, str, str, str], norms: tuple[str, str], layers: Mapping[str, str]
+) -> list[Pairing]:
+    """The image or the text stream of a double-stream block: query, key, value and output; the norms of the first two; other layers."""
+    *projections, out = [f"{OUR_DOUBLE}attn.{name}" for name in attention]
+    return [
+        Pairing(f"{DOUBLE}{original}_attn.qkv", tuple(projections), (1, 1, 1)),
+        Pairing(f"{DOUBLE}{original}_attn.proj", (out,)),
+        *(Pairing(f"{DOUBLE}{original}_{name}", (OUR_DOUBLE + module,)) for name, module in layers.items()),
+        *build_norms(f"{DOUBLE}{original}_attn", *(f"{OUR_DOUBLE}attn.{norm}" for norm in norms)),
+    ]
+
+
+def build_norms(original: str, *modules: str) -> list[Pairing]:
+    """The norms of queries and of keys."""
+    names = ("query_norm", "key_norm")
+    return [Pairing(f"{original}.norm.{name}", (module,), is_norm=True) for name, module in zip(names, modules, strict=True)]
+
+
+def build_embedder(original: str, module: str) -> list[Pairing]:
+    """The two layers of an embedding of a number or a vector."""
+    return [Pairing(f"{original}.in_layer", (f"{module}.linear_1",)), Pairing(f"{original}.out_layer", (f"{module}.linear_2",))]
 
 
 def find_module(pairings: Sequence[Pairing], module: str) -> Match | None:

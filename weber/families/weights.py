@@ -77,6 +77,12 @@ def load_part(kind: Any, place: Place, *, original: Original, dtype: torch.dtype
     return module.eval()
 
 
+def load_transformer(kind: Any, source: Source, *, original: Original, device: torch.device, dtype: torch.dtype) -> Any:
+    """The network that is trained, of a diffusers class: frozen, in eval mode, on its device."""
+    module = load_part(kind, source.find("transformer"), original=original, dtype=dtype)
+    return module.to(device).eval().requires_grad_(False)
+
+
 def read_part_config(source: Source, part: str, *, original: Original) -> dict[str, object]:
     """The library's configuration of a part: its config.json, or built from the header of the single file. Raises ModelError."""
     config = source.read_config(part)

@@ -14,7 +14,7 @@ from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter, save_adapter
 from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights, check_base
-from weber.adapters.metadata import FACTS_KEY, build_metadata
+from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.model import save_model_file, save_model_folder
 from weber.adapters.target import is_target
 from weber.config.model import ModelConfig
@@ -27,6 +27,8 @@ from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_f
 from weber.training.runs import ADAPTER_NAME, find_adapter, find_config
 
 SUFFIX = ".safetensors"
+MERGED, EXTRACTED = "merged", "extracted"
+"""Facts of files that can be made again, and so may be replaced."""
 _NO_FOLDERS = {".ckpt", ".pt", ".pth", ".bin", ".txt", ".json", ".gguf", ".toml", ".png"}
 
 
@@ -89,26 +91,22 @@ def merge(
     if not adapters:
         fix = "weber merge one.safetensors:0.8 two.safetensors --out both.safetensors"
         raise ConfigError("There is nothing to merge.", got="no adapter", fix=fix)
-    if base is not None and out.suffix in _NO_FOLDERS:
-        raise ConfigError(
-            "A model is a *.safetensors file or a folder.",
-            got=f"--out {out}",
-            fix=f"end the name in {SUFFIX}, or give a folder",
-        )
-    inputs = [path for path, _ in adapters] + ([] if base is None else _list_places(base))
-    _check_out(out, inputs=inputs, is_folder=base is not None and out.suffix != SUFFIX)
-    loaded = [(load_adapter(path), weight) for path, weight in adapters]
-    parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
-    facts = {"merged": [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
-    architecture = _find_architecture(loaded[0][0])
-    if base is not None:
+    inputs = [path for path, _ in adapters]
+    if base is None:
+        _check_file(out, inputs)
+        if rank is not None and rank < 1:
+            raise ConfigError("A rank is 1 or more.", got=f"--rank {rank}", fix="leave it out to add the ranks up")
+    else:
+        _check_model(out, [*inputs, *_list_places(base)])
         if layout is not None or rank is not None:
             raise ConfigError("A whole model has no rank and no adapter layout.", got="--base with --layout or --rank", fix="remove them")
+    loaded = [(load_adapter(path), weight) for path, weight in adapters]
+    parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
+    architecture = _find_architecture(loaded[0][0])
+    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
+    if base is not None:
         save_merged(out, _open_model(read_base(base), architecture=architecture), parts=parts, facts=facts, progress=progress)
         return
-    if rank is not None and rank < 1:
-        raise ConfigError("A rank is 1 or more.", got=f"--rank {rank}", fix="leave it out to add the ranks up")
-    _check_file(out, [path for path, _ in adapters])
     pairings = _find_pairings(*(adapter for adapter, _ in loaded))
     _check_layout(layout or DIFFUSERS, [name for modules, _ in parts for name in modules], pairings=pairings)
     merged = Named(build_merged_adapter(parts, rank=rank), {"architecture": architecture, **facts}, out.stem)
@@ -140,7 +138,7 @@ def extract(
         )
     _check_layout(layout, modules, pairings=before.row.pairings)
     extraction = build_extraction(before.weights, after.weights, modules=modules, rank=rank, energy=energy, progress=progress)
-    named = Named(extraction.modules, {"extracted": Path(tuned).name, "model": Path(base).name}, out.stem)
+    named = Named(extraction.modules, {EXTRACTED: Path(tuned).name, "model": Path(base).name}, out.stem)
     save_layout(out, named, layout=layout, architecture="", pairings=before.row.pairings)
     return extraction
 
@@ -233,21 +231,29 @@ def _find_architecture(adapter: AdapterFile) -> str:
 
 
 def _check_out(out: Path, *, inputs: Sequence[Path], is_folder: bool) -> None:
-    """Refuse a target that is, holds or lies in what is read, or that holds something that weber did not write."""
+    """Refuse a target that is, holds or lies in what is read, or that holds anything but an earlier result."""
     target = (out / "transformer" if is_folder else out).absolute().resolve()
     for one in (path.expanduser().absolute().resolve() for path in inputs):
         if target == one or (one.is_dir() and target.is_relative_to(one)) or (is_folder and one.is_relative_to(target)):
             raise ConfigError("The result would replace what it is made from.", got=f"--out {out}", fix="choose another --out")
     files = sorted(target.glob(f"*{SUFFIX}")) if is_folder else [target] if target.exists() else []
-    if target.exists() and not (files and all(_is_ours(file) for file in files)):
-        raise ConfigError("The result would replace something that weber did not write.", got=f"--out {out}", fix="choose another --out")
+    if target.exists() and not (files and all(_is_result(file) for file in files)):
+        raise ConfigError("The result would replace something that was not merged or extracted.", got=f"--out {out}", fix="choose another")
 
 
-def _is_ours(file: Path) -> bool:
+def _is_result(file: Path) -> bool:
     try:
-        return FACTS_KEY in read_metadata(file)
+        facts = read_facts(read_metadata(file))
     except ModelError:
         return False
+    return MERGED in facts or EXTRACTED in facts
+
+
+def _check_model(out: Path, inputs: Sequence[Path]) -> None:
+    if out.suffix in _NO_FOLDERS:
+        fix = f"end the name in {SUFFIX}, or give a folder"
+        raise ConfigError("A model is a *.safetensors file or a folder.", got=f"--out {out}", fix=fix)
+    _check_out(out, inputs=inputs, is_folder=out.suffix != SUFFIX)
 
 
 def _check_file(out: Path, inputs: Sequence[Path]) -> None:

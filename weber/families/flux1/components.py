@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
@@ -17,9 +16,10 @@ from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.recognize import check_pipeline, check_transformer, recognize_variant
 from weber.families.flux1.variants import VARIANTS, Variant
 from weber.families.pairing import Pairing
+from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import build_skeleton, load_part, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_part, load_transformer, open_part, read_part_config
 
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
 _FOLDERS = {
@@ -81,10 +81,7 @@ class Flux1:
 
     def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
         """See `Family.load_predictor`."""
-        place = self.source.find("transformer")
-        transformer = load_part(FluxTransformer2DModel, place, original=original.TRANSFORMER, dtype=dtype)
-        assert isinstance(transformer, FluxTransformer2DModel)
-        transformer.to(device).eval().requires_grad_(False)
+        transformer = load_transformer(FluxTransformer2DModel, self.source, original=original.TRANSFORMER, device=device, dtype=dtype)
         return Flux1Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
 
     def load_skeleton(self) -> nn.Module:
@@ -144,8 +141,7 @@ class Flux1:
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as `FluxPipeline` asks for them."""
         mu = math.log(self.shift(num_tokens)) if self.scheduler.config.use_dynamic_shifting else None
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=mu)
-        return [float(sigma) for sigma in self.scheduler.sigmas]
+        return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
 def build_flux1(source: Source, variant: str | None) -> Flux1:

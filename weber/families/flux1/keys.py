@@ -8,7 +8,7 @@ read by `adapters/target.py`.
 
 from __future__ import annotations
 
-from weber.families.pairing import Pairing
+from weber.families.pairing import OUR_SINGLE, SINGLE, Pairing, build_embedder, build_norms, build_stream
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _CONTEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -37,50 +37,32 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "controlnet": _CONTROLNET,
 }
 
-_DOUBLE, _SINGLE = "double_blocks.{}.", "single_blocks.{}."
-_OUR_DOUBLE, _OUR_SINGLE = "transformer_blocks.{}.", "single_transformer_blocks.{}."
-
-
-def _pair_stream(
-    original: str, norm: str, feed_forward: str, *, attention: tuple[str, str, str, str], norms: tuple[str, str]
-) -> list[Pairing]:
-    """The image or the text stream of a double-stream block; `attention` is query, key, value and output."""
-    *projections, out = [f"{_OUR_DOUBLE}attn.{name}" for name in attention]
-    return [
-        Pairing(f"{_DOUBLE}{original}_attn.qkv", tuple(projections), (1, 1, 1)),
-        Pairing(f"{_DOUBLE}{original}_attn.proj", (out,)),
-        Pairing(f"{_DOUBLE}{original}_mlp.0", (f"{_OUR_DOUBLE}{feed_forward}.net.0.proj",)),
-        Pairing(f"{_DOUBLE}{original}_mlp.2", (f"{_OUR_DOUBLE}{feed_forward}.net.2",)),
-        Pairing(f"{_DOUBLE}{original}_mod.lin", (f"{_OUR_DOUBLE}{norm}.linear",)),
-        Pairing(f"{_DOUBLE}{original}_attn.norm.query_norm", (f"{_OUR_DOUBLE}attn.{norms[0]}",), is_norm=True),
-        Pairing(f"{_DOUBLE}{original}_attn.norm.key_norm", (f"{_OUR_DOUBLE}attn.{norms[1]}",), is_norm=True),
-    ]
-
-
-def _pair_embedder(original: str, module: str) -> list[Pairing]:
-    return [
-        Pairing(f"{original}.in_layer", (f"time_text_embed.{module}.linear_1",)),
-        Pairing(f"{original}.out_layer", (f"time_text_embed.{module}.linear_2",)),
-    ]
-
-
 PAIRINGS: tuple[Pairing, ...] = (
     Pairing("img_in", ("x_embedder",)),
     Pairing("txt_in", ("context_embedder",)),
-    *_pair_embedder("time_in", "timestep_embedder"),
-    *_pair_embedder("vector_in", "text_embedder"),
-    *_pair_embedder("guidance_in", "guidance_embedder"),
-    *_pair_stream("img", "norm1", "ff", attention=("to_q", "to_k", "to_v", "to_out.0"), norms=("norm_q", "norm_k")),
-    *_pair_stream("txt", "norm1_context", "ff_context", attention=_CONTEXT, norms=("norm_added_q", "norm_added_k")),
+    *build_embedder("time_in", "time_text_embed.timestep_embedder"),
+    *build_embedder("vector_in", "time_text_embed.text_embedder"),
+    *build_embedder("guidance_in", "time_text_embed.guidance_embedder"),
+    *build_stream(
+        "img",
+        attention=_ATTENTION,
+        norms=("norm_q", "norm_k"),
+        layers={"mlp.0": "ff.net.0.proj", "mlp.2": "ff.net.2", "mod.lin": "norm1.linear"},
+    ),
+    *build_stream(
+        "txt",
+        attention=_CONTEXT,
+        norms=("norm_added_q", "norm_added_k"),
+        layers={"mlp.0": "ff_context.net.0.proj", "mlp.2": "ff_context.net.2", "mod.lin": "norm1_context.linear"},
+    ),
     Pairing(
-        f"{_SINGLE}linear1",
-        (*(f"{_OUR_SINGLE}attn.{name}" for name in ("to_q", "to_k", "to_v")), f"{_OUR_SINGLE}proj_mlp"),
+        f"{SINGLE}linear1",
+        (*(f"{OUR_SINGLE}attn.{name}" for name in ("to_q", "to_k", "to_v")), f"{OUR_SINGLE}proj_mlp"),
         (1, 1, 1, 4),
     ),
-    Pairing(f"{_SINGLE}linear2", (f"{_OUR_SINGLE}proj_out",)),
-    Pairing(f"{_SINGLE}modulation.lin", (f"{_OUR_SINGLE}norm.linear",)),
-    Pairing(f"{_SINGLE}norm.query_norm", (f"{_OUR_SINGLE}attn.norm_q",), is_norm=True),
-    Pairing(f"{_SINGLE}norm.key_norm", (f"{_OUR_SINGLE}attn.norm_k",), is_norm=True),
+    Pairing(f"{SINGLE}linear2", (f"{OUR_SINGLE}proj_out",)),
+    Pairing(f"{SINGLE}modulation.lin", (f"{OUR_SINGLE}norm.linear",)),
+    *build_norms(SINGLE.rstrip("."), f"{OUR_SINGLE}attn.norm_q", f"{OUR_SINGLE}attn.norm_k"),
     Pairing("final_layer.linear", ("proj_out",)),
     Pairing("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped=True),
 )

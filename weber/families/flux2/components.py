@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
@@ -19,9 +18,10 @@ from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
 from weber.families.pairing import Pairing
+from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import build_skeleton, load_part, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_part, load_transformer, open_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux2Transformer2DModel"
 _TEXT_FOLDERS = ("text_encoder", "tokenizer")
@@ -76,10 +76,7 @@ class Flux2:
 
     def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
         """See `Family.load_predictor`."""
-        place = self.source.find("transformer")
-        transformer = load_part(Flux2Transformer2DModel, place, original=original.TRANSFORMER, dtype=dtype)
-        assert isinstance(transformer, Flux2Transformer2DModel)
-        transformer.to(device).eval().requires_grad_(False)
+        transformer = load_transformer(Flux2Transformer2DModel, self.source, original=original.TRANSFORMER, device=device, dtype=dtype)
         return Flux2Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
 
     def load_skeleton(self) -> nn.Module:
@@ -115,8 +112,7 @@ class Flux2:
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as the pipelines ask for them."""
         mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=mu)
-        return [float(sigma) for sigma in self.scheduler.sigmas]
+        return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
 def build_flux2(source: Source, variant: str | None) -> Flux2:

@@ -6,7 +6,7 @@ and `attn.to_out` (ecosystem.md 1.3). The modulations are shared by all blocks. 
 
 from __future__ import annotations
 
-from weber.families.pairing import Pairing
+from weber.families.pairing import OUR_SINGLE, SINGLE, Pairing, build_embedder, build_norms, build_stream
 
 _ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_qkv_mlp_proj", "attn.to_out")
 _CONTEXT = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
@@ -26,49 +26,29 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "simpletuner": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_qkv_mlp_proj"),
 }
 
-_DOUBLE, _SINGLE = "double_blocks.{}.", "single_blocks.{}."
-_OUR_DOUBLE, _OUR_SINGLE = "transformer_blocks.{}.", "single_transformer_blocks.{}."
-
-
-def _pair_stream(original: str, feed_forward: str, *, attention: tuple[str, str, str, str], norms: tuple[str, str]) -> list[Pairing]:
-    """The image or the text stream of a double-stream block; `attention` is query, key, value and output."""
-    *projections, out = [f"{_OUR_DOUBLE}attn.{name}" for name in attention]
-    return [
-        Pairing(f"{_DOUBLE}{original}_attn.qkv", tuple(projections), (1, 1, 1)),
-        Pairing(f"{_DOUBLE}{original}_attn.proj", (out,)),
-        Pairing(f"{_DOUBLE}{original}_mlp.0", (f"{_OUR_DOUBLE}{feed_forward}.linear_in",)),
-        Pairing(f"{_DOUBLE}{original}_mlp.2", (f"{_OUR_DOUBLE}{feed_forward}.linear_out",)),
-        Pairing(f"{_DOUBLE}{original}_attn.norm.query_norm", (f"{_OUR_DOUBLE}attn.{norms[0]}",), is_norm=True),
-        Pairing(f"{_DOUBLE}{original}_attn.norm.key_norm", (f"{_OUR_DOUBLE}attn.{norms[1]}",), is_norm=True),
-    ]
-
-
-def _pair_embedder(original: str, module: str) -> list[Pairing]:
-    return [
-        Pairing(f"{original}.in_layer", (f"time_guidance_embed.{module}.linear_1",)),
-        Pairing(f"{original}.out_layer", (f"time_guidance_embed.{module}.linear_2",)),
-    ]
-
-
 PAIRINGS: tuple[Pairing, ...] = (
     Pairing("img_in", ("x_embedder",)),
     Pairing("txt_in", ("context_embedder",)),
-    *_pair_embedder("time_in", "timestep_embedder"),
-    *_pair_embedder("guidance_in", "guidance_embedder"),
+    *build_embedder("time_in", "time_guidance_embed.timestep_embedder"),
+    *build_embedder("guidance_in", "time_guidance_embed.guidance_embedder"),
     Pairing("double_stream_modulation_img.lin", ("double_stream_modulation_img.linear",)),
     Pairing("double_stream_modulation_txt.lin", ("double_stream_modulation_txt.linear",)),
     Pairing("single_stream_modulation.lin", ("single_stream_modulation.linear",)),
-    *_pair_stream("img", "ff", attention=("to_q", "to_k", "to_v", "to_out.0"), norms=("norm_q", "norm_k")),
-    *_pair_stream(
+    *build_stream(
+        "img",
+        attention=("to_q", "to_k", "to_v", "to_out.0"),
+        norms=("norm_q", "norm_k"),
+        layers={"mlp.0": "ff.linear_in", "mlp.2": "ff.linear_out"},
+    ),
+    *build_stream(
         "txt",
-        "ff_context",
         attention=("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         norms=("norm_added_q", "norm_added_k"),
+        layers={"mlp.0": "ff_context.linear_in", "mlp.2": "ff_context.linear_out"},
     ),
-    Pairing(f"{_SINGLE}linear1", (f"{_OUR_SINGLE}attn.to_qkv_mlp_proj",)),
-    Pairing(f"{_SINGLE}linear2", (f"{_OUR_SINGLE}attn.to_out",)),
-    Pairing(f"{_SINGLE}norm.query_norm", (f"{_OUR_SINGLE}attn.norm_q",), is_norm=True),
-    Pairing(f"{_SINGLE}norm.key_norm", (f"{_OUR_SINGLE}attn.norm_k",), is_norm=True),
+    Pairing(f"{SINGLE}linear1", (f"{OUR_SINGLE}attn.to_qkv_mlp_proj",)),
+    Pairing(f"{SINGLE}linear2", (f"{OUR_SINGLE}attn.to_out",)),
+    *build_norms(SINGLE.rstrip("."), f"{OUR_SINGLE}attn.norm_q", f"{OUR_SINGLE}attn.norm_k"),
     Pairing("final_layer.linear", ("proj_out",)),
     Pairing("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped=True),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
 from torch import Tensor, nn
@@ -17,9 +16,10 @@ from weber.families.flux3.predict import Flux3Predictor
 from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
 from weber.families.pairing import Pairing
+from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import build_skeleton, load_part, load_weights, open_part, read_part_config
+from weber.families.weights import build_skeleton, load_transformer, load_weights, open_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux3Transformer2DModel"
 _TEXT_FOLDERS = ("text_encoder", "tokenizer")
@@ -73,10 +73,7 @@ class Flux3:
 
     def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
         """See `Family.load_predictor`."""
-        place = self.source.find("transformer")
-        transformer = load_part(Flux3Transformer2DModel, place, original=original.TRANSFORMER, dtype=dtype)
-        assert isinstance(transformer, Flux3Transformer2DModel)
-        transformer.to(device).eval().requires_grad_(False)
+        transformer = load_transformer(Flux3Transformer2DModel, self.source, original=original.TRANSFORMER, device=device, dtype=dtype)
         return Flux3Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
 
     def load_skeleton(self) -> nn.Module:
@@ -113,8 +110,7 @@ class Flux3:
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as `Flux3SetTimestepsStep` asks for them."""
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps))
-        return [float(sigma) for sigma in self.scheduler.sigmas]
+        return list_sigmas(self.scheduler, num_steps)
 
 
 def build_flux3(source: Source, variant: str | None) -> Flux3:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weber.families.pairing import Pairing
+from weber.families.pairing import Pairing, build_embedder, build_norms
 
 _ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 _FFS = ("ff.linear_in", "ff.linear_out")
@@ -48,21 +48,16 @@ def _pair_block(original: str, block: str) -> list[Pairing]:
         Pairing(f"{original}.attn_out", (f"{block}.attn.to_out.0",)),
         Pairing(f"{original}.mlp_in", (f"{block}.ff.linear_in",)),
         Pairing(f"{original}.mlp_out", (f"{block}.ff.linear_out",)),
-        Pairing(f"{original}.norm.query_norm", (f"{block}.attn.norm_q",), is_norm=True),
-        Pairing(f"{original}.norm.key_norm", (f"{block}.attn.norm_k",), is_norm=True),
+        *build_norms(original, f"{block}.attn.norm_q", f"{block}.attn.norm_k"),
     ]
-
-
-def _pair_embedder(original: str, module: str) -> list[Pairing]:
-    return [Pairing(f"{original}.in_layer", (f"{module}.linear_1",)), Pairing(f"{original}.out_layer", (f"{module}.linear_2",))]
 
 
 PAIRINGS: tuple[Pairing, ...] = (
     Pairing("emb_in.image", ("x_embedders.image",)),
     Pairing("emb_in.image_cond", ("x_embedders.image_cond",)),
     Pairing("txt_in", ("context_embedder",)),
-    *_pair_embedder("time_in", "timestep_embedder"),
-    *_pair_embedder("ref_time_in", "target_timestep_embedder"),
+    *build_embedder("time_in", "timestep_embedder"),
+    *build_embedder("ref_time_in", "target_timestep_embedder"),
     *(Pairing(f"early_stream_modulations.{mode}.lin", (f"early_stream_modulations.{mode}.linear",)) for mode in _MODES),
     *(Pairing(f"single_stream_modulations.{mode}.lin", (f"single_stream_modulations.{mode}.linear",)) for mode in _MODES),
     *_pair_block("content_mode_blocks.image.{}", "mode_blocks.image.{}"),
