@@ -109,7 +109,7 @@ def build_run(folder: Path, model: Path, name: str, num_steps: int) -> RunConfig
         {
             "model": {"path": str(model), "variant": "pocket"},
             "data": [{"path": str(find_examples()), "resolution": RESOLUTION, "bucket_step": 16}],
-            "memory": {"device": "cpu", "dtype": "fp32", "gradient_checkpointing": False},
+            "memory": {"device": "cpu", "dtype": "fp32", "gradient_checkpointing": "none"},
             "train": {"steps": num_steps},
             "output": {"folder": str(folder / name), "cache": str(folder / "cache"), "save_every": SAVE_EVERY},
         }

@@ -30,8 +30,11 @@ from torch import Tensor
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.config.load import build_config
+from weber.config.memory import MemoryConfig
 from weber.data.seeds import build_seed, draw_uniform
 from weber.families.table import build_family
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 from weber.objective.flow import draw_noise
 from weber.objective.timesteps import build_timesteps
 from weber.optim.table import build_optimizer
@@ -109,12 +112,13 @@ def build_learner(model: Path, checkpointing: bool) -> Learner:
             "model": {"path": str(model), "variant": "pocket"},
             "data": [{"path": "unused"}],
             "adapter": {"rank": RANK},
-            "optim": {"clip_norm": CLIP_NORM},
+            "optim": {"clip_norm": CLIP_NORM, "lr": 1e-4},
         }
     )
     family = build_family(config.model)
-    predictor = family.load_predictor(device=torch.device("cpu"), dtype=torch.float32, gradient_checkpointing=checkpointing)
-    modules = list_targets(predictor.transformer, config.adapter.targets, sets=family.adapter_targets)
+    predictor = load_predictor(family, device=torch.device("cpu"), dtype=torch.float32)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if checkpointing else "none"), predictor, family=family)
+    modules = list_targets(predictor.transformer, config.adapter.chosen_targets, sets=family.adapter_targets)
     parameters = build_lora(predictor.transformer, config.adapter, modules=modules, seed=0)
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=0)

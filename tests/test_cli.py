@@ -16,7 +16,7 @@ from PIL import Image
 from weber import cli
 
 Run = Callable[..., tuple[int, str, str]]
-VERBS = ("cache", "demo", "export", "extract", "inspect", "merge", "plan", "sample", "schema", "train", "variants")
+VERBS = ("bench", "cache", "demo", "export", "extract", "inspect", "merge", "plan", "sample", "schema", "train", "variants")
 
 
 @pytest.fixture

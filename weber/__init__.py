@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from weber.training.plan import Plan
 
+# diffusers imports bitsandbytes, which then notes that a kernel is missing that nothing here uses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 __all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
 
 
@@ -27,7 +31,7 @@ def plan(config: RunConfig) -> Plan:
 
 
 def train(config: RunConfig, *, resume: bool = False) -> Path:
-    """Train to the end; returns the finished adapter file. Progress goes to standard error."""
+    """Train to the end; returns the finished adapter file, or the folder of the model. Progress goes to standard error."""
     from rich.console import Console
 
     from weber.track.progress import Watcher
@@ -46,7 +50,7 @@ def sample(
     guidance: float | None = None,
     size: tuple[int, int] | None = None,
 ) -> list[Image]:
-    """Paint one picture per prompt with the adapter of a run folder. `size` is (width, height) in pixels."""
+    """Paint one picture per prompt with what a run folder has trained. `size` is (width, height) in pixels."""
     from rich.console import Console
 
     from weber.track.progress import Watcher

@@ -28,10 +28,12 @@ app = App(
 )
 cache_app = App(name="cache", help="Fill, check or clean the cache of encoded tensors.")
 app.command(cache_app)
+bench_app = App(name="bench", help="Measure this machine.")
+app.command(bench_app)
 
 
 def train(config: Path, /, *overrides: str, resume: bool = False) -> None:
-    """Train an adapter.
+    """Train an adapter, or the model itself.
 
     Parameters
     ----------
@@ -52,8 +54,8 @@ def train(config: Path, /, *overrides: str, resume: bool = False) -> None:
             got=f"output.folder = {settings.output.folder}, which does not exist",
             fix=f"add output.folder={shlex.quote(str(config.parent))}",
         )
-    adapter = assemble.train(settings, resume=resume, watcher=Watcher(Console(stderr=True)))
-    _say(f"The adapter is {adapter}")
+    finished = assemble.train(settings, resume=resume, watcher=Watcher(Console(stderr=True)))
+    _say(f"The result is {finished}")
 
 
 app.command(train, help_format="plaintext", help_epilogue=build_help())
@@ -128,15 +130,16 @@ def verify(place: Path = Path("cache"), /) -> None:
 
 @cache_app.command
 def gc(*configs: Path) -> None:
-    """Delete every tensor that none of these runs needs.
+    """Delete every tensor and every quantized model that none of these runs needs.
 
     Parameters
     ----------
     configs
         The TOML files of all runs whose tensors are kept; they must share one cache folder.
     """
+    from weber.memory.kept import collect_kept
     from weber.track.progress import Watcher
-    from weber.training.plan import build_plan, list_keys
+    from weber.training.plan import build_plan, list_keys, list_models
     from weber.training.resolve import build_absolute
 
     if not configs:
@@ -149,9 +152,13 @@ def gc(*configs: Path) -> None:
         )
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
-        keep = {key for one in settings for key in list_keys(build_plan(one, watcher.report))}
-        report = _open_cache(folders.pop()).collect(keep, progress=watcher.report)
+        plans = [build_plan(one, watcher.report) for one in settings]
+        folder = folders.pop()
+        report = _open_cache(folder).collect({key for one in plans for key in list_keys(one)}, progress=watcher.report)
+        num_models, model_bytes = collect_kept(folder, {key for one in plans for key in list_models(one)})
     _say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
+    if num_models:
+        _say(f"Removed {num_models} quantized models, freed {model_bytes:,} bytes.")
 
 
 Texts = Annotated[list[str], Parameter(negative="")]
@@ -180,12 +187,12 @@ class Asked:
 def sample(
     run: Path, /, *, prompt: Texts, asked: Annotated[Asked | None, Parameter(name="*")] = None, out: Path | None = None
 ) -> None:
-    """Paint pictures with a trained adapter.
+    """Paint pictures with what a run has trained.
 
     Parameters
     ----------
     run
-        A run folder, one of its checkpoints, or an adapter file in either.
+        A run folder, one of its checkpoints, or an adapter file or a model in either.
     prompt
         What to paint; may be given several times.
     out
@@ -228,7 +235,7 @@ def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path
     Parameters
     ----------
     source
-        A run folder, one of its checkpoints, or an adapter file of any layout.
+        A run folder, one of its checkpoints, or an adapter file of any layout; of a run that trained the model, its folder.
     format
         diffusers, kohya, comfyui, or with the adapter in a whole model: merged-diffusers, merged-bfl. May be given several times.
     base
@@ -316,6 +323,52 @@ def extract(
     _say(f"{out}: {len(kept)} layers; of their change {kept[0]:.1%} (least) to {kept[-1]:.1%} is kept")
     if found.left_out:
         _say(f"{len(found.left_out)} changed tensors are outside of the targets and were left out, such as {found.left_out[0]}")
+
+
+@bench_app.command
+def memory(
+    *models: str,
+    precision: Texts | None = None,
+    pixels: Annotated[list[int] | None, Parameter(negative="")] = None,
+    device: str = "auto",
+    steps: int = 5,
+    blocks: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Measure peak memory and step time with random weights of full size, next to the estimate.
+
+    Parameters
+    ----------
+    models
+        Variants (`weber variants`); a large and a small one if left out.
+    precision
+        Precision of the frozen weights, as `memory.quantize`; none, int8 and nf4 if left out.
+    pixels
+        Edge of the pictures; 512 and 1024 if left out.
+    device
+        As `memory.device`.
+    steps
+        Steps whose median time is given.
+    blocks
+        Blocks of each kind, for machines that are too small for all.
+    out
+        File for the same as JSON.
+    """
+    from weber.track.progress import Watcher
+    from weber.pocket.full_size import LARGE_AND_SMALL
+    from weber.training.bench import PRECISIONS, build_records, build_table, list_cases, measure_cases
+
+    cases = list_cases(models or LARGE_AND_SMALL, precisions=precision or PRECISIONS, edges=pixels or [512, 1024], num_blocks=blocks)
+    watcher = Watcher(Console(stderr=True))
+    with watcher.shown():
+        found = list(measure_cases(cases, device=device, num_steps=steps, progress=watcher.report))
+    measured = [one for one in found if not isinstance(one, str)]
+    for text in (one for one in found if isinstance(one, str)):
+        _say(text)
+    if measured:
+        _say(f"On {measured[0].device}:\n\n{build_table(measured)}")
+    if out is not None:
+        out.write_text(json.dumps(build_records(measured), indent=1) + "\n", encoding="utf-8")
 
 
 @app.command

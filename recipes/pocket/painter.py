@@ -105,7 +105,7 @@ class Trainee:
         torch.manual_seed(recipe.seed)
         self.painter = Painter(words)
         self.mean = copy.deepcopy(self.painter).requires_grad_(False)
-        self.working = Flux1Predictor(copy.deepcopy(self.painter.transformer).bfloat16(), gradient_checkpointing=False)
+        self.working = Flux1Predictor(copy.deepcopy(self.painter.transformer).bfloat16())
         self.parameters = list(self.painter.parameters())
         config = OptimConfig(lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.optimizer = build_optimizer(self.parameters, config, seed=recipe.seed)

@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
 from weber.families.table import build_family
+from weber.memory.load import load_predictor
 from weber.progress import ignore_progress
+from weber.training.encoders import build_encoders
 from weber.training.pictures import Look, build_painting, paint_all
 
 SUBJECTS = (
@@ -61,13 +64,12 @@ def paint_prompts(
     guidance = family.sample_defaults.guidance if guidance is None else guidance
     look = Look((family.native_pixels, family.native_pixels), guidance)
     return paint_all(
-        family,
-        family.load_predictor(device=cpu, dtype=dtype, gradient_checkpointing=False),
+        build_encoders(family, MemoryConfig(), device=cpu, dtype=dtype),
+        load_predictor(family, device=cpu, dtype=dtype),
         paintings=[
             build_painting(family, text, look=look, seed=first_seed + number) for number, text in enumerate(texts)
         ],
         num_steps=family.sample_defaults.steps,
         strength=1.0,
-        dtype=dtype,
         progress=ignore_progress,
     )

@@ -56,7 +56,7 @@ def put_adapter() -> Callable[..., list[tuple[str, nn.Parameter]]]:
     """A function that puts an adapter on a network, with random B where asked: (network, config, seed=0, random_b=False)."""
 
     def put(network: nn.Module, config: AdapterConfig, *, seed: int = 0, random_b: bool = False) -> list[tuple[str, nn.Parameter]]:
-        modules = list_targets(network, config.targets, sets=ADAPTER_TARGETS)
+        modules = list_targets(network, config.chosen_targets, sets=ADAPTER_TARGETS)
         parameters = build_lora(network, config, modules=modules, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in parameters:

@@ -17,6 +17,7 @@ from weber.adapters.lora import list_factors, load_adapter_onto, write_strength
 from weber.config.adapter import AdapterConfig
 from weber.config.model import ModelConfig
 from weber.families.table import build_family
+from weber.memory.load import load_predictor
 from weber.progress import ignore_progress
 from weber.sampling.euler import Painting
 from weber.sampling.validate import decode_pictures, predict_paintings
@@ -28,7 +29,7 @@ HEIGHT, WIDTH, SEED, NUM_STEPS, GUIDANCE = 48, 64, 11, 4, 3.5
 
 def _paint_by_weber(model: Path, adapter_path: Path, *, strength: float = 1.0) -> np.ndarray:
     family = build_family(ModelConfig(path=str(model)))
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
     load_adapter_onto(predictor.transformer, load_adapter(adapter_path))
     write_strength(predictor.transformer, strength)
     condition: dict[str, torch.Tensor] = {}
@@ -74,7 +75,7 @@ def _save_random(
     path: Path, model: Path, config: AdapterConfig, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]], layout: str = "diffusers"
 ) -> Path:
     family = build_family(ModelConfig(path=str(model)))
-    network = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False).transformer
+    network = load_predictor(family, device=CPU, dtype=torch.float32).transformer
     put_adapter(network, config, random_b=True)
     save_adapter(path, list_factors(network), layout=layout, facts={}, metadata={}, pairings=family.pairings)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
@@ -23,6 +25,7 @@ from weber.data.sets import PictureLimits
 from weber.data.views import read_mask, read_pixels
 from weber.errors import DataError
 from weber.families.family import Family
+from weber.families.weights import Fill
 from weber.progress import Progress, ignore_progress
 
 CPU = torch.device("cpu")
@@ -73,7 +76,7 @@ class SmallFamily(Family):
     def identify(self, part: str) -> str:
         return self.identities[part]
 
-    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         assert not [encoder for encoder in self.alive if encoder() is not None], "the encoder before was not freed"
         self.loaded.append(part)
         encoder = ImageEncoder() if part == "vae" else TextEncoder(seed=self.text_parts.index(part))
@@ -94,6 +97,10 @@ class SmallFamily(Family):
 
     def count_images(self) -> int:
         return sum(len(pixels) for pixels in self.images)
+
+
+def _build_encoders(family: SmallFamily, dtype: torch.dtype = torch.float32) -> Encoders:
+    return Encoders(family, CPU, dtype, family.identify, partial(family.load, device=CPU, dtype=dtype))
 
 
 @pytest.fixture
@@ -136,13 +143,13 @@ def _encode(
 ) -> SmallFamily:
     family = SmallFamily()
     views = [view for example in examples for view in example.list_views()]
-    num_encoded = encode_latents(store, views, family=family, device=CPU, dtype=dtype, batch_size=batch_size, progress=progress)
+    num_encoded = encode_latents(store, views, encoders=_build_encoders(family, dtype), batch_size=batch_size, progress=progress)
     assert num_encoded == family.count_images()
     return family
 
 
 def _encode_texts(store: Store, captions: Sequence[str], family: SmallFamily, *, progress: Progress = ignore_progress) -> int:
-    return encode_texts(store, captions, family=family, device=CPU, dtype=torch.bfloat16, batch_size=2, progress=progress)
+    return encode_texts(store, captions, encoders=_build_encoders(family, torch.bfloat16), batch_size=2, progress=progress)
 
 
 def test_latents_are_those_of_the_pictures(tmp_path: Path, folder: Path) -> None:
@@ -189,7 +196,7 @@ def test_nothing_missing_loads_nothing(tmp_path: Path, folder: Path) -> None:
     second = SmallFamily()
     reopened = Store(tmp_path / "cache")
     views = [view for example in examples for view in example.list_views()]
-    assert encode_latents(reopened, views, family=second, device=CPU, dtype=torch.float32, batch_size=2) == 0
+    assert encode_latents(reopened, views, encoders=_build_encoders(second, torch.float32), batch_size=2) == 0
     assert _encode_texts(reopened, captions, second) == 0
     assert second.loaded == []
 

@@ -93,7 +93,7 @@ ZOO: dict[str, tuple[str, str, str, str]] = {
     ),
     "an end that is never reached": (SET + "[optim]\nend_lr = 1e-6", "optim: end_lr has no", "end_lr = 1e-06", 'schedule = "linear"'),
     "a power of nothing": (SET + "[optim]\npower = 2", "optim: power has no effect", "power = 2", 'schedule = "polynomial"'),
-    "a rate that rises": (SET + '[optim]\nschedule = "linear"\nend_lr = 1', "optim: end_lr = 1.0 is above", "end_lr = 1", "only go down"),
+    "a rate that rises": (SET + '[optim]\nschedule = "linear"\nend_lr = 1', "optim.end_lr = 1.0 is above", "end_lr = 1", "only go down"),
     "pictures without prompts": (SET + "[sampling]\nevery = 5", "sampling: every cannot take effect", "every = 5", "sampling.prompts"),
 }
 

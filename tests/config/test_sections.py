@@ -29,8 +29,8 @@ def test_a_resolution_means_an_area_and_an_edge(resolution: float, unit: Resolut
 
 def test_the_defaults_are_those_of_the_reference() -> None:
     config = RunConfig(data=[DataConfig(path=Path("a"))])
-    assert (config.adapter.rank, config.adapter.alpha, config.optim.lr, config.train.batch_size) == (16, None, 1e-4, 1)
-    assert (config.optim.clip_norm, config.objective.timesteps, config.memory.dtype) == (1.0, None, "auto")
+    assert (config.adapter.rank, config.adapter.alpha, config.optim.choose_lr("lora"), config.train.batch_size) == (16, None, 1e-4, 1)
+    assert (config.optim.norm_limit, config.objective.timesteps, config.memory.dtype) == (1.0, None, "auto")
     assert (config.data[0].area_pixels, config.data[0].step_pixels) == (1024 * 1024, 64)
 
 

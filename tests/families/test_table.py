@@ -24,6 +24,7 @@ from weber.families.flux2.components import Flux2
 from weber.families.pairing import build_original_weights
 from weber.families.table import FAMILIES, build_family
 from weber.families.tensors import build_entry
+from weber.memory.load import load_predictor
 from weber.pocket.random_flux2 import build_random_flux2
 
 Write = Callable[..., Path]
@@ -178,7 +179,7 @@ def test_a_published_single_file_is_told_by_its_shapes(kind: type[Any], config: 
 
 def _load_states(family: Family) -> dict[str, dict[str, torch.Tensor]]:
     parts = {part: family.load(part, device=CPU, dtype=torch.float32) for part in (family.image_part, *family.text_parts)}
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
     return {part: module.state_dict() for part, module in {**parts, "transformer": predictor.transformer}.items()}
 
 

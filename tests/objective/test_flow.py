@@ -14,9 +14,12 @@ from torch import Tensor
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.config.adapter import AdapterConfig
+from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
 from weber.families.flux1.keys import ADAPTER_TARGETS
 from weber.families.table import build_family
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 from weber.objective.flow import build_noisy, draw_noise, predict_losses
 
 CPU = torch.device("cpu")
@@ -127,7 +130,8 @@ def test_loss_and_gradients_equal_diffusers_and_peft(
 ) -> None:
     folder: Path = request.getfixturevalue(model)
     family = build_family(ModelConfig(path=str(folder)))
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=gradient_checkpointing)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
     modules = list_targets(predictor.transformer, "all+ffs", sets=ADAPTER_TARGETS)
     parameters = dict(build_lora(predictor.transformer, AdapterConfig(rank=rank, alpha=alpha), modules=modules, seed=0))
     _fill(parameters)
@@ -151,7 +155,7 @@ def test_loss_and_gradients_equal_diffusers_and_peft(
 def test_the_loss_of_a_fixed_draw_is_pinned(tiny_model: Path) -> None:
     """The tiny model's bytes are made from a seed, so its loss is the same number for ever."""
     family = build_family(ModelConfig(path=str(tiny_model)))
-    predictor: Callable[..., Tensor] = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    predictor: Callable[..., Tensor] = load_predictor(family, device=CPU, dtype=torch.float32)
     with torch.no_grad():
         losses = predict_losses(predictor, *_draw_inputs(has_guidance=True))
     assert losses.tolist() == pytest.approx([2.2286649, 2.4680791], rel=1e-4)

@@ -7,56 +7,38 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from weber.config.optim import OptimConfig
+from tests.optim.conftest import SHAPES, Named, build, build_parameters, copy, is_equal, train
 from weber.errors import CheckpointError
 from weber.optim.states import list_states, load_states
-from weber.optim.table import OPTIMIZERS, build_optimizer
+from weber.optim.table import OPTIMIZERS
 
-Named = list[tuple[str, nn.Parameter]]
-
-
-def _parameters(dtype: torch.dtype) -> Named:
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"blocks.0.lora_A.default.weight": (4, 8), "blocks.0.lora_B.default.weight": (8, 4), "proj.weight": (3,)}
-    return [(name, nn.Parameter(torch.randn(*shape, generator=generator).to(dtype))) for name, shape in shapes.items()]
+CASES = [(name, dtype) for name, row in OPTIMIZERS.items() for dtype in row.dtypes]
 
 
-def _build(parameters: Named, name: str) -> torch.optim.Optimizer:
-    return build_optimizer([parameter for _, parameter in parameters], OptimConfig(name=name, lr=1e-3), seed=5)
+def _resume(parameters: Named, name: str, path: Path, **settings: object) -> tuple[torch.optim.Optimizer, Named]:
+    second = copy(parameters)
+    fresh = build(second, name, **settings)
+    load_states(fresh, second, tensors=load_file(path))
+    return fresh, second
 
 
-def _train(optimizer: torch.optim.Optimizer, parameters: Named, *, start: int, stop: int) -> None:
-    for step in range(start, stop):
-        for position, (_, parameter) in enumerate(parameters):
-            gradient = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 * step + position))
-            parameter.grad = gradient.to(parameter.dtype)
-        optimizer.step()
-        optimizer.zero_grad()
+@pytest.mark.parametrize("settings", [{}, {"fused_backward": True}, {"state_on": "host"}], ids=["plain", "fused", "host"])
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_a_run_goes_on_bit_for_bit(name: str, dtype: torch.dtype, settings: dict[str, object], tmp_path: Path) -> None:
+    whole = build_parameters(dtype)
+    in_one_go = build(whole, name, **settings)
+    train(in_one_go, whole, start=0, stop=10)
 
-
-def _copy(parameters: Named) -> Named:
-    return [(name, nn.Parameter(parameter.detach().clone())) for name, parameter in parameters]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_run_goes_on_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    whole = _parameters(dtype)
-    in_one_go = _build(whole, name)
-    _train(in_one_go, whole, start=0, stop=10)
-
-    first = _parameters(dtype)
-    optimizer = _build(first, name)
-    _train(optimizer, first, start=0, stop=6)
+    first = build_parameters(dtype)
+    optimizer = build(first, name, **settings)
+    train(optimizer, first, start=0, stop=6)
     save_file(list_states(optimizer, first), tmp_path / "optimizer.safetensors")
-    second = _copy(first)
-    fresh = _build(second, name)
-    load_states(fresh, second, tensors=load_file(tmp_path / "optimizer.safetensors"))
-    _train(fresh, second, start=6, stop=10)
+    fresh, second = _resume(first, name, tmp_path / "optimizer.safetensors", **settings)
+    train(fresh, second, start=6, stop=10)
 
-    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(whole, second, strict=True))
+    assert is_equal(whole, second)
     expected, got = list_states(in_one_go, whole), list_states(fresh, second)
     assert expected.keys() == got.keys()
     for key, tensor in expected.items():
@@ -64,36 +46,78 @@ def test_a_run_goes_on_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path
         assert torch.equal(tensor, got[key]), key
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("adamw", torch.float32), ("adamw_bf16", torch.bfloat16)])
-def test_names_and_dtypes(name: str, dtype: torch.dtype) -> None:
-    parameters = _parameters(torch.float32)
-    optimizer = _build(parameters, name)
-    _train(optimizer, parameters, start=0, stop=2)
+def test_where_the_state_lies_may_change_on_resume(tmp_path: Path) -> None:
+    """Plain AdamW goes on in fp32 on the host, and fused into the backward pass: the states have the same names."""
+    first = build_parameters()
+    optimizer = build(first, "adamw")
+    train(optimizer, first, start=0, stop=3)
+    save_file(list_states(optimizer, first), tmp_path / "optimizer.safetensors")
+    train(optimizer, first, start=3, stop=4)
+    for settings in ({"fused_backward": True}, {"state_on": "host"}):
+        before = build_parameters()
+        train(build(before, "adamw"), before, start=0, stop=3)
+        fresh, second = _resume(before, "adamw", tmp_path / "optimizer.safetensors", **settings)
+        train(fresh, second, start=3, stop=4)
+        assert all(torch.allclose(one, other, rtol=0, atol=1e-7) for (_, one), (_, other) in zip(first, second, strict=True))
+
+
+MOMENTS = {
+    "adamw": {"exp_avg": torch.float32, "exp_avg_sq": torch.float32},
+    "adamw_bf16": {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.bfloat16},
+    "adamw_8bit": {
+        "exp_avg": torch.uint8,
+        "exp_avg_absmax": torch.float32,
+        "exp_avg_sq": torch.uint8,
+        "exp_avg_sq_absmax": torch.float32,
+    },
+    "adafactor": {"exp_avg_sq_row": torch.float32, "exp_avg_sq_col": torch.float32},
+    "lion": {"exp_avg": torch.float32},
+    "lion_8bit": {"exp_avg": torch.uint8, "exp_avg_absmax": torch.float32},
+}
+"""Of a tensor of 4096 numbers or more."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_names_and_dtypes(name: str) -> None:
+    parameters = build_parameters(torch.float32)
+    optimizer = build(parameters, name)
+    train(optimizer, parameters, start=0, stop=2)
     states = list_states(optimizer, parameters)
-    assert set(states) == {f"{one}/{state}" for one, _ in parameters for state in ("step", "exp_avg", "exp_avg_sq")}
-    assert {tensor.dtype for key, tensor in states.items() if not key.endswith("/step")} == {dtype}
+    large = next(iter(SHAPES))
+    assert {key: tensor.dtype for key, tensor in states.items() if key.startswith(large)} == {
+        f"{large}/{key}": dtype for key, dtype in ({"step": torch.float32} | MOMENTS[name]).items()
+    }
+    assert {key.split("/")[0] for key in states} == set(SHAPES)
     assert {tensor.item() for key, tensor in states.items() if key.endswith("/step")} == {2.0}
     assert not any(tensor.requires_grad for tensor in states.values())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_before_the_first_step_there_is_nothing(name: str, tmp_path: Path) -> None:
-    parameters = _parameters(torch.float32)
-    optimizer = _build(parameters, name)
+    parameters = build_parameters()
+    optimizer = build(parameters, name)
     assert list_states(optimizer, parameters) == {}
     save_file({}, tmp_path / "empty.safetensors")
     load_states(optimizer, parameters, tensors=load_file(tmp_path / "empty.safetensors"))
-    untouched = _parameters(torch.float32)
-    _train(optimizer, parameters, start=0, stop=3)
-    _train(_build(untouched, name), untouched, start=0, stop=3)
-    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(parameters, untouched, strict=True))
+    untouched = build_parameters()
+    train(optimizer, parameters, start=0, stop=3)
+    train(build(untouched, name), untouched, start=0, stop=3)
+    assert is_equal(parameters, untouched)
 
 
-def test_the_state_of_another_adapter_is_refused() -> None:
-    parameters = _parameters(torch.float32)
-    optimizer = _build(parameters, "adamw")
-    tensors: dict[str, Tensor] = {"stranger.weight/exp_avg": torch.zeros(3)}
+@pytest.mark.parametrize(
+    ("name", "key", "tensor", "got"),
+    [
+        ("adamw", "stranger.weight/exp_avg", torch.zeros(3), "stranger.weight"),
+        ("lion", "stranger.weight/exp_avg", torch.zeros(3), "stranger.weight"),
+        ("lion", "proj.bias/exp_avg", torch.zeros(3), "proj.bias/exp_avg of shape (3,) in float32"),
+        ("lion", "proj.bias/exp_avg", torch.zeros(5).bfloat16(), "proj.bias/exp_avg of shape (5,) in bfloat16"),
+        ("lion", "proj.bias/exp_avg_sq", torch.zeros(5), "proj.bias/exp_avg_sq of shape (5,) in float32"),
+    ],
+)
+def test_the_state_of_another_adapter_is_refused(name: str, key: str, tensor: Tensor, got: str) -> None:
+    parameters = build_parameters()
     with pytest.raises(CheckpointError) as caught:
-        load_states(optimizer, parameters, tensors=tensors)
-    assert "got: stranger.weight" in str(caught.value)
+        load_states(build(parameters, name), parameters, tensors={key: tensor})
+    assert f"got: {got}" in str(caught.value)
     assert "fix: resume with the settings of the run" in str(caught.value)

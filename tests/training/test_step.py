@@ -17,6 +17,8 @@ from weber.data.seeds import build_seed, draw_uniform
 from weber.errors import TrainingError
 from weber.families.flux1.keys import ADAPTER_TARGETS
 from weber.families.table import build_family
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 from weber.optim.table import build_optimizer
 from weber.training.batch import Batch
 from weber.training.step import Learner, train_step
@@ -44,12 +46,13 @@ class Listener(nn.Module):
 
 
 def _build(model: Path, **sections: dict[str, Any]) -> Learner:
-    tree = {"model": {"path": str(model)}, "data": [{"path": "pictures"}], "adapter": {"rank": 4}, "optim": {"clip_norm": "off"}}
+    tree = {"model": {"path": str(model)}, "data": [{"path": "pictures"}], "adapter": {"rank": 4}, "optim": {"clip_norm": "off", "lr": 1e-4}}
     tree["objective"] = {"timesteps": "sigmoid"}
-    config = build_config(tree | sections)
+    config = build_config(tree | sections | {"optim": tree["optim"] | sections.get("optim", {})})
     family = build_family(config.model)
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=config.memory.gradient_checkpointing)
-    modules = list_targets(predictor.transformer, config.adapter.targets, sets=ADAPTER_TARGETS)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
+    predictor.run = build_run(config.memory, predictor, family=family)
+    modules = list_targets(predictor.transformer, config.adapter.chosen_targets, sets=ADAPTER_TARGETS)
     parameters = build_lora(predictor.transformer, config.adapter, modules=modules, seed=0)
     generator = torch.Generator().manual_seed(1)
     for _, parameter in parameters:

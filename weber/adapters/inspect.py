@@ -14,6 +14,7 @@ import torch
 from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.kinds import LORA, TRANSFORMER, Kind, find_kind
 from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.metadata import read_facts
 from weber.adapters.target import find_set
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import find_module, find_original
@@ -53,6 +54,15 @@ _STORIES = {
     "ot_revision": "made by OneTrainer",
 }
 """Entry of a header -> what it says; of two entries that say the same the first counts."""
+_PARTS_OF_CHECKPOINTS = {
+    "trained.safetensors": (
+        "trained weights of a checkpoint of weber",
+        ("paint with them (`weber sample`)", "put them into their model (`weber export`)"),
+    ),
+    "ema.safetensors": ("running mean in a checkpoint of weber", ("paint with it (`weber sample`)",)),
+    "optimizer.safetensors": ("state of the optimizer in a checkpoint of weber", ()),
+}
+"""Names of files -> what they are, and what can be done with them."""
 _NUM_WORDS, _NUM_COUNTS, _NUM_LAYERS, _NUM_LETTERS = 8, 4, 3, 200
 
 
@@ -82,6 +92,9 @@ def inspect_file(path: Path) -> Report:
         return Report(path, "file that weber cannot read", (size,), (f"{error.what} {error.got}",))
     lines = [size, *_list_tensors(weights)]
     kind = find_kind(weights)
+    if path.name in _PARTS_OF_CHECKPOINTS:
+        told, uses = _PARTS_OF_CHECKPOINTS[path.name]
+        return Report(path, told, (*lines, *_list_facts(read_facts(metadata), metadata)), uses=uses)
     if kind is LORA:
         return _inspect_adapter(path, lines, metadata)
     return _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
@@ -124,7 +137,7 @@ def _inspect_other(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weig
         family, originals = _find_model(weights)
         lines = [("layout", "the makers' names" if originals else "the library's names"), ("class", family), *lines]
         uses = ["train on it (model.transformer or model.path)", "merge adapters into it (`weber merge`)", "compare it (`weber extract`)"]
-    return Report(path, kind.name, (*lines, *_list_story(metadata)), tuple(notes), tuple(uses))
+    return Report(path, kind.name, (*lines, *_list_facts(read_facts(metadata), metadata)), tuple(notes), tuple(uses))
 
 
 def _inspect_folder(folder: Path) -> Report:
@@ -135,7 +148,7 @@ def _inspect_folder(folder: Path) -> Report:
         kind, uses = "model in the library's layout", ("train on it (model.path)",)
     elif (folder / "config.toml").is_file() and ((folder / "adapter.safetensors").is_file() or any(folder.glob("checkpoint-*"))):
         kind, uses = "run folder of weber", ("go on with it (`weber train --resume`)", "paint with it (`weber sample`)")
-    elif (folder / "adapter.safetensors").is_file():
+    elif any((folder / name).is_file() for name in ("adapter.safetensors", "trained.safetensors")):
         kind, uses = "checkpoint of weber", ("paint with it (`weber sample`)",)
     elif files and "config.json" in names:
         kind, uses = "part of a model in the library's layout", ("train on it (model.transformer, vae, text_encoder)",)

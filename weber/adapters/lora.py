@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from weber.adapters.factors import Factors, build_scaled
 from weber.adapters.files import AdapterFile
+from weber.adapters.lowrank import LowRank
 from weber.adapters.metadata import find_most_common
 from weber.config.adapter import AdapterConfig
 from weber.errors import AdapterError
@@ -122,6 +123,7 @@ def _list_exactly(modules: Iterable[str]) -> str:
 
 def _inject(model: nn.Module, lora: LoraConfig, *, name: str) -> None:
     """Add adapters; whatever is on the model already stays active, and only ADAPTER_NAME learns."""
+    lora._register_custom_module({nn.Linear: LowRank})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # the other adapter's
         inject_adapter_in_model(lora, model, adapter_name=name)

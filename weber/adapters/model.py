@@ -30,7 +30,7 @@ def save_model_folder(
 
     It replaces an earlier one. Raises AdapterError where the folder holds anything else.
     """
-    _check_folder(folder)
+    check_folder(folder)
     shards = _split(weights, shard_bytes)
     names = [f"{_STEM}-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     names = names if len(shards) > 1 else [f"{_STEM}.safetensors"]
@@ -67,7 +67,7 @@ def save_model_file(
     save_weights(path, originals, metadata={**metadata, "weber_config": json.dumps(config, sort_keys=True)}, progress=progress)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise AdapterError where something else than such a folder would be replaced."""
     others = [file.name for file in folder.iterdir() if not file.name.startswith((_STEM, "config.json"))] if folder.is_dir() else []
     if others or folder.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -11,9 +12,24 @@ from torch import Tensor, nn
 
 from weber.cache.store import Store
 from weber.cache.writer import Writer
+from weber.families.family import Family
 from weber.progress import Progress
 
 Inputs = TypeVar("Inputs")
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The encoders of a model as they are run here. `load(part)` reads one to `device`; it computes in `dtype`, which is what is stored.
+
+    `identify(part)` is part of the key of all that it makes: the identity of its files, and what else changes its results.
+    """
+
+    family: Family
+    device: torch.device
+    dtype: torch.dtype
+    identify: Callable[[str], str]
+    load: Callable[[str], nn.Module]
 
 
 def encode_batches(

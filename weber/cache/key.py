@@ -25,12 +25,12 @@ def build_key(*, content: str, preparation: str, encoder: str, dtype: str) -> st
 
 
 def build_latent_key(view: View, *, encoder: str, dtype: torch.dtype) -> str:
-    """Key of one view of one picture; `encoder` is `family.identify(family.image_part)`."""
+    """Key of one view of one picture; `encoder` is the identity of the image encoder."""
     return build_key(content=view.content, preparation=view.describe(), encoder=encoder, dtype=_name(dtype))
 
 
 def build_text_key(caption: str, *, encoder: str, dtype: torch.dtype) -> str:
-    """Key of one caption as one text part reads it; `encoder` is `family.identify(part)`."""
+    """Key of one caption as one text part reads it; `encoder` is the identity of that part."""
     return build_key(content=caption, preparation="caption", encoder=encoder, dtype=_name(dtype))
 
 

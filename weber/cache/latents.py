@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from weber.cache.encode import encode_batches
+from weber.cache.encode import Encoders, encode_batches
 from weber.cache.key import build_latent_key
 from weber.cache.store import Store
 from weber.data.views import View, read_mask, read_pixels
@@ -33,28 +33,27 @@ def encode_latents(
     store: Store,
     views: Iterable[View],
     *,
-    family: Family,
-    device: torch.device,
-    dtype: torch.dtype,
+    encoders: Encoders,
     batch_size: int,
     progress: Progress = ignore_progress,
 ) -> int:
     """Encode the views that the cache lacks; their number. If it lacks none the encoder is not loaded.
 
-    Sample `build_latent_key(view, encoder=family.identify(family.image_part), dtype=dtype)` then holds what `family.encode_images`
-    returns, without the first dimension; of a view with a mask, `masked` and `mask` alone. DataError names a picture that can no
+    Sample `build_latent_key(view, encoder=encoders.identify(image_part), dtype=encoders.dtype)` then holds what `encode_images` of the
+    family returns, without the first dimension; of a view with a mask, `masked` and `mask` alone. DataError names a picture that can no
     longer be read or was changed since the views were made; what was encoded before it is kept.
     """
-    batches = _list_batches(store, views, identity=family.identify(family.image_part), dtype=dtype, batch_size=batch_size)
+    part, dtype = encoders.family.image_part, encoders.dtype
+    batches = _list_batches(store, views, identity=encoders.identify(part), dtype=dtype, batch_size=batch_size)
     total = sum(len(batch) for batch in batches)
     if not total:
         return 0
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         encode_batches(
             store,
-            _read_ahead(batches, pool, device),
-            load=partial(family.load, family.image_part, device=device, dtype=dtype),
-            encode=partial(_encode, family),
+            _read_ahead(batches, pool, encoders.device),
+            load=partial(encoders.load, part),
+            encode=partial(_encode, encoders.family),
             dtype=dtype,
             progress=progress,
             what="encoding pictures",

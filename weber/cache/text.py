@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-import torch
-
-from weber.cache.encode import encode_batches
+from weber.cache.encode import Encoders, encode_batches
 from weber.cache.key import build_text_key
 from weber.cache.store import Store
-from weber.families.family import Family
 from weber.progress import Progress, ignore_progress
 
 
@@ -18,21 +15,20 @@ def encode_texts(
     store: Store,
     captions: Iterable[str],
     *,
-    family: Family,
-    device: torch.device,
-    dtype: torch.dtype,
+    encoders: Encoders,
     batch_size: int,
     progress: Progress = ignore_progress,
 ) -> int:
     """Encode what the cache lacks; the number of (caption, part) encoded. A part that lacks nothing is not loaded.
 
-    Sample `build_text_key(caption, encoder=family.identify(part), dtype=dtype)` then holds what `family.encode_prompts` returns for
-    that part, without the first dimension.
+    Sample `build_text_key(caption, encoder=encoders.identify(part), dtype=encoders.dtype)` then holds what `encode_prompts` of the family
+    returns for that part, without the first dimension.
     """
+    family, dtype = encoders.family, encoders.dtype
     distinct = list(dict.fromkeys(captions))
     num_encoded = 0
     for part in family.text_parts:
-        identity = family.identify(part)
+        identity = encoders.identify(part)
         keyed = {build_text_key(caption, encoder=identity, dtype=dtype): caption for caption in distinct}
         missing = {key: caption for key, caption in keyed.items() if key not in store}
         if missing:
@@ -41,7 +37,7 @@ def encode_texts(
             encode_batches(
                 store,
                 [(keys[start : start + size], prompts[start : start + size]) for start in range(0, len(keys), size)],
-                load=partial(family.load, part, device=device, dtype=dtype),
+                load=partial(encoders.load, part),
                 encode=partial(family.encode_prompts, part),
                 dtype=dtype,
                 progress=progress,

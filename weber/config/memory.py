@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from weber.config.section import Section
+
+Precision = Literal["none", "int8", "fp8", "nf4", "int4", "int2"]
 
 
 class MemoryConfig(Section):
@@ -19,8 +22,75 @@ class MemoryConfig(Section):
     """Precision of the frozen base model. `auto`: bf16 on GPUs that have it, otherwise fp32 (bf16 convolutions on CPUs without
     bf16 units are 15-20 times slower)."""
 
-    gradient_checkpointing: bool = True
-    """Recompute each block in the backward pass instead of keeping its activations: far less memory, about a third more time."""
+    fit: str | None = None
+    """Memory that the run may take: `"10GB"`, or `"auto"` for the GPU that is there. The settings of this section that were left out
+    are chosen so that it fits, the fastest first; `weber plan` says which and why."""
+
+    quantize: Precision = "none"
+    """Bits of the frozen weights in the transformer's blocks; norms, embeddings and the last layer stay in `dtype`. `int8` and `fp8`
+    have a scale per row (8 bits), `nf4` is bitsandbytes' (4.1 bits), `int4` and `int2` have a scale and a minimum per group (4.5 and
+    2.5 bits or so; with 2 bits quality suffers)."""
+
+    quantize_text_encoder: Precision = "none"
+    """The same for the first text encoder, while captions are encoded. It changes what the model is told, so it has its own cache."""
+
+    quantize_text_encoder_2: Precision = "none"
+    """The same for the second text encoder, where the model has two."""
+
+    quantize_on: Literal["auto", "cpu", "device"] = "auto"
+    """Where weights are quantized, one layer at a time. `auto`: on the GPU if there is one."""
+
+    keep_quantized: bool = True
+    """Keep the quantized model in `output.cache`, so that the next start reads it instead of quantizing again."""
+
+    int8_matmul: bool = False
+    """Compute in 8 bits too where `quantize = "int8"`: activations and their gradients are rounded to 8 bits per token. Faster on
+    consumer GPUs, slower on data center ones, and less exact."""
+
+    gradient_checkpointing: Literal["all", "none", "lean"] | Annotated[int, Field(ge=2)] = "all"
+    """What the backward pass computes again instead of keeping it. `all`: every block, the least memory, about a third more time; a
+    number n: every n-th block; `lean`: everything cheap, but no matrix product or attention that is not needed; `none`: nothing."""
+
+    offload_activations: bool = False
+    """Keep what gradient checkpointing does keep (the input of each block) in the memory of the host."""
+
+    swap_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """How many of the transformer's blocks lie outside of the GPU; each is copied there before it is needed. `all`: every one."""
+
+    swap_to: Literal["host", "disk"] = "host"
+    """Where swapped blocks lie: in the memory of the host, or in a file in `output.cache` for machines that have little of it."""
+
+    modulation: Literal["model", "int8", "host"] = "model"
+    """Where the layers are that only turn the noise level into scales and shifts (a quarter of some models). `model`: as the other
+    weights; `int8`: in 8 bits; `host`: in the memory of the host, computed there. Refused where an adapter trains them."""
+
+    vae_tiling: bool = False
+    """Encode and decode pictures in overlapping tiles: less memory for large pictures, slightly other results."""
 
     encode_batch_size: Annotated[int, Field(ge=1)] = 4
     """Pictures or captions per batch while the cache is filled."""
+
+    @field_validator("fit")
+    @classmethod
+    def _check_fit(cls, value: str | None) -> str | None:
+        if value is not None and value != "auto" and not re.fullmatch(r"\d+(\.\d+)?\s*G(i?)B", value):
+            raise ValueError(f'fit = "{value}" is not an amount of memory; write "auto", "10GB" or "11.5GiB"')
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_act(self) -> MemoryConfig:
+        if self.int8_matmul and self.quantize not in ("int8",) and self.fit is None:
+            raise ValueError(f'int8_matmul has no effect with quantize = "{self.quantize}"; set quantize = "int8" or remove it')
+        if self.swap_to == "disk" and self.swap_blocks == 0 and self.fit is None:
+            raise ValueError('swap_to = "disk" has no effect with swap_blocks = 0; set swap_blocks or remove swap_to')
+        if self.offload_activations and self.gradient_checkpointing != "all":
+            raise ValueError(
+                'offload_activations needs gradient_checkpointing = "all", where little is kept: with anything else more would be'
+                " copied than computing it again costs"
+            )
+        if self.swap_blocks != 0 and self.gradient_checkpointing != "all":
+            raise ValueError(
+                'swap_blocks needs gradient_checkpointing = "all": whatever else is kept for the backward pass keeps the block\'s weights'
+                " on the GPU too"
+            )
+        return self

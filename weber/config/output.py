@@ -27,7 +27,8 @@ class OutputConfig(Section):
 
     formats: list[Literal["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]] = ["diffusers"]
     """Layouts of the finished adapter. `diffusers` is always written (`adapter.safetensors`); `kohya` and `comfyui` are further files
-    beside it; `merged-diffusers` and `merged-bfl` are whole models with the adapter in their weights."""
+    beside it; `merged-diffusers` and `merged-bfl` are whole models with the adapter in their weights. With `adapter.kind = "full"` the
+    result is a whole model: `merged-diffusers` (a folder `transformer`), `merged-bfl` (one file) or both; left out: the folder."""
 
     tensorboard: bool = False
     """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
@@ -60,6 +61,9 @@ class SamplingConfig(Section):
 
     masks: list[FolderPath] = []
     """For a model that repaints: a mask file for each prompt, white where the picture is painted anew."""
+
+    weights: Literal["trained", "ema"] = "trained"
+    """Which weights paint: those that are trained, or their running mean (`optim.ema_decay`)."""
 
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels. Left out: the edge of the first set's resolution."""

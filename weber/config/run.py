@@ -54,3 +54,17 @@ class RunConfig(Section):
         if twice:
             raise ValueError(f'data: two sets are named {", ".join(twice)}; give each its own name, such as name = "{twice[0]}-2"')
         return self
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_act(self) -> RunConfig:
+        if self.optim.fused_backward and self.train.accumulation > 1:
+            raise ValueError(
+                f"train.accumulation = {self.train.accumulation} cannot act with optim.fused_backward, which uses each gradient as it"
+                " arrives; raise train.batch_size instead, or remove optim.fused_backward"
+            )
+        lr = self.optim.choose_lr(self.adapter.kind)
+        if self.optim.end_lr > lr:
+            raise ValueError(f"optim.end_lr = {self.optim.end_lr} is above optim.lr = {lr:g}; lower end_lr, since schedules only go down")
+        if self.sampling.weights == "ema" and self.optim.ema_decay is None:
+            raise ValueError('sampling.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')
+        return self

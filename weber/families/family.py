@@ -5,15 +5,16 @@ Shapes: B batch, C latent channels, H W latent size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from weber.families.pairing import Pairing
 from weber.families.tensors import Weights
+from weber.families.weights import Fill
 
 Condition = Mapping[str, Tensor]
 """All that the network is told beside the noisy latents: what `encode_prompts` returned for every part, batched; `guidance` (B,) fp32
@@ -57,10 +58,27 @@ class PictureInputs:
     mask_channels: int = 0
 
 
+class Run(Protocol):
+    """How a block is run: what checkpoints, swaps or shards a network is put here, so that the loop over the blocks knows of none of it."""
+
+    def __call__(self, block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
+        """`call(*inputs)`, where `call` is the block or a stand-in that runs it."""
+        ...
+
+
+def run_plainly(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
+    """A block as it is."""
+    return call(*inputs)
+
+
 class Predictor(Protocol):
-    """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on."""
+    """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on.
+
+    Its blocks are run by `run`, in the order of `Family.blocks`.
+    """
 
     transformer: nn.Module
+    run: Run
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""
@@ -75,7 +93,9 @@ class Family(Protocol):
     (`modelspec.architecture`, without its ending); `assistant` is the LoRA that takes part in training unless something else is said.
     `takes_reference_t`: the tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition.
     `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits `encode_prompts`, for
-    text tensors whose shape is the prompt's own.
+    text tensors whose shape is the prompt's own. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one
+    vector per sample. `lean_layers` are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`,
+    or `skip` where nothing in the block's backward pass needs them.
     """
 
     variant: str
@@ -94,25 +114,33 @@ class Family(Protocol):
     takes_reference_t: bool
     reference_modules: Sequence[str]
     prompts_per_batch: int | None
+    modulation_modules: Sequence[str]
+    lean_layers: Mapping[str, str]
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""
         ...
 
-    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """Read an encoder (`image_part` or one of `text_parts`), frozen, in eval mode."""
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
+        """Read an encoder (`image_part` or one of `text_parts`), frozen, in eval mode.
+
+        With `fill`, of text parts only, the weights are put into their places by it, one tensor at a time.
+        """
         ...
 
-    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
-        """Read the network that is trained, frozen."""
+    def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
+        """The network around a transformer that `load_skeleton` made and that has weights by now.
+
+        With its modulation apart, `modulation_modules` stay on the device where they are, and compute there.
+        """
         ...
 
     def load_skeleton(self) -> nn.Module:
-        """The transformer that `load_predictor` would read, on the meta device: names and shapes without weights."""
+        """The transformer on the meta device: names and shapes without weights."""
         ...
 
     def open_transformer(self) -> Weights:
-        """The weights that `load_predictor` would read, under the library's names, one tensor at a time."""
+        """The weights of the transformer, under the library's names, one tensor at a time."""
         ...
 
     def blocks(self, predictor: Predictor) -> list[nn.Module]:

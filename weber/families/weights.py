@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ _FIX = "download the model again; if you made it yourself, save it with the libr
 _NUM_SHOWN = 3
 Read = TypeVar("Read")
 _NO_CHANGES: Mapping[str, object] = MappingProxyType({})
+Fill = Callable[[nn.Module, Weights], None]
+"""Puts weights into a module that has none, each read once; they are on the host and in the precision that the module is to have."""
 
 
 def _accept(weights: Weights) -> bool:
@@ -56,31 +59,43 @@ class Original:
     extras: tuple[str, ...] = ()
 
 
-def load_part(kind: Any, place: Place, *, original: Original, dtype: torch.dtype, changes: Mapping[str, object] = _NO_CHANGES) -> nn.Module:
+def load_part(
+    kind: Any,
+    place: Place,
+    *,
+    original: Original,
+    dtype: torch.dtype,
+    changes: Mapping[str, object] = _NO_CHANGES,
+    fill: Fill | None = None,
+) -> nn.Module:
     """A model of a diffusers or transformers class, from a folder or a single file; of a file, `changes` replace entries of its
     configuration.
 
-    Of a single file, one tensor at a time is read and cast, so the peak is the model in its dtype. With changes, tensors that the
-    smaller model has no place for are not read. Raises ModelError.
+    Of a single file, one tensor at a time is read and cast, so the peak is the model in its dtype, or what `fill` makes of it. With
+    changes, tensors that the smaller model has no place for are not read. Raises ModelError.
     """
     if not place.is_single:
-        assert not changes, "a folder is read whole"
+        assert not changes and fill is None, "a folder is read whole"
         return load_weights(kind, str(place.path), dtype=dtype)
     config = {**_read_single_config(place, original), **changes}
     weights = open_part(place, original)
     module = _build_empty(kind, config, place)
     names = _check_names(module, weights, place, may_be_more=bool(changes))
-    module.load_state_dict({name: _cast(module, name, weights[name], dtype) for name in names}, strict=False, assign=True)
+    (fill or _fill_plainly)(module, build_cast({name: weights[name] for name in names}, module, dtype=dtype))
     if not issubclass(kind, ModelMixin):
         module.tie_weights()
     assert isinstance(module, nn.Module)
     return module.eval()
 
 
-def load_transformer(kind: Any, source: Source, *, original: Original, device: torch.device, dtype: torch.dtype) -> Any:
-    """The network that is trained, of a diffusers class: frozen, in eval mode, on its device."""
-    module = load_part(kind, source.find("transformer"), original=original, dtype=dtype)
-    return module.to(device).eval().requires_grad_(False)
+def load_named_part(kind: Any, source: Source, *, part: str, original: Original, dtype: torch.dtype, fill: Fill | None) -> nn.Module:
+    """A model of a class whose `from_pretrained` may know more names than we do: it reads folders, unless `fill` does, one tensor at a
+    time. Raises ModelError."""
+    place = source.find(part)
+    if fill is None:
+        return load_part(kind, place, original=original, dtype=dtype)
+    changes = source.read_config(part) or {}
+    return load_part(kind, replace(place, is_single=True), original=original, dtype=dtype, changes=changes, fill=fill)
 
 
 def read_part_config(source: Source, part: str, *, original: Original) -> dict[str, object]:
@@ -269,12 +284,25 @@ def _check_names(module: nn.Module, weights: Weights, place: Place, *, may_be_mo
     return found
 
 
-def _cast(module: Any, name: str, entry: Entry, dtype: torch.dtype) -> Tensor:
-    """A tensor as `from_pretrained` would have it: some modules stay in fp32, those of transformers only where the model is in fp16."""
+def _fill_plainly(module: nn.Module, weights: Weights) -> None:
+    module.load_state_dict({name: entry.read() for name, entry in weights.items()}, strict=False, assign=True)
+
+
+def build_cast(weights: Weights, module: Any, *, dtype: torch.dtype) -> Weights:
+    """The same, in the precision that `from_pretrained` of the module's class would have: some of its modules stay in fp32, those of
+    transformers only where the model is in fp16."""
+    kept = set((module._keep_in_fp32_modules if dtype == torch.float16 or isinstance(module, ModelMixin) else None) or ())
+    return {name: _build_cast_entry(entry, torch.float32 if set(name.split(".")) & kept else dtype) for name, entry in weights.items()}
+
+
+def _build_cast_entry(entry: Entry, dtype: torch.dtype) -> Entry:
+    return replace(entry, dtype=dtype if entry.dtype.is_floating_point else entry.dtype, read=partial(_read_cast, entry, dtype))
+
+
+def _read_cast(entry: Entry, dtype: torch.dtype) -> Tensor:
     tensor = entry.read()
-    kept = module._keep_in_fp32_modules if dtype == torch.float16 or isinstance(module, ModelMixin) else ()
     if tensor.is_floating_point():
-        tensor = tensor.to(torch.float32 if set(name.split(".")) & set(kept or ()) else dtype)
+        tensor = tensor.to(dtype)
     # A piece of a larger tensor would keep all of it in memory.
     is_whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
     return tensor if is_whole else tensor.clone(memory_format=torch.contiguous_format)

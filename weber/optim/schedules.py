@@ -23,14 +23,16 @@ def build_schedule(config: OptimConfig, *, num_steps: int) -> Callable[[int], fl
 
     As in diffusers' `get_scheduler`, `end_lr` would be reached one step after the last, so that no step is wasted on a rate of 0.
     """
+    assert config.lr is not None, "the resolved config has a learning rate"
+    top, end = config.lr, config.end_lr
     course, power = COURSES[config.schedule], 1.0 if config.power is None else config.power
     num_falling = max(num_steps - config.warmup_steps, 1)
 
     def learning_rate(step: int) -> float:
         if step < config.warmup_steps:
-            return config.lr * (step + 1) / config.warmup_steps
+            return top * (step + 1) / config.warmup_steps
         share = min((step - config.warmup_steps) / num_falling, 1.0)
-        return config.end_lr + (config.lr - config.end_lr) * course(share, power)
+        return end + (top - end) * course(share, power)
 
     return learning_rate
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from weber.adapters.lora import add_assistant, build_lora
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
@@ -15,18 +16,23 @@ from weber.checkpoint.lock import lock_folder
 from weber.checkpoint.resume import Found, load_latest
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
+from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
-from weber.data.seeds import build_seed
 from weber.errors import CheckpointError, TrainingError
+from weber.optim.ema import Ema
+from weber.optim.fused import FusedBackward
+from weber.optim.states import Named
+from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
 from weber.training.batch import Loader, Reader
 from weber.training.loop import Training, run
+from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
 from weber.training.plan import Plan, build_plan, list_captions, list_views
 from weber.training.report import build_hint, build_summary
 from weber.training.resolve import build_absolute
-from weber.training.runs import ADAPTER_NAME, CONFIG_NAME
+from weber.training.runs import CONFIG_NAME, remove_finished
 from weber.training.state import check_state, load_state
 from weber.training.step import Learner
 
@@ -40,7 +46,7 @@ class Encoded:
 
 
 def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
-    """Run a config to the end, from its start or its latest checkpoint; returns the finished adapter file."""
+    """Run a config to the end, from its start or its latest checkpoint; returns the finished result: an adapter file, or a model."""
     folder = build_absolute(config.output.folder)
     _check_run_folder(folder, resume=resume)
     try:
@@ -54,10 +60,12 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
                 training = assemble(plan, store, start=start, watcher=watcher)
                 save_config(plan.resolved, folder / CONFIG_NAME)
                 if start.step < plan.num_steps:
-                    (folder / ADAPTER_NAME).unlink(missing_ok=True)  # of a shorter run; it is in that checkpoint too
-                adapter = run(training, watcher)
-                watcher.write(build_hint(plan, adapter))
-                return adapter
+                    remove_finished(folder, config.adapter.kind)  # of a shorter run; it is in that checkpoint too
+                swap = training.learner.swap
+                with nullcontext() if swap is None else closing(swap):
+                    finished = run(training, watcher)
+                watcher.write(build_hint(plan, finished))
+                return finished
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The device has no memory left; the checkpoints of the run are whole.",
@@ -69,43 +77,59 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
 def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
     """Encode what the cache lacks: pictures first, then texts, one encoder in memory at a time."""
     size = plan.config.memory.encode_batch_size
-    latents = encode_latents(
-        store,
-        list_views(plan),
-        family=plan.family,
-        device=plan.device,
-        dtype=plan.dtype,
-        batch_size=size,
-        progress=watcher.report,
-    )
-    texts = encode_texts(
-        store, list_captions(plan), family=plan.family, device=plan.device, dtype=plan.dtype, batch_size=size, progress=watcher.report
-    )
+    latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
+    texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
     if latents or texts:
         watcher.write(f"Encoded {latents} latents and {texts} texts into {store.folder}.")
     return Encoded(latents, texts)
 
 
 def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Training:
-    """Load the network, put the adapter on it, and go on from the checkpoint `start`, if it has one."""
+    """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one."""
     config, folder = plan.resolved, plan.resolved.output.folder
-    reader = Reader(store, plan.family, dtype=plan.dtype)
+    reader = Reader(store, plan.encoders)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
-    predictor = plan.family.load_predictor(
-        device=plan.device, dtype=plan.dtype, gradient_checkpointing=config.memory.gradient_checkpointing
-    )
-    parameters = build_lora(
-        predictor.transformer, config.adapter, modules=list(plan.modules), seed=build_seed(config.train.seed, "adapter"), start=plan.start
-    )
     if plan.assistant is not None:
         watcher.write(f"The assistant {config.model.assistant} takes part with strength {config.model.assistant_strength:g}.")
-        add_assistant(predictor.transformer, plan.assistant.modules, strength=config.model.assistant_strength)
+    parameters: list[tuple[str, nn.Parameter]] = []
+
+    def put(transformer: nn.Module) -> None:
+        parameters.extend(plan.kind.build(transformer, config, family=plan.family, trained=plan.trained, start=plan.start))
+
+    network = load_network(
+        plan.family,
+        config.memory,
+        device=plan.device,
+        dtype=plan.dtype,
+        trained=plan.trained.shapes,
+        put=build_put(put, plan.assistant, strength=config.model.assistant_strength),
+        cache=config.output.cache,
+        progress=watcher.report,
+    )
+    predictor = network.predictor
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
-    learner = Learner(config, plan.family, predictor, parameters, optimizer, plan.training_guidance)
+    learner = Learner(
+        config,
+        plan.family,
+        predictor,
+        parameters,
+        optimizer,
+        plan.training_guidance,
+        fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
+        ema=_build_mean(config.optim, parameters, plan.device),
+        swap=network.swap,
+    )
     if start.folder is not None:
-        load_state(start.folder, learner)
-    return Training(plan, learner, Loader(plan, store), Painter(plan, predictor, run_folder=folder, reader=reader), folder, start.step)
+        load_state(start.folder, learner, plan=plan)
+    painter = Painter(plan, predictor, run_folder=folder, reader=reader, ema=learner.ema, swap=learner.swap)
+    return Training(plan, learner, Loader(plan, store), painter, folder, start.step)
+
+
+def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) -> Ema | None:
+    if config.ema_decay is None:
+        return None
+    return Ema(parameters, decay=config.ema_decay, device=device if config.ema_on == "device" else torch.device("cpu"))
 
 
 def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:

@@ -13,11 +13,12 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.data.batches import Draw
 from weber.data.views import View
-from weber.families.family import REFERENCE, Family
+from weber.families.family import REFERENCE
 from weber.training.plan import Plan
 from weber.training.prompts import Prompt
 
@@ -35,10 +36,10 @@ class Batch:
 class Reader:
     """Reads from the cache what the encoders made. No tensor has a batch dimension."""
 
-    def __init__(self, store: Store, family: Family, *, dtype: torch.dtype) -> None:
-        self._store, self._dtype = store, dtype
-        self._text_encoders = [family.identify(part) for part in family.text_parts]
-        self._image_encoder = family.identify(family.image_part)
+    def __init__(self, store: Store, encoders: Encoders) -> None:
+        self._store, self._dtype = store, encoders.dtype
+        self._text_encoders = [encoders.identify(part) for part in encoders.family.text_parts]
+        self._image_encoder = encoders.identify(encoders.family.image_part)
 
     def read_text(self, text: str) -> dict[str, Tensor]:
         """What all text parts made of a caption or prompt."""
@@ -82,7 +83,7 @@ class Loader:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
-        self._reader = Reader(store, plan.family, dtype=plan.dtype)
+        self._reader = Reader(store, plan.encoders)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 

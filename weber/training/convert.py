@@ -6,12 +6,13 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weber.adapters.extract import Extraction, build_extraction
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter, save_adapter
+from weber.adapters.full import build_whole_weights
 from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights, check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
@@ -21,14 +22,25 @@ from weber.config.model import ModelConfig
 from weber.errors import AdapterError, ConfigError, ModelError
 from weber.families.pairing import Pairing
 from weber.families.table import FAMILIES, open_transformer
-from weber.families.tensors import Weights, read_metadata
+from weber.families.tensors import Weights, open_weights, read_metadata
 from weber.progress import Progress
 from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats
-from weber.training.runs import ADAPTER_NAME, find_adapter, find_config
+from weber.training.runs import (
+    ADAPTER_NAME,
+    EMA_NAME,
+    MODEL_FOLDER,
+    MODEL_NAME,
+    TRAINED_NAME,
+    find_adapter,
+    find_config,
+    find_run,
+)
 
 SUFFIX = ".safetensors"
 MERGED, EXTRACTED = "merged", "extracted"
 """Facts of files that can be made again, and so may be replaced."""
+FULL = "full"
+"""The fact `kind` of a model whose own weights were trained."""
 _NO_FOLDERS = {".ckpt", ".pt", ".pth", ".bin", ".txt", ".json", ".gguf", ".toml", ".png"}
 
 
@@ -65,11 +77,32 @@ def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folde
     return written
 
 
+def list_models(formats: Sequence[str], folder: Path) -> list[Path]:
+    """Where a whole model that was trained goes, in formats of such."""
+    names = {DIFFUSERS: MODEL_FOLDER, MERGED_FOLDER: MODEL_FOLDER, MERGED_FILE: MODEL_NAME}
+    return [folder / name for name in dict.fromkeys(names[one] for one in formats)]
+
+
+def check_model_formats(formats: Sequence[str], *, key: str) -> None:
+    """Refuse layouts of adapters where the weights of a model themselves are trained; needs no weights."""
+    layouts = [name for name in formats if name in LAYOUTS and name != DIFFUSERS]
+    if layouts:
+        raise ConfigError(
+            "A whole model has no adapter layout.",
+            got=f"{key} = {', '.join(layouts)}, and the weights of the model themselves are trained",
+            expected=f"{MERGED_FOLDER} (or {DIFFUSERS}), {MERGED_FILE}",
+            fix=f'use {MERGED_FILE}, one file with the names that ComfyUI reads; or train a LoRA (adapter.kind = "lora")',
+        )
+    check_formats(formats, [], pairings=(), key=key)
+
+
 def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path | None, progress: Progress) -> list[Path]:
-    """Write the adapter of a run folder, or an adapter file of any layout, in other formats.
+    """Write what a run has learned, or an adapter file of any layout, in other formats.
 
     Raises ConfigError or AdapterError before anything is written.
     """
+    if _is_full(source):
+        return _export_model(source, formats, base=base, out=out, progress=progress)
     path = find_adapter(source) if source.is_dir() else source
     adapter = load_adapter(path)
     pairings, architecture = _find_pairings(adapter), _find_architecture(adapter)
@@ -82,6 +115,30 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
         check_base(model.weights, list(adapter.modules))
     named = Named(adapter.modules, adapter.facts, path.parent.name if path.name == ADAPTER_NAME else path.stem)
     return write_formats(named, formats, model=model, folder=out or path.parent, stem=path.stem, progress=progress)
+
+
+def _export_model(source: Path, formats: Sequence[str], *, base: str | None, out: Path | None, progress: Progress) -> list[Path]:
+    """Write the model that a run has trained in other formats: the finished one, or a checkpoint's tensors in their base."""
+    check_model_formats(formats, key="--format")
+    is_whole = source.name not in (TRAINED_NAME, EMA_NAME) if source.is_file() else (source / "config.json").is_file()
+    saved = None if is_whole else find_run(source, weights="trained")
+    path = source if saved is None else saved.path
+    if saved is None or path.name != TRAINED_NAME:
+        if base is not None:
+            raise ConfigError("A whole model needs no base, so --base has no effect.", got=f"--base {base}", fix="remove --base")
+        model = _open_model(ModelConfig(path=str(path)), architecture="")
+    else:
+        opened = _open_model(_find_base(path, base), architecture="")
+        tensors = open_weights([path] if saved.ema is None else [path, saved.ema])
+        model = replace(opened, weights=build_whole_weights(opened.weights, tensors))
+    facts, folder = _read_model_facts(path), out or path.parent
+    written = list_models(formats, folder)
+    for target in written:
+        _check_target(target, inputs=[path])
+    model = replace(model, architecture=str(facts.get("architecture") or ""))
+    for target in written:
+        save_model(target, model, facts=facts, progress=progress)
+    return written
 
 
 def merge(
@@ -150,14 +207,19 @@ def save_layout(path: Path, adapter: Named, *, layout: str, architecture: str, p
 
 
 def save_merged(path: Path, model: Model, *, parts: Sequence[Weighted], facts: Mapping[str, object], progress: Progress) -> None:
+    """Write a whole transformer with adapters in it: one file if `path` ends as one, else a folder with a subfolder for it."""
+    merged = replace(model, weights=build_merged_weights(model.weights, parts))
+    save_model(path if path.suffix == SUFFIX else path / MODEL_FOLDER, merged, facts=facts, progress=progress)
+
+
+def save_model(path: Path, model: Model, *, facts: Mapping[str, object], progress: Progress) -> None:
     """Write a whole transformer: one file with the makers' names if `path` ends as one, else a folder in the library's layout."""
-    weights = build_merged_weights(model.weights, parts)
     metadata = {FACTS_KEY: json.dumps(facts, sort_keys=True)}
     metadata |= {"modelspec.architecture": model.architecture} if model.architecture else {}
     if path.suffix == SUFFIX:
-        save_model_file(path, weights, pairings=model.pairings, config=model.config, metadata=metadata, progress=progress)
+        save_model_file(path, model.weights, pairings=model.pairings, config=model.config, metadata=metadata, progress=progress)
     else:
-        save_model_folder(path / "transformer", weights, config=model.config, metadata=metadata, progress=progress)
+        save_model_folder(path, model.weights, config=model.config, metadata=metadata, progress=progress)
 
 
 def read_base(text: str) -> ModelConfig:
@@ -230,23 +292,51 @@ def _find_architecture(adapter: AdapterFile) -> str:
     return str(said)
 
 
+def _is_full(source: Path) -> bool:
+    """Whether a run folder, a checkpoint, a file or a model's folder holds weights of a model itself that were trained."""
+    if source.is_file() or (source / "config.json").is_file():
+        return _read_model_facts(source).get("kind") == FULL
+    run = find_config(source)
+    return run is not None and run.adapter.kind == FULL
+
+
+def _read_model_facts(path: Path) -> dict[str, object]:
+    """The facts of a file, or of a folder of files; none where it cannot be read."""
+    files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
+    try:
+        return read_facts(read_metadata(files[0])) if files else {}
+    except ModelError:
+        return {}
+
+
 def _check_out(out: Path, *, inputs: Sequence[Path], is_folder: bool) -> None:
     """Refuse a target that is, holds or lies in what is read, or that holds anything but an earlier result."""
-    target = (out / "transformer" if is_folder else out).absolute().resolve()
-    for one in (path.expanduser().absolute().resolve() for path in inputs):
+    _check_target(out / MODEL_FOLDER if is_folder else out, inputs=inputs)
+
+
+def _check_target(path: Path, *, inputs: Sequence[Path]) -> None:
+    target = path.absolute().resolve()
+    is_folder = path.suffix != SUFFIX
+    for one in (place.expanduser().absolute().resolve() for place in inputs):
         if target == one or (one.is_dir() and target.is_relative_to(one)) or (is_folder and one.is_relative_to(target)):
-            raise ConfigError("The result would replace what it is made from.", got=f"--out {out}", fix="choose another --out")
-    files = sorted(target.glob(f"*{SUFFIX}")) if is_folder else [target] if target.exists() else []
+            raise ConfigError("The result would replace what it is made from.", got=f"--out {path}", fix="choose another --out")
+    check_replaced(target, key="--out")
+
+
+def check_replaced(target: Path, *, key: str) -> None:
+    """Refuse to write over anything but an earlier result."""
+    files = sorted(target.glob(f"*{SUFFIX}")) if target.is_dir() else [target] if target.exists() else []
     if target.exists() and not (files and all(_is_result(file) for file in files)):
-        raise ConfigError("The result would replace something that was not merged or extracted.", got=f"--out {out}", fix="choose another")
+        raise ConfigError(
+            "The result would replace something that was not trained, merged or extracted.",
+            got=f"{key} {target}",
+            fix=f"choose another {key}",
+        )
 
 
 def _is_result(file: Path) -> bool:
-    try:
-        facts = read_facts(read_metadata(file))
-    except ModelError:
-        return False
-    return MERGED in facts or EXTRACTED in facts
+    facts = _read_model_facts(file)
+    return MERGED in facts or EXTRACTED in facts or facts.get("kind") == FULL
 
 
 def _check_model(out: Path, inputs: Sequence[Path]) -> None:

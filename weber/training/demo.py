@@ -36,7 +36,7 @@ def build_demo(folder: Path) -> RunConfig:
         {
             "model": {"variant": "pocket"},
             "data": [{"path": str(find_examples())}],
-            "memory": {"device": "cpu", "gradient_checkpointing": False},
+            "memory": {"device": "cpu", "gradient_checkpointing": "none"},
             "optim": {"lr": 7e-4, "schedule": "cosine"},
             "train": {"steps": NUM_STEPS, "batch_size": 4},
             "sampling": {"prompts": [subject + STYLE for subject in SUBJECTS], "every": NUM_STEPS // 2},

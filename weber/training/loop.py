@@ -14,7 +14,6 @@ from types import FrameType
 
 import torch
 
-from weber.adapters.lora import list_factors
 from weber.checkpoint.retention import save_space
 from weber.errors import CacheError, TrainingError
 from weber.memory.device import peak_memory_bytes
@@ -22,13 +21,10 @@ from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Loader
-from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER
-from weber.training.convert import Model, Named, write_formats
 from weber.training.due import is_due
 from weber.training.pictures import Painter
 from weber.training.plan import Plan
-from weber.training.runs import ADAPTER_NAME
-from weber.training.state import build_facts, save_state, write_adapter
+from weber.training.state import build_learned, save_state
 from weber.training.step import Learner, train_step
 
 SMOOTHING = 0.98
@@ -71,7 +67,7 @@ class Pace:
 
 
 def run(training: Training, watcher: Watcher) -> Path:
-    """Train to the end; returns the finished adapter. A stop leaves a checkpoint and says how to go on.
+    """Train to the end; returns the finished adapter or model. A stop leaves a checkpoint and says how to go on.
 
     Raises TrainingError at a loss that is not finite, or CacheError at a damaged sample, after saving; KeyboardInterrupt after a stop
     that was asked for.
@@ -83,6 +79,8 @@ def run(training: Training, watcher: Watcher) -> Path:
     with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals(watcher) as stop:
         if is_due(training.step, every=config.sampling.every, num_steps=num_steps):
             training.painter.paint(training.step, watcher.report)
+        if training.painter.lacks_base:
+            watcher.write("Sheets will lack the base model's pictures of these prompts, because it has been trained itself since.")
         for step in range(training.step, num_steps):
             pace.started = time.perf_counter()
             write_learning_rate(learner.optimizer, learning_rate(step))
@@ -93,7 +91,7 @@ def run(training: Training, watcher: Watcher) -> Path:
                     save_state(folder, learner, plan=plan, step=step)
                     watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
                 else:
-                    watcher.write(f"The adapter itself is no longer finite and was not saved; {folder} holds the earlier checkpoints.")
+                    watcher.write(f"What is trained is itself no longer finite and was not saved; {folder} holds the earlier checkpoints.")
                 raise
             done = step + 1
             seconds = pace.write(numbers["loss"])
@@ -110,22 +108,10 @@ def run(training: Training, watcher: Watcher) -> Path:
                 watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
                 watcher.write(f"  weber train {shlex.quote(str(folder / 'config.toml'))} --resume")
                 raise KeyboardInterrupt
-    write_adapter(folder / ADAPTER_NAME, learner, plan=plan, step=num_steps)
-    _write_formats(training, watcher)
-    return folder / ADAPTER_NAME
-
-
-def _write_formats(training: Training, watcher: Watcher) -> None:
-    """The finished adapter in the other formats that were asked for."""
-    plan, learner = training.plan, training.learner
-    formats = [name for name in plan.config.output.formats if name != DIFFUSERS]
-    facts = build_facts(learner, plan=plan, step=plan.num_steps)
-    named = Named(list_factors(learner.predictor.transformer), facts, training.run_folder.name)
-    family, stem = plan.family, Path(ADAPTER_NAME).stem
-    weights = family.open_transformer() if {MERGED_FILE, MERGED_FOLDER} & set(formats) else {}
-    model = Model(weights, family.transformer_config, family.pairings, family.architecture)
-    for path in write_formats(named, formats, model=model, folder=training.run_folder, stem=stem, progress=watcher.report):
+    finished, *others = plan.kind.finish(folder, build_learned(learner, plan=plan, step=num_steps), progress=watcher.report)
+    for path in others:
         watcher.write(f"Wrote {path}")
+    return finished
 
 
 @contextmanager

@@ -1,18 +1,17 @@
-"""Pictures from a finished adapter: what `weber sample` does."""
+"""Pictures from what a run has learned: what `weber sample` does."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from weber.adapters.files import load_adapter
-from weber.adapters.lora import add_assistant, load_adapter_onto
+from weber.cache.encode import Encoders
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
@@ -25,6 +24,9 @@ from weber.track.progress import Watcher
 from weber.training.assistant import load_assistant
 from weber.training.batch import Reader
 from weber.training.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
+from weber.training.encoders import build_encoders
+from weber.training.kinds import KINDS
+from weber.training.network import build_put, load_network
 from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.runs import find_run
@@ -32,7 +34,7 @@ from weber.training.runs import find_run
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks of a finished adapter; what is left out comes from the run's own settings."""
+    """What a person asks of a trained model; what is left out comes from the run's own settings."""
 
     prompts: Sequence[str]
     strength: float = 1.0
@@ -48,13 +50,20 @@ class Wish:
 
 
 def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
-    """One picture per prompt. `run` is a run folder, one of its checkpoints, or an adapter file in either.
+    """One picture per prompt. `run` is a run folder, one of its checkpoints, or an adapter file or a model in either.
 
-    Raises CheckpointError where there is no adapter; ConfigError for a wish that cannot be.
+    Raises CheckpointError where nothing was saved yet; ConfigError for a wish that cannot be.
     """
-    config, adapter_path = find_run(run)
+    saved = find_run(run)
+    config, kind = saved.config, KINDS[saved.config.adapter.kind]
     family = build_family(config.model)
     _check_wish(wish, family)
+    if wish.strength != 1 and not kind.is_adapter:
+        raise ConfigError(
+            "The run has trained the model itself, so there is no adapter that could be weaker or stronger.",
+            got=f"--strength {wish.strength:g}",
+            fix="remove --strength; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
+        )
     look = _build_look(config, wish, family)
     prompts = build_prompts(
         wish.prompts,
@@ -66,46 +75,45 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
     )
     device = build_device(config.memory)
     dtype = build_dtype(config.memory, device)
-    adapter = load_adapter(adapter_path)
+    trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
+    put = kind.read(saved, family, trained=trained)
     assistant = load_assistant(config.model, family) if config.model.assistant_sample_strength > 0 else None
     with watcher.shown():
-        reader = _encode(config, family, prompts=prompts, look=look, device=device, dtype=dtype, watcher=watcher)
-        predictor = family.load_predictor(device=device, dtype=dtype, gradient_checkpointing=False)
-        load_adapter_onto(predictor.transformer, adapter)
-        if assistant is not None:
-            add_assistant(predictor.transformer, assistant.modules, strength=0.0)
-        return paint_all(
+        encoders = build_encoders(family, config.memory, device=device, dtype=dtype)
+        reader = _encode(config, encoders, prompts=prompts, look=look, watcher=watcher)
+        network = load_network(
             family,
-            predictor,
-            paintings=build_paintings(
-                family, prompts, reader=reader, look=look, seed=config.sampling.seed if wish.seed is None else wish.seed
-            ),
-            num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
-            strength=wish.strength,
-            assistant=(config.model.assistant_sample_strength, 0.0),
+            config.memory,
+            device=device,
             dtype=dtype,
+            trained=trained.shapes,
+            put=build_put(put, assistant, strength=0.0),
+            cache=config.output.cache,
             progress=watcher.report,
         )
+        with nullcontext() if network.swap is None else closing(network.swap):
+            return paint_all(
+                encoders,
+                network.predictor,
+                paintings=build_paintings(
+                    family, prompts, reader=reader, look=look, seed=config.sampling.seed if wish.seed is None else wish.seed
+                ),
+                num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
+                strength=wish.strength,
+                assistant=(config.model.assistant_sample_strength, 0.0),
+                progress=watcher.report,
+            )
 
 
-def _encode(
-    config: RunConfig,
-    family: Family,
-    *,
-    prompts: Sequence[Prompt],
-    look: Look,
-    device: torch.device,
-    dtype: torch.dtype,
-    watcher: Watcher,
-) -> Reader:
+def _encode(config: RunConfig, encoders: Encoders, *, prompts: Sequence[Prompt], look: Look, watcher: Watcher) -> Reader:
     """Fill the run's cache with what the prompts need."""
     store = Store(config.output.cache)
     texts = [prompt.text for prompt in prompts] + ([] if look.cfg == 1 else [look.negative or ""])
     views = [view for prompt in prompts for view in prompt.views]
     size = config.memory.encode_batch_size
-    encode_latents(store, views, family=family, device=device, dtype=dtype, batch_size=size, progress=watcher.report)
-    encode_texts(store, texts, family=family, device=device, dtype=dtype, batch_size=size, progress=watcher.report)
-    return Reader(store, family, dtype=dtype)
+    encode_latents(store, views, encoders=encoders, batch_size=size, progress=watcher.report)
+    encode_texts(store, texts, encoders=encoders, batch_size=size, progress=watcher.report)
+    return Reader(store, encoders)
 
 
 def _build_look(config: RunConfig, wish: Wish, family: Family) -> Look:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from weber.adapters.lora import write_assistant_strength, write_strength
+from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
 from weber.data.views import read_mask, read_pixels
 from weber.families.family import Family, Predictor
+from weber.memory.swap import BlockSwap
+from weber.optim.ema import Ema
 from weber.progress import Progress
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_sheet
@@ -27,12 +31,23 @@ from weber.training.checks import sample_size
 from weber.training.plan import Plan
 from weber.training.prompts import Prompt
 
+_PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
+"""Settings of memory on which pictures depend."""
+
+_NOTE = "settings.json"
+
 
 class Painter:
-    """Paints the prompts of a run. The decoder is in memory only while it is needed."""
+    """Paints the prompts of a run, with the trained weights or their running mean, as the settings say.
 
-    def __init__(self, plan: Plan, predictor: Predictor, *, run_folder: Path, reader: Reader) -> None:
-        self.plan, self.predictor, self.folder = plan, predictor, run_folder / "pictures"
+    The decoder is in memory only while it is needed.
+    """
+
+    def __init__(
+        self, plan: Plan, predictor: Predictor, *, run_folder: Path, reader: Reader, ema: Ema | None = None, swap: BlockSwap | None = None
+    ) -> None:
+        self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / "pictures"
+        self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
         self.num_steps = config.steps or plan.family.sample_defaults.steps
         look = Look(
@@ -52,7 +67,7 @@ class Painter:
         sheet = self.folder / f"step-{step:06d}.png"
         if sheet.is_file():
             return sheet
-        if step > 0 and not all(file.is_file() for file in self._files(0)):
+        if step > 0 and not self._has(0) and self.plan.kind.is_adapter:
             self._paint(0, progress, strength=0.0)
         self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
@@ -64,6 +79,11 @@ class Painter:
         titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
         return sheet
+
+    @property
+    def lacks_base(self) -> bool:
+        """Whether sheets are without the base model's pictures, which is there no longer once it has been trained itself."""
+        return bool(self.paintings) and not self.plan.kind.is_adapter and not (self._is_ours() and self._has(0))
 
     def _read(self, step: int, number: int) -> Image.Image:
         return Image.open(self._files(step)[number]).convert("RGB")
@@ -84,15 +104,13 @@ class Painter:
     def _choose_columns(self, step: int) -> list[int]:
         """Before, halfway, now: the base model, the painted step nearest to half of this one, and this one."""
         painted = [int(folder.name.removeprefix("step-")) for folder in sorted(self.folder.glob("step-" + 6 * "[0-9]"))]
-        between = [one for one in painted if 0 < one < step and all(file.is_file() for file in self._files(one))]
+        between = [one for one in painted if 0 < one < step and self._has(one)]
         halfway = sorted(between, key=lambda one: abs(2 * one - step))[:1]
-        return sorted({0, *halfway, step})
+        return sorted({*([0] if self._has(0) else []), *halfway, step})
 
     def _put_away_others(self) -> None:
         """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own."""
-        note = self.folder / "settings.json"
-        settings = json.dumps(self._describe(), indent=1) + "\n"
-        if note.is_file() and note.read_text(encoding="utf-8") == settings:
+        if self._is_ours():
             return
         if self.folder.exists():
             number = 1
@@ -100,7 +118,14 @@ class Painter:
                 number += 1
             self.folder.replace(away)
         self.folder.mkdir(parents=True)
-        note.write_text(settings, encoding="utf-8")
+        (self.folder / _NOTE).write_text(self._build_note(), encoding="utf-8")
+
+    def _is_ours(self) -> bool:
+        note = self.folder / _NOTE
+        return note.is_file() and note.read_text(encoding="utf-8") == self._build_note()
+
+    def _build_note(self) -> str:
+        return json.dumps(self._describe(), indent=1) + "\n"
 
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
@@ -109,23 +134,40 @@ class Painter:
             "sampling": resolved.sampling.model_dump(mode="json", exclude={"every"}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
+            "memory": resolved.memory.model_dump(mode="json", include=_PRECISIONS),
             "assistant": [resolved.model.assistant, resolved.model.assistant_sample_strength],
         }
+
+    def _has(self, step: int) -> bool:
+        return all(file.is_file() for file in self._files(step))
 
     def _files(self, step: int) -> list[Path]:
         return [self.folder / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(self.paintings))]
 
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        """While the running mean paints, it is in the place of the trained weights."""
+        if self.ema is None:
+            yield
+            return
+        with self.ema.swapped():
+            try:
+                yield
+            finally:
+                if self.swap is not None and self.swap.is_trained:
+                    self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
+
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
-        pictures = paint_all(
-            self.plan.family,
-            self.predictor,
-            paintings=self.paintings,
-            num_steps=self.num_steps,
-            strength=strength,
-            assistant=(self.plan.resolved.model.assistant_sample_strength, self.plan.resolved.model.assistant_strength),
-            dtype=self.plan.dtype,
-            progress=progress,
-        )
+        with self._swapped():
+            pictures = paint_all(
+                self.plan.encoders,
+                self.predictor,
+                paintings=self.paintings,
+                num_steps=self.num_steps,
+                strength=strength,
+                assistant=(self.plan.resolved.model.assistant_sample_strength, self.plan.resolved.model.assistant_strength),
+                progress=progress,
+            )
         for picture, file in zip(pictures, self._files(step), strict=True):
             save_picture(picture, file)
 
@@ -174,13 +216,12 @@ def _build_condition(tensors: Mapping[str, Tensor], look: Look) -> dict[str, Ten
 
 
 def paint_all(
-    family: Family,
+    encoders: Encoders,
     predictor: Predictor,
     *,
     paintings: Sequence[Painting],
     num_steps: int,
     strength: float,
-    dtype: torch.dtype,
     progress: Progress,
     assistant: tuple[float, float] = (0.0, 0.0),
 ) -> list[Image.Image]:
@@ -188,8 +229,7 @@ def paint_all(
 
     `assistant`: strength of the assistant in pictures, and while training.
     """
-    transformer = predictor.transformer
-    device = next(transformer.parameters()).device
+    family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
     write_strength(transformer, strength)
@@ -198,16 +238,16 @@ def paint_all(
         predictor,
         paintings,
         sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
-        device=device,
+        device=encoders.device,
         progress=progress,
     )
     write_strength(transformer, 1.0)
     write_assistant_strength(transformer, assistant[1])
     transformer.train(was_training)
-    decoder = family.load(family.image_part, device=device, dtype=dtype)
+    decoder = encoders.load(family.image_part)
     pictures = decode_pictures(partial(family.decode_latents, decoder), latents)
     del decoder
     gc.collect()
-    if device.type == "cuda":
+    if encoders.device.type == "cuda":
         torch.cuda.empty_cache()
     return pictures

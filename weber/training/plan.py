@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from weber.adapters.files import AdapterFile
-from weber.adapters.merge import check_base
 from weber.adapters.start import load_start
-from weber.adapters.target import list_patterns, list_targets
+from weber.adapters.target import list_patterns
+from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.config.adapter import AdapterConfig
 from weber.config.run import RunConfig
@@ -25,19 +27,24 @@ from weber.families.complete import check_complete
 from weber.families.family import Family
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
+from weber.memory.fit import Fit
+from weber.memory.load import list_kept_keys
 from weber.progress import Progress, ignore_progress
 from weber.track.tensorboard import check_tensorboard
 from weber.training.assistant import load_assistant
+from weber.training.budget import Workload, build_fitted, build_workload
 from weber.training.checks import (
     MERGED_FILE,
     MERGED_FOLDER,
     check_assistant,
-    check_formats,
     check_objective,
     check_references,
     check_sampling,
     sample_size,
 )
+from weber.training.encoders import build_encoders, check_encoders
+from weber.training.kinds import KINDS, Kind, Trained, list_linears
+from weber.training.limits import check_assistant_memory, check_memory
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.resolve import build_resolved
 from weber.training.runs import find_adapter
@@ -48,10 +55,11 @@ HUB_NAME = "hub"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `modules` are the linear layers that get an adapter, with (inputs, outputs).
+    """What a run will do. `trained` is what learns.
 
     `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from, `assistant` the one that takes part.
+    out filled in. `start` is the adapter that training starts from, `assistant` the one that takes part. `fit` says which settings were
+    chosen so that the run fits into a memory.
     """
 
     config: RunConfig
@@ -60,17 +68,42 @@ class Plan:
     dataset: Dataset
     batches: BatchPlan
     num_steps: int
-    modules: dict[str, tuple[int, int]]
+    trained: Trained
     prompts: tuple[Prompt, ...]
     start: AdapterFile | None
     assistant: AdapterFile | None
-    device: torch.device
-    dtype: torch.dtype
+    workload: Workload
+    fit: Fit | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.workload.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of what is frozen and of what is computed."""
+        return self.workload.dtype
+
+    @property
+    def encoders(self) -> Encoders:
+        """The encoders as they are run here."""
+        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype)
+
+    @property
+    def kind(self) -> Kind:
+        """The row of `adapter.kind`."""
+        return KINDS[self.config.adapter.kind]
+
+    @property
+    def modules(self) -> Mapping[str, tuple[int, int]]:
+        """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
+        return self.trained.modules
 
     @property
     def num_parameters(self) -> int:
         """Numbers that learn."""
-        return sum(self.config.adapter.rank * (inputs + outputs) for inputs, outputs in self.modules.values())
+        return self.trained.num_parameters
 
     @property
     def training_guidance(self) -> float | None:
@@ -90,16 +123,17 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     check_objective(config, family)
     check_sampling(config, family)
     check_assistant(config, family)
+    check_encoders(config, family)
+    kind, dtype = KINDS[config.adapter.kind], build_dtype(config.memory, device)
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
     if config.output.tensorboard:
         check_tensorboard()
     skeleton = _load_skeleton(config, family)
-    modules = _choose_modules(config, family, skeleton)
-    check_formats(config.output.formats, list(modules), pairings=family.pairings, key="output.formats")
-    if family.is_local and {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats):
-        check_base(family.open_transformer(), list(modules))
-    start = None if is_resumed else load_start(_find_start(config.adapter), modules, linears=_list_linears(skeleton))
+    trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
+    check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
+    kind.check(config, family, trained=trained)
+    start = None if is_resumed else load_start(_find_start(config.adapter), trained.modules, linears=list_linears(skeleton))
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -109,12 +143,11 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         seed=config.train.seed,
         progress=progress,
     )
-    check_references(config, family, modules=modules, dataset=dataset)
+    check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
     batches = BatchPlan(
         dataset.examples, batch_size=config.train.batch_size, accumulation=config.train.accumulation, seed=config.train.seed
     )
     num_steps = _count_steps(config, batches.steps_per_epoch)
-    resolved = build_resolved(config, family, num_steps=num_steps)
     prompts = build_prompts(
         config.sampling.prompts,
         family,
@@ -124,8 +157,13 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         keys=("sampling.conditioning", "sampling.masks"),
     )
     assistant = load_assistant(config.model, family)
-    dtype = build_dtype(config.memory, device)
-    return Plan(config, resolved, family, dataset, batches, num_steps, modules, tuple(prompts), start, assistant, device, dtype)
+    check_assistant_memory(config.memory, family, assistant=assistant)
+    workload = build_workload(
+        config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, assistant=assistant
+    )
+    config, fit = build_fitted(config, workload)
+    resolved = build_resolved(config, family, num_steps=num_steps)
+    return Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, assistant, workload, fit)
 
 
 def list_captions(plan: Plan) -> list[str]:
@@ -145,8 +183,8 @@ def list_views(plan: Plan) -> list[View]:
 def list_keys(plan: Plan) -> set[str]:
     """Cache keys of everything that a run needs, here or on a machine that computes in another precision."""
     family, dtypes = plan.family, (torch.float32, torch.bfloat16)
-    image_encoder = family.identify(family.image_part)
-    text_encoders = [family.identify(part) for part in family.text_parts]
+    image_encoder = plan.encoders.identify(family.image_part)
+    text_encoders = [plan.encoders.identify(part) for part in family.text_parts]
     latents = {build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in list_views(plan) for dtype in dtypes}
     texts = {
         build_text_key(caption, encoder=encoder, dtype=dtype)
@@ -155,6 +193,11 @@ def list_keys(plan: Plan) -> set[str]:
         for dtype in dtypes
     }
     return latents | texts
+
+
+def list_models(plan: Plan) -> set[str]:
+    """Keys of the quantized models that a run needs, likewise."""
+    return list_kept_keys(plan.family, plan.resolved.memory, trained=plan.trained.shapes) if plan.family.is_local else set()
 
 
 def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
@@ -193,28 +236,18 @@ def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:
     return num_steps
 
 
+def _list_needed(config: RunConfig, family: Family, trained: Trained) -> list[str]:
+    """The modules that have to take part. Of a model that is trained itself, some may be left as they are, but not all."""
+    if KINDS[config.adapter.kind].is_adapter:
+        return list(trained.modules)
+    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in trained.shapes))
+    return owners if all(any(fnmatchcase(one, pattern) for pattern in family.reference_modules) for one in owners) else []
+
+
 def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:
     """The transformer without weights; where its files are here, their names and shapes are those that it has."""
     skeleton = family.load_skeleton()
     if family.is_local:
-        merged = {MERGED_FILE, MERGED_FOLDER} & set(config.output.formats)
-        check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=bool(merged))
+        is_written = not KINDS[config.adapter.kind].is_adapter or bool({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
+        check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=is_written)
     return skeleton
-
-
-def _list_linears(skeleton: nn.Module) -> dict[str, tuple[int, int]]:
-    return {name: (one.in_features, one.out_features) for name, one in skeleton.named_modules() if isinstance(one, nn.Linear)}
-
-
-def _choose_modules(config: RunConfig, family: Family, skeleton: nn.Module) -> dict[str, tuple[int, int]]:
-    linears = _list_linears(skeleton)
-    shapes = {name: linears[name] for name in list_targets(skeleton, config.adapter.targets, sets=family.adapter_targets)}
-    largest = max(min(shape) for shape in shapes.values())
-    if config.adapter.rank > largest:
-        raise ConfigError(
-            "The rank is higher than any of the layers has.",
-            got=f"adapter.rank = {config.adapter.rank}",
-            expected=f"at most {largest}; 4 to 128 is usual",
-            fix="lower adapter.rank",
-        )
-    return shapes

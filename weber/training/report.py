@@ -18,8 +18,12 @@ from weber.data.examples import Example, list_reasons
 from weber.data.report import list_bucket_counts
 from weber.data.views import View
 from weber.families.family import Family
+from weber.optim.table import OPTIMIZERS
+from weber.training.budget import build_estimate, build_lines
 from weber.training.checks import DIFFUSERS, NO_ASSISTANT, sample_size
+from weber.training.convert import list_models
 from weber.training.plan import Plan, list_captions, list_views
+from weber.training.runs import ADAPTER_NAME, EMA_ENDING
 
 _CUT = 0.2
 
@@ -32,6 +36,7 @@ def build_report(plan: Plan) -> str:
         ("References and masks", _describe_references(plan)),
         ("Set aside", _describe_set_aside(plan)),
         ("Steps", _describe_steps(plan)),
+        ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
         ("Settings that differ from the default", _describe_changes(plan)),
@@ -68,15 +73,15 @@ def build_hint(plan: Plan, adapter: Path) -> str:
 
 def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
-    alpha = adapter.rank if adapter.alpha is None else adapter.alpha
+    short, longer = plan.kind.describe(plan.config, plan.trained)
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
     model = plan.resolved.model
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
     lines = [
-        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, LoRA of {plan.num_parameters:,} numbers",
-        f"rank {adapter.rank}, alpha {alpha:g}, on {len(plan.modules)} linear layers, {plan.num_parameters * 4 / 2**20:.1f} MiB in fp32",
+        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
+        longer,
         f"timesteps {plan.resolved.objective.timesteps}{guidance}"
-        + (", gradient checkpointing" if memory.gradient_checkpointing else ", no gradient checkpointing"),
+        + (f", gradient checkpointing {memory.gradient_checkpointing}"),
     ]
     if model.assistant not in (None, NO_ASSISTANT):
         strengths = f"{model.assistant_strength:g} in training, {model.assistant_sample_strength:g} in pictures"
@@ -178,8 +183,8 @@ def _describe_cache(plan: Plan) -> list[str]:
     if not family.is_local:
         return [*lines, "the model is not on this machine yet, so what is cached already is not known"]
     store = Store(plan.config.output.cache)
-    image_encoder = family.identify(family.image_part)
-    text_encoders = [family.identify(part) for part in family.text_parts]
+    image_encoder = plan.encoders.identify(family.image_part)
+    text_encoders = [plan.encoders.identify(part) for part in family.text_parts]
     latents = sum(build_latent_key(view, encoder=image_encoder, dtype=plan.dtype) not in store for view in views)
     texts = sum(
         any(build_text_key(caption, encoder=encoder, dtype=plan.dtype) not in store for encoder in text_encoders)
@@ -198,24 +203,38 @@ def _describe_files(plan: Plan) -> list[str]:
     config = plan.config
     folder = config.output.folder
     saves = _count_due(plan.num_steps, config.output.save_every)
-    adapter_bytes = plan.num_parameters * 4
     lines = [
-        f"{folder / 'adapter.safetensors'}, {_size(adapter_bytes)}: the finished adapter",
+        *_describe_finished(plan),
         f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
-        f"checkpoints every {config.output.save_every} steps ({saves}), {_size(adapter_bytes * 3)} each;"
+        f"checkpoints every {config.output.save_every} steps ({saves}), {_size(_count_checkpoint_bytes(plan))} each;"
         f" the last {config.output.keep_last} are kept",
     ]
-    others = [name for name in config.output.formats if name != DIFFUSERS]
-    if others:
-        size = ""
-        if not set(others) <= set(LAYOUTS) and plan.family.is_local:
-            size = f"; {_size(sum(entry.num_bytes for entry in plan.family.open_transformer().values()))} for each merged model"
-        lines.append(f"at the end {', '.join(others)} beside it{size}")
     if config.sampling.prompts:
         height, width = sample_size(config, plan.family.alignment_pixels)
         times = _count_due(plan.num_steps, config.sampling.every) + 1
         lines.append(f"pictures/: {times} times {len(config.sampling.prompts)} pictures of {width} x {height} and a sheet each")
     return lines
+
+
+def _describe_finished(plan: Plan) -> list[str]:
+    """What is there at the end, and the same for the running mean."""
+    output = plan.config.output
+    whole_bytes = sum(entry.num_bytes for entry in plan.family.open_transformer().values()) if plan.family.is_local else None
+    whole = "" if whole_bytes is None else f", {_size(whole_bytes)}"
+    if plan.kind.is_adapter:
+        lines = [f"{output.folder / ADAPTER_NAME}, {_size(plan.trained.num_bytes)}: the finished adapter"]
+        others = [name for name in output.formats if name != DIFFUSERS]
+        size = f"; {whole[2:]} for each merged model" if whole and not set(others) <= set(LAYOUTS) else ""
+        lines += [f"at the end {', '.join(others)} beside it{size}"] if others else []
+    else:
+        lines = [f"{path}{whole}: the finished model" for path in list_models(output.formats, output.folder)]
+    return [*lines, f"the same of the running mean, with {EMA_ENDING} in the name"] if plan.config.optim.ema_decay is not None else lines
+
+
+def _count_checkpoint_bytes(plan: Plan) -> int:
+    shapes, row = plan.trained.shapes.values(), OPTIMIZERS[plan.config.optim.name]
+    mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
+    return plan.trained.num_bytes + sum(row.state_bytes(shape) for shape in shapes) + mean_bytes
 
 
 def _describe_changes(plan: Plan) -> list[str]:

@@ -21,6 +21,10 @@ def build_resolved(config: RunConfig, family: Family, *, num_steps: int) -> RunC
             "model": _resolve_model(config.model, family),
             "data": [_resolve_set(one) for one in config.data],
             "adapter": _resolve_adapter(config.adapter),
+            "memory": config.memory.model_copy(update={"fit": None}),  # what it has chosen is there
+            "optim": config.optim.model_copy(
+                update={"lr": config.optim.choose_lr(config.adapter.kind), "clip_norm": config.optim.norm_limit or "off"}
+            ),
             "objective": objective.model_copy(
                 update={
                     "guidance": defaults.training_guidance if objective.guidance is None else objective.guidance,
@@ -55,7 +59,7 @@ def _resolve_model(model: ModelConfig, family: Family) -> ModelConfig:
 
 
 def _resolve_adapter(adapter: AdapterConfig) -> AdapterConfig:
-    return adapter.model_copy(update={"start_from": _resolve_place(adapter.start_from)})
+    return adapter.model_copy(update={"start_from": _resolve_place(adapter.start_from), "targets": adapter.chosen_targets})
 
 
 def _resolve_place(place: str | None) -> str | None:

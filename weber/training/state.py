@@ -1,23 +1,25 @@
-"""What outlives the process: adapter, optimizer state, step and settings, as files of a checkpoint."""
+"""What outlives the process: what is trained, its running mean, optimizer state, step and settings, as files of a checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
-from weber.adapters.files import load_adapter, save_adapter
-from weber.adapters.lora import list_factors, load_factors
-from weber.adapters.metadata import build_metadata
+from weber.adapters.metadata import FACTS_KEY
 from weber.checkpoint.save import Write, save_checkpoint
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
+from weber.families.tensors import build_entry, save_weights
 from weber.optim.states import list_states, load_states
+from weber.training.kinds import Learned
 from weber.training.plan import Plan
-from weber.training.runs import ADAPTER_NAME
+from weber.training.runs import EMA_NAME
 from weber.training.step import Learner
 from weber.version import VERSION
 
@@ -26,7 +28,7 @@ STATE_NAME = "state.json"
 FIXED = ("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "optim.name")
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
 FREE = (
-    *("output.", "sampling.", "adapter.start_from", "model.path", "model.revision", "model.transformer", "model.vae"),
+    *("output.", "sampling.", "adapter.start_from", "adapter.precision", "model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
 """Settings that change no number of a run; of places it is what lies there that counts."""
@@ -34,15 +36,14 @@ FREE = (
 
 def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
     """Write the checkpoint of `step` finished steps."""
+    learned, ema = build_learned(learner, plan=plan, step=step), learner.ema
     files: dict[str, Write] = {
-        ADAPTER_NAME: lambda path: write_adapter(path, learner, plan=plan, step=step),
-        OPTIMIZER_NAME: lambda path: save_file(
-            {key: value.contiguous().cpu() for key, value in list_states(learner.optimizer, learner.parameters).items()}, path
-        ),
-        STATE_NAME: lambda path: _write_text(
-            path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"
-        ),
+        plan.kind.file: lambda path: plan.kind.save(path, learned),
+        OPTIMIZER_NAME: lambda path: _write_tensors(path, list_states(learner.optimizer, learner.parameters)),
+        STATE_NAME: lambda path: _write_text(path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"),
     }
+    if ema is not None:
+        files[EMA_NAME] = lambda path: _write_tensors(path, ema.list_tensors(), facts=learned.facts)
     return save_checkpoint(run_folder, step, files=files)
 
 
@@ -56,6 +57,9 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     fixed = [line for line in changed if line.startswith(FIXED)]
     if state["model"] != plan.family.identify("transformer"):
         fixed.append(f"the weights of the model in {plan.resolved.model.path or plan.family.variant}")
+    precision = str(plan.trained.dtype).removeprefix("torch.")
+    if state.get("precision", precision) != precision:
+        fixed.append(f"the precision of the trained weights: {state['precision']} -> {precision}")
     if fixed:
         raise CheckpointError(
             "The run cannot be resumed with these settings, because the saved tensors depend on them.",
@@ -68,18 +72,20 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     return [line for line in changed if not line.startswith(FREE)] + data + other
 
 
-def load_state(folder: Path, learner: Learner) -> None:
-    """Put a checkpoint's tensors back."""
-    load_factors(learner.predictor.transformer, load_adapter(folder / ADAPTER_NAME).modules)
+def load_state(folder: Path, learner: Learner, *, plan: Plan) -> None:
+    """Put a checkpoint's tensors back. A running mean that the checkpoint does not have starts at its weights."""
+    plan.kind.load(folder / plan.kind.file, learner.predictor.transformer, parameters=learner.parameters)
     load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
+    if learner.ema is not None:
+        means = folder / EMA_NAME
+        trained = {name: parameter.detach() for name, parameter in learner.parameters}
+        learner.ema.load_tensors(load_file(means) if means.is_file() else trained)
 
 
-def write_adapter(path: Path, learner: Learner, *, plan: Plan, step: int) -> None:
-    """Write the adapter alone, with the facts of its training in the header."""
-    modules, facts = list_factors(learner.predictor.transformer), build_facts(learner, plan=plan, step=step)
-    family = learner.family
-    metadata = build_metadata(modules, architecture=family.architecture, title=learner.config.output.folder.name, facts=facts)
-    save_adapter(path, modules, layout="diffusers", facts=facts, metadata=metadata, pairings=family.pairings)
+def build_learned(learner: Learner, *, plan: Plan, step: int) -> Learned:
+    """What has been learned after `step` finished steps, to be written."""
+    facts = build_facts(learner, plan=plan, step=step)
+    return Learned(learner.config, learner.family, learner.predictor.transformer, learner.parameters, learner.ema, facts)
 
 
 def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]:
@@ -99,6 +105,7 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "timesteps": config.objective.timesteps,
         "guidance": learner.guidance,
         "seed": config.train.seed,
+        **({} if plan.kind.is_adapter else {"kind": config.adapter.kind}),
     } | _describe_pictures(plan)
 
 
@@ -122,6 +129,7 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
         "model": plan.family.identify("transformer"),
         "parts": _identify_parts(plan),
         "data": _hash_data(plan),
+        "precision": str(plan.trained.dtype).removeprefix("torch."),
         "config": config.model_dump(mode="json"),
     }
 
@@ -160,6 +168,12 @@ def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
     if isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
         return {key: leaf for name, value in enumerate(tree) for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
     return {prefix[:-1]: tree}
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, object] | None = None) -> None:
+    """One tensor in the memory of the host at a time."""
+    header = {} if facts is None else {FACTS_KEY: json.dumps(facts, sort_keys=True)}
+    save_weights(path, {name: build_entry(tensor) for name, tensor in tensors.items()}, metadata=header)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +17,17 @@ from weber.config.run import RunConfig
 from weber.data.seeds import build_seed, draw_uniform
 from weber.errors import TrainingError
 from weber.families.family import Family, Predictor, list_references
+from weber.memory.swap import BlockSwap
 from weber.objective.flow import draw_noise, predict_losses
 from weber.objective.timesteps import build_timesteps
+from weber.optim.ema import Ema
+from weber.optim.fused import FusedBackward
 from weber.training.batch import Batch
 
 
 @dataclass(frozen=True)
 class Learner:
-    """What a step needs: the network, what learns in it, and how it is moved."""
+    """What a step needs: the network, what learns in it, and how it moves: all at once, or each weight in the backward pass (`fused`)."""
 
     config: RunConfig
     family: Family
@@ -31,13 +35,16 @@ class Learner:
     parameters: Sequence[tuple[str, nn.Parameter]]
     optimizer: torch.optim.Optimizer
     guidance: float | None
+    fused: FusedBackward | None = None
+    ema: Ema | None = None
+    swap: BlockSwap | None = None
 
 
 def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
     """Forward, backward and update for the micro-batches of one step; returns loss and gradient norm.
 
     Each sample weighs the same, however the step is cut into micro-batches. Raises TrainingError, before anything is changed, where
-    the loss or the gradient is not finite.
+    the loss or the gradient is not finite; a fused step leaves only those weights as they were whose own gradient is not.
     """
     seed, objective = learner.config.train.seed, learner.config.objective
     num_samples = sum(len(batch.places) for batch in batches)
@@ -58,30 +65,45 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
             torch.manual_seed(build_seed(seed, step, batch.places[0], "dropout"))
 
         losses_B = predict_losses(learner.predictor, latents_BCHW, noise_BCHW, t_B, condition)
-        (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
         losses.append(losses_B.detach())
+        if learner.fused is not None:
+            _check_finite(learner, "loss", float(losses_B.detach().sum()), step, batches)
+        with nullcontext() if learner.fused is None else learner.fused.step(is_last=len(losses) == len(batches)):
+            (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
 
     loss = float(torch.cat(losses).mean())
-    if not math.isfinite(loss):
-        learner.optimizer.zero_grad()
-        raise _not_finite("loss", loss, step, batches)
-    gradients = [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
-    grad_norm = float(nn.utils.get_total_norm(gradients))
-    if not math.isfinite(grad_norm):
-        learner.optimizer.zero_grad()
-        raise _not_finite("gradient norm", grad_norm, step, batches)
-    limit = learner.config.optim.clip_norm
-    if limit != "off" and grad_norm > limit:
-        torch._foreach_mul_(gradients, limit / grad_norm)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad()
+    _check_finite(learner, "loss", loss, step, batches)
+    grad_norm = _move(learner, step, batches) if learner.fused is None else learner.fused.norm()
+    _check_finite(learner, "gradient norm", grad_norm, step, batches)
+    if learner.swap is not None and learner.swap.is_trained:
+        learner.swap.settle()
+    if learner.ema is not None:
+        learner.ema.update(step)
     return {"loss": loss, "grad_norm": grad_norm}
 
 
-def _not_finite(what: str, value: float, step: int, batches: Sequence[Batch]) -> TrainingError:
+def _move(learner: Learner, step: int, batches: Sequence[Batch]) -> float:
+    """Clip all gradients together and update all parameters; returns the norm before."""
+    gradients = [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
+    grad_norm = float(nn.utils.get_total_norm(gradients))
+    _check_finite(learner, "gradient norm", grad_norm, step, batches)
+    limit = learner.config.optim.norm_limit
+    if limit is not None and grad_norm > limit:
+        torch._foreach_mul_(gradients, limit / grad_norm)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    return grad_norm
+
+
+def _check_finite(learner: Learner, what: str, value: float, step: int, batches: Sequence[Batch]) -> None:
+    if math.isfinite(value):
+        return
+    learner.optimizer.zero_grad()
     names = [name for batch in batches for name in batch.names]
-    return TrainingError(
-        f"The {what} of step {step + 1} is not finite; training stopped before anything was changed.",
+    is_late = what != "loss" and learner.fused is not None
+    raise TrainingError(
+        f"The {what} of step {step + 1} is not finite; training stopped "
+        + ("with those weights unmoved whose gradient was not; others moved." if is_late else "before anything was changed."),
         got=f"{what} = {value} for {', '.join(names)}",
         expected="a finite number",
         fix="look at these pictures and captions; lower optim.lr; or set memory.dtype = \"fp32\"",

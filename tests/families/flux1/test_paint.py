@@ -16,6 +16,7 @@ from torch import Tensor
 
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.latents import pack
+from weber.memory.load import load_predictor
 from weber.sampling.euler import Painting, draw_start, predict_latents
 from weber.sampling.guidance import build_guided
 
@@ -59,7 +60,7 @@ def _paint(family: Flux1, pictures: Mapping[str, Tensor]) -> NDArray[np.float32]
     """(H, W, 3) in 0..1, with the variant's own guidance."""
     defaults = family.sample_defaults
     given = dict(pictures) | ({} if defaults.guidance is None else {"guidance": torch.tensor([defaults.guidance])})
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
     predict: Any = predictor
     if defaults.cfg != 1:
         predict = build_guided(predictor, _encode(family, NEGATIVE) | given, scale=defaults.cfg)

@@ -12,16 +12,21 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
+from weber.config.memory import MemoryConfig
 from weber.families.family import Predictor
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.predict import NUM_ROTARY, Flux1Predictor
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 
 CPU = torch.device("cpu")
 Draw = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 
 def _load(family: Flux1, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Predictor:
-    return family.load_predictor(device=CPU, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
+    predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
+    return predictor
 
 
 def _predict_by_library(transformer: FluxTransformer2DModel, noisy: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from weber.config.memory import MemoryConfig
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.reference_time import ReferenceTime
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 
 CPU = torch.device("cpu")
 BATCH, NUM_TEXT, NUM_TOKENS, NUM_ALL, WIDTH = 2, 5, 6, 10, 32
@@ -19,7 +22,8 @@ Draw = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 
 def _load(family: Flux1, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Flux1Predictor:
-    predictor = family.load_predictor(device=CPU, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
+    predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
     assert isinstance(predictor, Flux1Predictor)
     return predictor
 

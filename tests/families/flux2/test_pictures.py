@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from weber.families.flux2.components import Flux2
+from weber.memory.load import load_predictor
 from weber.sampling.euler import Painting, draw_start, predict_latents
 from weber.sampling.guidance import build_guided
 
@@ -34,7 +35,7 @@ def _paint(family: Flux2, prompt: str, references: list[Image.Image]) -> Tensor:
     load = partial(family.load, device=CPU, dtype=torch.float32)
     vae, part = load("vae"), family.text_parts[0]
     encoder = load(part)
-    predictor = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
     defaults = family.sample_defaults
     with torch.no_grad():
         seen = {f"reference_{number}": family.encode_images(vae, _read_pixels(one))["latents"] for number, one in enumerate(references)}

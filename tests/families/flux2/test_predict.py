@@ -11,8 +11,11 @@ from diffusers import Flux2Pipeline, Flux2Transformer2DModel
 from peft import LoraConfig
 from torch import Tensor
 
+from weber.config.memory import MemoryConfig
 from weber.families.flux2.components import Flux2
 from weber.families.flux2.predict import Flux2Predictor
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 
 CPU = torch.device("cpu")
 LAYOUTS = {"text to image": [(4, 6)], "one reference": [(4, 6), (3, 3)], "two references": [(5, 4), (2, 7), (6, 1)]}
@@ -20,7 +23,8 @@ Draw = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 
 def _load(family: Flux2, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Flux2Predictor:
-    predictor = family.load_predictor(device=CPU, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
+    predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
     assert isinstance(predictor, Flux2Predictor)
     return predictor
 

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 from weber.families.family import Predictor
 from weber.families.flux3.components import Flux3, build_flux3
 from weber.families.source import Source
+from weber.memory.load import load_predictor
 from weber.pocket.random_flux3 import build_random_flux3
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def encoder(family: Flux3) -> nn.Module:
 @pytest.fixture(scope="session")
 def predictor(family: Flux3) -> Predictor:
     """The tiny network in fp32."""
-    return family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False)
+    return load_predictor(family, device=CPU, dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

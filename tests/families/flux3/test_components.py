@@ -21,6 +21,7 @@ from weber.families.flux3.variants import VARIANTS
 from weber.families.pairing import build_original_weights
 from weber.families.source import Source
 from weber.families.tensors import save_weights
+from weber.memory.load import load_predictor
 from weber.pocket.random_flux3 import build_random_flux3
 
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def test_sigmas_are_the_pipelines(family: Flux3, num_steps: int) -> None:
 
 def test_the_skeleton_has_the_names_and_shapes_of_the_network(family: Flux3) -> None:
     skeleton = {name: parameter.shape for name, parameter in family.load_skeleton().named_parameters()}
-    network = family.load_predictor(device=CPU, dtype=torch.float32, gradient_checkpointing=False).transformer
+    network = load_predictor(family, device=CPU, dtype=torch.float32).transformer
     assert skeleton == {name: parameter.shape for name, parameter in network.named_parameters()}
     assert skeleton == {name: entry.shape for name, entry in family.open_transformer().items()}
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -124,7 +125,7 @@ def test_a_transformer_in_a_file_of_the_makers(family: Flux3, flux3_folder: Path
     originals = build_original_weights(family.open_transformer(), PAIRINGS)
     save_weights(file, {f"model.diffusion_model.{name}": entry for name, entry in originals.items()}, metadata={})
     single = build_flux3(Source(str(flux3_folder), own={"transformer": str(file)}), None)
-    networks = [one.load_predictor(device=CPU, dtype=torch.bfloat16, gradient_checkpointing=False).transformer for one in (family, single)]
+    networks = [load_predictor(one, device=CPU, dtype=torch.bfloat16).transformer for one in (family, single)]
     expected, found = (network.state_dict() for network in networks)
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in expected.items())

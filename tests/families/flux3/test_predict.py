@@ -10,8 +10,11 @@ from diffusers import Flux3Transformer2DModel
 from diffusers.modular_pipelines.flux3.before_denoise import Flux3TextRoPEInputsStep, _prepare_image_ids
 from torch import Tensor
 
+from weber.config.memory import MemoryConfig
 from weber.families.family import Predictor, list_references
 from weber.families.flux3.components import Flux3
+from weber.memory.load import load_predictor
+from weber.memory.run import build_run
 
 CPU = torch.device("cpu")
 Draw = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
@@ -19,7 +22,9 @@ REFERENCES = [(), ((4, 6),), ((2, 3), (5, 2))]
 
 
 def _load(family: Flux3, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Predictor:
-    return family.load_predictor(device=CPU, dtype=dtype, gradient_checkpointing=gradient_checkpointing)
+    predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
+    return predictor
 
 
 def _pack(latents: Tensor) -> Tensor:

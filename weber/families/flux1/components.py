@@ -19,7 +19,7 @@ from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import build_skeleton, load_part, load_transformer, open_part, read_part_config
+from weber.families.weights import Fill, build_skeleton, load_part, open_part, read_part_config
 
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
 _FOLDERS = {
@@ -46,6 +46,8 @@ class Flux1:
     takes_reference_t = True
     reference_modules: Sequence[str] = ()
     prompts_per_batch: int | None = None
+    modulation_modules: Sequence[str] = keys.MODULATION
+    lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     blocks = staticmethod(_list_blocks)
 
     def __init__(self, source: Source, variant: Variant) -> None:
@@ -69,20 +71,23 @@ class Flux1:
             extra += [f"tokens={self.row.text_tokens}"] + ["mask"] * self.row.masks_text
         return "-".join(self.source.identify(folder, extra=extra) for folder in _FOLDERS[part])
 
-    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == "vae":
+            assert fill is None
             module = load_part(AutoencoderKL, self.source.find("vae"), original=original.VAE, dtype=dtype)
         elif part == "clip":
-            module = prompts.load_clip(self.source, dtype=dtype)
+            module = prompts.load_clip(self.source, dtype=dtype, fill=fill)
         else:
-            module = prompts.load_t5(self.source, dtype=dtype, num_tokens=self.row.text_tokens, has_mask=self.row.masks_text)
+            module = prompts.load_t5(
+                self.source, dtype=dtype, num_tokens=self.row.text_tokens, has_mask=self.row.masks_text, fill=fill
+            )
         return module.to(device).eval().requires_grad_(False)
 
-    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
-        """See `Family.load_predictor`."""
-        transformer = load_transformer(FluxTransformer2DModel, self.source, original=original.TRANSFORMER, device=device, dtype=dtype)
-        return Flux1Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
+    def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
+        """See `Family.build_predictor`."""
+        assert isinstance(transformer, FluxTransformer2DModel)
+        return Flux1Predictor(transformer, is_modulation_apart=is_modulation_apart)
 
     def load_skeleton(self) -> nn.Module:
         """See `Family.load_skeleton`."""

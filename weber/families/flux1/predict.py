@@ -6,14 +6,15 @@ Legend: B batch, C latent channels, H W latent size, N tokens of the picture and
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from weber.families.family import Condition, list_references
+from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux1.latents import build_ids, pack, unpack
+from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.reference_time import ReferenceTime, Rotary
 
 Block = Callable[..., tuple[Tensor, Tensor]]
@@ -27,10 +28,11 @@ class Flux1Predictor(nn.Module):
     One difference below fp32: t and guidance stay in fp32 up to their sinusoids, where the library rounds them to the weights' dtype.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, *, gradient_checkpointing: bool) -> None:
+    def __init__(self, transformer: FluxTransformer2DModel, *, is_modulation_apart: bool = False) -> None:
         super().__init__()
         self.transformer = transformer
-        self.gradient_checkpointing = gradient_checkpointing
+        self.modulation = Modulation(self._list_blocks()) if is_modulation_apart else None
+        self.run: Run = run_plainly
         self._rotary: dict[tuple[object, ...], Rotary] = {}
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -46,25 +48,28 @@ class Flux1Predictor(nn.Module):
 
         image_BND = model.x_embedder(torch.cat([picture_BNc, *map(pack, references)], dim=1).to(dtype))
         text_BTD = model.context_embedder(condition["text"].to(dtype))
-        modulation_BD = self._embed_time(t_B, condition)
+        time_BD = self._embed_time(t_B, condition)
         rotary = self._load_rotary(text_BTD.shape[1], [noisy_BCHW, *references])
         attention = _build_attention(condition, image_BND)
 
-        blocks: list[Block] = [*model.transformer_blocks, *model.single_transformer_blocks]
+        modulate, modulate_reference = self._build_modulate(time_BD), None
         if references and "reference_t" in condition:
-            reference_BD = self._embed_time(condition["reference_t"], condition)
-            blocks = [ReferenceTime(block, reference_BD, num_tokens) for block in blocks]
-        for block in blocks:
-            text_BTD, image_BND = self._run(block, image_BND, text_BTD, modulation_BD, rotary, attention)
+            modulate_reference = self._build_modulate(self._embed_time(condition["reference_t"], condition))
+        for number, block in enumerate(self._list_blocks()):
+            call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), num_tokens)
+            text_BTD, image_BND = self.run(block, call, image_BND, text_BTD, modulate(number), rotary, attention)
 
-        velocity_BNc = model.proj_out(model.norm_out(image_BND, modulation_BD))[:, :num_tokens]
+        velocity_BNc = model.proj_out(model.norm_out(image_BND, time_BD))[:, :num_tokens]
         return unpack(velocity_BNc, *noisy_BCHW.shape[-2:])
 
-    def _run(self, block: Block, *inputs: object) -> tuple[Tensor, Tensor]:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            out: tuple[Tensor, Tensor] = checkpoint(block, *inputs, use_reentrant=False)
-            return out
-        return block(*inputs)
+    def _list_blocks(self) -> list[nn.Module]:
+        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    def _build_modulate(self, time_BD: Tensor) -> Callable[[int], Tensor]:
+        """What each block is told of the noise level: the same for all, or where the modulation is apart, the block's own."""
+        if self.modulation is None:
+            return lambda number: time_BD
+        return partial(self.modulation, vector_BD=self.modulation.encode(time_BD), device=time_BD.device)
 
     def _embed_time(self, t_B: Tensor, condition: Condition) -> Tensor:
         pooled = condition["pooled"].to(self.transformer.x_embedder.weight.dtype)

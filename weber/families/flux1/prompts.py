@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, 
 
 from weber.families.flux1 import original
 from weber.families.source import Source
-from weber.families.weights import load_part, load_tokenizer
+from weber.families.weights import Fill, load_named_part, load_tokenizer
 
 CLIP_TOKENS = 77
 
@@ -36,14 +36,14 @@ class PromptEncoder(nn.Module):
         return {"text": text} | ({"text_mask": tokens.attention_mask.to(text)} if self.has_mask else {})
 
 
-def load_clip(source: Source, *, dtype: torch.dtype) -> PromptEncoder:
+def load_clip(source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:
     """CLIP-L with its tokenizer."""
-    encoder = load_part(CLIPTextModel, source.find("text_encoder"), original=original.CLIP, dtype=dtype)
+    encoder = load_named_part(CLIPTextModel, source, part="text_encoder", original=original.CLIP, dtype=dtype, fill=fill)
     return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
 
 
-def load_t5(source: Source, *, dtype: torch.dtype, num_tokens: int, has_mask: bool) -> PromptEncoder:
+def load_t5(source: Source, *, dtype: torch.dtype, num_tokens: int, has_mask: bool, fill: Fill | None = None) -> PromptEncoder:
     """T5 encoder with its tokenizer, padded to `num_tokens`."""
-    encoder = load_part(T5EncoderModel, source.find("text_encoder_2"), original=original.T5, dtype=dtype)
+    encoder = load_named_part(T5EncoderModel, source, part="text_encoder_2", original=original.T5, dtype=dtype, fill=fill)
     tokenizer = load_tokenizer(T5Tokenizer, str(source.load_folder("tokenizer_2")))
     return PromptEncoder(tokenizer, encoder, num_tokens=num_tokens, has_mask=has_mask)

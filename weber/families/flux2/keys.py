@@ -13,6 +13,13 @@ _CONTEXT = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_ad
 _CONTEXT_FFS = ("ff_context.linear_in", "ff_context.linear_out")
 _FFS = ("ff.linear_in", "ff.linear_out", *_CONTEXT_FFS)
 _MODULATION = ("double_stream_modulation_img.linear", "double_stream_modulation_txt.linear", "single_stream_modulation.linear")
+LEAN_LAYERS = {
+    "attn.to_out.0": "recompute",
+    "ff.linear_out": "skip",
+    "ff_context.linear_out": "skip",
+    "attn.to_out": "skip",
+}
+"""See `Family.lean_layers`."""
 
 ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "blocks": _ATTENTION + _CONTEXT + _FFS,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from diffusers import Flux2Transformer2DModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from weber.families.family import Condition, list_references
+from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 
@@ -24,10 +23,10 @@ class Flux2Predictor(nn.Module):
     One difference below fp32: t and guidance stay in fp32 up to their sinusoids, where the library rounds them to the weights' dtype.
     """
 
-    def __init__(self, transformer: Flux2Transformer2DModel, *, gradient_checkpointing: bool) -> None:
+    def __init__(self, transformer: Flux2Transformer2DModel) -> None:
         super().__init__()
         self.transformer = transformer
-        self.gradient_checkpointing = gradient_checkpointing
+        self.run: Run = run_plainly
         self._rotary: tuple[Layout, Rotary] | None = None
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -45,20 +44,13 @@ class Flux2Predictor(nn.Module):
         single_modulation = model.single_stream_modulation(modulation_BD)
 
         for block in model.transformer_blocks:
-            text_BTD, image_BND = self._run(block, image_BND, text_BTD, image_modulation, text_modulation, rotary)
+            text_BTD, image_BND = self.run(block, block, image_BND, text_BTD, image_modulation, text_modulation, rotary)
         joint = torch.cat([text_BTD, image_BND], dim=1)
         for block in model.single_transformer_blocks:
-            joint = self._run(block, joint, None, single_modulation, rotary)
+            joint = self.run(block, block, joint, None, single_modulation, rotary)
 
         velocity_BNC = model.proj_out(model.norm_out(joint[:, text_BTD.shape[1] :], modulation_BD))
         return unpack(velocity_BNC[:, : height * width], height, width)
-
-    def _run(self, block: nn.Module, *arguments: object) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(block, *arguments, use_reentrant=False)
-        else:
-            out = block(*arguments)
-        return out
 
     def _embed_time(self, t_B: Tensor, condition: Condition) -> Tensor:
         embedder, dtype = self.transformer.time_guidance_embed, self.transformer.x_embedder.weight.dtype

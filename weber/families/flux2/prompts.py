@@ -20,7 +20,7 @@ from transformers import MistralConfig, MistralModel, PreTrainedConfig, Qwen3Con
 from weber.errors import ModelError
 from weber.families.flux2.original import MISTRAL, QWEN
 from weber.families.source import Source
-from weber.families.weights import Original, load_chat_tokenizer, load_part, read_part_config
+from weber.families.weights import Fill, Original, load_chat_tokenizer, load_part, read_part_config
 
 TEXT_TOKENS = 512
 NUM_STATES = 3
@@ -56,7 +56,7 @@ class PromptEncoder(nn.Module):
         return torch.stack([output.hidden_states[number] for number in self.recipe.states], dim=2).flatten(2)
 
 
-def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype) -> PromptEncoder:
+def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:
     """The language model of a text part with its tokenizer.
 
     Of the language model only what is needed is read from the disk and held in memory: one layer more than the last state that is read,
@@ -68,7 +68,7 @@ def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype) -> Pro
     tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
     place = replace(source.find("text_encoder"), is_single=True)
-    encoder = load_part(recipe.kind, place, original=recipe.original, dtype=dtype, changes=config)
+    encoder = load_part(recipe.kind, place, original=recipe.original, dtype=dtype, changes=config, fill=fill)
     return PromptEncoder(tokenizer, encoder, recipe=recipe)
 
 

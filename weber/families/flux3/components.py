@@ -19,7 +19,7 @@ from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
-from weber.families.weights import build_skeleton, load_transformer, load_weights, open_part, read_part_config
+from weber.families.weights import Fill, build_skeleton, load_weights, open_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux3Transformer2DModel"
 _TEXT_FOLDERS = ("text_encoder", "tokenizer")
@@ -37,6 +37,8 @@ class Flux3:
     assistant: str | None = None
     reference_modules: Sequence[str] = keys.REFERENCE_MODULES
     prompts_per_batch: int | None = 1
+    modulation_modules: Sequence[str] = ()
+    lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
     encode_images = staticmethod(patches.encode_images)
@@ -63,18 +65,19 @@ class Flux3:
         facts = [part, f"window={WINDOW_TOKENS}", f"states={STATES}"]
         return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
 
-    def load(self, part: str, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == self.image_part:
+            assert fill is None
             module = load_weights(AutoencoderKLFlux2, str(self.source.load_folder("vae")), dtype=dtype)
         else:
-            module = load_prompt_encoder(self.source, dtype=dtype)
+            module = load_prompt_encoder(self.source, dtype=dtype, fill=fill)
         return module.to(device).eval().requires_grad_(False)
 
-    def load_predictor(self, *, device: torch.device, dtype: torch.dtype, gradient_checkpointing: bool) -> Predictor:
-        """See `Family.load_predictor`."""
-        transformer = load_transformer(Flux3Transformer2DModel, self.source, original=original.TRANSFORMER, device=device, dtype=dtype)
-        return Flux3Predictor(transformer, gradient_checkpointing=gradient_checkpointing)
+    def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
+        """See `Family.build_predictor`."""
+        assert isinstance(transformer, Flux3Transformer2DModel) and not is_modulation_apart
+        return Flux3Predictor(transformer)
 
     def load_skeleton(self) -> nn.Module:
         """See `Family.load_skeleton`."""

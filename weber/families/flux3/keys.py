@@ -34,6 +34,9 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "mmdit": _join((_IMAGE, _TEXT), _ATTENTION + _FFS),
 }
 
+LEAN_LAYERS = {"attn.to_out.0": "skip", "ff.linear_out": "skip"}
+"""See `Family.lean_layers`."""
+
 REFERENCE_MODULES = ("mode_blocks.image_cond.*", "*.image_cond", "*.image_cond.linear")
 """Layers that take part only with references."""
 

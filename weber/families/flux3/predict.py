@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers import Flux3Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from weber.families.family import Condition, list_references
+from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
 
@@ -39,10 +37,10 @@ class Flux3Predictor(nn.Module):
     are told t = 0 by the model itself.
     """
 
-    def __init__(self, transformer: Flux3Transformer2DModel, *, gradient_checkpointing: bool) -> None:
+    def __init__(self, transformer: Flux3Transformer2DModel) -> None:
         super().__init__()
         self.transformer = transformer
-        self.gradient_checkpointing = gradient_checkpointing
+        self.run: Run = run_plainly
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""
@@ -67,7 +65,7 @@ class Flux3Predictor(nn.Module):
             modulation = torch.cat([mode.modulation.expand(-1, mode.tokens.shape[1], -1) for mode in pictures], dim=1)
         rotary = _join(mode.rotary for mode in (text, *pictures))
         for block in model.single_transformer_blocks:
-            text_BTD, content_BND = self._run(block, content_BND, text_BTD, modulation, text.modulation, rotary)
+            text_BTD, content_BND = self.run(block, block, content_BND, text_BTD, modulation, text.modulation, rotary)
 
         time = _spread(time_B1D, num_tokens)
         return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time)), height, width)
@@ -83,13 +81,8 @@ class Flux3Predictor(nn.Module):
         time = _spread(functional.silu(time_B1D), tokens.shape[1])
         early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
         for block in blocks:
-            tokens = self._run(block, tokens, early, rotary)
+            tokens = self.run(block, block, tokens, early, rotary)
         return _Mode(tokens, model.single_stream_modulations[name](time), rotary)
-
-    def _run(self, block: nn.Module, *inputs: Tensor | Rotary) -> Any:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
 
     def _embed_time(self, t_B: Tensor, dtype: torch.dtype) -> Tensor:
         model = self.transformer

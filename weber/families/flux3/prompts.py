@@ -18,7 +18,7 @@ from transformers import Qwen3VLTextModel
 from weber.errors import ModelError
 from weber.families.flux3.original import QWEN
 from weber.families.source import Source
-from weber.families.weights import load_chat_tokenizer, load_part, read_part_config
+from weber.families.weights import Fill, load_chat_tokenizer, load_part, read_part_config
 
 WINDOW_TOKENS = 80
 MOST_TOKENS = 8192
@@ -56,7 +56,7 @@ class PromptEncoder(nn.Module):
         return torch.stack([output.hidden_states[number] for number in STATES], dim=2).flatten(2)
 
 
-def load_prompt_encoder(source: Source, *, dtype: torch.dtype) -> PromptEncoder:
+def load_prompt_encoder(source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:
     """The language model with its tokenizer.
 
     Of the language model only what is needed is read from the disk and held in memory: 33 of its 36 layers, as the library normalizes
@@ -67,7 +67,8 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype) -> PromptEncoder:
     changes = config | {"num_hidden_layers": min(int(str(config["num_hidden_layers"])), STATES[-1] + 1)}
     # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
     place = replace(source.find("text_encoder"), is_single=True)
-    return PromptEncoder(tokenizer, load_part(Qwen3VLTextModel, place, original=QWEN, dtype=dtype, changes=changes))
+    encoder = load_part(Qwen3VLTextModel, place, original=QWEN, dtype=dtype, changes=changes, fill=fill)
+    return PromptEncoder(tokenizer, encoder)
 
 
 def read_text_config(source: Source) -> dict[str, object]:

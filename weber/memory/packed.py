@@ -1,0 +1,160 @@
+"""A frozen linear layer whose weight is stored with few bits, and read anew for the forward pass and for the backward pass.
+
+The graph keeps the packed weight and nothing else: not the input, which a frozen layer does not need, and no copy of the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weber.errors import ConfigError
+from weber.memory.formats import FORMATS, Format
+
+INT8_ROWS = 17
+INT8_MULTIPLE = 8
+_TINY = 1e-30  # scale of rows of zeros
+
+
+class PackedLinear(nn.Linear):
+    """A frozen linear layer, from the tensors that `Format.pack` gave for its weight (out_features, in_features).
+
+    The packed tensors are buffers. `to(dtype)` leaves them as they are: it changes `dtype`, in which `weight` is given and the bias kept.
+    The product is computed in the dtype of the input. With `int8_matmul` (int8 only) inputs of 17 rows or more are rounded to 8 bits per
+    row and multiplied as whole numbers, their gradients too; fewer rows, which no GPU multiplies so, are computed as without it.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        bias: Tensor | None,
+        *,
+        shape: tuple[int, int],
+        format: Format,
+        dtype: torch.dtype,
+        int8_matmul: bool = False,
+    ) -> None:
+        nn.Module.__init__(self)  # that of nn.Linear would make a weight
+        assert format.name == "int8" or not int8_matmul
+        self.out_features, self.in_features = shape
+        self.format, self.dtype, self.int8_matmul = format, dtype, int8_matmul
+        for name, (size, kind) in format.packed_shapes(*shape).items():
+            assert tensors[name].shape == size and tensors[name].dtype == kind
+            self.register_buffer(name, tensors[name])
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False))
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """A fresh copy of the weight in `dtype`; writing to it changes nothing."""
+        return self.dequantize()
+
+    @property
+    def W_q(self) -> Tensor:
+        """The packed weight, under the name at which PEFT looks to learn a layer's device: some 20 times for every adapter."""
+        return self.get_buffer("packed")
+
+    def dequantize(self) -> Tensor:
+        """The same as `weight`: what PEFT calls where there is a `W_q`."""
+        tensors = dict(self.named_buffers(recurse=False))
+        return self.format.unpack(tensors, shape=(self.out_features, self.in_features), dtype=self.dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Inputs (..., in_features) of any float dtype to (..., out_features)."""
+        shape = (self.out_features, self.in_features)
+        result: Tensor = _Product.apply(input, self.bias, self.format.name, shape, self.int8_matmul, *self._buffers.values())  # type: ignore[no-untyped-call]
+        return result
+
+    def reset_parameters(self) -> None:
+        """Nothing: the weight is given."""
+
+    def extra_repr(self) -> str:
+        """See `nn.Module`."""
+        return f"{super().extra_repr()}, format={self.format.name}, dtype={self.dtype}" + (", int8_matmul" if self.int8_matmul else "")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
+        """Move the packed tensors as bytes, so that no `to(dtype)` sees a number in them."""
+        dtypes = {name: tensor.dtype for name, tensor in self.named_buffers(recurse=False)}
+        self._view_buffers(dict.fromkeys(dtypes, torch.uint8))
+        try:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        finally:
+            self._view_buffers(dtypes)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.W_q.device)).dtype
+        return self
+
+    def _view_buffers(self, dtypes: Mapping[str, torch.dtype]) -> None:
+        self._buffers.update({name: self.get_buffer(name).view(dtype) for name, dtype in dtypes.items()})
+
+
+def build_packed(
+    weight: Tensor, bias: Tensor | None, *, format: Format, dtype: torch.dtype | None = None, int8_matmul: bool = False
+) -> PackedLinear:
+    """A packed layer from a weight (out, in) of any float dtype, on its device; `dtype` is the weight's if it is left out."""
+    num_out, num_in = weight.shape
+    return PackedLinear(
+        format.pack(weight), bias, shape=(num_out, num_in), format=format, dtype=dtype or weight.dtype, int8_matmul=int8_matmul
+    )
+
+
+def check_int8_matmul(in_features: int, out_features: int) -> None:
+    """Raises ConfigError where a layer of these sizes cannot be multiplied in 8 bits."""
+    if in_features % INT8_MULTIPLE or out_features % INT8_MULTIPLE:
+        raise ConfigError(
+            "A layer of the model cannot be multiplied in 8 bits.",
+            got=f"memory.int8_matmul = true and a layer with {in_features} inputs and {out_features} outputs",
+            expected=f"inputs and outputs in multiples of {INT8_MULTIPLE}",
+            fix="remove memory.int8_matmul",
+        )
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T + bias."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, name: str, shape: tuple[int, int], int8_matmul: bool, *packed: Tensor) -> Tensor:
+        ctx.save_for_backward(*packed)
+        ctx.layer = name, shape, int8_matmul
+        if bias is not None:
+            bias = bias.to(x.dtype)
+        if int8_matmul and _count_rows(x) >= INT8_ROWS:
+            weight, scale = packed
+            return _multiply_int8(x, weight.t(), scale, bias)
+        return functional.linear(x, _unpack(name, packed, shape, x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        name, shape, int8_matmul = ctx.layer
+        packed = ctx.saved_tensors
+        if int8_matmul and _count_rows(gradient) >= INT8_ROWS:
+            weight, scale = packed
+            # GPUs want the second factor with its columns in one piece; the scales of the weight's rows go into the first.
+            x_gradient = _multiply_int8(gradient * scale, weight.t().contiguous().t(), None, None).to(gradient.dtype)
+        else:
+            x_gradient = gradient @ _unpack(name, packed, shape, gradient.dtype)
+        return x_gradient, None, None, None, None, *(None for _ in packed)
+
+
+def _unpack(name: str, packed: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    layout = FORMATS[name]
+    return layout.unpack(dict(zip(layout.packed_shapes(*shape), packed, strict=True)), shape=shape, dtype=dtype)
+
+
+def _count_rows(x: Tensor) -> int:
+    return x.shape[:-1].numel()
+
+
+def _multiply_int8(x: Tensor, factor: Tensor, column_scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x @ factor with int8 `factor`: x is rounded to 8 bits with a scale per row, so that 127 is its largest magnitude."""
+    rows = x.reshape(-1, x.shape[-1])
+    scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(127).clamp_(min=_TINY)
+    product: Tensor = torch._int_mm((rows / scale).round_().to(torch.int8), factor) * scale
+    if column_scale is not None:
+        product *= column_scale
+    product = product.to(x.dtype)
+    if bias is not None:
+        product += bias
+    return product.view(*x.shape[:-1], -1)
