@@ -354,8 +354,8 @@ def memory(
     out
         File for the same as JSON.
     """
-    from weber.track.progress import Watcher
     from weber.pocket.full_size import LARGE_AND_SMALL
+    from weber.track.progress import Watcher
     from weber.training.bench import PRECISIONS, build_records, build_table, list_cases, measure_cases
 
     cases = list_cases(models or LARGE_AND_SMALL, precisions=precision or PRECISIONS, edges=pixels or [512, 1024], num_blocks=blocks)

@@ -46,22 +46,33 @@ def let_the_cpu_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_check_device", lambda config, device: None)
 
 
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """Results of runs that several tests compare with, by name."""
+    return {}
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_ways_of_keeping_less_change_no_bit(mode: str, build_run: BuildRun) -> None:
-    settings = {"train": {"steps": 5}, "sampling": {"prompts": ["a dog"], "steps": 2, "every": 3}}
-    plain, plain_file = run_losses(build_run("plain", memory={"gradient_checkpointing": "none"}, **settings))
-    losses, file = run_losses(build_run("mode", memory=MODES[mode], **settings))
+def test_ways_of_keeping_less_change_no_bit(mode: str, build_run: BuildRun, found: dict[str, Any]) -> None:
+    settings = {"train": {"steps": 4}, "sampling": {"prompts": ["a dog"], "steps": 2, "every": 3}}
+    if "plain" not in found:
+        config = build_run("plain", memory={"gradient_checkpointing": "none"}, **settings)
+        found["plain"] = run_losses(config), read_pictures(config)
+    config = build_run("mode", memory=MODES[mode], **settings)
+    (losses, file), pictures = run_losses(config), read_pictures(config)
+    (plain, plain_file), plain_pictures = found["plain"]
     assert losses == plain
     assert file[-1000:] == plain_file[-1000:]
-    plain_pictures, pictures = (read_pictures(build_run(name)) for name in ("plain", "mode"))
     assert len(plain_pictures) == 3 and pictures == plain_pictures
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_quantized_base_learns_as_well(precision: str, build_run: BuildRun) -> None:
+def test_a_quantized_base_learns_as_well(precision: str, build_run: BuildRun, found: dict[str, Any]) -> None:
     """The last ten losses of a run, which draws the same pictures and noise, are within a tenth of those in full precision."""
     settings = {"train": {"steps": 30, "batch_size": 4}, "optim": {"lr": 3e-3}, "output": {"save_every": 40}}
-    full, _ = run_losses(build_run("full", **settings))
+    if "full" not in found:
+        found["full"] = run_losses(build_run("full", **settings))[0]
+    full = found["full"]
     low, _ = run_losses(build_run("low", memory={"quantize": precision}, **settings))
     assert low != full
     assert abs(np.mean(low[-10:]) / np.mean(full[-10:]) - 1) < 0.1

@@ -46,7 +46,8 @@ class Listener(nn.Module):
 
 
 def _build(model: Path, **sections: dict[str, Any]) -> Learner:
-    tree = {"model": {"path": str(model)}, "data": [{"path": "pictures"}], "adapter": {"rank": 4}, "optim": {"clip_norm": "off", "lr": 1e-4}}
+    tree: dict[str, Any] = {"model": {"path": str(model)}, "data": [{"path": "pictures"}], "adapter": {"rank": 4}}
+    tree["optim"] = {"clip_norm": "off", "lr": 1e-4}
     tree["objective"] = {"timesteps": "sigmoid"}
     config = build_config(tree | sections | {"optim": tree["optim"] | sections.get("optim", {})})
     family = build_family(config.model)

@@ -152,7 +152,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._add(tensor)
         if func._overloadpacket not in _FACTORIES:
             self._num_kernels += 1
-            self._flops[known.kind] += known.flops
+            if known.flops:
+                self._flops[known.kind] += known.flops
             self._moved_bytes += known.moved_bytes
         return made
 
@@ -301,8 +302,8 @@ class Trace:
 def simulate_pass(
     predictor: Predictor,
     blocks: Sequence[nn.Module],
-    forward: Callable[[], Tensor],
     *,
+    forward: Callable[[], Tensor],
     parameters: Sequence[nn.Parameter] = (),
     is_gpu: bool = False,
 ) -> Trace:

@@ -43,7 +43,7 @@ from weber.training.step import Learner, train_step
 
 PRECISIONS = ("none", "int8", "nf4")
 _SPREAD = 0.02
-_NUM_WARM_UP = 2
+_NUM_WARM_UP = 1
 _MEMORY_EVENT = "[memory]"
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -183,7 +183,7 @@ def build_records(found: Sequence[Measured]) -> list[dict[str, object]]:
 class _Drawn:
     """A family whose transformer has random weights, which are drawn on the device when they are read."""
 
-    def __init__(self, family: Family, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, family: Family, *, device: torch.device, dtype: torch.dtype) -> None:
         self._family, self._device, self._dtype = family, device, dtype
 
     def __getattr__(self, name: str) -> Any:
@@ -210,7 +210,7 @@ def _build_config(case: Case, folder: Path, device: str) -> RunConfig:
 
 
 def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learner:
-    family = cast("Family", _Drawn(workload.family, workload.device, workload.dtype))
+    family = cast("Family", _Drawn(workload.family, device=workload.device, dtype=workload.dtype))
     parameters: list[tuple[str, nn.Parameter]] = []
 
     def put(transformer: nn.Module) -> None:

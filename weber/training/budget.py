@@ -20,6 +20,7 @@ from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.config.memory import MemoryConfig
+from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.data.examples import Example
 from weber.data.views import View
@@ -47,7 +48,7 @@ from weber.optim.table import OPTIMIZERS
 from weber.training.checks import sample_size
 from weber.training.kinds import Trained
 from weber.training.prompts import Prompt
-from weber.training.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, is_modulation
+from weber.training.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes, is_modulation
 
 NUM_BATCHES = 2
 """On the device: the one that is trained on, and the next."""
@@ -165,6 +166,7 @@ class Budget:
         load = workload
         self._rehearsal = Rehearsal(config, load.family, load.device, load.dtype, load.trained, load.assistant)
         self._encoders = RehearsedEncoders(load.family, load.dtype)
+        self._updates = _Updates(config.optim, load.trained)
         self._profiles: dict[object, Profile] = {}
         self._sizes: dict[object, Sizes] = {}
         by_size = sorted(load.samples, key=self._rehearsal.count_tokens)
@@ -249,10 +251,10 @@ class Budget:
             "weights of the blocks": sum(resident),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
-            "adapters": self._trained_bytes if self.config.adapter.kind == "lora" else 0,
+            "adapters": self.load.trained.num_bytes if self.config.adapter.kind == "lora" else 0,
             "assistant": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in assistant),
-            "optimizer": self._state_bytes if optim.state_on == "device" else 0,
-            "running mean": self._mean_bytes if optim.ema_on == "device" or load.device.type == "cpu" else 0,
+            "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
+            "running mean": self._updates.mean_bytes if optim.ema_on == "device" or load.device.type == "cpu" else 0,
             OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
         }
         return {name: size for name, size in parts.items() if size}
@@ -266,8 +268,8 @@ class Budget:
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
             "offloaded activations": profile.hosted_bytes,
-            "optimizer": self._state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
-            "running mean": self._mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
+            "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
+            "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
         }
         return {name: size for name, size in parts.items() if size}
 
@@ -275,7 +277,7 @@ class Budget:
         accumulation = self.config.train.accumulation
         phases = []
         for sample, profile in profiles.items():
-            gradients = self._trained_bytes if accumulation > 1 else profile.gradient_bytes
+            gradients = self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes
             moving = {
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
@@ -283,7 +285,8 @@ class Budget:
             }
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
         if not self.config.optim.fused_backward:
-            update = {"gradients": self._trained_bytes, "update": self._rehearsal.update_bytes}
+            largest = max(map(prod, self.load.trained.shapes.values()))
+            update = {"gradients": self.load.trained.num_bytes, "update": count_update_bytes(largest)}
             phases.append(Phase("updating the weights", {**still, **update}))
         return phases
 
@@ -322,7 +325,8 @@ class Budget:
         _, swapped = self._list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
-        state_seconds = self._state_bytes / rates.link if optim.state_on == "host" else 0.0
+        updates = self._updates
+        state_seconds = updates.state_bytes / rates.link if optim.state_on == "host" else 0.0
         hosted = sum(sizes.modulation) if memory.modulation == "host" else 0
         return StepTime(
             forward=times * (rates.count_seconds(profile.forward) + unpack),
@@ -330,36 +334,40 @@ class Budget:
             copied_forward=times * (inward / 2 + profile.hosted_bytes) / link,
             copied_backward=times * (max(inward / 2, outward) + profile.hosted_bytes) / link + optim.fused_backward * state_seconds,
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
-            update=max(self._update_seconds, 0.0 if optim.fused_backward else state_seconds) + self._count_mean_seconds(),
+            update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
 
-    @property
-    def _update_seconds(self) -> float:
+
+@dataclass(frozen=True)
+class _Updates:
+    """What the optimizer and the running mean hold, and how long they take."""
+
+    optim: OptimConfig
+    trained: Trained
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """Of the optimizer."""
+        return sum(OPTIMIZERS[self.optim.name].state_bytes(shape) for shape in self.trained.shapes.values())
+
+    @cached_property
+    def mean_bytes(self) -> int:
+        """Of the running mean."""
+        return 0 if self.optim.ema_decay is None else 4 * self.trained.num_parameters
+
+    def count_seconds(self, rates: Rates) -> float:
         """Each number, its gradient and its state are read and written, and several times where no kernel does it all at once."""
-        optim, shapes = self.config.optim, self.load.trained.shapes.values()
-        num_bytes = 2 * (2 * self._trained_bytes + self._state_bytes)
-        if OPTIMIZERS[optim.name].build_whole is not None and not optim.fused_backward and optim.state_on == "device":
-            return num_bytes / self._rates.bandwidth
-        num_pieces = sum(-(-prod(shape) // PIECE) for shape in shapes)
-        return self._rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))
+        num_bytes = 2 * (2 * self.trained.num_bytes + self.state_bytes)
+        if OPTIMIZERS[self.optim.name].build_whole is not None and not self.optim.fused_backward and self.optim.state_on == "device":
+            return num_bytes / rates.bandwidth
+        num_pieces = sum(-(-prod(shape) // PIECE) for shape in self.trained.shapes.values())
+        return rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))
 
-    @cached_property
-    def _state_bytes(self) -> int:
-        return sum(OPTIMIZERS[self.config.optim.name].state_bytes(shape) for shape in self.load.trained.shapes.values())
-
-    @cached_property
-    def _trained_bytes(self) -> int:
-        return self.load.trained.num_bytes
-
-    @cached_property
-    def _mean_bytes(self) -> int:
-        return 0 if self.config.optim.ema_decay is None else 4 * self.load.trained.num_parameters
-
-    def _count_mean_seconds(self) -> float:
-        mean_bytes = self._mean_bytes
-        if self.config.optim.ema_on == "device":
-            return 3 * mean_bytes / self._rates.bandwidth
-        return mean_bytes / self._rates.link + 3 * mean_bytes / HOST_BYTES_PER_SECOND
+    def count_mean_seconds(self, rates: Rates) -> float:
+        """Of the running mean."""
+        if self.optim.ema_on == "device":
+            return 3 * self.mean_bytes / rates.bandwidth
+        return self.mean_bytes / rates.link + 3 * self.mean_bytes / HOST_BYTES_PER_SECOND
 
 
 def build_lines(estimate: Estimate, fit: Fit | None) -> list[str]:

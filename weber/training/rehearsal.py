@@ -103,13 +103,8 @@ class Rehearsal:
         """Tokens that the network sees, texts included; of all pictures of the batch."""
         pictures = [(sample.width, sample.height), *sample.references]
         tokens = sum(self.family.num_tokens(*self.family.latent_shape(height, width)[1:]) for width, height in pictures)
-        return sample.batch * (tokens + self.num_text_tokens)
-
-    @cached_property
-    def num_text_tokens(self) -> int:
-        """Of one caption."""
         shapes = [shape for part in self.family.text_parts for shape in self.family.text_shapes(part).values()]
-        return max((shape[0] for shape in shapes if len(shape) > 1), default=0)
+        return sample.batch * (tokens + max((shape[0] for shape in shapes if len(shape) > 1), default=0))
 
     def build_inputs(self, sample: Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents (B, C, H, W), noise levels (B,) and condition, on the meta device."""
@@ -153,14 +148,18 @@ class Rehearsal:
         if not learns:
             model.eval()
             with torch.no_grad():
-                return simulate_pass(predictor, blocks, lambda: predictor(latents, t, condition), is_gpu=is_gpu)
+                return simulate_pass(predictor, blocks, forward=lambda: predictor(latents, t, condition), is_gpu=is_gpu)
         model.train()
         predictor.run = build_checkpointing(mode, blocks=blocks, lean_layers=self.family.lean_layers)
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter) if self.config.train.accumulation > 1 else None
         noise = torch.empty_like(latents)
         return simulate_pass(
-            predictor, blocks, lambda: predict_losses(predictor, latents, noise, t, condition).sum(), parameters=parameters, is_gpu=is_gpu
+            predictor,
+            blocks,
+            forward=lambda: predict_losses(predictor, latents, noise, t, condition).sum(),
+            parameters=parameters,
+            is_gpu=is_gpu,
         )
 
     def measure(self, memory: MemoryConfig) -> Sizes:
@@ -250,11 +249,6 @@ class Rehearsal:
                 if parent in blocks:
                     touched[parent].append(name.removeprefix(parent))
         return {name: tuple(touched[name]) for name in self.names}
-
-    @cached_property
-    def update_bytes(self) -> int:
-        """What the update of the largest tensor takes beside it."""
-        return _count_update_bytes(max(map(prod, self.trained.shapes.values())))
 
 
 class RehearsedEncoders:
@@ -347,12 +341,12 @@ def _list_parents(name: str) -> list[str]:
     return [".".join(words[:number]) for number in range(len(words), 0, -1)]
 
 
-def _count_update_bytes(num: int) -> int:
+def count_update_bytes(num: int) -> int:
     """What the update of so many numbers takes beside them, their gradients and their state."""
     return _UPDATE_TENSORS * 4 * min(PIECE, num)
 
 
 def _drop(parameter: Tensor) -> None:
     """What a fused update does to memory."""
-    torch.empty(_count_update_bytes(parameter.numel()), dtype=torch.uint8, device=META)
+    torch.empty(count_update_bytes(parameter.numel()), dtype=torch.uint8, device=META)
     parameter.grad = None

@@ -137,7 +137,7 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
 def _identify_parts(plan: Plan) -> dict[str, str]:
     """What the run's numbers depend on beside the transformer: encoders, and the assistant."""
     family = plan.family
-    parts = {part: family.identify(part) for part in (family.image_part, *family.text_parts)}
+    parts = {part: plan.encoders.identify(part) for part in (family.image_part, *family.text_parts)}
     if plan.assistant is not None:
         digest = hashlib.blake2b(digest_size=16)
         for name, factors in sorted(plan.assistant.modules.items()):
