@@ -141,7 +141,8 @@ def test_sizes_between_are_as_if_they_had_been_rehearsed(tmp_path: Path) -> None
     config = _build_config(memory={"gradient_checkpointing": "lean"})
     ends, between = (Sample(256, 256), Sample(768, 768)), Sample(512, 448)
     changes = {**FLUX1, "num_layers": 2}
-    one = Budget(config, _build_workload(tmp_path / "one", "flux1-dev", config, changes=changes, samples=dict.fromkeys([*ends, between], 1)))
+    samples = dict.fromkeys([*ends, between], 1)
+    one = Budget(config, _build_workload(tmp_path / "one", "flux1-dev", config, changes=changes, samples=samples))
     other = Budget(config, _build_workload(tmp_path / "other", "flux1-dev", config, changes=changes, samples={between: 1}))
     blended, exact = one._interpolate(between, config.memory), other._interpolate(between, config.memory)
     assert blended.peak_bytes == pytest.approx(exact.peak_bytes, rel=0.02)

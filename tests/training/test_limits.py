@@ -15,7 +15,7 @@ ZOO: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "swap on a CPU": ({"memory": {"swap_blocks": 2}}, "memory.swap_blocks = 2", "no memory of its own"),
     "activations on a CPU": ({"memory": {"offload_activations": True}}, "memory.offload_activations = true", "no memory of its own"),
     "modulation on a CPU": ({"memory": {"modulation": "host"}}, 'memory.modulation = "host"', "no memory of its own"),
-    "a device to quantize on": ({"memory": {"quantize": "int8", "quantize_on": "device"}}, "memory.quantize_on", "no memory of its own"),
+    "a device to quantize on": ({"memory": {"quantize": "int8", "quantize_on": "device"}}, "memory.quantize_on", "by the processor"),
     "moments on a CPU": ({"optim": {"state_on": "host"}}, "optim.state_on", "no memory of its own"),
     "a mean on a CPU": ({"optim": {"ema_decay": 0.9, "ema_on": "device"}}, "optim.ema_on", "no memory of its own"),
     "nothing to keep": ({"memory": {"keep_quantized": False}}, "memory.keep_quantized = false", "none to be kept"),

@@ -73,7 +73,8 @@ class MemoryConfig(Section):
     @field_validator("fit")
     @classmethod
     def _check_fit(cls, value: str | None) -> str | None:
-        if value is not None and value != "auto" and not re.fullmatch(r"\d+(\.\d+)?\s*G(i?)B", value):
+        amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G(i?)B)?", value or "")
+        if value not in (None, "auto") and (amount is None or float(amount[1]) == 0):
             raise ValueError(f'fit = "{value}" is not an amount of memory; write "auto", "10GB" or "11.5GiB"')
         return value
 
@@ -85,12 +86,12 @@ class MemoryConfig(Section):
             raise ValueError('swap_to = "disk" has no effect with swap_blocks = 0; set swap_blocks or remove swap_to')
         if self.offload_activations and self.gradient_checkpointing != "all":
             raise ValueError(
-                'offload_activations needs gradient_checkpointing = "all", where little is kept: with anything else more would be'
-                " copied than computing it again costs"
+                'offload_activations needs gradient_checkpointing = "all", where little is kept (with anything else more would be'
+                ' copied than computing it again costs); set gradient_checkpointing = "all" or remove offload_activations'
             )
         if self.swap_blocks != 0 and self.gradient_checkpointing != "all":
             raise ValueError(
-                'swap_blocks needs gradient_checkpointing = "all": whatever else is kept for the backward pass keeps the block\'s weights'
-                " on the GPU too"
+                'swap_blocks needs gradient_checkpointing = "all", because whatever else is kept for the backward pass keeps weights of'
+                ' the block where it computes; set gradient_checkpointing = "all" or remove swap_blocks'
             )
         return self

@@ -82,7 +82,7 @@ def read_budget_bytes(fit: str, device: torch.device) -> int:
             expected="an amount",
             fix='set memory.fit = "8GB", or how much there is to spare',
         )
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*G(i?)B", fit)
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G(i?)B)?", fit)
     assert amount is not None, "the config has checked it"
     return int(float(amount[1]) * (GIB if amount[2] else 10**9))
 
@@ -158,7 +158,7 @@ class _Search:
         grid: dict[str, Sequence[object]] = {
             "quantize": choices.precisions if choices.quantizes else (),
             "modulation": ("model", "int8", *(("host",) if choices.has_host else ())) if choices.places_modulation else (),
-            "gradient_checkpointing": ("all", *(range(2, 5)), *(("lean",) if choices.leans else ()), "none"),
+            "gradient_checkpointing": ("all", *range(2, min(4, choices.num_blocks) + 1), *(("lean",) if choices.leans else ()), "none"),
             "offload_activations": (False, True) if choices.has_host else (),
             "swap_blocks": (0, -1) if choices.swaps else (),
             "vae_tiling": (False, True) if choices.paints else (),
@@ -257,9 +257,10 @@ def _refuse(search: _Search, hint: Hint, budget_bytes: int) -> ConfigError:
     if search.host_bytes is not None and estimate.host_bytes > _HOST_SHARE * search.host_bytes:
         host = f", and {_write_bytes(estimate.host_bytes)} of the host's {_write_bytes(search.host_bytes)}"
     return ConfigError(
-        f"The run does not fit into {_write_bytes(budget_bytes)}, whatever is chosen.",
+        f"The run does not fit into {_write_bytes(budget_bytes)}, of which {_write_bytes(budget_bytes - search.usable_bytes)} stay free,"
+        " whatever is chosen.",
         got=f"{peak.name} takes {_write_bytes(peak.num_bytes)} at the least, with {', '.join(changed) or 'all defaults'}{host}",
-        expected="more memory" if card is None else f"a card of {card} GB",
+        expected="more memory" if card is None or not search.choices.has_host else f"a card of {card} GB",
         fix=(f"leave out {', '.join(f'memory.{name}' for name in fixed)}, which was set; " if fixed else "")
         + (f"set {', or '.join(hints)}; " if hints else "")
         + (_LESS_TRAINING if peak.has_network else _ENCODE_FIRST),
@@ -275,4 +276,4 @@ def _write_value(value: object) -> str:
 
 
 def _write_bytes(num_bytes: int) -> str:
-    return f"{num_bytes / GIB:.1f} GiB"
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / 2**20:.0f} MiB"

@@ -27,6 +27,7 @@ from weber.families.table import build_family
 from weber.families.tensors import Entry, Weights
 from weber.memory.device import build_device, build_dtype
 from weber.memory.estimate import BATCHES, OWN, Estimate
+from weber.memory.formats import FORMATS
 from weber.memory.rates import GIB
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
@@ -86,6 +87,10 @@ def list_cases(variants: Sequence[str], *, precisions: Sequence[str], edges: Seq
 
     `num_blocks` of each kind, for machines that are too small for all. Raises ConfigError for names that nothing has.
     """
+    formats = ("none", *FORMATS)
+    _check("--precision", [one for one in precisions if one not in formats], expected=", ".join(formats))
+    _check("--pixels", [one for one in edges if one < 64 or one % 32], expected="multiples of 32, at least 64")
+    _check("--blocks", [] if num_blocks is None or num_blocks > 0 else [num_blocks], expected="1 or more")
     for name in variants:
         if name not in TRANSFORMERS:
             known = ", ".join(TRANSFORMERS)
@@ -102,10 +107,17 @@ def list_cases(variants: Sequence[str], *, precisions: Sequence[str], edges: Seq
     return cases
 
 
+def _check(option: str, wrong: Sequence[object], *, expected: str) -> None:
+    if wrong:
+        got = f"{option} {' '.join(map(str, wrong))}"
+        raise ConfigError("This cannot be measured.", got=got, expected=expected, fix=f"correct {option}, or leave it out")
+
+
 def measure_cases(
     cases: Sequence[Case], *, device: str = "auto", num_steps: int = 5, progress: Progress = ignore_progress
 ) -> Iterator[Measured | str]:
-    """Each case measured, or why it was not: on a device without memory for it, say."""
+    """Each case measured, or why it was not: on a device without memory for it, say. Raises ConfigError."""
+    _check("--steps", [] if num_steps > 0 else [num_steps], expected="1 or more")
     for number, case in enumerate(cases):
         progress(f"{case.variant} at {case.edge}, {case.describe()}", number, len(cases))
         try:

@@ -150,8 +150,8 @@ def _list_hints(config: RunConfig, workload: Workload, smallest: MemoryConfig) -
     for text, change in changes:
         changed = config.model_copy(update={"optim": optim.model_copy(update=change)})
         less = peak_bytes - Budget(changed, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
-        if less > _LESS * peak_bytes:
-            hints.append(f"{text} ({less / GIB:.1f} GiB less)")
+        if less > _LESS * peak_bytes and (workload.device.type == "cuda" or "state_on" not in change):
+            hints.append(f"{text} ({_write(less)} less)")
     return hints
 
 
@@ -382,7 +382,8 @@ def build_lines(estimate: Estimate, fit: Fit | None) -> list[str]:
         lines.append(f"memory of the host: {_write(estimate.host_bytes)}")
         lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
     source = "measured just now" if estimate.is_measured else "from its datasheet, as far as that is reached in practice"
-    step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and about {_write_seconds(estimate.time.seconds)} per step"
+    about = "at least" if estimate.is_measured else "about"
+    step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and {about} {_write_seconds(estimate.time.seconds)} per step"
     lines.append(f"{step} on {estimate.rates_name} ({source})")
     waits = 1 - estimate.time.computing_share
     return [*lines, f"  of that {waits:.0%} is waiting for copies or for the processor"] if waits > _LESS else lines

@@ -40,7 +40,6 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
         f"memory.swap_blocks = {memory.swap_blocks!r}": memory.swap_blocks != 0 and memory.swap_to == "host",
         "memory.offload_activations = true": memory.offload_activations,
         'memory.modulation = "host"': memory.modulation == "host",
-        'memory.quantize_on = "device"': memory.quantize_on == "device",
         'optim.state_on = "host"': config.optim.state_on == "host",
         'optim.ema_on = "device"': config.optim.ema_on == "device",
     }
@@ -50,7 +49,7 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
             f"This moves bytes between a GPU and the memory of the host, and the model runs on {device}, which has no memory of its own.",
             got=", ".join(idle),
             expected="a CUDA device",
-            fix='remove it; to hold less in memory set memory.quantize, or memory.swap_blocks with memory.swap_to = "disk"',
+            fix="remove it" + ('; or set memory.swap_to = "disk"' if memory.swap_blocks != 0 else ""),
         )
 
 
@@ -62,6 +61,14 @@ def _check_quantize(memory: MemoryConfig, device: torch.device) -> None:
             expected="int8, int4 or int2, computed in bf16 or fp32",
             fix='set memory.quantize = "int8"',
         )
+    if memory.quantize_on == "device" and device.type != "cuda":
+        raise ConfigError(
+            f"Layers are quantized by the processor here: the model runs on {device}, which is no GPU.",
+            got='memory.quantize_on = "device"',
+            fix="remove memory.quantize_on",
+        )
+    if memory.fit is not None:
+        return  # it is not known yet what is quantized
     is_quantized = memory.quantize != "none" or memory.modulation == "int8"
     encoders = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
     if not is_quantized and not memory.keep_quantized:

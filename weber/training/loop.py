@@ -98,7 +98,7 @@ def run(training: Training, watcher: Watcher) -> Path:
             memory_bytes = peak_memory_bytes(plan.device)
             numbers |= {"lr": learning_rate(step), "seconds": seconds, "epoch": step // plan.batches.steps_per_epoch}
             trackers.write(done, numbers | ({} if memory_bytes is None else {"peak_memory_bytes": memory_bytes}))
-            watcher.report("training", done, num_steps, _note(pace, learning_rate(step), memory_bytes))
+            watcher.report("training", done, num_steps, _note(pace, learning_rate(step), memory_bytes, device=plan.device))
             if is_due(done, every=config.output.save_every, num_steps=num_steps) or stop.asked:
                 save_state(folder, learner, plan=plan, step=done)
                 save_space(folder, keep_last=config.output.keep_last)
@@ -138,7 +138,8 @@ def stop_signals(watcher: Watcher) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _note(pace: Pace, learning_rate: float, memory_bytes: int | None) -> str:
+def _note(pace: Pace, learning_rate: float, memory_bytes: int | None, *, device: torch.device) -> str:
     speed = f"{1 / pace.seconds:.2f} it/s" if pace.seconds else ""
-    memory = f" peak {memory_bytes / 2**30:.1f} GiB" if memory_bytes is not None else ""
+    what = "peak" if device.type == "cuda" else "process"  # all that it has taken, Python and libraries included
+    memory = f" {what} {memory_bytes / 2**30:.1f} GiB" if memory_bytes is not None else ""
     return f"loss {pace.loss:.4f} lr {learning_rate:.2e} {speed}{memory}"

@@ -52,6 +52,9 @@ def build_summary(plan: Plan) -> str:
     if num_aside:
         reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
         lines.append(f"{num_aside} pictures set aside: {reasons} (`weber plan` lists them)")
+    if plan.fit is not None:
+        chosen = ", ".join(f"{name} = {_show(value)}" for name, value in plan.fit.settings.items())
+        lines.append(f"memory.fit has chosen {chosen or 'nothing'}")
     return "\n".join(lines)
 
 
@@ -88,6 +91,8 @@ def _describe_model(plan: Plan) -> list[str]:
         lines.append(f"assistant {model.assistant}: strength {strengths}")
     if plan.start is not None:
         lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+    if plan.config.optim.fused_backward:
+        lines.append("fused backward: each weight moves as its gradient arrives, and gradients are not clipped")
     return lines
 
 
@@ -238,7 +243,9 @@ def _count_checkpoint_bytes(plan: Plan) -> int:
 
 
 def _describe_changes(plan: Plan) -> list[str]:
-    return [f"{key} = {_show(value)}  (default {_show(default)})" for key, value, default in list_changes(plan.config)]
+    chosen = set() if plan.fit is None else {f"memory.{name}" for name in plan.fit.settings}
+    changes = [(key, f"(default {_show(default)})", value) for key, value, default in list_changes(plan.config)]
+    return [f"{key} = {_show(value)}  {'(chosen by memory.fit)' if key in chosen else default}" for key, default, value in changes]
 
 
 def _count_due(num_steps: int, every: int) -> int:
