@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from weber.adapters.start import load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
@@ -32,7 +33,7 @@ from weber.memory.load import list_kept_keys
 from weber.progress import Progress, ignore_progress
 from weber.track.tensorboard import check_tensorboard
 from weber.training.assistant import load_assistant
-from weber.training.budget import Workload, build_fitted, build_workload
+from weber.training.budget import Workload, build_fitted, build_workload, list_cached
 from weber.training.checks import (
     MERGED_FILE,
     MERGED_FOLDER,
@@ -161,9 +162,8 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     workload = build_workload(
         config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, assistant=assistant
     )
-    config, fit = build_fitted(config, workload)
     resolved = build_resolved(config, family, num_steps=num_steps)
-    return Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, assistant, workload, fit)
+    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, assistant, workload, None))
 
 
 def list_captions(plan: Plan) -> list[str]:
@@ -198,6 +198,19 @@ def list_keys(plan: Plan) -> set[str]:
 def list_models(plan: Plan) -> set[str]:
     """Keys of the quantized models that a run needs, likewise."""
     return list_kept_keys(plan.family, plan.resolved.memory, trained=plan.trained.shapes) if plan.family.is_local else set()
+
+
+def _fit(plan: Plan) -> Plan:
+    """With settings that fit into `memory.fit`; parts that have nothing left to encode need no room."""
+    if plan.config.memory.fit is None:
+        return plan
+    workload, folder = plan.workload, plan.resolved.output.cache
+    if plan.family.is_local and folder.is_dir():
+        cached = list_cached(Store(folder), plan.encoders, captions=list_captions(plan), views=list_views(plan))
+        workload = replace(workload, cached=cached)
+    config, fit = build_fitted(plan.config, workload)
+    resolved = build_resolved(config, plan.family, num_steps=plan.num_steps)
+    return replace(plan, config=config, resolved=resolved, workload=workload, fit=fit)
 
 
 def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
