@@ -6,7 +6,6 @@ exactly what the model will, once it is saved in the precision that it computes 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weber.adapters.target import is_target, list_patterns
+from weber.adapters.target import build_absent, list_patterns
 from weber.errors import AdapterError
+from weber.families.pattern import is_any, is_named
 from weber.families.tensors import Entry, Weights
 
 ALL = "all"
@@ -37,10 +37,10 @@ def list_trained(model: nn.Module, targets: str | Sequence[str], *, sets: Mappin
         return names
     modules = list(dict.fromkeys(parent for name in names for parent in _list_parents(name)))
     patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
-    absent = [pattern for pattern in patterns if not any(is_target(module, pattern) for module in modules)]
+    absent = [pattern for pattern in patterns if not any(is_named(module, pattern) for module in modules)]
     if absent or not patterns:
-        raise _explain_absent(targets, absent, modules)
-    chosen = {module for module in modules if any(is_target(module, pattern) for pattern in patterns)}
+        raise build_absent(targets, absent, modules, what="module with weights")
+    chosen = {module for module in modules if is_any(module, patterns)}
     return [name for name in names if chosen.intersection(_list_parents(name))]
 
 
@@ -155,13 +155,3 @@ def _round_uses(model: nn.Module, names: Collection[str]) -> None:
         else:
             learning = [leaf for leaf, _ in module.named_parameters(recurse=False) if f"{path}.{leaf}" in names]
             assert not learning, f"{path} is a {type(module).__name__}, which does not round its weights"
-
-
-def _explain_absent(targets: str | Sequence[str], absent: Sequence[str], modules: Sequence[str]) -> AdapterError:
-    near = dict.fromkeys(match for pattern in absent for match in difflib.get_close_matches(pattern, modules, n=3, cutoff=0.3))
-    return AdapterError(
-        f"The target set {targets!r} is not for this model." if isinstance(targets, str) else "The targets do not fit this model.",
-        got=f"adapter.targets = {targets!r}; no module with weights is named {', '.join(absent[:3])}" if absent else "adapter.targets = []",
-        expected="the end of a module's name, at a dot, such as " + ", ".join(list(near)[:4] or modules[:4]),
-        fix='correct adapter.targets, choose a set (`weber variants` lists them), or "all"',
-    )

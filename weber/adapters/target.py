@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from weber.errors import AdapterError
+from weber.families.pattern import is_named, list_meant, list_near
 
 
 def list_targets(model: nn.Module, targets: str | Sequence[str], *, sets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -19,10 +19,10 @@ def list_targets(model: nn.Module, targets: str | Sequence[str], *, sets: Mappin
     """
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
-    absent = [pattern for pattern in patterns if not any(is_target(name, pattern) for name in linears)]
+    absent = [pattern for pattern in patterns if not any(is_named(name, pattern) for name in linears)]
     if absent or not patterns:
-        raise _explain_absent(targets, absent, linears)
-    return [name for name in linears if any(is_target(name, pattern) for pattern in patterns)]
+        raise build_absent(targets, absent, linears, what="linear layer")
+    return list_meant(linears, patterns)
 
 
 def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -41,21 +41,16 @@ def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
 def find_set(modules: Sequence[str], linears: Sequence[str], *, sets: Mapping[str, Sequence[str]]) -> str | None:
     """The set that means exactly these modules, of all linear layers of a model; None where none does."""
     for name, patterns in sets.items():
-        if {linear for linear in linears if any(is_target(linear, pattern) for pattern in patterns)} == set(modules):
+        if set(list_meant(linears, patterns)) == set(modules):
             return name
     return None
 
 
-def is_target(name: str, pattern: str) -> bool:
-    """Whether a layer of that name is meant by a pattern."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, "*." + pattern)
-
-
-def _explain_absent(targets: str | Sequence[str], absent: Sequence[str], linears: Sequence[str]) -> AdapterError:
-    near = dict.fromkeys(match for pattern in absent for match in difflib.get_close_matches(pattern, linears, n=3, cutoff=0.3))
+def build_absent(targets: str | Sequence[str], absent: Sequence[str], names: Sequence[str], *, what: str) -> AdapterError:
+    """The error for targets that mean nothing; `names` are those that there are, each of them a `what`."""
     return AdapterError(
         f"The target set {targets!r} is not for this model." if isinstance(targets, str) else "The targets do not fit this model.",
-        got=f"adapter.targets = {targets!r}; no linear layer is named {', '.join(absent[:3])}" if absent else "adapter.targets = []",
-        expected="the end of a module's name, at a dot, such as " + ", ".join(list(near)[:4] or linears[:4]),
+        got=f"adapter.targets = {targets!r}; no {what} is named {', '.join(absent[:3])}" if absent else "adapter.targets = []",
+        expected="the end of a module's name, at a dot, such as " + ", ".join(list_near(absent, names)),
         fix="correct adapter.targets, or choose a set (`weber variants` lists them)",
     )

@@ -19,7 +19,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,6 +30,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from weber.families.pattern import is_named
 
 Roles = dict[nn.Module, str]
 """The linear layers of a block, with whatever adapters are on them, and what becomes of their outputs: keep, recompute or skip."""
@@ -64,7 +65,7 @@ class Lean:
         return output
 
     def _find_role(self, name: str) -> str:
-        roles = [role for pattern, role in self._patterns.items() if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")]
+        roles = [role for pattern, role in self._patterns.items() if is_named(name, pattern)]
         return roles[0] if roles else "keep"
 
 

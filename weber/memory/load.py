@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from weber.config.memory import MemoryConfig
 from weber.families.complete import check_complete
 from weber.families.family import Family, Predictor
+from weber.families.pattern import is_any
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Fill, build_cast
 from weber.memory.formats import FORMATS
@@ -96,7 +96,7 @@ def _load(
     transformer = family.load_skeleton().eval()
     blocks, apart = list_blocks(family, transformer), memory.modulation == "host"
     swapped = [blocks[number] for number in choose_swapped(len(blocks), memory.swap_blocks)]
-    hosted = {name for name in weights if apart and _is_modulation(name.rpartition(".")[0], family)}
+    hosted = {name for name in weights if apart and is_any(name.rpartition(".")[0], family.modulation_modules)}
     inside = {block: [name for name in weights if name.startswith(f"{block}.") and name not in hosted] for block in swapped}
     later = {name for names in inside.values() for name in names}
     put = _Putter(transformer, weights, packed, formats, memory.int8_matmul, progress)
@@ -123,7 +123,7 @@ def choose_formats(family: Family, skeleton: nn.Module, *, memory: MemoryConfig,
     formats = {}
     for name, module in skeleton.named_modules():
         if isinstance(module, nn.Linear) and module in inside and not any(f"{name}.{leaf}" in trained for leaf in ("weight", "bias")):
-            is_special = memory.modulation != "model" and _is_modulation(name, family)
+            is_special = memory.modulation != "model" and is_any(name, family.modulation_modules)
             formats[name] = {"int8": "int8", "host": "none"}[memory.modulation] if is_special else memory.quantize
             if memory.int8_matmul:
                 check_int8_matmul(module.in_features, module.out_features)
@@ -203,7 +203,3 @@ def _choose_device(memory: MemoryConfig, device: torch.device) -> torch.device:
     """Where layers are packed."""
     is_device = memory.quantize_on == "device" or (memory.quantize_on == "auto" and device.type == "cuda")
     return device if is_device else _HOST
-
-
-def _is_modulation(name: str, family: Family) -> bool:
-    return any(fnmatchcase(name, form) for pattern in family.modulation_modules for form in (pattern, f"*.{pattern}"))

@@ -92,9 +92,10 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
     if plan.assistant is not None:
         watcher.write(f"The assistant {config.model.assistant} takes part with strength {config.model.assistant_strength:g}.")
     parameters: list[tuple[str, nn.Parameter]] = []
+    base = plan.family.open_transformer()
 
     def put(transformer: nn.Module) -> None:
-        parameters.extend(plan.kind.build(transformer, config, family=plan.family, trained=plan.trained, start=plan.start))
+        parameters.extend(plan.kind.build(transformer, config, trained=plan.trained, base=base, start=plan.start))
 
     network = load_network(
         plan.family,

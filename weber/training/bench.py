@@ -227,7 +227,7 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
 
     def put(transformer: nn.Module) -> None:
         kind = KINDS[config.adapter.kind]
-        parameters.extend(kind.build(transformer, config, family=family, trained=workload.trained, start=None))
+        parameters.extend(kind.build(transformer, config, trained=workload.trained, base=family.open_transformer(), start=None))
 
     network = load_network(
         family,

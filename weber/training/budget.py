@@ -25,6 +25,7 @@ from weber.config.run import RunConfig
 from weber.data.examples import Example
 from weber.data.views import View
 from weber.families.family import Family
+from weber.families.pattern import list_meant
 from weber.memory.estimate import (
     BATCHES,
     CONTEXT_BYTES,
@@ -46,9 +47,9 @@ from weber.optim.methods import PIECE
 from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS
 from weber.training.checks import sample_size
-from weber.training.kinds import Trained
+from weber.training.kind import Trained
 from weber.training.prompts import Prompt
-from weber.training.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes, is_modulation
+from weber.training.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
 
 NUM_BATCHES = 2
 """On the device: the one that is trained on, and the next."""
@@ -182,7 +183,7 @@ class Budget:
             num_text_encoders=len(family.text_parts),
             precisions=("none", "int8") if self.load.device.type == "mps" else ("none", "int8", "nf4"),
             quantizes=bool(quantizable),
-            places_modulation=bool(family.modulation_modules) and not any(is_modulation(name, family) for name in trained.modules),
+            places_modulation=bool(family.modulation_modules) and not list_meant(trained.modules, family.modulation_modules),
             swaps=(is_gpu or self.config.memory.swap_to == "disk") and (is_adapter or self.config.optim.fused_backward),
             leans=self.config.adapter.dropout == 0,
             paints=bool(self.load.paintings),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from weber.adapters.factors import Factors
 from weber.adapters.layouts import LAYOUTS, check_layout
@@ -13,6 +12,7 @@ from weber.data.examples import Dataset
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.pairing import Pairing
+from weber.families.pattern import is_any
 
 LARGEST_SIDE_PIXELS = 8192
 NO_ASSISTANT = "off"
@@ -45,7 +45,7 @@ def check_objective(config: RunConfig, family: Family) -> None:
 
 def check_references(config: RunConfig, family: Family, *, modules: Iterable[str], dataset: Dataset) -> None:
     """Refuse what needs references where no picture has any: layers, and a noise level of their own."""
-    idle = [module for module in modules if any(fnmatchcase(module, pattern) for pattern in family.reference_modules)]
+    idle = [module for module in modules if is_any(module, family.reference_modules)]
     if idle and not any(example.references for example in dataset.examples):
         raise ConfigError(
             "Some targets take part only with reference pictures, and no picture has one.",

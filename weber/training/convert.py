@@ -17,10 +17,10 @@ from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights, check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.model import save_model_file, save_model_folder
-from weber.adapters.target import is_target
 from weber.config.model import ModelConfig
 from weber.errors import AdapterError, ConfigError, ModelError
 from weber.families.pairing import Pairing
+from weber.families.pattern import is_any
 from weber.families.table import FAMILIES, open_transformer
 from weber.families.tensors import Weights, open_weights, read_metadata
 from weber.progress import Progress
@@ -185,7 +185,7 @@ def extract(
     before, after = (open_transformer(read_base(text)) for text in (base, tuned))
     linears = [name.removesuffix(".weight") for name, entry in before.weights.items() if len(entry.shape) == 2]
     patterns = before.row.targets.get(targets, [targets])
-    modules = [name for name in linears if any(is_target(name, pattern) for pattern in patterns)]
+    modules = [name for name in linears if is_any(name, patterns)]
     if not modules:
         raise ConfigError(
             "The targets mean no layer of the model.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import torch
 
@@ -12,6 +11,7 @@ from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.family import Family
+from weber.families.pattern import list_meant
 
 _NUM_SHOWN = 3
 
@@ -136,8 +136,7 @@ def _check_modulation(memory: MemoryConfig, family: Family, modules: Sequence[st
         raise ConfigError(
             f"The model {family.variant} has no modulation layers of its own in each block.", got=got, fix="remove memory.modulation"
         )
-    patterns = [form for pattern in family.modulation_modules for form in (pattern, f"*.{pattern}")]
-    trained = [name for name in modules if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    trained = list_meant(modules, family.modulation_modules)
     if trained:
         raise ConfigError(
             "The modulation layers have adapters or are trained, so they have to stay as they are.",

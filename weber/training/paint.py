@@ -98,6 +98,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
                 paintings=build_paintings(
                     family, prompts, reader=reader, look=look, seed=config.sampling.seed if wish.seed is None else wish.seed
                 ),
+                kind=kind,
                 num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
                 strength=wish.strength,
                 assistant=(config.model.assistant_sample_strength, 0.0),

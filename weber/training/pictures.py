@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from weber.adapters.lora import write_assistant_strength, write_strength
+from weber.adapters.lora import write_assistant_strength
 from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
 from weber.data.views import read_mask, read_pixels
@@ -28,6 +28,7 @@ from weber.sampling.grid import build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
 from weber.training.batch import Reader
 from weber.training.checks import sample_size
+from weber.training.kind import Kind
 from weber.training.plan import Plan
 from weber.training.prompts import Prompt
 
@@ -163,6 +164,7 @@ class Painter:
                 self.plan.encoders,
                 self.predictor,
                 paintings=self.paintings,
+                kind=self.plan.kind,
                 num_steps=self.num_steps,
                 strength=strength,
                 assistant=(self.plan.resolved.model.assistant_sample_strength, self.plan.resolved.model.assistant_strength),
@@ -220,19 +222,20 @@ def paint_all(
     predictor: Predictor,
     *,
     paintings: Sequence[Painting],
+    kind: Kind,
     num_steps: int,
     strength: float,
     progress: Progress,
     assistant: tuple[float, float] = (0.0, 0.0),
 ) -> list[Image.Image]:
-    """Pictures of all paintings with the adapter at `strength`; the network is left as it was found, in training mode or not.
+    """Pictures of all paintings with what is trained at `strength`; the network is left as it was found, in training mode or not.
 
     `assistant`: strength of the assistant in pictures, and while training.
     """
     family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
-    write_strength(transformer, strength)
+    kind.write_strength(transformer, strength)
     write_assistant_strength(transformer, assistant[0])
     latents = predict_paintings(
         predictor,
@@ -241,7 +244,7 @@ def paint_all(
         device=encoders.device,
         progress=progress,
     )
-    write_strength(transformer, 1.0)
+    kind.write_strength(transformer, 1.0)
     write_assistant_strength(transformer, assistant[1])
     transformer.train(was_training)
     decoder = encoders.load(family.image_part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from weber.data.views import View
 from weber.errors import ConfigError
 from weber.families.complete import check_complete
 from weber.families.family import Family
+from weber.families.pattern import is_any
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
 from weber.memory.fit import Fit
@@ -44,7 +44,8 @@ from weber.training.checks import (
     sample_size,
 )
 from weber.training.encoders import build_encoders, check_encoders
-from weber.training.kinds import KINDS, Kind, Trained, list_linears
+from weber.training.kind import Kind, Trained, list_linears
+from weber.training.kinds import KINDS
 from weber.training.limits import check_assistant_memory, check_memory
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.resolve import build_resolved
@@ -254,7 +255,7 @@ def _list_needed(config: RunConfig, family: Family, trained: Trained) -> list[st
     if KINDS[config.adapter.kind].is_adapter:
         return list(trained.modules)
     owners = list(dict.fromkeys(name.rpartition(".")[0] for name in trained.shapes))
-    return owners if all(any(fnmatchcase(one, pattern) for pattern in family.reference_modules) for one in owners) else []
+    return owners if all(is_any(one, family.reference_modules) for one in owners) else []
 
 
 def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from typing import Any
@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
-from weber.adapters.full import build_full
-from weber.adapters.lora import add_assistant, build_lora
-from weber.adapters.target import is_target
+from weber.adapters.lora import add_assistant
 from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
 from weber.families.family import REFERENCE, Family
+from weber.families.pattern import is_any
 from weber.families.tensors import Weights, build_entry
 from weber.families.weights import build_cast
 from weber.memory.checkpointing import Mode, build_checkpointing
@@ -34,7 +33,8 @@ from weber.objective.flow import predict_losses
 from weber.optim.methods import PIECE
 from weber.pocket.full_size import build_encoders
 from weber.training.encoders import TILE_PIXELS
-from weber.training.kinds import Trained
+from weber.training.kind import Trained
+from weber.training.kinds import KINDS
 
 META = torch.device("meta")
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
@@ -179,7 +179,7 @@ class Rehearsal:
             number = next((numbers[parent] for parent in _list_parents(layer) if parent in numbers), None)
             if number is None:
                 others += num_bytes
-            elif is_modulation(layer, self.family):
+            elif is_any(layer, self.family.modulation_modules):
                 modulation[number] += num_bytes
             else:
                 blocks[number] += num_bytes
@@ -219,13 +219,11 @@ class Rehearsal:
 
     def _add_learning(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
         cut, config = self._cut[1], self.config
-        if config.adapter.kind == "lora":
-            modules = [new for name in self.trained.modules if (new := cut.rename(name)) is not None]
-            parameters = build_lora(model, config.adapter, modules=modules, seed=0)
-        else:
-            names = {new for name in self.trained.shapes if (new := cut.rename(name)) is not None}
-            weights = {name: build_entry(one) for name, one in model.named_parameters() if name in names}
-            parameters = build_full(model, names, precision=self.trained.dtype, base=weights)
+        modules = {new: one for name, one in self.trained.modules.items() if (new := cut.rename(name)) is not None}
+        shapes = {new: one for name, one in self.trained.shapes.items() if (new := cut.rename(name)) is not None}
+        base = {name: build_entry(one) for name, one in model.named_parameters()}
+        trained = replace(self.trained, modules=modules, shapes=shapes)
+        parameters = KINDS[config.adapter.kind].build(model, config, trained=trained, base=base, start=None)
         if self.assistant is not None:
             factors = {new: one for name, one in self.assistant.modules.items() if (new := cut.rename(name)) is not None}
             add_assistant(model, factors, strength=config.model.assistant_strength)
@@ -328,11 +326,6 @@ def _measure_encoder(encoder: nn.Module, precision: str) -> int:
             if isinstance(one, nn.Linear) and any(name.startswith(start) for start in lists):
                 num_bytes += FORMATS[precision].num_bytes(one.out_features, one.in_features) - one.weight.nbytes
     return num_bytes
-
-
-def is_modulation(layer: str, family: Family) -> bool:
-    """Whether a layer is one of `Family.modulation_modules`."""
-    return any(is_target(layer, pattern) for pattern in family.modulation_modules)
 
 
 def _list_parents(name: str) -> list[str]:

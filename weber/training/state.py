@@ -17,7 +17,7 @@ from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.families.tensors import build_entry, save_weights
 from weber.optim.states import list_states, load_states
-from weber.training.kinds import Learned
+from weber.training.kind import Learned
 from weber.training.plan import Plan
 from weber.training.runs import EMA_NAME
 from weber.training.step import Learner

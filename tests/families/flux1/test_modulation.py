@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from weber.adapters.target import is_target
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.predict import Flux1Predictor
+from weber.families.pattern import is_any
 from weber.memory.load import load_predictor
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def test_gradients_still_reach_what_embeds_the_noise_level(dev: Flux1, draw_inpu
 def test_the_layers_leave_the_blocks_for_the_modulation(dev: Flux1) -> None:
     plain, predictor = (_load(dev, torch.float32, is_apart=is_apart) for is_apart in (False, True))
     linears = {name: module for name, module in plain.transformer.named_modules() if isinstance(module, nn.Linear)}
-    taken = [name for name in linears if any(is_target(name, pattern) for pattern in dev.modulation_modules)]
+    taken = [name for name in linears if is_any(name, dev.modulation_modules)]
     left = [name for name, module in predictor.transformer.named_modules() if isinstance(module, nn.Linear)]
     assert left == [name for name in linears if name not in taken]
     assert predictor.modulation is not None
