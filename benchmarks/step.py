@@ -41,7 +41,8 @@ from weber.optim.table import build_optimizer
 from weber.pocket.networks import PocketSize
 from weber.pocket.random import build_random_model
 from weber.training.batch import Batch
-from weber.training.step import Learner, train_step
+from weber.training.learner import Learner
+from weber.training.step import train_step
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
 NUM_TEXT_TOKENS = 64

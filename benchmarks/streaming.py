@@ -40,7 +40,8 @@ from weber.memory.run import build_run
 from weber.optim.table import build_optimizer
 from weber.pocket.full_size import build_full_size
 from weber.training.batch import Batch
-from weber.training.step import Learner, train_step
+from weber.training.learner import Learner
+from weber.training.step import train_step
 
 CPU = torch.device("cpu")
 VARIANT = "flux1-dev"

@@ -21,7 +21,8 @@ from weber.memory.load import load_predictor
 from weber.memory.run import build_run
 from weber.optim.table import build_optimizer
 from weber.training.batch import Batch
-from weber.training.step import Learner, train_step
+from weber.training.learner import Learner
+from weber.training.step import train_step
 
 CPU = torch.device("cpu")
 STEP = 7

@@ -6,15 +6,41 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from weber.config.lycoris import LycorisConfig
 from weber.config.section import PathText, Section
+
+SHIFTED_STARTS = ("pissa", "olora", "loftq")
+"""Starts at which the adapter is not zero: what it starts with is taken away again beside it, and from the saved file."""
+
+
+class RuleConfig(Section):
+    """Layers with a rank, alpha or learning rate of their own."""
+
+    match: str
+    """Which of the targets: a pattern as in `targets`."""
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """Their rank."""
+
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Their alpha. Left out: as `adapter.alpha`, or equal to their rank where that is left out too."""
+
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Their learning rate after warm-up, in place of `optim.lr`; it follows the same schedule."""
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_act(self) -> RuleConfig:
+        if self.rank is None and self.alpha is None and self.lr is None:
+            raise ValueError(f'the rule for match = "{self.match}" says nothing; set rank, alpha or lr in it, or remove it')
+        return self
 
 
 class AdapterConfig(Section):
     """Which numbers learn."""
 
-    kind: Literal["lora", "full"] = "lora"
-    """What is trained. `lora`: low-rank adapters; their weights are fp32 whatever the base model's precision. `full`: the weights of the
-    transformer themselves, all or those that `targets` names."""
+    kind: Literal["lora", "lycoris", "full"] = "lora"
+    """What is trained. `lora`: low-rank adapters; their weights are fp32 whatever the base model's precision. `lycoris`: LoKr, LoHa
+    and other forms, by `[adapter.lycoris]`. `full`: the weights of the transformer themselves, all or those that `targets` names."""
 
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank of the adapters."""
@@ -31,6 +57,29 @@ class AdapterConfig(Section):
     and feed-forward of every block, which every file layout can carry. With `kind = "full"`: the modules whose weights are trained, also
     whole blocks (`single_transformer_blocks.*`); left out: `all`."""
 
+    exclude: list[str] = []
+    """Patterns of layers that `targets` means and that get no adapter all the same."""
+
+    blocks: list[str] = []
+    """Only layers in these blocks get an adapter: names with numbers or ranges, such as `transformer_blocks.0-9` or
+    `single_transformer_blocks.7,20`; a name without numbers is all blocks of that kind. Empty: all."""
+
+    rules: list[RuleConfig] = []
+    """Rank, alpha and learning rate of single layers, each under its own `[[adapter.rules]]`; of several rules that match, the last
+    one that sets a value counts. `weber plan` shows the outcome."""
+
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq", "eva"] = "default"
+    """How adapters start. `default`: A is drawn from a Kaiming uniform distribution, B is zero; `gaussian`: A from a normal one;
+    `orthogonal`: both orthogonal, their product zero; `pissa`, `olora`: the main directions of the layer itself; `loftq`: those of what
+    quantization has taken away; `eva`: those of the layer's inputs, seen on the first pictures. Where the start is not zero it is taken
+    away beside the adapter and in the saved file, whose rank is twice as high; so it always fits the original model."""
+
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank, for high ranks (Kalajdzievski 2023)."""
+
+    dora: bool = False
+    """Learn a length for each output too (DoRA, Liu et al. 2024). More memory and time; only the `diffusers` layout carries it."""
+
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of trained weights, for `kind = "full"`. `fp32`: with `memory.dtype = "bf16"` they are rounded for each use; `bf16`:
     half the memory, for optimizers that round stochastically; `auto`: as `memory.dtype`."""
@@ -39,18 +88,56 @@ class AdapterConfig(Section):
     """An adapter file to start from, in any layout that weber writes (diffusers, kohya, ComfyUI). Ranks may be lower than `rank`;
     layers that it lacks start at zero."""
 
+    resize_start: bool = False
+    """Cut an adapter of a higher rank to `rank`: the largest directions stay. Otherwise it is refused."""
+
+    text_encoder: bool = False
+    """Train adapters on CLIP too, of models that have it, with the rate `optim.text_encoder_lr`."""
+
+    text_encoder_rank: Annotated[int, Field(ge=1)] | None = None
+    """Rank of the adapters on CLIP. Left out: as `rank`."""
+
+    lycoris: LycorisConfig | None = None
+    """What LyCORIS is to do, for `kind = "lycoris"`: a table `[adapter.lycoris]`, or the path of a `lycoris_config.json`."""
+
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> AdapterConfig:
         if self.kind == "full":
-            defaults = {"rank": 16, "alpha": None, "dropout": 0.0, "start_from": None}
-            changed = [f"{name} = {getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default]
-            if changed:
-                raise ValueError(f'{", ".join(changed)} has no effect with kind = "full", which trains the weights themselves; remove it')
+            self._refuse_changed(_ADAPTER_ONLY, 'kind = "full", which trains the weights themselves')
         elif self.precision != "auto":
-            raise ValueError(f'precision = "{self.precision}" is for kind = "full"; the weights of a LoRA are always fp32; remove it')
+            raise ValueError(f'precision = "{self.precision}" is for kind = "full"; the weights of adapters are always fp32; remove it')
+        if self.kind == "lycoris":
+            self._refuse_changed(_LORA_ONLY, 'kind = "lycoris", whose sizes stand in [adapter.lycoris]')
+            if self.lycoris is None:
+                raise ValueError('kind = "lycoris" needs lycoris; write a table [adapter.lycoris] with algo = "lokr"')
+        elif self.lycoris is not None:
+            raise ValueError(f'lycoris has no effect with kind = "{self.kind}"; set kind = "lycoris" or remove it')
+        if self.resize_start and self.start_from is None:
+            raise ValueError("resize_start has no effect without start_from; remove it")
+        if self.init != "default" and self.start_from is not None:
+            raise ValueError(f'init = "{self.init}" cannot act with start_from, which is where the adapter starts; remove one of them')
+        if self.init in SHIFTED_STARTS and self.dora:
+            raise ValueError(f'init = "{self.init}" cannot act with dora, whose lengths are those of the model itself; remove one')
+        if self.text_encoder_rank is not None and not self.text_encoder:
+            raise ValueError("text_encoder_rank has no effect without text_encoder; set text_encoder = true or remove it")
         return self
+
+    def _refuse_changed(self, names: tuple[str, ...], why: str) -> None:
+        defaults = {name: AdapterConfig.model_fields[name].default for name in names}
+        changed = [f"{name} = {value}" for name in names if (value := getattr(self, name)) != defaults[name]]
+        if changed:
+            raise ValueError(f"{', '.join(changed)} has no effect with {why}; remove it")
 
     @property
     def chosen_targets(self) -> str | list[str]:
         """`targets`, or what is meant where it is left out."""
-        return self.targets if self.targets is not None else "blocks" if self.kind == "lora" else "all"
+        return self.targets if self.targets is not None else "all" if self.kind == "full" else "blocks"
+
+    @property
+    def form(self) -> str:
+        """What is trained, by the name that people know: `lora`, `full`, or the algorithm of LyCORIS."""
+        return self.lycoris.algo if self.lycoris is not None else self.kind
+
+
+_LORA_ONLY = ("rank", "alpha", "dropout", "rules", "init", "rslora", "dora", "resize_start", "text_encoder", "text_encoder_rank")
+_ADAPTER_ONLY = (*_LORA_ONLY, "exclude", "blocks", "start_from")

@@ -118,6 +118,23 @@ class DataConfig(Section):
     """Folder of masks for a model that repaints: white is painted anew, black is kept, gray counts as the nearer one. The mask of
     `cat.png` is found as in `conditioning` and has its shape, in any resolution. Left out: masks are drawn at random."""
 
+    loss_masks: FolderPath | None = None
+    """Folder of masks for the loss: white is learned, black is not, gray in between. The mask of `cat.png` is found as in
+    `conditioning` and has its shape, in any resolution; a picture without one is learned as a whole."""
+
+    alpha_mask: bool = False
+    """The alpha channel of the pictures is their mask for the loss, instead of `loss_masks`; opaque is learned."""
+
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that the empty caption takes the place of the picture's own, so that the model also learns to paint without one."""
+
+    loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much the pictures of this set count in the loss: for a set of class images, what others call prior_loss_weight."""
+
+    regularization: bool = False
+    """Keep the model as it is on these pictures: what is asked of it is what it would have said without the adapter, so that all else
+    stays while another set is learned. Adapters only."""
+
     num_masks: Annotated[int, Field(ge=1)] | None = None
     """How many random masks of each picture are cached, for a model that repaints; one is drawn at each use. Left out: 4."""
 
@@ -217,6 +234,14 @@ class DataConfig(Section):
                 yield f'conditioning = "{folder}" is the folder of the pictures themselves; name the folder of their references'
         if self.masks is not None and self.masks == self.path:
             yield f'masks = "{self.masks}" is the folder of the pictures themselves; name the folder of their masks'
+        if self.loss_masks is not None and self.alpha_mask:
+            yield "loss_masks and alpha_mask are two places for the same masks; remove one of them"
+        if self.loss_masks is not None and self.loss_masks == self.path:
+            yield f'loss_masks = "{self.loss_masks}" is the folder of the pictures themselves; name the folder of their masks'
+        if self.loss_masks is not None and self.hub is not None:
+            yield "loss_masks names files by those of path, but the pictures of a hub dataset have none; download the dataset and set path"
+        if self.caption_dropout > 0 and self.captions == "none":
+            yield 'caption_dropout has no effect with captions = "none", which are empty already; remove it'
         if self.num_masks is not None and self.masks is not None:
             yield "num_masks has no effect with masks, which has one for each picture; remove one of them"
 

@@ -9,6 +9,19 @@ from pydantic import Field
 from weber.config.section import PathText, Section
 
 
+class FrozenConfig(Section):
+    """An adapter that takes part in the run, frozen."""
+
+    path: PathText
+    """An adapter file, or a hub id with one."""
+
+    strength: Annotated[float, Field(ge=-4, le=4)] = 1.0
+    """Strength while training."""
+
+    sample_strength: Annotated[float, Field(ge=-4, le=4)] | None = None
+    """Strength in pictures. Left out: as `strength`."""
+
+
 class ModelConfig(Section):
     """Which base model is trained."""
 
@@ -48,3 +61,7 @@ class ModelConfig(Section):
 
     assistant_sample_strength: Annotated[float, Field(ge=0, le=4)] = 0.0
     """Strength of the assistant in pictures."""
+
+    adapters: list[FrozenConfig] = []
+    """Adapters that take part, frozen, each under its own `[[model.adapters]]`: what is trained builds on them, and they are not in its
+    file."""

@@ -11,8 +11,8 @@ from weber.config.section import Section
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-DEFAULT_LR = {"lora": 1e-4, "full": 1e-5}
-"""Learning rate of each kind of adapter, where none is set."""
+DEFAULT_LR = {"lora": 1e-4, "lokr": 1e-3, "full": 1e-5}
+"""Learning rate of each form of adapter, where none is set; others have that of a LoRA."""
 _SIGN_LR_FACTOR = 0.1
 """Lion moves every number by the whole rate, so that a tenth is usual (Chen et al. 2023, arXiv:2302.06675)."""
 
@@ -26,7 +26,11 @@ class OptimConfig(Section):
     `lion_8bit`: one moment. All but `adamw` round parameters that are themselves bf16 stochastically."""
 
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Learning rate after warm-up. Left out: 1e-4 for a LoRA, 1e-5 for the weights themselves; a tenth of that with `lion`."""
+    """Learning rate after warm-up. Left out: 1e-4 for a LoRA, 1e-3 for LoKr, 1e-5 for the weights themselves; a tenth of that with
+    `lion`."""
+
+    text_encoder_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of adapters on CLIP (`adapter.text_encoder`). Left out: as `lr`."""
 
     betas: Annotated[tuple[Decay, Decay], Field(strict=False)] | None = None
     """Decay of the running means of the gradient and of its square; of `lion`, decay within the update and of the mean. Left out:
@@ -103,8 +107,8 @@ class OptimConfig(Section):
             return None if self.fused_backward else 1.0
         return None if self.clip_norm == "off" else self.clip_norm
 
-    def choose_lr(self, kind: str) -> float:
-        """`lr`, or what is usual for that kind of adapter."""
+    def choose_lr(self, form: str) -> float:
+        """`lr`, or what is usual for that form of adapter."""
         if self.lr is not None:
             return self.lr
-        return DEFAULT_LR[kind] * (_SIGN_LR_FACTOR if self.is_lion else 1.0)
+        return DEFAULT_LR.get(form, DEFAULT_LR["lora"]) * (_SIGN_LR_FACTOR if self.is_lion else 1.0)

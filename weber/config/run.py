@@ -62,9 +62,35 @@ class RunConfig(Section):
                 f"train.accumulation = {self.train.accumulation} cannot act with optim.fused_backward, which uses each gradient as it"
                 " arrives; raise train.batch_size instead, or remove optim.fused_backward"
             )
-        lr = self.optim.choose_lr(self.adapter.kind)
+        lr = self.optim.choose_lr(self.adapter.form)
         if self.optim.end_lr > lr:
             raise ValueError(f"optim.end_lr = {self.optim.end_lr} is above optim.lr = {lr:g}; lower end_lr, since schedules only go down")
+        if self.optim.text_encoder_lr is not None and not self.adapter.text_encoder:
+            raise ValueError("optim.text_encoder_lr has no effect without adapter.text_encoder = true; set that or remove it")
+        if self.objective.stratified and self.train.batch_size * self.train.accumulation == 1:
+            raise ValueError(
+                "objective.stratified has no effect on steps of one picture; raise train.batch_size or train.accumulation, or remove it"
+            )
+        self._check_masks()
+        self._check_regularization()
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:
             raise ValueError('sampling.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')
         return self
+
+    def _check_masks(self) -> None:
+        objective = self.objective
+        changed = [name for name in ("mask_mean", "mask_minimum") if getattr(objective, name) != type(objective).model_fields[name].default]
+        if changed and not any(one.loss_masks is not None or one.alpha_mask for one in self.data):
+            raise ValueError(f"objective.{changed[0]} has no effect without masks; set data.0.loss_masks or remove it")
+
+    def _check_regularization(self) -> None:
+        sets = [one.set_name for one in self.data if one.regularization]
+        if self.objective.teacher_draws is not None and not sets:
+            raise ValueError("objective.teacher_draws has no effect without a set with regularization = true; remove it")
+        if sets and len(sets) == len(self.data):
+            raise ValueError("all sets have regularization = true, so nothing is learned; remove it from the set to be learned")
+        if sets and self.adapter.kind == "full":
+            raise ValueError(
+                f'regularization = true of the set "{sets[0]}" needs an adapter that can be turned off, and adapter.kind = "full" trains'
+                ' the weights themselves; remove it, or set adapter.kind = "lora"'
+            )

@@ -5,12 +5,10 @@ Legend: B batch, C channels, H W latent size. Liu et al. 2022 (rectified flow), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 def draw_noise(latents_BCHW: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -25,8 +23,6 @@ def build_noisy(latents_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor
     return (1 - t) * latents_BCHW + t * noise_BCHW
 
 
-def predict_losses(predict: Predict, latents_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-    """Mean squared error of the predicted velocity per sample: (B,) fp32. The target is noise - x0."""
-    velocity = predict(build_noisy(latents_BCHW, noise_BCHW, t_B), t_B, condition)
-    target = noise_BCHW - latents_BCHW
-    return (velocity.float() - target).square().mean(dim=(1, 2, 3))
+def build_target(latents_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
+    """The velocity of the straight line: noise - x0."""
+    return noise_BCHW - latents_BCHW

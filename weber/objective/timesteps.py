@@ -25,7 +25,7 @@ def _sigmoid(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> 
 
 
 def _shift(uniform_B: Tensor, config: ObjectiveConfig, token_shift: float) -> Tensor:
-    assert config.shift is not None
+    assert isinstance(config.shift, float)
     return shift_timesteps(_sigmoid(uniform_B, config, token_shift), config.shift)
 
 

@@ -26,6 +26,7 @@ from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
 from weber.training.batch import Loader, Reader
+from weber.training.learner import Learner
 from weber.training.loop import Training, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
@@ -34,7 +35,6 @@ from weber.training.report import build_hint, build_summary
 from weber.training.resolve import build_absolute
 from weber.training.runs import CONFIG_NAME, remove_finished
 from weber.training.state import check_state, load_state
-from weber.training.step import Learner
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,11 @@ from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
 from weber.training.budget import NUM_BATCHES, Workload, build_estimate
 from weber.training.kinds import KINDS
+from weber.training.learner import Learner
 from weber.training.network import load_network
 from weber.training.rehearsal import Rehearsal, Sample
 from weber.training.resolve import build_resolved
-from weber.training.step import Learner, train_step
+from weber.training.step import train_step
 
 PRECISIONS = ("none", "int8", "nf4")
 _SPREAD = 0.02

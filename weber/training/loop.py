@@ -22,10 +22,11 @@ from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Loader
 from weber.training.due import is_due
+from weber.training.learner import Learner
 from weber.training.pictures import Painter
 from weber.training.plan import Plan
 from weber.training.state import build_learned, save_state
-from weber.training.step import Learner, train_step
+from weber.training.step import train_step
 
 SMOOTHING = 0.98
 

@@ -20,7 +20,7 @@ from weber.adapters.files import AdapterFile
 from weber.adapters.lora import add_assistant
 from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
-from weber.families.family import REFERENCE, Family
+from weber.families.family import REFERENCE, Family, Predictor
 from weber.families.pattern import is_any
 from weber.families.tensors import Weights, build_entry
 from weber.families.weights import build_cast
@@ -29,7 +29,8 @@ from weber.memory.formats import FORMATS
 from weber.memory.load import choose_formats, list_blocks
 from weber.memory.packed import build_packed
 from weber.memory.simulate import Cut, Trace, cut_blocks, simulate_call, simulate_pass
-from weber.objective.flow import predict_losses
+from weber.objective.flow import build_noisy, build_target
+from weber.objective.losses import build_losses
 from weber.optim.methods import PIECE
 from weber.pocket.full_size import build_encoders
 from weber.training.encoders import TILE_PIXELS
@@ -153,14 +154,19 @@ class Rehearsal:
         predictor.run = build_checkpointing(mode, blocks=blocks, lean_layers=self.family.lean_layers)
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter) if self.config.train.accumulation > 1 else None
-        noise = torch.empty_like(latents)
         return simulate_pass(
             predictor,
             blocks,
-            forward=lambda: predict_losses(predictor, latents, noise, t, condition).sum(),
+            forward=lambda: self._predict_losses(predictor, latents, t, condition).sum(),
             parameters=parameters,
             is_gpu=is_gpu,
         )
+
+    def _predict_losses(self, predictor: Predictor, latents: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """What a step does of its forward pass."""
+        noise = torch.empty_like(latents)
+        velocity = predictor(build_noisy(latents, noise, t), t, condition)
+        return build_losses(velocity, build_target(latents, noise), t, config=self.config.objective)
 
     def measure(self, memory: MemoryConfig) -> Sizes:
         """The weights as they are stored with these settings."""

@@ -23,7 +23,7 @@ def build_resolved(config: RunConfig, family: Family, *, num_steps: int) -> RunC
             "adapter": _resolve_adapter(config.adapter),
             "memory": config.memory.model_copy(update={"fit": None}),  # what it has chosen is there
             "optim": config.optim.model_copy(
-                update={"lr": config.optim.choose_lr(config.adapter.kind), "clip_norm": config.optim.norm_limit or "off"}
+                update={"lr": config.optim.choose_lr(config.adapter.form), "clip_norm": config.optim.norm_limit or "off"}
             ),
             "objective": objective.model_copy(
                 update={

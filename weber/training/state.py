@@ -18,9 +18,9 @@ from weber.errors import CheckpointError
 from weber.families.tensors import build_entry, save_weights
 from weber.optim.states import list_states, load_states
 from weber.training.kind import Learned
+from weber.training.learner import Learner
 from weber.training.plan import Plan
 from weber.training.runs import EMA_NAME
-from weber.training.step import Learner
 from weber.version import VERSION
 
 OPTIMIZER_NAME = "optimizer.safetensors"

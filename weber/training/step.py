@@ -1,43 +1,20 @@
-"""One optimizer step, top to bottom.
-
-Legend: B batch, C latent channels, H W latent size.
-"""
+"""One optimizer step, top to bottom."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from weber.config.run import RunConfig
-from weber.data.seeds import build_seed, draw_uniform
+from weber.data.seeds import build_seed
 from weber.errors import TrainingError
-from weber.families.family import Family, Predictor, list_references
-from weber.memory.swap import BlockSwap
-from weber.objective.flow import draw_noise, predict_losses
-from weber.objective.timesteps import build_timesteps
-from weber.optim.ema import Ema
-from weber.optim.fused import FusedBackward
+from weber.objective.losses import build_losses
 from weber.training.batch import Batch
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What a step needs: the network, what learns in it, and how it moves: all at once, or each weight in the backward pass (`fused`)."""
-
-    config: RunConfig
-    family: Family
-    predictor: Predictor
-    parameters: Sequence[tuple[str, nn.Parameter]]
-    optimizer: torch.optim.Optimizer
-    guidance: float | None
-    fused: FusedBackward | None = None
-    ema: Ema | None = None
-    swap: BlockSwap | None = None
+from weber.training.learner import Learner
+from weber.training.question import build_question, draw_timesteps
 
 
 def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
@@ -46,25 +23,15 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
     Each sample weighs the same, however the step is cut into micro-batches. Raises TrainingError, before anything is changed, where
     the loss or the gradient is not finite; a fused step leaves only those weights as they were whose own gradient is not.
     """
-    seed, objective = learner.config.train.seed, learner.config.objective
+    config = learner.config
     num_samples = sum(len(batch.places) for batch in batches)
     losses = []
-    for batch in batches:
-        latents_BCHW = batch.latents_BCHW
-        shift = learner.family.shift(learner.family.num_tokens(*latents_BCHW.shape[-2:]))
-        uniforms = [draw_uniform(seed, step, place, "timestep") for place in batch.places]
-        t_B = build_timesteps(objective, uniforms, token_shift=shift).to(latents_BCHW.device)
-        noise_seeds = [build_seed(seed, step, place, "noise") for place in batch.places]
-        noise_BCHW = draw_noise(latents_BCHW, noise_seeds)
-        condition = batch.condition
-        if learner.guidance is not None:
-            condition = condition | {"guidance": torch.full_like(t_B, learner.guidance)}
-        if objective.reference_timestep == "zero" and list_references(condition):
-            condition = condition | {"reference_t": torch.zeros_like(t_B)}
-        if learner.config.adapter.dropout > 0:
-            torch.manual_seed(build_seed(seed, step, batch.places[0], "dropout"))
-
-        losses_B = predict_losses(learner.predictor, latents_BCHW, noise_BCHW, t_B, condition)
+    for batch, t_B in zip(batches, draw_timesteps(learner, batches, step=step), strict=True):
+        if config.adapter.dropout > 0:
+            torch.manual_seed(build_seed(config.train.seed, step, batch.places[0], "dropout"))
+        question = build_question(learner, batch, t_B, step=step)
+        velocity_BCHW = learner.predictor(question.noisy_BCHW, t_B, question.condition)
+        losses_B = build_losses(velocity_BCHW, question.target_BCHW, t_B, config=config.objective)
         losses.append(losses_B.detach())
         if learner.fused is not None:
             _check_finite(learner, "loss", float(losses_B.detach().sum()), step, batches)
