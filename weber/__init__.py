@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from weber.training.plan import Plan
 
-# diffusers imports bitsandbytes, which then notes that a kernel is missing that nothing here uses.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# diffusers imports bitsandbytes and torchao where they are installed, which then note that kernels are missing that nothing here uses.
+for _name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 __all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
 

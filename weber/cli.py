@@ -62,7 +62,7 @@ app.command(train, help_format="plaintext", help_epilogue=build_help())
 
 
 @app.command
-def plan(config: Path, /, *overrides: str) -> None:
+def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     """Say what a run will do, without reading weights: pictures, buckets, steps, cache, files, settings.
 
     Parameters
@@ -71,15 +71,22 @@ def plan(config: Path, /, *overrides: str) -> None:
         A TOML file of settings.
     overrides
         `section.key=value`, for example `optim.lr=2e-4`.
+    plot
+        Write a picture of the noise levels that are trained: a PNG file.
     """
+    from weber.sampling.validate import save_picture
     from weber.track.progress import Watcher
     from weber.training.plan import build_plan
+    from weber.training.plot import build_plot
     from weber.training.report import build_report
 
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
         built = build_plan(load_config(config, overrides), watcher.report)
     _say(build_report(built))
+    if plot is not None:
+        save_picture(build_plot(built), plot)
+        _say(f"\nThe noise levels that are trained are in {plot}.")
 
 
 @cache_app.default

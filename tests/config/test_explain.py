@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from weber.config.foreign import FOREIGN_NAMES, FOREIGN_SECTIONS
+from weber.config.foreign import FOREIGN_NAMES, FOREIGN_NATURAL, FOREIGN_REFUSED, FOREIGN_SECTIONS
 from weber.config.load import build_config, load_config
 from weber.config.settings import list_sections, list_settings
 from weber.errors import ConfigError
@@ -55,6 +56,28 @@ ZOO: dict[str, tuple[str, str, str, str]] = {
     "a key of another trainer": (SET + "[train]\nlearning_rate = 1", "train.learning_rate is", "train.learning_rate = 1", "use optim.lr"),
     "a key in capitals with dashes": (SET + "[adapter]\nNetwork-Dim = 8", "adapter.Network-Dim is", "Dim = 8", "use adapter.rank"),
     "a key of two meanings": (SET + "[train]\nguidance_scale = 3", "train.guidance_scale is", "= 3", "objective.guidance"),
+    "a key of another trainer for a table": (
+        SET + "[objective]\nscheduled_sampling_max_step_offset = 2",
+        "objective.scheduled_sampling_max_step_offset is not",
+        "= 2",
+        "use objective.rollout.max_steps",
+    ),
+    "a key that begins with a model": (SET + "[objective]\nx_guidance_min = 2", "objective.x_guidance_min is", "= 2", "guidance_range"),
+    "a reading of the answer that is not ours": (
+        SET + '[objective]\nmodel_prediction_type = "sigma_scaled"',
+        "objective.model_prediction_type is not a setting: these models answer with the velocity",
+        '"sigma_scaled"',
+        "remove it",
+    ),
+    "the reading of the answer that is ours": (
+        SET + '[objective]\nmodel-prediction-type = "raw"',
+        "objective.model-prediction-type is not a setting: ",
+        '"raw"',
+        "remove it; it is what weber does in any case",
+    ),
+    "what only noise schedules have": (SET + "[train]\nsnr_gamma = 5", "train.snr_gamma is not a setting: it belongs", "= 5", "remove it"),
+    "what is off in any case": (SET + "[train]\nnoise_offset = 0", "train.noise_offset is not", "= 0", "what weber does in any case"),
+    "what has no place outside sections": ("snr_gamma = 5\n" + SET, "snr_gamma is not a setting: it belongs", "= 5", "remove it"),
     "an unknown key": (SET + "[train]\nflubber = 5", "train.flubber is not a setting", "flubber = 5", "remove it"),
     "an unknown key of a set": (SET + 'caption = "textfile"', "data.0.caption is not", "caption = ", "use data.0.captions"),
     "an unknown section": (SET + "[zebra]\nx = 1", "zebra is not a section", "zebra = {x = 1}", "remove it"),
@@ -83,7 +106,9 @@ ZOO: dict[str, tuple[str, str, str, str]] = {
     ),
     "aspects of squares": (SET + 'aspect = "square"\nmax_aspect = 2', "data.0: max_aspect", "max_aspect = 2", "remove it"),
     "steps and epochs": (SET + "[train]\nsteps = 5\nepochs = 2", "train: steps and epochs", "steps = 5, epochs = 2", "keep one"),
-    "shift without its draw": (SET + "[objective]\nshift = 3", "objective: shift has no effect", "shift = 3", 'timesteps = "shift"'),
+    "shift of a draw without one": (
+        SET + '[objective]\ntimesteps = "fast"\nshift = 3', "objective: shift has no effect", "shift = 3", 'timesteps = "sigmoid"'
+    ),
     "a draw without its shift": (SET + '[objective]\ntimesteps = "shift"', "objective: timesteps", '"shift"', "shift = 3.0"),
     "a scale of nothing": (
         SET + '[objective]\ntimesteps = "uniform"\nsigmoid_scale = 2',
@@ -138,19 +163,35 @@ def test_a_value_that_toml_does_not_know_is_shown() -> None:
 
 @pytest.mark.parametrize("key", [setting.key for setting in list_settings()])
 def test_every_setting_explains_a_wrong_value_and_a_misspelled_key(key: str) -> None:
-    section, _, name = key.removesuffix(".").replace(".0", "").partition(".")
-    for wrong, expected in (({name: {"x": 1}}, f"{key} cannot have this value"), ({f"{name}x": 1}, f"{key}x is not a setting")):
-        table: dict[str, object] = {"path": "a", **wrong} if section == "data" else dict(wrong)
-        tree: dict[str, object] = {"data": [{"path": "a"}], section: [table] if section == "data" else table}
+    home, _, name = key.rpartition(".")
+    wrong_value = 7 if name in _TABLES else {"x": [[]]}
+    for wrong, expected in (({name: wrong_value}, f"{key} cannot have this value"), ({f"{name}x": 1}, f"{key}x is not a setting")):
+        tree: dict[str, object] = {"data": [{"path": "a"}]} | _nest(home.split("."), {"path": "a", **wrong} if home == "data.0" else wrong)
         with pytest.raises(ConfigError) as caught:
             build_config(tree)
-        assert caught.value.what == expected
-    assert f"use {key} (" in caught.value.fix
+        assert f"{expected}\n" in f"{caught.value}\n"
+    assert f"use {key} (" in str(caught.value)
+
+
+_TABLES = {setting.name for setting in list_settings() if setting.table is not None}
+
+
+def _nest(parts: Sequence[str], table: Mapping[str, object]) -> dict[str, Any]:
+    """A tree with a table at that place; 0 is the first of a list."""
+    inner: Any = dict(table)
+    for part in reversed(parts):
+        inner = [inner] if part == "0" else {part: inner}
+    assert isinstance(inner, dict)
+    return inner
 
 
 def test_the_table_of_other_trainers_points_to_settings_that_exist() -> None:
-    keys, names = {setting.key for setting in list_settings()}, {setting.name for setting in list_settings()}
+    keys = {setting.key for setting in list_settings()}
+    names = {setting.name for setting in list_settings() if "." not in setting.section}
     assert {key for targets in FOREIGN_NAMES.values() for key in targets.split()} <= keys
     assert set(FOREIGN_SECTIONS.values()) <= {section.name for section in list_sections()}
     assert not names & set(FOREIGN_NAMES), "a name of ours must not be explained as a foreign one"
-    assert list(FOREIGN_NAMES) == [name.lower().replace("-", "_") for name in FOREIGN_NAMES]
+    foreign = [*FOREIGN_NAMES, *FOREIGN_REFUSED]
+    assert foreign == [name.lower().replace("-", "_") for name in foreign]
+    assert len(set(foreign) | names) == len(foreign) + len(names), "a name has one explanation"
+    assert FOREIGN_NATURAL.keys() <= FOREIGN_REFUSED.keys()

@@ -130,3 +130,34 @@ def test_every_mask_is_drawn_and_changes_nothing_else(seed: int) -> None:
     assert [replace(draw, mask=0) for draw in draws] == others
     assert {draw.mask for draw in draws} == {0, 1, 2}
     assert {draw.mask for draw in others} == {0}
+
+
+def _count_dropped(examples: list[Example], seed: int) -> list[bool]:
+    plan = BatchPlan(examples, batch_size=4, accumulation=1, seed=seed)
+    return [draw.caption is None for step in range(2 * plan.steps_per_epoch) for batch in plan.draw_step(step) for draw in batch]
+
+
+def test_captions_are_dropped_as_often_as_asked_and_nothing_else_changes() -> None:
+    plain = [_example(number, side=1, repeats=500) for number in range(4)]
+    for share in (0.1, 0.5):
+        dropped = _count_dropped([replace(example, caption_dropout=share) for example in plain], 3)
+        assert abs(sum(dropped) / len(dropped) - share) < 4 * (share * (1 - share) / len(dropped)) ** 0.5
+        assert dropped == _count_dropped([replace(example, caption_dropout=share) for example in plain], 3)
+        assert dropped != _count_dropped([replace(example, caption_dropout=share) for example in plain], 4)
+    assert not any(_count_dropped(plain, 3))
+    assert all(_count_dropped([replace(example, caption_dropout=1.0) for example in plain], 3))
+    # a higher share drops the same and more
+    low, high = (_count_dropped([replace(example, caption_dropout=share) for example in plain], 3) for share in (0.1, 0.5))
+    assert all(more for less, more in zip(low, high, strict=True) if less)
+    mixed = [*plain[:2], *(replace(example, caption_dropout=0.5) for example in plain[2:])]
+    draws = [draw for step in _draw_epoch(BatchPlan(mixed, batch_size=4, accumulation=1, seed=3), 0) for batch in step for draw in batch]
+    others = [draw for step in _draw_epoch(BatchPlan(plain, batch_size=4, accumulation=1, seed=3), 0) for batch in step for draw in batch]
+    assert {draw.example for draw in draws if draw.caption is None} == {2, 3}
+    assert all(one == other or one == replace(other, caption=None) for one, other in zip(draws, others, strict=True))
+
+
+def test_the_caption_that_was_drawn() -> None:
+    example = replace(_example(0, side=1, repeats=1), caption_dropout=0.1)
+    assert [example.caption(number) for number in (0, 2, None)] == ["caption 0", "caption 2", ""]
+    assert list(example.list_captions()) == ["caption 0", "caption 1", "caption 2", ""]
+    assert list(replace(example, caption_dropout=0.0).list_captions()) == ["caption 0", "caption 1", "caption 2"]

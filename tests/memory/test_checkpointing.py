@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weber.adapters.lora import add_assistant, list_factors
+from weber.adapters.lora import add_frozen, list_factors
 from weber.memory.checkpointing import Mode, build_checkpointing
 
 Build = Callable[..., Any]
@@ -53,7 +53,7 @@ def test_equal_with_references(build_network: Build, family: str) -> None:
 def test_equal_with_an_assistant(build_network: Build, mode: Mode) -> None:
     network = build_network("first", torch.bfloat16)
     factors = list_factors(network.predictor.transformer)
-    add_assistant(network.predictor.transformer, {name: factors[name] for name in list(factors)[::2]}, strength=0.5)
+    add_frozen(network.predictor.transformer, {name: factors[name] for name in list(factors)[::2]}, name="assistant", strength=0.5)
     fed = network.draw()
     expected = network.learn(*fed)
     _set(network, mode)

@@ -16,11 +16,13 @@ from weber.adapters.target import list_targets
 from weber.config.adapter import AdapterConfig
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
+from weber.config.objective import ObjectiveConfig
 from weber.families.flux1.keys import ADAPTER_TARGETS
 from weber.families.table import build_family
 from weber.memory.load import load_predictor
 from weber.memory.run import build_run
-from weber.objective.flow import build_noisy, draw_noise, predict_losses
+from weber.objective.flow import build_noisy, build_target, draw_noise
+from weber.objective.losses import build_losses
 
 CPU = torch.device("cpu")
 LIBRARY_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "proj_mlp", "proj_out"]
@@ -47,37 +49,31 @@ def test_noise_is_fp32_whatever_the_latents_are() -> None:
     assert draw_noise(torch.zeros(1, 2, 4, 4, dtype=torch.bfloat16), [1]).dtype == torch.float32
 
 
-def test_the_true_velocity_has_no_loss() -> None:
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = (torch.randn(2, 4, 6, 8, generator=generator) for _ in range(2))
-    losses = predict_losses(lambda noisy, t, condition: noise - latents, latents, noise, torch.tensor([0.2, 0.9]), {})
-    assert losses.tolist() == [0.0, 0.0]
+def test_the_target_is_the_velocity_of_the_line() -> None:
+    latents, noise = torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 2, 2), -4.0)
+    later, now = (build_noisy(latents, noise, torch.tensor([t])) for t in (0.75, 0.25))
+    assert torch.equal(build_target(latents, noise), (later - now) / 0.5)
 
 
 def test_losses_are_means_per_sample() -> None:
     latents, noise = torch.zeros(2, 1, 2, 2), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
-    losses = predict_losses(lambda noisy, t, condition: torch.zeros_like(noisy), latents, noise, torch.tensor([0.5, 0.5]), {})
+    losses = build_losses(torch.zeros_like(latents), build_target(latents, noise), torch.tensor([0.5, 0.5]), config=ObjectiveConfig())
     assert losses.tolist() == [1.0, 9.0]
-
-
-def test_the_network_sees_noisy_latents_t_and_the_condition() -> None:
-    latents, noise, t, given = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0.25]), {"text": torch.ones(1)}
-
-    def predict(noisy: Tensor, seen_t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        assert torch.equal(noisy, torch.full((1, 1, 2, 2), 0.75))
-        assert torch.equal(seen_t, t)
-        assert condition is given
-        return noisy
-
-    predict_losses(predict, latents, noise, t, given)
 
 
 def test_the_error_is_taken_in_fp32() -> None:
     """A bf16 velocity is compared with the unrounded target."""
-    latents, noise = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 1.001)
-    losses = predict_losses(lambda *_: torch.ones(1, 1, 1, 1, dtype=torch.bfloat16), latents, noise, torch.tensor([0.5]), {})
+    velocity, target = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16), torch.full((1, 1, 1, 1), 1.001)
+    losses = build_losses(velocity, target, torch.tensor([0.5]), config=ObjectiveConfig())
     assert losses.dtype == torch.float32
     assert losses.item() == pytest.approx(1e-6, rel=1e-3)
+
+
+def _predict_losses(predict: Callable[..., Tensor], inputs: tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]) -> Tensor:
+    """What a step does, by default."""
+    latents, noise, t, condition = inputs
+    velocity = predict(build_noisy(latents, noise, t), t, condition)
+    return build_losses(velocity, build_target(latents, noise), t, config=ObjectiveConfig())
 
 
 def _draw_inputs(*, has_guidance: bool) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
@@ -135,8 +131,7 @@ def test_loss_and_gradients_equal_diffusers_and_peft(
     modules = list_targets(predictor.transformer, "all+ffs", sets=ADAPTER_TARGETS)
     parameters = dict(build_lora(predictor.transformer, AdapterConfig(rank=rank, alpha=alpha), modules=modules, seed=0))
     _fill(parameters)
-    latents, noise, t, condition = _draw_inputs(has_guidance=model == "tiny_model")
-    losses = predict_losses(predictor, latents, noise, t, condition)
+    losses = _predict_losses(predictor, _draw_inputs(has_guidance=model == "tiny_model"))
     losses.mean().backward()
 
     loss, gradients = _compute_reference(folder, rank=rank, alpha=alpha)
@@ -157,5 +152,5 @@ def test_the_loss_of_a_fixed_draw_is_pinned(tiny_model: Path) -> None:
     family = build_family(ModelConfig(path=str(tiny_model)))
     predictor: Callable[..., Tensor] = load_predictor(family, device=CPU, dtype=torch.float32)
     with torch.no_grad():
-        losses = predict_losses(predictor, *_draw_inputs(has_guidance=True))
+        losses = _predict_losses(predictor, _draw_inputs(has_guidance=True))
     assert losses.tolist() == pytest.approx([2.2286649, 2.4680791], rel=1e-4)

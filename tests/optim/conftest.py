@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from weber.config.optim import OptimConfig
 from weber.optim.stepper import Stepper
-from weber.optim.table import build_optimizer
+from weber.optim.table import OPTIMIZERS, OwnRow, build_optimizer
 
 Named = list[tuple[str, nn.Parameter]]
 SHAPES = {"blocks.0.lora_A.default.weight": (80, 64), "blocks.0.lora_B.default.weight": (8, 4), "proj.bias": (5,)}
 """One above the 4096 numbers from which on 8 bits act, and not a multiple of their blocks."""
+
+OWN = {name: row for name, row in OPTIMIZERS.items() if isinstance(row, OwnRow)}
+"""The optimizers of our own."""
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,17 @@ def test_the_recurrence(decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (tensor - parameter).abs().mean() > 1e-3
 
 
+def test_without_warm_up_the_decay_is_the_same_from_the_first_step() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    plain, warm = (Ema([("weight", weight)], decay=0.9, device=CPU, warmup=warmup) for warmup in (False, True))
+    weight.data.fill_(1.0)
+    for step in range(3):
+        plain.update(step)
+        warm.update(step)
+    assert plain.list_tensors()["weight"].tolist() == pytest.approx([1 - 0.9**3] * 2)
+    assert warm.list_tensors()["weight"].tolist() == pytest.approx([1 - 0.1 * (2 / 11) * 0.25] * 2)
+
+
 def test_bf16_weights_have_fp32_means() -> None:
     """After a jump from 1 to the next number in bf16, the mean is between the two for long."""
     weight = torch.nn.Parameter(torch.ones(8, dtype=torch.bfloat16))

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.optim.conftest import build_stepper
+from tests.optim.conftest import OWN, build_stepper
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
-from weber.optim.table import OPTIMIZERS
 
-CASES = [(name, dtype) for name, row in OPTIMIZERS.items() for dtype in row.dtypes]
+CASES = [(name, dtype) for name, row in OWN.items() for dtype in row.dtypes]
 
 
 class Network(nn.Module):
@@ -106,7 +105,7 @@ def test_the_norm_is_that_of_all_gradients(num_parts: int) -> None:
         plain.zero_grad()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_changes_nothing(name: str, bad: float) -> None:
     """The second layer has finite gradients and moves; the first keeps values, moments and step."""

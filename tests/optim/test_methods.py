@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.optim.conftest import build_parameters, build_stepper, is_equal, train
+from tests.optim.conftest import OWN, build_parameters, build_stepper, is_equal, train
 from weber.optim import methods
 from weber.optim.states import list_states
-from weber.optim.table import OPTIMIZERS
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 def test_pieces_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, but for the order of sums (Adafactor) and of random bits (bf16)."""
     whole, pieces = build_parameters(), build_parameters()
@@ -25,7 +24,7 @@ def test_pieces_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert is_equal(whole, pieces)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, row in OPTIMIZERS.items() for dtype in row.dtypes])
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, row in OWN.items() for dtype in row.dtypes])
 def test_state_on_the_host_is_state_on_the_device(name: str, dtype: torch.dtype) -> None:
     beside, away = build_parameters(dtype), build_parameters(dtype)
     on_device, on_host = build_stepper(beside, name), build_stepper(away, name, state_on="host")

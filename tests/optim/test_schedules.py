@@ -15,6 +15,7 @@ from weber.config.optim import OptimConfig
 from weber.optim.schedules import COURSES, build_schedule, write_learning_rate
 
 NUM_STEPS = 100
+FALLING = sorted(set(COURSES) - {"cosine_with_restarts"})
 
 
 def _list_rates(num_steps: int = NUM_STEPS, **settings: Any) -> list[float]:
@@ -46,7 +47,7 @@ def test_values(settings: dict[str, Any], quarter: float, middle: float, end: fl
     assert [rate / 1e-3 for rate in (rates[25], rates[50], rates[100])] == pytest.approx([quarter, middle, end], abs=1e-12)
 
 
-@pytest.mark.parametrize("schedule", COURSES)
+@pytest.mark.parametrize("schedule", FALLING)
 def test_warm_up(schedule: str) -> None:
     rates = _list_rates(lr=1e-3, schedule=schedule, warmup_steps=20)
     assert rates[:20] == pytest.approx([1e-3 * (step + 1) / 20 for step in range(20)])
@@ -64,7 +65,7 @@ def test_short_runs(schedule: str, num_steps: int, warmup_steps: int) -> None:
 
 
 @given(
-    schedule=st.sampled_from(sorted(COURSES)),
+    schedule=st.sampled_from(FALLING),
     num_steps=st.integers(1, 300),
     warmup_share=st.floats(0, 0.99),
     lr=st.floats(1e-7, 1.0),
@@ -97,6 +98,33 @@ def test_the_fall_is_that_of_the_library(name: str) -> None:
         assert rate == pytest.approx(theirs.get_last_lr()[0], rel=1e-6, abs=1e-12)
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize("cycles", [None, 2, 5])
+def test_restarts_are_those_of_the_library(cycles: int | None) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    name, num = "cosine_with_restarts", 2 if cycles is None else cycles
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=20, num_training_steps=120, num_cycles=num)
+    rates = _list_rates(120, lr=1e-3, schedule=name, warmup_steps=20, **({} if cycles is None else {"cycles": cycles}))
+    assert [step for step in range(20, 120) if rates[step] == 1e-3] == [20 + 100 * number // num for number in range(num)]
+    for step in range(120):
+        if step >= 20:  # their warm-up begins with a step at a rate of 0
+            assert rates[step] == pytest.approx(theirs.get_last_lr()[0], rel=1e-6, abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    assert rates[120] == 0
+
+
+def test_groups_have_rates_of_their_own() -> None:
+    one, two = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [one], "rate": 0.5}, {"params": [two], "rate": 2.0, "lr": torch.tensor(1.0)}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    kept = optimizer.param_groups[1]["lr"]
+    write_learning_rate(optimizer, 0.25)
+    assert (optimizer.param_groups[0]["lr"], kept.item()) == (0.125, 0.5)
+    one.grad = two.grad = torch.ones(1)
+    optimizer.step()
+    assert (one.item(), two.item()) == (-0.125, -0.5)
 
 
 def test_the_rate_reaches_every_group_of_the_optimizer() -> None:

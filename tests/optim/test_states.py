@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.optim.conftest import SHAPES, Named, build, build_parameters, copy, is_equal, train
+from tests.optim.conftest import OWN, SHAPES, Named, build, build_parameters, copy, is_equal, train
 from weber.errors import CheckpointError
 from weber.optim.states import list_states, load_states
-from weber.optim.table import OPTIMIZERS
 
-CASES = [(name, dtype) for name, row in OPTIMIZERS.items() for dtype in row.dtypes]
+CASES = [(name, dtype) for name, row in OWN.items() for dtype in row.dtypes]
 
 
 def _resume(parameters: Named, name: str, path: Path, **settings: object) -> tuple[torch.optim.Optimizer, Named]:
@@ -77,7 +76,7 @@ MOMENTS = {
 """Of a tensor of 4096 numbers or more."""
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 def test_names_and_dtypes(name: str) -> None:
     parameters = build_parameters(torch.float32)
     optimizer = build(parameters, name)
@@ -92,7 +91,7 @@ def test_names_and_dtypes(name: str) -> None:
     assert not any(tensor.requires_grad for tensor in states.values())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 def test_before_the_first_step_there_is_nothing(name: str, tmp_path: Path) -> None:
     parameters = build_parameters()
     optimizer = build(parameters, name)

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.optim.conftest import build, build_parameters, build_stepper, draw_gradient, is_equal, train
+from tests.optim.conftest import OWN, build, build_parameters, build_stepper, draw_gradient, is_equal, train
 from weber.optim.stepper import Host
-from weber.optim.table import OPTIMIZERS
 
 LR = 1e-4
-CASES = [(name, dtype) for name, row in OPTIMIZERS.items() for dtype in row.dtypes]
+CASES = [(name, dtype) for name, row in OWN.items() for dtype in row.dtypes]
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
@@ -122,7 +121,7 @@ def test_settings_act() -> None:
 
 
 def test_a_flag_decides_whether_anything_changes() -> None:
-    for name in OPTIMIZERS:
+    for name in OWN:
         parameters = build_parameters()
         stepper = build_stepper(parameters, name)
         train(stepper, parameters, start=0, stop=2)

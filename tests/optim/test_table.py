@@ -6,29 +6,46 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optim.conftest import Named, build, build_parameters, train
+from tests.optim.conftest import OWN, Named, build, build_parameters, train
 from weber.config.optim import OptimConfig
+from weber.config.optimizers import FACTS
 from weber.errors import ConfigError
 from weber.optim.stepper import Stepper
 from weber.optim.table import OPTIMIZERS, build_optimizer, check_optimizer
 
 
 def test_every_name_of_the_config_is_a_row() -> None:
-    assert set(OPTIMIZERS) == set(OptimConfig.model_fields["name"].annotation.__args__)
+    assert list(OPTIMIZERS) == list(FACTS)
     assert all(row.summary for row in OPTIMIZERS.values())
+    assert [name for name, facts in FACTS.items() if facts.is_own] == list(OWN)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 def test_settings_arrive(name: str) -> None:
     settings = {} if name == "adafactor" else {"betas": (0.8, 0.95)}
     settings |= {} if name.startswith("lion") else {"eps": 1e-6}
     optimizer = build(build_parameters(), name, seed=17, lr=3e-4, weight_decay=0.2, **settings)
     assert type(optimizer) is (torch.optim.AdamW if name == "adamw" else Stepper)
     (group,) = optimizer.param_groups
-    assert (group["lr"], group["eps"], group["weight_decay"]) == (3e-4, settings.get("eps", 1e-8), 0.2)
-    assert group["betas"] == settings.get("betas", (0.9, 0.999))
+    assert (group["lr"], group["eps"], group["weight_decay"]) == (3e-4, settings.get("eps", 0.0), 0.2)
+    assert group["betas"] == settings.get("betas", (0.0, 0.0))
     assert len(group["params"]) == 3
     assert not isinstance(optimizer, Stepper) or optimizer.seed == 17
+
+
+@pytest.mark.parametrize("settings", [{}, {"fused_backward": True}])
+@pytest.mark.parametrize("name", OWN)
+def test_parameters_have_rates_of_their_own(name: str, settings: dict[str, object]) -> None:
+    """Three parameters at 1, 1 and 3 times the rate move as three that are trained alone at those rates."""
+    together, rates = build_parameters(), [1.0, 1.0, 3.0]
+    config = OptimConfig(name=name, lr=1e-3, **settings)
+    optimizer = build_optimizer([one for _, one in together], config, seed=5, rates=rates)
+    assert [(group["rate"], len(group["params"])) for group in optimizer.param_groups] == [(1.0, 2), (3.0, 1)]
+    train(optimizer, together, start=0, stop=3)
+    for position, rate in enumerate(rates):
+        alone = build_parameters()
+        train(build(alone, name, lr=1e-3 * rate, **settings), alone, start=0, stop=3)
+        assert torch.equal(together[position][1], alone[position][1])
 
 
 @pytest.mark.parametrize("settings", [{"fused_backward": True}, {"state_on": "host"}])
@@ -70,12 +87,12 @@ def _state_bytes(optimizer: torch.optim.Optimizer, parameters: Named) -> list[in
 
 
 @pytest.mark.parametrize("settings", [{}, {"fused_backward": True}, {"state_on": "host"}], ids=["plain", "fused", "host"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OWN)
 def test_the_bytes_are_those_of_the_real_state(name: str, settings: dict[str, object]) -> None:
     parameters = build_parameters()
     optimizer = build(parameters, name, **settings)
     train(optimizer, parameters, start=0, stop=1)
-    assert _state_bytes(optimizer, parameters) == [OPTIMIZERS[name].state_bytes(parameter.shape) for _, parameter in parameters]
+    assert _state_bytes(optimizer, parameters) == [OWN[name].state_bytes(parameter.shape) for _, parameter in parameters]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,6 @@ def test_the_bytes_are_those_of_the_real_state(name: str, settings: dict[str, ob
     ],
 )
 def test_bytes_per_number(name: str, precision: str, expected: float) -> None:
-    row = OPTIMIZERS[name]
+    row = OWN[name]
     assert row.precision == precision
     assert (row.state_bytes((12288, 3072)) - 4) / (12288 * 3072) == pytest.approx(expected, rel=1e-12)

@@ -90,7 +90,7 @@ def test_quantized_text_encoders_are_the_plain_ones_packed(
 
 def test_embeddings_that_layers_share_are_still_shared(families: dict[str, Family]) -> None:
     encoder: Any = _build(families["two"], quantize_text_encoder_2="int8").load("t5")
-    assert encoder.encoder.shared.weight is encoder.encoder.encoder.embed_tokens.weight
+    assert encoder.text_model.shared.weight is encoder.text_model.encoder.embed_tokens.weight
 
 
 def test_only_the_part_that_changed_is_encoded_again(build_run: BuildRun) -> None:

@@ -33,7 +33,7 @@ class Listener(nn.Module):
 
     def __init__(self, predictor: Any) -> None:
         super().__init__()
-        self.predictor, self.transformer = predictor, predictor.transformer
+        self.predictor, self.transformer, self.routes = predictor, predictor.transformer, predictor.routes
         self.heard: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def forward(self, noisy: Tensor, t: Tensor, condition: Mapping[str, Tensor]) -> Tensor:

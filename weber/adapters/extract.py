@@ -89,7 +89,7 @@ def _decompose(delta: Tensor, *, rank: int, energy: float) -> tuple[Factors, flo
     rank = min(rank, *delta.shape)
     guess = rank if energy == 1 else min(rank, 64)
     while True:
-        left, values, right = _find_directions(delta, guess)
+        left, values, right = find_directions(delta, guess)
         shares = values.double().square().cumsum(0) / total
         if guess == rank or shares[guess - 1] >= energy:
             break
@@ -101,7 +101,10 @@ def _decompose(delta: Tensor, *, rank: int, energy: float) -> tuple[Factors, flo
     return Factors(down.contiguous(), up.contiguous(), float(num)), min(1.0, float(shares[num - 1]))
 
 
-def _find_directions(delta: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def find_directions(delta: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (O, K), S (K,) and V (K, I) of a matrix (O, I) with U S V near it: its largest directions, `rank` of them or more. On a CPU, or
+    seeded by the caller, the same each time.
+    """
     if min(delta.shape) <= max(_SMALL, 2 * rank):
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         return left, values, right

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 
 import torch
 
+from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter
-from weber.adapters.kinds import LORA, TRANSFORMER, Kind, find_kind
+from weber.adapters.kinds import LORA, LYCORIS, TRANSFORMER, Kind, find_kind
 from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.lycoris_files import load_lycoris
 from weber.adapters.metadata import read_facts
 from weber.adapters.target import find_set
+from weber.adapters.text import is_text, split_modules
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import find_module, find_original
 from weber.families.table import FAMILIES, FamilyRow
@@ -97,6 +100,8 @@ def inspect_file(path: Path) -> Report:
         return Report(path, told, (*lines, *_list_facts(read_facts(metadata), metadata)), uses=uses)
     if kind is LORA:
         return _inspect_adapter(path, lines, metadata)
+    if kind in LYCORIS:
+        return _inspect_lycoris(path, lines, kind=kind, weights=weights, metadata=metadata)
     return _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
 
 
@@ -115,19 +120,40 @@ def _inspect_adapter(path: Path, lines: list[tuple[str, str]], metadata: Mapping
         return Report(path, "LoRA that weber cannot read", (*lines, *_list_story(metadata)), (f"{error.what} {error.expected}".strip(),))
     kind = "DoRA" if any(factors.magnitude is not None for factors in adapter.modules.values()) else LORA.name
     families = [row for row in FAMILIES if row.transformer_class in adapter.classes]
+    changed, text = split_modules(adapter.modules)
     ranks = Counter(str(factors.rank) for factors in adapter.modules.values())
     alphas = Counter(f"{factors.alpha:g}" for factors in adapter.modules.values())
     lines = [
         ("layout", adapter.layout),
         ("fits", " or ".join(adapter.classes) or "no model that weber knows"),
-        ("layers", str(len(adapter.modules))),
-        ("targets", _find_targets(adapter, families)),
+        ("layers", str(len(adapter.modules)) + (f", of which {len(text)} of CLIP, the text encoder" if text else "")),
+        ("targets", _find_targets(changed, families)),
         ("rank", _build_counts(ranks)),
         ("alpha", _build_counts(alphas)),
         *lines,
         *_list_facts(adapter.facts, metadata),
     ]
     return Report(path, kind, tuple(lines), adapter.notes, _list_uses(adapter, families))
+
+
+def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:
+    try:
+        adapter = load_lycoris(path)
+    except AdapterError as error:
+        report = _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
+        return replace(report, notes=(*report.notes, f"{error.what} {error.got}"))
+    told = [
+        ("layout", "lycoris"),
+        ("fits", " or ".join(adapter.classes)),
+        ("form", _build_counts(adapter.algos)),
+        ("layers", str(len(adapter.changes))),
+        ("rank", _build_counts(Counter(one.size for one in adapter.changes.values()))),
+        ("alpha", _build_counts(Counter(f"{one.alpha:g}" for one in adapter.changes.values()))),
+        *lines,
+        *_list_facts(adapter.facts, metadata),
+    ]
+    uses = ("merge it into its model (`weber merge --base`)", 'start from it (adapter.start_from, with adapter.kind = "lycoris")')
+    return Report(path, kind.name, tuple(told), uses=uses)
 
 
 def _inspect_other(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:
@@ -182,13 +208,13 @@ def _find_model(weights: Weights) -> tuple[str, bool]:
     return best, originals
 
 
-def _find_targets(adapter: AdapterFile, families: list[FamilyRow]) -> str:
+def _find_targets(modules: Mapping[str, Factors], families: list[FamilyRow]) -> str:
     """The set of targets that these layers are, in a model with as many blocks as the file has."""
     for family in families:
-        found = find_set(list(adapter.modules), _list_linears(family, adapter.modules), sets=family.targets)
+        found = find_set(list(modules), _list_linears(family, modules), sets=family.targets)
         if found is not None:
             return f"the set {found!r}"
-    return "no set; layers such as " + ", ".join(list(adapter.modules)[:_NUM_LAYERS])
+    return "no set; layers such as " + ", ".join(list(modules)[:_NUM_LAYERS]) if modules else "none of the transformer"
 
 
 def _list_linears(family: FamilyRow, modules: Iterable[str]) -> list[str]:
@@ -207,9 +233,10 @@ def _list_linears(family: FamilyRow, modules: Iterable[str]) -> list[str]:
 
 
 def _list_uses(adapter: AdapterFile, families: list[FamilyRow]) -> tuple[str, ...]:
-    uses = ["merge it into its model (`weber merge`)"]
+    has_text = any(map(is_text, adapter.modules))
+    uses = ["add it to other adapters (`weber merge`)" if has_text else "merge it into its model (`weber merge`)"]
     if all(factors.magnitude is None for factors in adapter.modules.values()):
-        uses.append("start from it (adapter.start_from)")
+        uses.append("start from it (adapter.start_from" + (", with adapter.text_encoder = true)" if has_text else ")"))
         layouts = [name for name in LAYOUTS if families and _can_write(adapter, name, families[0])]
         uses.append(f"convert it (`weber export`) to {', '.join(layouts or ['diffusers'])}")
     return tuple(uses)

@@ -20,12 +20,23 @@ LORA = Kind("LoRA", "", is_adapter=True)
 TRANSFORMER = Kind("transformer", r"(^|\.)(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks|mode_blocks)\.")
 UNKNOWN = Kind("file of a kind that weber does not know", "")
 
-_ADAPTERS = (
+LYCORIS = (
     Kind("LoKr", r"\.lokr_w[12]", is_adapter=True),
     Kind("LoHa", r"\.hada_(w|t)[12]", is_adapter=True),
     Kind("OFT or BOFT", r"\.b?oft_", is_adapter=True),
+    Kind("GLoRA", r"\.[ab][12]\.weight$", is_adapter=True),
+    Kind("whole changes of weights", r"^lycoris_.*\.diff$", is_adapter=True),
+    Kind("DoRA of LyCORIS", r"^lycoris_.*\.dora_scale$", is_adapter=True),
+)
+"""Forms of LyCORIS."""
+_ADAPTERS = (
+    *LYCORIS,
     Kind("LoRA in XLabs layout", r"\.processor\.", is_adapter=True),
-    Kind("LoRA that also changes a text encoder", r"^(lora_te|text_encoder)", is_adapter=True),
+    Kind(
+        "LoRA that also changes a text encoder other than CLIP-L",
+        r"^(lora_te[23]_|text_encoder_[23]\.|text_encoders\.(?!clip_l\.))",
+        is_adapter=True,
+    ),
     Kind("DoRA with `dora_scale`, which its readers understand differently", r"\.dora_scale$", is_adapter=True),
     Kind("LoRA that also changes biases or norms", r"\.bias$|\.diff(_b)?$|_norm\.scale$", is_adapter=True),
     Kind("LoRA for layers that are not linear", r"\.lora_mid\.|\.lora_embedding_", is_adapter=True),
@@ -45,7 +56,7 @@ _PARTS = (
 )
 """In the order in which they are looked for."""
 
-_MARKS = re.compile(r"lora|\.lokr_|\.hada_|\.b?oft_|\.diff(_b)?$|\.dora_scale$")
+_MARKS = re.compile(r"lora|\.lokr_|\.hada_|\.b?oft_|\.diff(_b)?$|\.dora_scale$|\.[ab][12]\.weight$")
 
 
 def find_kind(names: Iterable[str]) -> Kind:

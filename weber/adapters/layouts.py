@@ -6,6 +6,8 @@
 | kohya     | `lora_unet_<original with _>.lora_down/up.weight` | `.alpha` beside them              |
 | comfyui   | `diffusion_model.<original>.lora_A/B.weight` | in `up`: a reader takes alpha = rank   |
 
+What CLIP's layers are called in them says `text.py`.
+
 What a layout's readers would lose, or read as something else, is refused with its name:
 - kohya: layers outside of the blocks. The library's reader drops most of them without a word (`loaders/lora_conversion_utils.py`), and
   kohya's own trainers do not know the last layer.
@@ -25,6 +27,7 @@ from torch import Tensor
 from weber.adapters.factors import Factors
 from weber.adapters.fuse import build_fused
 from weber.adapters.metadata import PREFIX, SETTINGS_KEY, build_settings
+from weber.adapters.text import build_text_stem, is_text, split_modules
 from weber.errors import AdapterError
 from weber.families.pairing import Match, Pairing, find_module, find_original
 
@@ -47,18 +50,25 @@ class Layout:
     only_blocks: bool = False
 
 
-def check_layout(modules: Mapping[str, Factors] | Iterable[str], *, layout: str, pairings: Sequence[Pairing]) -> None:
-    """Raise AdapterError where a layout cannot carry changes of these modules, or, where the changes are given, a DoRA among them."""
+def check_layout(
+    modules: Mapping[str, Factors] | Iterable[str], *, layout: str, pairings: Sequence[Pairing], is_dora: bool = False
+) -> None:
+    """Raise AdapterError where a layout cannot carry changes of these modules, or a DoRA.
+
+    Where changes are given and not names, it is seen whether they are DoRAs.
+    """
     row = find_layout(layout)
     if isinstance(modules, Mapping):
         _check_magnitudes(row, modules)
+    elif is_dora and row.of_originals:
+        raise _build_dora_error(row, "a DoRA (adapter.dora)")
     if not row.of_originals:
         return
     if row.only_blocks and _count_parts(pairings) == 0:
         raise AdapterError(
             f"No program reads adapters of this model in the {layout} layout.", got=f"layout {layout}", fix="take comfyui or diffusers"
         )
-    unwritten = [module for module in modules if not _can_carry(row, find_module(pairings, module))]
+    unwritten = [module for module in modules if not is_text(module) and not _can_carry(row, find_module(pairings, module))]
     if unwritten:
         raise AdapterError(
             f"Programs that read the {layout} layout would lose or misread {len(unwritten)} layers of the adapter.",
@@ -83,11 +93,7 @@ def _check_magnitudes(row: Layout, modules: Mapping[str, Factors]) -> None:
     plain = [name for name, factors in modules.items() if factors.magnitude is None]
     decomposed = [name for name, factors in modules.items() if factors.magnitude is not None]
     if decomposed and row.of_originals:
-        raise AdapterError(
-            f"The {row.name} layout cannot carry a DoRA: the programs that read it do not agree on what its magnitudes mean.",
-            got=f"magnitudes of {len(decomposed)} layers, such as {decomposed[0]}",
-            fix="take the diffusers layout, or merge the adapter into its model",
-        )
+        raise _build_dora_error(row, f"magnitudes of {len(decomposed)} layers, such as {decomposed[0]}")
     if decomposed and plain:
         raise AdapterError(
             "An adapter file cannot be a LoRA in some layers and a DoRA in others.",
@@ -96,20 +102,31 @@ def _check_magnitudes(row: Layout, modules: Mapping[str, Factors]) -> None:
         )
 
 
+def _build_dora_error(row: Layout, got: str) -> AdapterError:
+    return AdapterError(
+        f"The {row.name} layout cannot carry a DoRA: the programs that read it do not agree on what its magnitudes mean.",
+        got=got,
+        fix="take the diffusers layout, or merge the adapter into its model",
+    )
+
+
 def _write_diffusers(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     tensors = {}
-    for name, factors in modules.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = factors.down
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = factors.up
+    for module, factors in modules.items():
+        name = module if is_text(module) else PREFIX + module
+        tensors[f"{name}.lora_A.weight"] = factors.down
+        tensors[f"{name}.lora_B.weight"] = factors.up
         if factors.magnitude is not None:
-            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = factors.magnitude
+            tensors[f"{name}.lora_magnitude_vector"] = factors.magnitude
     return tensors, {SETTINGS_KEY: build_settings(modules)}
 
 
 def _write_kohya(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     tensors = {}
-    for original, factors in _build_originals(modules, pairings).items():
-        stem = "lora_unet_" + original.replace(".", "_")
+    changed, text = split_modules(modules)
+    stems = {"lora_unet_" + original.replace(".", "_"): factors for original, factors in _build_originals(changed, pairings).items()}
+    stems |= {build_text_stem(name, "kohya"): factors for name, factors in text.items()}
+    for stem, factors in stems.items():
         tensors[f"{stem}.lora_down.weight"] = factors.down
         tensors[f"{stem}.lora_up.weight"] = factors.up
         tensors[f"{stem}.alpha"] = torch.tensor(factors.alpha)
@@ -119,11 +136,14 @@ def _write_kohya(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) ->
 def _write_comfyui(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     """ComfyUI takes either pair of names; the library, where it has to take a single-stream block's first layer apart, only one."""
     down, up = ("lora_down", "lora_up") if _count_parts(pairings) > 1 else ("lora_A", "lora_B")
+    changed, text = split_modules(modules)
+    stems = {f"diffusion_model.{original}": factors for original, factors in _build_originals(changed, pairings).items()}
+    stems |= {build_text_stem(name, "comfyui"): factors for name, factors in text.items()}
     tensors = {}
-    for original, factors in _build_originals(modules, pairings).items():
+    for stem, factors in stems.items():
         baked = factors.build_baked()
-        tensors[f"diffusion_model.{original}.{down}.weight"] = baked.down
-        tensors[f"diffusion_model.{original}.{up}.weight"] = baked.up
+        tensors[f"{stem}.{down}.weight"] = baked.down
+        tensors[f"{stem}.{up}.weight"] = baked.up
     return tensors, {}
 
 

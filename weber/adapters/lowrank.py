@@ -4,6 +4,10 @@ PEFT's own forward casts the input of a bf16 model to the fp32 of the adapter, a
 Here the input is kept by reference, so that layers with the same input share it, and the product, which costs next to nothing, is made
 again. The numbers are PEFT's, bit for bit (tests/adapters/test_lowrank.py).
 
+The adapter that comes first may be a DoRA (Liu et al. 2024): the changed weight's rows are then scaled to lengths that learn. PEFT finds
+their present lengths by multiplying with a unit matrix of the input's width; here they are found without one, and the output is scaled
+instead of the weight. Beside the output, one tensor of its size is kept.
+
 Legend: B... any leading dimensions, I inputs, O outputs, R rank.
 """
 
@@ -18,21 +22,87 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
+class Lengths(nn.Module):
+    """What a DoRA learns beside its factors: (O,) in fp32, the lengths of the rows of the changed weight."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+
 class LowRank(Linear):
-    """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's."""
+    """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's.
+
+    `taken_share`: the strength of what is taken away beside the adapter, for its own of 1 (`lora.py`).
+    """
+
+    taken_share: float = -1.0
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         is_plain = not (args or kwargs or self.disable_adapters or self.merged or self.lora_variant) and len(names) > 0
         result: Tensor
-        if is_plain and all(isinstance(self.lora_dropout[name], nn.Identity) and not self.lora_bias[name] for name in names):
-            factors = [one[name].weight for name in names for one in (self.lora_A, self.lora_B)]
-            scales = [self.scaling[name] for name in names]
-            result = _Sum.apply(self.base_layer(x), x, scales, *factors)  # type: ignore[no-untyped-call]
+        if is_plain and names[0] in self.lora_magnitude_vector:
+            result = self._add(self._decompose(x, names[0]), x, names[1:])
+        elif is_plain and all(isinstance(self.lora_dropout[name], nn.Identity) and not self.lora_bias[name] for name in names):
+            result = self._add(self.base_layer(x), x, names)
         else:
             result = super().forward(x, *args, **kwargs)
         return result
+
+    def read_strength(self, name: str) -> float:
+        """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""
+        whole = self.lora_alpha[name] / self.r[name]
+        return float(self.scaling[name] / whole) if whole else 1.0
+
+    @torch.no_grad()
+    def measure_lengths(self, name: str, *, weight: Tensor | None = None, scale: float | None = None) -> Tensor:
+        """Lengths (O,) in fp32 of the rows of the weight and what the adapter adds, at its own scale or another one.
+
+        `weight` (O, I) stands for the base layer's where that is not in memory.
+        """
+        own = self.inner.weight if weight is None else weight
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        assert isinstance(down, Tensor) and isinstance(up, Tensor)
+        scale = self.scaling[name] if scale is None else scale
+        changed = torch.addmm(own.float(), up.float().to(own.device), down.float().to(own.device), alpha=scale)
+        lengths: Tensor = torch.linalg.vector_norm(changed, dim=1)
+        return lengths
+
+    @property
+    def inner(self) -> nn.Linear:
+        """The layer itself."""
+        inner = self.get_base_layer()
+        assert isinstance(inner, nn.Linear)
+        return inner
+
+    def _add(self, base: Tensor, x: Tensor, names: list[str]) -> Tensor:
+        """What adapters add to `base`. Frozen ones at strength 0 are left out, which changes no bit."""
+        names = [name for name in names if self.scaling[name] != 0 or self.lora_A[name].weight.requires_grad]
+        if not names:
+            return base
+        factors = [one[name].weight for name in names for one in (self.lora_A, self.lora_B)]
+        total: Tensor = _Sum.apply(base, x, [self.scaling[name] for name in names], *factors)  # type: ignore[no-untyped-call]
+        return total
+
+    def _decompose(self, x: Tensor, name: str) -> Tensor:
+        """Base layer and adapter, each output scaled to the learned length of its row; at strength 0 the base layer alone.
+
+        The present lengths count as constants, as in the paper (4.3). In between 0 and 1 both the change and the lengths are in between.
+        """
+        base, strength = self.base_layer(x), self.read_strength(name)
+        if strength == 0:
+            return base  # type: ignore[no-any-return]
+        changed = self._add(base, self.lora_dropout[name](x), [name])
+        wanted = self.lora_magnitude_vector[name].weight
+        assert isinstance(wanted, Tensor)
+        if strength != 1:
+            wanted = strength * wanted + (1 - strength) * self.measure_lengths(name, scale=0.0)
+        factor = wanted / self.measure_lengths(name)
+        bias = self.inner.bias
+        rows = changed if bias is None else changed - bias
+        return (changed + (factor - 1) * rows).to(base.dtype)
 
 
 class _Sum(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weber.adapters.factors import Factors, build_scaled
+from weber.adapters.text import check_transformer_only
 from weber.errors import AdapterError
 from weber.families.tensors import Entry, Weights
 
@@ -48,12 +49,22 @@ def build_cut(factors: Factors, rank: int) -> Factors:
     return Factors(down.float().contiguous(), up.float().contiguous(), float(rank))
 
 
+def check_mergeable(names: Iterable[str]) -> None:
+    """Raise AdapterError where changes of CLIP would be lost."""
+    check_transformer_only(
+        names,
+        what="The adapter changes CLIP too, and a merged model is the transformer alone, so that part would be lost.",
+        fix="keep it as an adapter file: the layouts diffusers, kohya and comfyui carry both",
+    )
+
+
 def check_base(base: Weights, names: Iterable[str]) -> None:
     """Raise AdapterError where adapters of the layers `names` cannot be merged into `base`; reads no weights.
 
     Weights with a scale are refused in other layers too, because they would be written in fp32.
     """
     listed = list(names)
+    check_mergeable(listed)
     absent = [name for name in listed if f"{name}.weight" not in base]
     if absent:
         raise _build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])

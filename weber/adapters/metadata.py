@@ -16,6 +16,7 @@ from typing import TypeVar
 from peft.utils.other import get_pattern_key
 
 from weber.adapters.factors import Factors
+from weber.adapters.text import ROOT, TEXT_PREFIX, split_modules
 from weber.errors import AdapterError
 
 SETTINGS_KEY = "lora_adapter_metadata"
@@ -77,8 +78,17 @@ def build_metadata(
 def build_settings(modules: Mapping[str, Factors]) -> str:
     """PEFT's settings of an adapter, as the library's loader reads them: the most common rank and alpha, and exceptions by module.
 
-    A pattern is matched to the end of a module's name (`peft/utils/other.py:get_pattern_key`); `^` makes it the whole name.
+    A pattern is matched to the end of a module's name (`peft/utils/other.py:get_pattern_key`); `^` makes it the whole name. CLIP has
+    settings of its own, with the ends of its modules' names, whose start depends on the library's release.
     """
+    changed, text = split_modules(modules)
+    ends = {name.removeprefix(TEXT_PREFIX + ROOT): factors for name, factors in text.items()}
+    settings = {PREFIX + key: value for key, value in _list_settings(changed, start="^").items()} if changed else {}
+    settings |= {TEXT_PREFIX + key: value for key, value in _list_settings(ends, start="").items()} if ends else {}
+    return json.dumps(settings, sort_keys=True)
+
+
+def _list_settings(modules: Mapping[str, Factors], *, start: str) -> dict[str, object]:
     rank = find_most_common(factors.rank for factors in modules.values())
     alpha = find_most_common(factors.alpha for factors in modules.values())
     settings: dict[str, object] = {
@@ -89,18 +99,21 @@ def build_settings(modules: Mapping[str, Factors]) -> str:
         "bias": "none",
         "peft_type": "LORA",
     }
-    ranks = {f"^{name}": factors.rank for name, factors in modules.items() if factors.rank != rank}
-    alphas = {f"^{name}": _build_number(factors.alpha) for name, factors in modules.items() if factors.alpha != alpha}
+    ranks = {f"{start}{name}": factors.rank for name, factors in modules.items() if factors.rank != rank}
+    alphas = {f"{start}{name}": _build_number(factors.alpha) for name, factors in modules.items() if factors.alpha != alpha}
     settings |= {"rank_pattern": ranks} if ranks else {}
     settings |= {"alpha_pattern": alphas} if alphas else {}
     settings |= {"use_dora": True} if any(factors.magnitude is not None for factors in modules.values()) else {}
-    return json.dumps({PREFIX + key: value for key, value in settings.items()}, sort_keys=True)
+    return settings
 
 
-def read_alphas(text: str, ranks: Mapping[str, int]) -> dict[str, float]:
-    """Alpha of each module, from PEFT's settings. Raises AdapterError where they do not say it."""
+def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) -> dict[str, float]:
+    """Alpha of each module, from PEFT's settings: of the transformer, or of CLIP by its prefix. Raises AdapterError where they do not say
+    it."""
+    if not ranks:
+        return {}
     try:
-        settings = {key.removeprefix(PREFIX): value for key, value in json.loads(text).items()}
+        settings = {key.removeprefix(prefix): value for key, value in json.loads(text).items()}
         common, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
         alphas = {name: float(patterns.get(get_pattern_key(list(patterns), name), common)) for name in ranks}
     except (AttributeError, KeyError, TypeError, ValueError) as error:

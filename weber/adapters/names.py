@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from weber.adapters.text import COMFYUI_PREFIX, KOHYA_PREFIX, TEXT_PREFIX
 from weber.families.pairing import Match, Pairing
 from weber.families.table import FAMILIES, FamilyRow
 
@@ -22,6 +23,10 @@ _PREFIXES = {
     "lora_transformer_": "kohya, with the library's names",
     "lycoris_": "lycoris",
     "diffusion_model.": COMFYUI,
+    TEXT_PREFIX: DIFFUSERS,
+    KOHYA_PREFIX: KOHYA,
+    "lora_te_": KOHYA,
+    COMFYUI_PREFIX: COMFYUI,
     "base_model.model.": "peft",
 }
 """Prefix in a file -> layout. They can follow each other: `base_model.model.transformer.` is two."""

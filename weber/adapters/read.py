@@ -14,7 +14,8 @@ from weber.adapters.factors import Factors
 from weber.adapters.fuse import build_parts
 from weber.adapters.kinds import LORA, find_kind
 from weber.adapters.metadata import SETTINGS_KEY, read_alphas
-from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, list_fits, read_name
+from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, Fit, list_fits, read_name
+from weber.adapters.text import TEXT_PREFIX, find_text_module, has_clip
 from weber.errors import AdapterError
 from weber.families.pairing import Match
 from weber.families.tensors import Entry, Weights
@@ -55,17 +56,20 @@ def read_modules(weights: Weights, metadata: Mapping[str, str]) -> Reading:
         raise AdapterError(
             f"The file is no LoRA that weber reads, but a {kind.name}.",
             got=_list_some(weights),
-            expected="LoRA factors of the transformer alone",
+            expected="LoRA factors of the transformer, and of CLIP",
             fix="convert it with the program that made it" if kind.is_adapter else "give an adapter file",
         )
     layers = _group(weights)
     layout = Counter(layer.layout for layer in layers.values()).most_common(1)[0][0]
-    fits = list_fits({stem: layer.shape for stem, layer in layers.items()})
-    matches = fits[0].matches if fits else _match_nothing(layers, layout)
-    alphas, notes = _choose_alphas(layers, matches, metadata)
+    text = {stem: module for stem in layers if (module := find_text_module(stem)) is not None}
+    changed = {stem: layer for stem, layer in layers.items() if stem not in text}
+    fits = _list_fits(changed, text)
+    matches = fits[0].matches if fits else _match_nothing(changed, layout)
+    alphas, notes = _choose_alphas(layers, text, metadata)
     modules: dict[str, Factors] = {}
     for stem, layer in layers.items():
-        for module, factors in _build_modules(stem, layer, alpha=alphas[stem], match=matches.get(stem)).items():
+        match = matches.get(stem)
+        for module, factors in _build_modules(text.get(stem, stem), layer, alpha=alphas[stem], match=match).items():
             if module in modules:
                 raise AdapterError("The file changes one layer twice.", got=f"{module}, again as {stem}", fix="remove one of the two")
             modules[module] = factors
@@ -100,6 +104,20 @@ def _group(weights: Weights) -> dict[str, _Layer]:
     return layers
 
 
+def _list_fits(layers: Mapping[str, _Layer], text: Mapping[str, str]) -> list[Fit]:
+    """The families that know all of these stems of their transformer, and have CLIP where stems of that are there too."""
+    fits = list_fits({stem: layer.shape for stem, layer in layers.items()})
+    able = [fit for fit in fits if has_clip(fit.family)] if text else fits
+    if fits and not able:
+        raise AdapterError(
+            "The file changes CLIP too, which its model does not have.",
+            got=_list_some(text),
+            expected=f"layers of {fits[0].family.transformer_class} alone",
+            fix="check what wrote the file",
+        )
+    return able
+
+
 def _match_nothing(layers: Mapping[str, _Layer], layout: str) -> dict[str, Match]:
     """In the library's layout the stems are modules already, of whatever model. Raises AdapterError in any other."""
     if layout == DIFFUSERS:
@@ -113,13 +131,15 @@ def _match_nothing(layers: Mapping[str, _Layer], layout: str) -> dict[str, Match
 
 
 def _choose_alphas(
-    layers: Mapping[str, _Layer], matches: Mapping[str, Match], metadata: Mapping[str, str]
+    layers: Mapping[str, _Layer], text: Mapping[str, str], metadata: Mapping[str, str]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Alpha of each stem: its own tensor, else PEFT's settings, else the rank, as the library takes it; and what was assumed."""
     given = {stem: _read_alpha(stem, layer.entries[ALPHA]) for stem, layer in layers.items() if ALPHA in layer.entries}
     ranks = {stem: layer.rank for stem, layer in layers.items()}
     if SETTINGS_KEY in metadata:
-        return read_alphas(metadata[SETTINGS_KEY], ranks) | given, ()
+        own = {stem: rank for stem, rank in ranks.items() if stem in text}
+        alphas = read_alphas(metadata[SETTINGS_KEY], {stem: rank for stem, rank in ranks.items() if stem not in text})
+        return alphas | read_alphas(metadata[SETTINGS_KEY], own, prefix=TEXT_PREFIX) | given, ()
     silent = [stem for stem, layer in layers.items() if stem not in given and layer.layout != COMFYUI]
     note = f"The file does not say the alpha of {len(silent)} layers: taken to be their rank."
     return {stem: float(rank) for stem, rank in ranks.items()} | given, (note,) if silent else ()

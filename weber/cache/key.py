@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import torch
 
+from weber.data.loss_masks import LossWindow
 from weber.data.views import View
 
 KEY_VERSION = 1
@@ -32,6 +33,12 @@ def build_latent_key(view: View, *, encoder: str, dtype: torch.dtype) -> str:
 def build_text_key(caption: str, *, encoder: str, dtype: torch.dtype) -> str:
     """Key of one caption as one text part reads it; `encoder` is the identity of that part."""
     return build_key(content=caption, preparation="caption", encoder=encoder, dtype=_name(dtype))
+
+
+def build_mask_key(window: LossWindow, *, shape: tuple[int, int]) -> str:
+    """Key of what is learned of a picture, as (H, W) numbers; no network takes part."""
+    preparation = f"{window.describe()} to {shape[1]}x{shape[0]}"
+    return build_key(content=window.mask.content, preparation=preparation, encoder="", dtype=_name(torch.float32))
 
 
 def _name(dtype: torch.dtype) -> str:

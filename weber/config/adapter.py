@@ -110,6 +110,8 @@ class AdapterConfig(Section):
             self._refuse_changed(_LORA_ONLY, 'kind = "lycoris", whose sizes stand in [adapter.lycoris]')
             if self.lycoris is None:
                 raise ValueError('kind = "lycoris" needs lycoris; write a table [adapter.lycoris] with algo = "lokr"')
+            if self.lycoris.apply_preset is not None:
+                self._refuse_changed(_CHOICES, "lycoris.apply_preset, which says which layers change")
         elif self.lycoris is not None:
             raise ValueError(f'lycoris has no effect with kind = "{self.kind}"; set kind = "lycoris" or remove it')
         if self.resize_start and self.start_from is None:
@@ -118,6 +120,12 @@ class AdapterConfig(Section):
             raise ValueError(f'init = "{self.init}" cannot act with start_from, which is where the adapter starts; remove one of them')
         if self.init in SHIFTED_STARTS and self.dora:
             raise ValueError(f'init = "{self.init}" cannot act with dora, whose lengths are those of the model itself; remove one')
+        if self.text_encoder and self.dora:
+            raise ValueError("dora cannot act with text_encoder, because readers of both parts do not agree on it; remove one of them")
+        if self.text_encoder and self.init not in _TEXT_STARTS:
+            raise ValueError(
+                f'init = "{self.init}" is known for the transformer alone; with text_encoder set init to one of {", ".join(_TEXT_STARTS)}'
+            )
         if self.text_encoder_rank is not None and not self.text_encoder:
             raise ValueError("text_encoder_rank has no effect without text_encoder; set text_encoder = true or remove it")
         return self
@@ -134,10 +142,18 @@ class AdapterConfig(Section):
         return self.targets if self.targets is not None else "all" if self.kind == "full" else "blocks"
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether anything is drawn in a forward pass while training."""
+        return self.dropout > 0 or (self.lycoris is not None and self.lycoris.has_dropout)
+
+    @property
     def form(self) -> str:
         """What is trained, by the name that people know: `lora`, `full`, or the algorithm of LyCORIS."""
         return self.lycoris.algo if self.lycoris is not None else self.kind
 
 
+_TEXT_STARTS = ("default", "gaussian", "orthogonal")
+"""Starts that need to know nothing of a layer."""
 _LORA_ONLY = ("rank", "alpha", "dropout", "rules", "init", "rslora", "dora", "resize_start", "text_encoder", "text_encoder_rank")
+_CHOICES = ("targets", "exclude", "blocks")
 _ADAPTER_ONLY = (*_LORA_ONLY, "exclude", "blocks", "start_from")

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from weber.config.foreign import FOREIGN_NAMES, FOREIGN_SECTIONS
-from weber.config.settings import SET_SECTION, SectionRows, Setting, list_sections, list_settings
+from weber.config.foreign import FOREIGN_NAMES, FOREIGN_NATURAL, FOREIGN_REFUSED, FOREIGN_SECTIONS
+from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, list_sections, list_settings
 from weber.config.toml import write_value
 from weber.errors import ConfigError
 
@@ -41,14 +41,16 @@ def build_config_error(error: ValidationError, tree: Mapping[str, object]) -> Co
 
 def _cut_location(location: Location) -> Location:
     """The part of pydantic's location that a person wrote: section, number of the set, key; not the branch of a union."""
-    return location[: 3 if location[:1] == (SET_SECTION,) else 2]
+    found = find_section(location)
+    return location[: 2 if found is None else found[1] + 1]
 
 
 def _explain_item(kind: str, location: Location, tree: Mapping[str, object]) -> ConfigError:
     key = ".".join(map(str, location))
-    section = next((section for section in list_sections() if section.name == location[0]), None)
-    if section is None:
+    found = find_section(location)
+    if found is None:
         return _explain_unknown_section(str(location[0]), tree[str(location[0])])
+    section = found[0]
     setting = next((setting for setting in section.settings if setting.name == location[-1]), None)
     if kind == "missing":
         return _explain_missing(key, section, setting)
@@ -57,6 +59,9 @@ def _explain_item(kind: str, location: Location, tree: Mapping[str, object]) -> 
         return _explain_unknown_key(key, section, got)
     if setting is None:
         return _explain_shape(key, section, got)
+    if setting.table is not None:
+        inner = next(one for one in list_sections() if one.type is setting.table and one.name == f"{section.name}.{setting.name}")
+        return _explain_shape(key, inner, got)
     return ConfigError(f"{key} cannot have this value", got=_show(got), expected=setting.expected, fix=_propose_value(key, setting, got))
 
 
@@ -78,13 +83,13 @@ def _explain_shape(key: str, section: SectionRows, got: object) -> ConfigError:
     lines = f"write {section.header} on a line of its own and its keys below it, such as {example.name} = ..."
     if section.name == SET_SECTION and isinstance(got, Mapping):
         lines = "write [[data]] with two brackets, or data.0.path=... on the command line: there may be several sets"
-    elif section.name != SET_SECTION and isinstance(got, list):
+    elif not section.is_list and isinstance(got, list):
         lines = f"write [{section.name}] once, with one bracket"
     elif isinstance(got, str) and section.name == SET_SECTION:
         lines = f"write [[data]] and below it path = {write_value(got)}"
     elif got == []:
         lines = 'write [[data]] and below it path = "folder/of/pictures"'
-    expected = "one or more sections [[data]]" if section.name == SET_SECTION else f"a section {section.header}"
+    expected = f"one or more sections {section.header}" if section.is_list else f"a section {section.header}"
     return ConfigError(f"{key} cannot have this value", got=_show(got), expected=expected, fix=lines)
 
 
@@ -100,8 +105,18 @@ def _explain_rule(message: str, location: Location, tree: Mapping[str, object]) 
     return ConfigError(f"{key}: {what}" if key else what, got=got, fix=fix)
 
 
+def _explain_refused(key: str, got: object) -> ConfigError:
+    """A setting of other trainers that has no place here."""
+    name = _normalize(key)
+    is_natural = got is False or got == 0 or got == FOREIGN_NATURAL.get(name)
+    fix = "remove it; it is what weber does in any case" if is_natural else "remove it"
+    return ConfigError(f"{key} is not a setting: {FOREIGN_REFUSED[name]}", got=f"{key} = {_show(got)}", fix=fix)
+
+
 def _explain_unknown_section(name: str, got: object) -> ConfigError:
-    names = [section.name for section in list_sections()]
+    if _normalize(name) in FOREIGN_REFUSED:
+        return _explain_refused(name, got)
+    names = [section.name for section in list_sections() if "." not in section.name]
     near = _find_near(name, names, cutoff=0.6)
     section = FOREIGN_SECTIONS.get(name.lower()) or (near[0] if near else "")
     what = f"{name} is not a section" if isinstance(got, Mapping | list) else f"{name} stands outside any section"
@@ -115,6 +130,8 @@ def _explain_unknown_section(name: str, got: object) -> ConfigError:
 
 
 def _explain_unknown_key(key: str, section: SectionRows, got: object) -> ConfigError:
+    if _normalize(key) in FOREIGN_REFUSED:
+        return _explain_refused(key, got)
     near = _find_setting(key.rpartition(".")[2], section)
     return ConfigError(
         f"{key} is not a setting",
@@ -126,23 +143,29 @@ def _explain_unknown_key(key: str, section: SectionRows, got: object) -> ConfigE
 
 def _find_setting(name: str, section: SectionRows | None) -> list[Setting]:
     """What somebody who wrote this key may have meant; first the same section, then names of other trainers, then anywhere."""
-    name = name.lower().replace("-", "_").lstrip("_")
+    name = _normalize(name)
     here = {setting.name: setting for setting in section.settings} if section else {}
-    everywhere = list_settings()
-    by_key = {setting.key: setting for setting in everywhere}
+    by_key = {setting.key: setting for setting in list_settings()}
+    everywhere = [setting for setting in by_key.values() if "." not in setting.section]
     near = _find_near(name, list(here), cutoff=0.75)
     if near:
         return [here[near[0]]]
     same = [setting for setting in everywhere if setting.name == name]
     if same:
         return same
-    if name in FOREIGN_NAMES:
-        return [by_key[key] for key in FOREIGN_NAMES[name].split()]
+    for foreign in (name, name.partition("_")[2]):  # some begin with the name of a model
+        if foreign in FOREIGN_NAMES:
+            return [by_key[key] for key in FOREIGN_NAMES[foreign].split()]
     near = _find_near(name, list(here), cutoff=0.6)
     if near:
         return [here[near[0]]]
     near = _find_near(name, [setting.name for setting in everywhere], cutoff=0.7)
     return [setting for setting in everywhere if near and setting.name == near[0]]
+
+
+def _normalize(key: str) -> str:
+    """The last part of a key as the tables of foreign names have it."""
+    return key.rpartition(".")[2].lower().replace("-", "_").lstrip("_")
 
 
 def _find_near(name: str, names: Sequence[str], *, cutoff: float) -> list[str]:

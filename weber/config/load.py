@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from weber.config.explain import build_config_error
+from weber.config.lycoris import read_lycoris_file
 from weber.config.run import RunConfig
-from weber.config.settings import SET_SECTION, list_sections
+from weber.config.settings import SectionRows, list_sections
 from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
 
@@ -36,6 +37,9 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
 
 def build_config(tree: Mapping[str, object]) -> RunConfig:
     """The run that a tree of plain values describes. ConfigError: everything that is wrong, in one message."""
+    adapter = tree.get("adapter")
+    if isinstance(adapter, Mapping) and isinstance(adapter.get("lycoris"), str):
+        tree = {**tree, "adapter": {**adapter, "lycoris": read_lycoris_file(Path(adapter["lycoris"]).expanduser())}}
     try:
         return RunConfig.model_validate(dict(tree))
     except ValidationError as error:
@@ -55,19 +59,30 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:
     """Key, value and default of every setting that differs from its default; a required one has the default `None`."""
-    changes = []
     tree = config.model_dump()
-    for section in list_sections():
-        content = tree[section.name]
-        tables = enumerate(content) if section.name == SET_SECTION else [(None, content)]
-        for place, table in tables:
-            header = section.name if place is None else f"{section.name}.{place}"
-            changes += [
-                (f"{header}.{setting.name}", table[setting.name], setting.default)
-                for setting in section.settings
-                if table[setting.name] != setting.default
-            ]
-    return changes
+    return [
+        change
+        for section in list_sections()
+        for key, table in _list_tables(tree, section.name.split("."))
+        for change in _compare(key, table, section)
+    ]
+
+
+def _list_tables(tree: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The tables of that name that there are, with their keys."""
+    if isinstance(tree, list):
+        for place, entry in enumerate(tree):
+            yield from _list_tables(entry, names, f"{key}.{place}")
+    elif tree is not None and names:
+        yield from _list_tables(tree.get(names[0]), names[1:], f"{key}.{names[0]}" if key else names[0])
+    elif tree is not None:
+        yield key, tree
+
+
+def _compare(key: str, table: Mapping[str, Any], section: SectionRows) -> list[tuple[str, Any, Any]]:
+    """What tables in it say is told of themselves."""
+    plain = [setting for setting in section.settings if setting.table is None]
+    return [(f"{key}.{one.name}", table[one.name], one.default) for one in plain if table[one.name] != one.default]
 
 
 def _split_override(override: str) -> tuple[str, object]:

@@ -69,6 +69,17 @@ class RolloutConfig(Section):
     strategy: Literal["uniform", "early", "late"] = "uniform"
     """How the number of steps is drawn: each equally likely, mostly few, or mostly many."""
 
+    @model_validator(mode="after")
+    def _refuse_what_cannot_act(self) -> RolloutConfig:
+        if self.probability == 0 and (self.start_probability == 0 or self.ramp_steps == 0):
+            raise ValueError("probability = 0 leaves nothing of the rollout; raise it, or remove [objective.rollout]")
+        if self.strategy != "uniform" and self.max_steps == 1:
+            raise ValueError(f'strategy = "{self.strategy}" has no effect with max_steps = 1; raise max_steps, or remove it')
+        for name in ("start_probability", "ramp"):
+            if getattr(self, name) != RolloutConfig.model_fields[name].default and self.ramp_steps == 0:
+                raise ValueError(f"{name} has no effect without a ramp; set ramp_steps = 500 or so, or remove it")
+        return self
+
 
 class ObjectiveConfig(Section):
     """What is asked of the network."""
@@ -133,10 +144,11 @@ class ObjectiveConfig(Section):
     """Where `huber` and `smooth_l1` go from l2 to l1."""
 
     huber_schedule: Literal["constant", "exponential"] = "constant"
-    """`exponential`: `huber_c` is that of pure noise, and it rises to 1 at the picture."""
+    """`exponential`: `huber_c` to the power t, which is `huber_c` at pure noise and 1 at the picture."""
 
     weighting: Literal["none", "sigma_sqrt", "cosmap"] = "none"
-    """Weight of a sample by its noise level: 1 / t squared, or 2 / (pi (1 - 2 t + 2 t squared))."""
+    """Weight of a sample by its noise level. `sigma_sqrt`: 1 / t squared, where t below 0.001 counts as 0.001; `cosmap`:
+    2 / (pi (1 - 2 t + 2 t squared)), the most at t = 0.5."""
 
     mask_mean: Literal["mask", "picture"] = "mask"
     """What masked losses are the mean of. `mask`: the area of the mask, so that small ones count as much as large ones; `picture`: the
@@ -173,7 +185,7 @@ class ObjectiveConfig(Section):
             if getattr(self, name) != ObjectiveConfig.model_fields[name].default and law not in laws:
                 yield f'{name} has no effect with timesteps = "{law}"; remove it or set timesteps = "{laws[0]}"'
         if self.timesteps == "shift" and not isinstance(self.shift, float):
-            yield 'timesteps = "shift" needs shift; set it, for example shift = 3.0'
+            yield 'timesteps = "shift" needs a number for shift; set it, for example shift = 3.0, or set timesteps = "token_shift"'
         if self.shift is not None and law in ("token_shift", "fast", "list"):
             yield f'shift has no effect with timesteps = "{law}"; remove it or set timesteps = "sigmoid"'
         if law == "cubic" and (not self.cubic_weights or sum(self.cubic_weights) == 0):

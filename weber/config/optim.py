@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from weber.config.optimizers import FACTS, OptimizerFacts, read_optimizer_name
 from weber.config.section import Section
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
+OptimizerName = Annotated[str, AfterValidator(read_optimizer_name), WithJsonSchema({"type": "string", "enum": list(FACTS)})]
+Option = bool | int | float | str | list[float]
 
 DEFAULT_LR = {"lora": 1e-4, "lokr": 1e-3, "full": 1e-5}
 """Learning rate of each form of adapter, where none is set; others have that of a LoRA."""
-_SIGN_LR_FACTOR = 0.1
-"""Lion moves every number by the whole rate, so that a tenth is usual (Chen et al. 2023, arXiv:2302.06675)."""
 
 
 class OptimConfig(Section):
     """How gradients move numbers."""
 
-    name: Literal["adamw", "adamw_bf16", "adamw_8bit", "adafactor", "lion", "lion_8bit"] = "adamw"
+    name: OptimizerName = "adamw"
     """The optimizer. `adamw`: fp32 state, fused where the device has it; `adamw_bf16`: both moments in bf16 with stochastic rounding
     (half the memory); `adamw_8bit`: moments in 8 bits (a quarter); `adafactor`: one moment, a row and a column of each matrix; `lion`,
-    `lion_8bit`: one moment. All but `adamw` round parameters that are themselves bf16 stochastically."""
+    `lion_8bit`: one moment; `prodigy`: finds the rate itself; `adamw_schedulefree`: needs no schedule; `muon`; and many more of libraries,
+    under their own names and those of other trainers: docs/optimizers.md."""
+
+    options: dict[str, Option] = {}
+    """Further settings of a library's optimizer, by the names that it has for them, such as `{d_coef = 0.8}` of `prodigy`."""
 
     lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate after warm-up. Left out: 1e-4 for a LoRA, 1e-3 for LoKr, 1e-5 for the weights themselves; a tenth of that with
-    `lion`."""
+    `lion`, and 1.0 with `prodigy`, which multiplies it by the rate that it finds."""
 
     text_encoder_lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate of adapters on CLIP (`adapter.text_encoder`). Left out: as `lr`."""
 
-    betas: Annotated[tuple[Decay, Decay], Field(strict=False)] | None = None
-    """Decay of the running means of the gradient and of its square; of `lion`, decay within the update and of the mean. Left out:
-    [0.9, 0.999], or [0.9, 0.99] for `lion`."""
+    betas: Annotated[list[Decay], Field(strict=False, min_length=2, max_length=3)] | None = None
+    """Decay of the running means of the gradient and of its square; of `lion`, decay within the update and of the mean; `optimi_adan`
+    and `bnb_ademamix` have a third one. Left out: [0.9, 0.999], [0.9, 0.99] for `lion`, or what is usual for the optimizer."""
 
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the denominator."""
+    eps: Annotated[float, Field(gt=0)] | None = None
+    """Added to the denominator. Left out: 1e-8, or what is usual for the optimizer."""
 
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Weight decay, decoupled from the gradient where the name of the optimizer ends with W. Left out: 0.01, or what is usual for the
+    optimizer."""
 
     clip_norm: Annotated[float, Field(gt=0)] | Literal["off"] | None = None
     """Gradients are scaled down so that their common norm is at most this; `"off"` leaves them. Left out: 1.0, or `"off"` with
-    `fused_backward`, where that norm is not known before the last gradient."""
+    `fused_backward`, where that norm is not known before the last gradient, and with optimizers that bound their updates themselves."""
 
     fused_backward: bool = False
     """Move each weight as soon as its gradient is there, and drop the gradient: training whole models without room for all gradients.
@@ -59,8 +64,14 @@ class OptimConfig(Section):
     ema_on: Literal["cpu", "device"] = "cpu"
     """Where the running mean lies."""
 
-    schedule: Literal["constant", "linear", "cosine", "polynomial"] = "constant"
-    """Course of the learning rate after warm-up, down toward `end_lr`."""
+    ema_warmup: bool = True
+    """Let the running mean forget its start: its decay is at most (1 + step) / (10 + step)."""
+
+    schedule: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = "constant"
+    """Course of the learning rate after warm-up, down toward `end_lr`; with restarts, as many times as `cycles` says."""
+
+    cycles: Annotated[int, Field(ge=2)] | None = None
+    """How often `cosine_with_restarts` starts at `lr`. Left out: 2."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises from 0."""
@@ -75,40 +86,102 @@ class OptimConfig(Section):
     def _refuse_what_cannot_act(self) -> OptimConfig:
         if self.schedule == "constant" and self.end_lr != 0.0:
             raise ValueError('end_lr has no effect with schedule = "constant"; set schedule = "linear" or remove end_lr')
-        if self.schedule != "polynomial" and self.power is not None:
-            raise ValueError(f'power has no effect with schedule = "{self.schedule}"; set schedule = "polynomial" or remove power')
+        for key, schedule in (("power", "polynomial"), ("cycles", "cosine_with_restarts")):
+            if self.schedule != schedule and getattr(self, key) is not None:
+                raise ValueError(f'{key} has no effect with schedule = "{self.schedule}"; set schedule = "{schedule}" or remove {key}')
         if self.fused_backward and self.clip_norm not in (None, "off"):
             raise ValueError(
                 f"clip_norm = {self.clip_norm} cannot act with fused_backward, because the norm of all gradients is known only when the"
                 ' last weights have moved; set clip_norm = "off" or remove it'
             )
-        if self.ema_decay is None and self.ema_on != "cpu":
-            raise ValueError(f'ema_on = "{self.ema_on}" has no effect without ema_decay; set ema_decay or remove it')
-        if self.name == "adafactor" and self.betas is not None:
-            raise ValueError('betas has no effect with name = "adafactor", whose second moment has a decay of its own; remove it')
-        if self.is_lion and self.eps != 1e-8:
-            raise ValueError(f'eps = {self.eps} has no effect with name = "{self.name}", which divides by nothing; remove it')
+        for key, default in (("ema_on", "cpu"), ("ema_warmup", True)):
+            value = getattr(self, key)
+            if self.ema_decay is None and value != default:
+                text = f'"{value}"' if isinstance(value, str) else str(value).lower()
+                raise ValueError(f"{key} = {text} has no effect without ema_decay; set ema_decay or remove it")
         return self
 
-    @property
-    def is_lion(self) -> bool:
-        """Whether numbers move by signs."""
-        return self.name.startswith("lion")
+    @model_validator(mode="after")
+    def _refuse_what_the_optimizer_lacks(self) -> OptimConfig:
+        facts, name = self.facts, f'name = "{self.name}"'
+        if not facts.is_tail:
+            self._check_numbers()
+        if facts.is_own and self.options:
+            raise ValueError(f"options has no effect with {name}, whose settings are those of [optim]; remove it")
+        if not facts.is_own and self.fused_backward:
+            raise ValueError(
+                f'fused_backward cannot act with {name}, which moves all weights at once; set name = "adamw_8bit", "adamw_bf16",'
+                ' "adafactor" or "lion_8bit", or remove fused_backward'
+            )
+        if not facts.is_own and self.state_on == "host":
+            raise ValueError(
+                f'state_on = "host" cannot act with {name}, whose state lies beside the weights; set name = "adamw_8bit" or another'
+                " of weber's own, or remove state_on"
+            )
+        if facts.is_mean and self.schedule != "constant":
+            raise ValueError(f'schedule = "{self.schedule}" cannot act with {name}, which needs the same rate to the end; remove schedule')
+        if facts.is_mean and self.ema_decay is not None:
+            raise ValueError(f"ema_decay has no effect with {name}, whose weights are already a mean; remove it")
+        return self
+
+    def _check_numbers(self) -> None:
+        """`betas`, `eps` and `weight_decay`; a value that was the default of earlier versions is none."""
+        facts, name = self.facts, f'name = "{self.name}"'
+        if facts.betas is None and self.betas is not None:
+            raise ValueError(f"betas has no effect with {name}, which has no such means; remove it")
+        if self.betas is not None and facts.betas is not None and len(self.betas) != len(facts.betas):
+            raise ValueError(f"betas has {len(self.betas)} numbers and {name} takes {len(facts.betas)}; write betas = {list(facts.betas)}")
+        if facts.eps is None and self.eps not in (None, 1e-8):
+            raise ValueError(f"eps = {self.eps} has no effect with {name}, which divides by nothing; remove it")
 
     @property
-    def decays(self) -> tuple[float, float]:
-        """`betas`, or what is usual for the optimizer."""
-        return self.betas or ((0.9, 0.99) if self.is_lion else (0.9, 0.999))
+    def facts(self) -> OptimizerFacts:
+        """What the optimizer takes."""
+        return FACTS[self.name]
+
+    @property
+    def decays(self) -> tuple[float, ...] | None:
+        """`betas`, or what is usual for the optimizer; None: it has none, or those of its library."""
+        return self.facts.betas if self.betas is None else tuple(self.betas)
+
+    @property
+    def chosen_eps(self) -> float | None:
+        """`eps`, or what is usual for the optimizer."""
+        usual = self.facts.eps
+        return usual if self.eps is None or (usual is None and not self.facts.is_tail) else self.eps
+
+    @property
+    def chosen_weight_decay(self) -> float | None:
+        """`weight_decay`, or what is usual for the optimizer."""
+        return self.facts.weight_decay if self.weight_decay is None else self.weight_decay
 
     @property
     def norm_limit(self) -> float | None:
         """Largest norm of all gradients together; None: gradients are left as they are."""
         if self.clip_norm is None:
-            return None if self.fused_backward else 1.0
+            return None if self.fused_backward or self.facts.is_clipped else 1.0
         return None if self.clip_norm == "off" else self.clip_norm
 
     def choose_lr(self, form: str) -> float:
         """`lr`, or what is usual for that form of adapter."""
         if self.lr is not None:
             return self.lr
-        return DEFAULT_LR.get(form, DEFAULT_LR["lora"]) * (_SIGN_LR_FACTOR if self.is_lion else 1.0)
+        facts = self.facts
+        return DEFAULT_LR.get(form, DEFAULT_LR["lora"]) * facts.lr if facts.fixed_lr is None else facts.fixed_lr
+
+    def build_resolved(self, form: str) -> OptimConfig:
+        """The same with everything filled in that was left out."""
+        usual: dict[str, Any] = {
+            "lr": self.choose_lr(form),
+            "betas": None if self.decays is None else list(self.decays),
+            "eps": self.chosen_eps,
+            "weight_decay": self.chosen_weight_decay,
+            "clip_norm": self.norm_limit or "off",
+            "cycles": self.num_cycles if self.schedule == "cosine_with_restarts" else None,
+        }
+        return self.model_copy(update=usual)
+
+    @property
+    def num_cycles(self) -> int:
+        """`cycles`, or 2."""
+        return self.cycles or 2

@@ -14,7 +14,7 @@ from weber.config.objective import ObjectiveConfig
 from weber.config.optim import OptimConfig
 from weber.config.output import OutputConfig, SamplingConfig
 from weber.config.section import Section
-from weber.config.train import TrainConfig
+from weber.config.train import DEFAULT_STEPS, TrainConfig
 
 
 class RunConfig(Section):
@@ -71,6 +71,11 @@ class RunConfig(Section):
             raise ValueError(
                 "objective.stratified has no effect on steps of one picture; raise train.batch_size or train.accumulation, or remove it"
             )
+        rollout, num_steps = self.objective.rollout, None if self.train.epochs is not None else self.train.steps or DEFAULT_STEPS
+        if rollout is not None and num_steps is not None and rollout.start_step >= num_steps:
+            raise ValueError(
+                f"objective.rollout.start_step = {rollout.start_step} is never reached in {num_steps} steps; lower it, or train longer"
+            )
         self._check_masks()
         self._check_regularization()
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:
@@ -87,6 +92,11 @@ class RunConfig(Section):
         sets = [one.set_name for one in self.data if one.regularization]
         if self.objective.teacher_draws is not None and not sets:
             raise ValueError("objective.teacher_draws has no effect without a set with regularization = true; remove it")
+        if self.objective.teacher_draws is not None and self.objective.tread:
+            raise ValueError(
+                "objective.teacher_draws keeps answers of the whole model, and objective.tread asks for those of another part of it at each"
+                " step; remove objective.teacher_draws, so that the teacher is asked anew each time, or remove objective.tread"
+            )
         if sets and len(sets) == len(self.data):
             raise ValueError("all sets have regularization = true, so nothing is learned; remove it from the set to be learned")
         if sets and self.adapter.kind == "full":

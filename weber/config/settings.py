@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,10 @@ _NOUNS: dict[object, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One key: where it stands, what it may be and what it does. `default` has no meaning where `required`."""
+    """One key: where it stands, what it may be and what it does. `default` has no meaning where `required`.
+
+    `table`: it is a table of settings of its own, or a list of such tables.
+    """
 
     section: str
     name: str
@@ -39,37 +42,52 @@ class Setting:
     required: bool
     doc: str
     field: FieldInfo
+    path: str
+    table: type[Section] | None = None
 
     @property
     def key(self) -> str:
-        """Dotted name; `data.0` stands for any set of pictures."""
-        return f"{self.section}.0.{self.name}" if self.section == SET_SECTION else f"{self.section}.{self.name}"
+        """Dotted name; 0 stands for any entry of a list of tables."""
+        return f"{self.path}.{self.name}"
 
 
 @dataclass(frozen=True)
 class SectionRows:
-    """One section with its settings, in the order in which they are written."""
+    """One section, or a table in one, with its settings, in the order in which they are written. `is_list`: there may be several."""
 
     name: str
     doc: str
     type: type[Section]
     settings: tuple[Setting, ...]
+    is_list: bool = False
 
     @property
     def header(self) -> str:
         """The line that opens it in a file."""
-        return f"[[{self.name}]]" if self.name == SET_SECTION else f"[{self.name}]"
+        return f"[[{self.name}]]" if self.is_list else f"[{self.name}]"
 
 
 @cache
 def list_sections() -> tuple[SectionRows, ...]:
-    """Every section of `RunConfig` with its settings."""
+    """Every section of `RunConfig` with its settings, each followed by the tables in it."""
     rows = []
     for name, field in RunConfig.model_fields.items():
-        section: type[Section] = get_args(field.annotation)[0] if name == SET_SECTION else field.annotation  # type: ignore[assignment]
-        settings = tuple(_build_setting(name, key, inner) for key, inner in section.model_fields.items())
-        rows.append(SectionRows(name, _flatten(field.description), section, settings))
+        section = find_table(field.annotation)
+        assert section is not None
+        rows += _list_tables(name, name, section, field)
     return tuple(rows)
+
+
+def find_section(location: Sequence[int | str]) -> tuple[SectionRows, int] | None:
+    """The innermost section or table that a location in the tree is in, and how many parts of the location lead to it."""
+    found = None
+    for length in range(1, len(location) + 1):
+        name = ".".join(part for part in location[:length] if isinstance(part, str))
+        section = next((section for section in list_sections() if section.name == name), None)
+        is_whole = section is not None and (not section.is_list or isinstance(location[length - 1], int))
+        if section is not None and (is_whole or (found is None and length == 1)):
+            found = section, length
+    return found
 
 
 def list_settings() -> list[Setting]:
@@ -77,7 +95,26 @@ def list_settings() -> list[Setting]:
     return [setting for section in list_sections() for setting in section.settings]
 
 
-def _build_setting(section: str, name: str, field: FieldInfo) -> Setting:
+def find_table(annotation: Any) -> type[Section] | None:
+    """The kind of section that a type is, or holds in a list or beside nothing."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    arguments = () if get_origin(annotation) is Literal else get_args(annotation)
+    return next((table for inner in arguments if (table := find_table(inner)) is not None), None)
+
+
+def _list_tables(name: str, path: str, section: type[Section], field: FieldInfo) -> list[SectionRows]:
+    is_list = get_origin(field.annotation) is list
+    path = f"{path}.0" if is_list else path
+    settings = tuple(_build_setting(name, key, inner, path=path) for key, inner in section.model_fields.items())
+    rows = [SectionRows(name, _flatten(section.__doc__ if "." in name else field.description), section, settings, is_list)]
+    for setting in settings:
+        if setting.table is not None:
+            rows += _list_tables(f"{name}.{setting.name}", f"{path}.{setting.name}", setting.table, setting.field)
+    return rows
+
+
+def _build_setting(section: str, name: str, field: FieldInfo, *, path: str) -> Setting:
     return Setting(
         section=section,
         name=name,
@@ -87,6 +124,8 @@ def _build_setting(section: str, name: str, field: FieldInfo) -> Setting:
         required=field.is_required(),
         doc=_flatten(field.description),
         field=field,
+        path=path,
+        table=find_table(field.annotation),
     )
 
 
@@ -103,6 +142,10 @@ def _name_type(annotation: Any, metadata: Iterable[object] = (), *, plural: bool
     if origin is Literal:
         words = ", ".join(f'"{choice}"' for choice in arguments)
         return words if len(arguments) == 1 else f"one of {words}"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "tables" if plural else "a table"
+    if origin is dict:
+        return "a table of names and values"
     if origin is list:
         return f"a list of {_name_type(arguments[0], plural=True)}"
     if origin is tuple:
@@ -135,6 +178,8 @@ def _name_limits(metadata: Iterable[object]) -> str:
 
 
 def _list_choices(annotation: Any) -> list[str]:
+    if find_table(annotation) is not None:
+        return []
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return [choice for inner in get_args(annotation) for choice in _list_choices(inner)]

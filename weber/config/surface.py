@@ -86,7 +86,7 @@ def build_help() -> str:
     """Plain text: every key with its default and the first sentence of its documentation."""
     lines = []
     for section in list_sections():
-        lines.append(f"{section.header} {section.doc}")
+        lines.append(textwrap.fill(f"{section.header} {section.doc}", 80, subsequent_indent="  "))
         for setting in section.settings:
             default = "" if setting.default is None else f" = {write_value(setting.default)}"
             head = f"  {setting.key}{default}{' (required)' if setting.required else ''}"

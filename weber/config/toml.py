@@ -96,12 +96,23 @@ def _explain_syntax(path: Path, text: str, message: str) -> ConfigError:
 
 def write_toml(tree: Mapping[str, Any]) -> str:
     """A tree of sections (tables, or lists of tables) as TOML; `None` is left out, as TOML has no such value."""
+    return "\n".join(block for name, content in tree.items() for block in _write_tables(name, content))
+
+
+def _write_tables(name: str, content: Any) -> list[str]:
+    """Blocks of lines: a table, or each of a list of tables, followed by the tables in it."""
     blocks = []
-    for name, content in tree.items():
-        for header, table in [(f"[[{name}]]", entry) for entry in content] if isinstance(content, list) else [(f"[{name}]", content)]:
-            lines = [f"{key} = {write_value(value)}" for key, value in table.items() if value is not None]
-            blocks.append("\n".join([header, *lines]) + "\n")
-    return "\n".join(blocks)
+    for header, table in [(f"[[{name}]]", entry) for entry in content] if isinstance(content, list) else [(f"[{name}]", content)]:
+        inner = {key: value for key, value in table.items() if _is_table(value)}
+        lines = [f"{_write_key(key)} = {write_value(value)}" for key, value in table.items() if value is not None and key not in inner]
+        blocks.append("\n".join([header, *lines]) + "\n")
+        blocks += [block for key, value in inner.items() for block in _write_tables(f"{name}.{_write_key(key)}", value)]
+    return blocks
+
+
+def _is_table(value: object) -> bool:
+    """A table, or a list of tables; an empty list is written as a value."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and value != [] and all(isinstance(item, Mapping) for item in value))
 
 
 def write_value(value: object) -> str:

@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 
 from weber.data.buckets import Bucket
 from weber.data.examples import Example
-from weber.data.seeds import draw_choice, draw_order
+from weber.data.seeds import draw_choice, draw_order, draw_uniform
 
 _Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One sample of a step: indices of the example, and of its caption, crop and mask. `place` is the index in the step's group."""
+    """One sample of a step: indices of the example, and of its caption (None: the empty one in its place), crop and mask.
+
+    `place` is the index in the step's group.
+    """
 
     example: int
     place: int
-    caption: int
+    caption: int | None
     crop: int
     mask: int = 0
 
@@ -52,7 +55,9 @@ class BatchPlan:
 
     def _draw(self, example: int, step: int, place: int) -> Draw:
         chosen = self._examples[example]
-        caption = draw_choice(len(chosen.captions), self._seed, step, place, "caption")
+        caption: int | None = draw_choice(len(chosen.captions), self._seed, step, place, "caption")
+        if draw_uniform(self._seed, step, place, "caption_dropout") < chosen.caption_dropout:
+            caption = None
         crop = draw_choice(len(chosen.crops), self._seed, step, place, "crop")
         mask = draw_choice(len(chosen.masks), self._seed, step, place, "mask") if chosen.masks else 0
         return Draw(example, place, caption, crop, mask)

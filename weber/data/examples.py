@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.buckets import Bucket, build_bucket, check_size
 from weber.data.captions import CAPTION_SUFFIX, build_captions, read_captions
 from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
 from weber.data.hub import load_hub_set
-from weber.data.images import encode_content, read_image
+from weber.data.images import encode_content, read_alpha, read_image
 from weber.data.index import FileFacts, Index
+from weber.data.loss_masks import LossMask, LossWindow, find_box, read_gray, shows
 from weber.data.masks import Mask, list_showing, read_mask_image
 from weber.data.rows import Row, list_rows
 from weber.data.sets import PictureLimits, check_set
@@ -40,7 +43,8 @@ class Reference:
 class Example:
     """One usable picture. `content` names its bytes; `width` and `height` are those of the upright picture, before any crop.
 
-    Every mask goes with every crop.
+    Every mask goes with every crop; `loss_mask` says what of the picture is learned, None: all. `loss_weight` is how much it counts;
+    with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is.
     """
 
     set_name: str
@@ -54,6 +58,10 @@ class Example:
     repeats: int
     references: tuple[Reference, ...] = ()
     masks: tuple[Mask, ...] = ()
+    loss_mask: LossMask | None = None
+    loss_weight: float = 1.0
+    is_regularization: bool = False
+    caption_dropout: float = 0.0
 
     def target(self, crop: int) -> View:
         """The picture itself, by the index of its crop."""
@@ -66,6 +74,20 @@ class Example:
     def masked(self, crop: int, mask: int) -> View | None:
         """The picture with one of its masks; None if it has none."""
         return View(self.path, self.content, self.crops[crop], self.masks[mask]) if self.masks else None
+
+    def learned(self, crop: int) -> LossWindow | None:
+        """What of the picture is learned, as it belongs to that crop; None: all of it."""
+        return None if self.loss_mask is None else LossWindow(self.loss_mask, self.crops[crop])
+
+    def caption(self, number: int | None) -> str:
+        """One of its captions; None: the empty one in its place."""
+        return "" if number is None else self.captions[number]
+
+    def list_captions(self) -> Iterator[str]:
+        """Everything that may be drawn as its caption."""
+        yield from self.captions
+        if self.caption_dropout > 0:
+            yield ""
 
     def list_views(self) -> Iterator[View]:
         """Everything of this example that is encoded."""
@@ -118,7 +140,8 @@ def build_dataset(
     """Look at every picture of every set. Only new and changed files are opened; `index_path` remembers the others.
 
     Hub datasets are unpacked below `hub_folder`. Raises ConfigError for sizes that cannot be and for references or masks that the
-    model does not take; DataError for a folder or table that cannot be read, has no picture, or has no usable one.
+    model does not take; DataError for a folder or table that cannot be read, has no picture, or has no usable one, and where the loss is
+    to be masked and no picture has a mask.
     """
     for position, config in enumerate(sets):
         check_set(config, position, alignment_pixels=alignment_pixels, inputs=inputs)
@@ -130,6 +153,12 @@ def build_dataset(
         used, refused = _read_set(local, index, seed, key=f"data.{position}", inputs=inputs, progress=progress)
         if not used:
             raise _explain_nothing_left(config, refused)
+        if config.alpha_mask and not any(one.loss_mask for one in used):
+            raise DataError(
+                f"data.{position}.alpha_mask has no effect, because no picture of the set is transparent anywhere",
+                got=f"{len(used)} pictures without an alpha channel, or opaque ones",
+                fix=f"remove data.{position}.alpha_mask, or use pictures with an alpha channel (PNG, WebP)",
+            )
         examples += used
         set_aside += refused
     return Dataset(tuple(examples), tuple(set_aside), index.num_opened)
@@ -151,6 +180,7 @@ class _Files:
     captions: Mapping[Path, FileFacts]
     references: Mapping[Path, FileFacts]
     masks: Mapping[Path, FileFacts]
+    loss_masks: Mapping[Path, FileFacts]
 
 
 def _read_set(
@@ -181,6 +211,9 @@ def _read_files(rows: Sequence[Row], config: DataConfig, index: Index, progress:
         captions=read("reading the captions", captions, _inspect_captions),
         references=read("looking at the references", (path for row in rows for path in row.references), _inspect_picture),
         masks=read("looking at the masks", (row.mask for row in rows if row.mask is not None), _inspect_mask, "mask "),
+        loss_masks=read("looking at the alpha channels", (row.path for row in rows), _inspect_alpha, "alpha ")
+        if config.alpha_mask
+        else read("looking at the loss masks", (row.loss_mask for row in rows if row.loss_mask), _inspect_loss_mask, "loss mask "),
     )
 
 
@@ -197,6 +230,21 @@ def _inspect_mask(data: bytes) -> FileFacts:
     """Its text is the box of all that is white."""
     image = read_mask_image(data)
     return FileFacts(content=encode_content(data), width=image.width, height=image.height, text=" ".join(map(str, image.getbbox() or ())))
+
+
+def _inspect_alpha(data: bytes) -> FileFacts:
+    return _describe_loss_mask(data, read_alpha(data))
+
+
+def _inspect_loss_mask(data: bytes) -> FileFacts:
+    return _describe_loss_mask(data, read_gray(data))
+
+
+def _describe_loss_mask(data: bytes, image: Image.Image | None) -> FileFacts:
+    """Its text is the box of all that is not black, or "whole" where it is white everywhere."""
+    box, (width, height) = find_box(image), (0, 0) if image is None else image.size
+    text = "whole" if box is None else " ".join(map(str, box))
+    return FileFacts(content=encode_content(data), width=width, height=height, text=text)
 
 
 def _build_example(row: Row, files: _Files, config: DataConfig, *, seed: int, inputs: PictureLimits) -> Example:
@@ -217,9 +265,26 @@ def _build_example(row: Row, files: _Files, config: DataConfig, *, seed: int, in
         masks, crops = (Mask(row.mask, mask.content),), _choose_crops(row.mask, mask, crops, picture=picture)
     elif inputs.repaints:
         masks = tuple(Mask(None, f"{seed} {content} {number}") for number in range(config.num_masks or _DEFAULT_NUM_MASKS))
+    loss_mask, crops = _choose_loss_mask(row, files, crops, picture=picture, is_alpha=config.alpha_mask)
     size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
     references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
-    return Example(config.set_name, row.path, content, width, height, bucket, crops, captions, config.repeats, references, masks)
+    return Example(
+        config.set_name,
+        row.path,
+        content,
+        width,
+        height,
+        bucket,
+        crops,
+        captions,
+        config.repeats,
+        references,
+        masks,
+        loss_mask,
+        config.loss_weight,
+        config.regularization,
+        config.caption_dropout,
+    )
 
 
 def _build_captions(row: Row, files: _Files, config: DataConfig) -> tuple[str, ...]:
@@ -242,12 +307,35 @@ def _check_usable(path: Path, files: Mapping[Path, FileFacts], *, kind: str) -> 
     return files[path]
 
 
-def _choose_crops(path: Path, mask: FileFacts, crops: tuple[Crop, ...], *, picture: FileFacts) -> tuple[Crop, ...]:
-    """The windows in which the mask shows."""
+def _choose_loss_mask(
+    row: Row, files: _Files, crops: tuple[Crop, ...], *, picture: FileFacts, is_alpha: bool
+) -> tuple[LossMask | None, tuple[Crop, ...]]:
+    """What is learned of a picture, None for all of it, and the windows in which there is something of that."""
+    path = row.path if is_alpha else row.loss_mask
+    if path is None:
+        return None, crops
+    mask = _check_usable(path, files.loss_masks, kind="loss mask")
+    if not is_alpha:
+        _check_shape(path, mask, picture=picture, kind="loss mask")
+    if mask.text == "whole":
+        return None, crops
+    box = tuple(int(side) for side in mask.text.split())
+    showing = tuple(crop for crop in crops if shows(crop, box=box, size=(mask.width, mask.height)))
+    if not showing:
+        raise DataError(f"unusable loss mask: {path.name}: all that is inside of the crop is {'transparent' if is_alpha else 'black'}")
+    return LossMask(path, mask.content, is_alpha), showing
+
+
+def _check_shape(path: Path, mask: FileFacts, *, picture: FileFacts, kind: str) -> None:
     try:
         check_shape((mask.width, mask.height), picture=(picture.width, picture.height))
     except DataError as error:
-        raise DataError(f"unusable mask: {path.name}: {error.what}") from error
+        raise DataError(f"unusable {kind}: {path.name}: {error.what}") from error
+
+
+def _choose_crops(path: Path, mask: FileFacts, crops: tuple[Crop, ...], *, picture: FileFacts) -> tuple[Crop, ...]:
+    """The windows in which the mask shows."""
+    _check_shape(path, mask, picture=picture, kind="mask")
     showing = list_showing(crops, box=[int(side) for side in mask.text.split()], width=mask.width, height=mask.height)
     if not showing:
         raise DataError(f"unusable mask: {path.name}: nothing white is inside of the crop")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from hashlib import blake2b
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -42,6 +44,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
+_T = TypeVar("_T")
+
+
 def encode_content(data: bytes) -> str:
     """Name of these bytes: 128 bits of blake2b as 32 hexadecimal digits."""
     return blake2b(data, digest_size=16).hexdigest()
@@ -52,12 +57,21 @@ def read_image(data: bytes) -> Image.Image:
 
     Of animations and files of several pages the first. Raises DataError whose `what` is a one-line reason.
     """
+    return _read(data, _flatten)
+
+
+def read_alpha(data: bytes) -> Image.Image | None:
+    """How opaque the pixels of `read_image` are, as mode L; None for a picture without transparency. Raises DataError likewise."""
+    return _read(data, _find_alpha)
+
+
+def _read(data: bytes, convert: Callable[[Image.Image], _T]) -> _T:
     if not data:
         raise DataError("empty file")
     try:
         with Image.open(BytesIO(data)) as image:
             image.load()
-            return _flatten(_turn(image))
+            return convert(_turn(image))
     except UnidentifiedImageError as error:
         raise DataError("not a picture: no known picture format") from error
     except Image.DecompressionBombError as error:
@@ -83,6 +97,15 @@ def _flatten(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _find_alpha(image: Image.Image) -> Image.Image | None:
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith(("I", "F")):
+        seen = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(seen.astype(np.uint8) * np.uint8(255))
+    return image.convert("RGBA").getchannel("A")
 
 
 def _narrow(image: Image.Image) -> Image.Image:

@@ -25,6 +25,7 @@ class Row:
     caption_file: Path | None = None
     references: tuple[Path, ...] = ()
     mask: Path | None = None
+    loss_mask: Path | None = None
     reason: str = ""
 
 
@@ -36,7 +37,7 @@ def list_rows(config: DataConfig, *, key: str) -> list[Row]:
     assert config.path is not None
     folder = config.path.absolute()
     files = LocalBackend().list(folder, recursive=config.recursive) if config.hub is None else []
-    inside = [one.absolute() for one in [*config.conditioning, *([config.masks] if config.masks else [])]]
+    inside = [one.absolute() for one in [*config.conditioning, config.masks, config.loss_masks] if one is not None]
     inside = [one for one in inside if one != folder and one.is_relative_to(folder)]
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES and not any(path.is_relative_to(one) for one in inside)]
     if config.metadata is not None:
@@ -44,7 +45,15 @@ def list_rows(config: DataConfig, *, key: str) -> list[Row]:
     else:
         check_pictures(config, pictures=pictures, files=files)
         rows = [Row(path) for path in pictures]
-    return _add_files(rows, config, folder, files)
+    rows = _add_files(rows, config, folder, files)
+    usable = [row for row in rows if not row.reason]
+    if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
+        raise DataError(
+            f'{key}.loss_masks = "{config.loss_masks}" has no mask for any picture of the set',
+            expected=f'a mask of "{usable[0].path.name}" with the same name or stem, in the same subfolder',
+            fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
+        )
+    return rows
 
 
 def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, files: Sequence[Path]) -> list[Row]:
@@ -52,6 +61,8 @@ def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, files: Seq
     captions = {path.with_suffix(""): path for path in files if path.suffix.lower() == CAPTION_SUFFIX}
     folders = [("reference", one, _list_stems(one, recursive=config.recursive)) for one in config.conditioning]
     masks = [("mask", config.masks, _list_stems(config.masks, recursive=config.recursive))] if config.masks is not None else []
+    weighed = config.loss_masks
+    losses = {} if weighed is None else _list_stems(weighed, recursive=config.recursive)
     added = []
     for row in rows:
         if row.reason:
@@ -62,7 +73,9 @@ def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, files: Seq
             found = [_find(row.path, folder, *one) for one in [*folders, *masks]]
             references = (*row.references, *found[: len(folders)])
             mask = found[-1] if masks else None
-            added.append(Row(row.path, row.captions, captions.get(row.path.with_suffix("")), references, mask))
+            caption_file = captions.get(row.path.with_suffix(""))
+            loss_mask = None if weighed is None else _find_one(row.path, folder, "loss mask", weighed, losses)
+            added.append(Row(row.path, row.captions, caption_file, references, mask, loss_mask))
         except DataError as error:
             added.append(Row(_spell(row.path), reason=error.what))
     return added
@@ -79,16 +92,28 @@ def _list_stems(folder: Path, *, recursive: bool) -> dict[str, list[Path]]:
 
 
 def _find(path: Path, folder: Path, kind: str, place: Path, stems: Mapping[str, Sequence[Path]]) -> Path:
-    """The file of a picture among those of another folder: of its name, or the only one of its stem."""
-    below = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    stem = below.with_suffix("").as_posix()
-    found = stems.get(stem, [])
+    """As `_find_one`; there has to be one."""
+    found = _find_one(path, folder, kind, place, stems)
+    if found is None:
+        raise DataError(f"no {kind}: {_find_stem(path, folder)} in {place}")
+    return found
+
+
+def _find_one(path: Path, folder: Path, kind: str, place: Path, stems: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The file of a picture among those of another folder: of its name, or the only one of its stem; None where there is none."""
+    found = stems.get(_find_stem(path, folder), [])
     same = [one for one in found if one.name == path.name] or found
     if len(same) == 1:
         return same[0]
     if same:
         raise DataError(f"several {kind}s: {' and '.join(one.name for one in same)} in {place}")
-    raise DataError(f"no {kind}: {stem} in {place}")
+    return None
+
+
+def _find_stem(path: Path, folder: Path) -> str:
+    """The picture's name below its folder, without ending."""
+    below = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+    return below.with_suffix("").as_posix()
 
 
 def _list_table(config: DataConfig, folder: Path, pictures: Sequence[Path], *, key: str) -> list[Row]:

@@ -40,14 +40,15 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
         _check_place(config.path, f"{key}.path", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
     if config.metadata is not None:
         _check_place(config.metadata, f"{key}.metadata", what="a file", holds="a table in JSON Lines or CSV", is_kind=S_ISREG)
-    for name, folders in (("conditioning", config.conditioning), ("masks", [config.masks] if config.masks is not None else [])):
+    masks = {name: [folder] for name, folder in (("masks", config.masks), ("loss_masks", config.loss_masks)) if folder is not None}
+    for name, folders in {"conditioning": config.conditioning, **masks}.items():
         for folder in folders:
             _check_place(folder, f"{key}.{name}", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
             if config.path is not None and folder.samefile(config.path):
                 raise DataError(
                     f'{key}.{name} = "{folder}" is the folder of the pictures themselves',
                     got=f'{key}.path = "{config.path}"',
-                    fix=f"name the folder of their {'masks' if name == 'masks' else 'references'}",
+                    fix=f"name the folder of their {'references' if name == 'conditioning' else 'masks'}",
                 )
 
 

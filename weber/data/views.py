@@ -14,6 +14,7 @@ from weber.data.backends.local import LocalBackend
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop, build_crops, check_shape
 from weber.data.images import encode_content, read_image
+from weber.data.loss_masks import LossWindow, build_shares
 from weber.data.masks import Mask, draw_mask, read_mask_image
 from weber.errors import DataError
 
@@ -47,6 +48,11 @@ def read_mask(view: View) -> NDArray[np.uint8]:
         return draw_mask(view.crop.width, view.crop.height, content=view.mask.content)
     mask = read_mask_image(_read_unchanged(view.mask.path, view.mask.content))
     return _cut(mask, view.crop, Image.Resampling.NEAREST)
+
+
+def read_loss_mask(window: LossWindow, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """How much of each of (H, W) cells of a window is learned, 0..1. Raises DataError as `read_pixels`."""
+    return build_shares(_read_unchanged(window.mask.path, window.mask.content), window, shape=shape)
 
 
 def build_view(path: Path, *, size: Size | Callable[[int, int], Size], mask: Path | None = None) -> View:

@@ -13,15 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from weber.families.pairing import Pairing
+from weber.families.route import Route
 from weber.families.tensors import Weights
 from weber.families.weights import Fill
 
 Condition = Mapping[str, Tensor]
 """All that the network is told beside the noisy latents: what `encode_prompts` returned for every part, batched; `guidance` (B,) fp32
 where the model has that input; `reference_0`, `reference_1`, ... latents (B, C, h, w) of reference pictures, each with its own size;
-`masked` and `mask`, as `encode_images` returns them, for a model that repaints. The step never looks inside."""
+`masked` and `mask`, as `encode_images` returns them, for a model that repaints; where tokens are to skip blocks (`route.py`),
+`route_scores` (N,) fp32, a uniform number for each token of the picture, and `route_kept` (N,) bool, those that never do. The step never
+looks inside."""
 
 REFERENCE = "reference_"
+TRANSFORMER = "transformer"
 
 
 def list_references(condition: Condition) -> list[Tensor]:
@@ -74,11 +78,12 @@ def run_plainly(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any
 class Predictor(Protocol):
     """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on.
 
-    Its blocks are run by `run`, in the order of `Family.blocks`.
+    Its blocks are run by `run`, in the order of `Family.blocks`; `routes` lead past some of them, where the condition says so.
     """
 
     transformer: nn.Module
     run: Run
+    routes: Sequence[Route]
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""
@@ -92,8 +97,10 @@ class Family(Protocol):
     names of the makers' files; `transformer_config` is the library's configuration; `architecture` is what files say of themselves
     (`modelspec.architecture`, without its ending); `assistant` is the LoRA that takes part in training unless something else is said.
     `takes_reference_t`: the tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition.
+    `takes_routes`: its predictor's `routes` may be set.
     `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits `encode_prompts`, for
-    text tensors whose shape is the prompt's own. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one
+    text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there is none.
+    `modulation_modules` are patterns of linear layers inside the blocks that are fed by one
     vector per sample. `lean_layers` are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`,
     or `skip` where nothing in the block's backward pass needs them.
     """
@@ -112,8 +119,10 @@ class Family(Protocol):
     architecture: str
     assistant: str | None
     takes_reference_t: bool
+    takes_routes: bool
     reference_modules: Sequence[str]
     prompts_per_batch: int | None
+    adapted_text: str | None
     modulation_modules: Sequence[str]
     lean_layers: Mapping[str, str]
 
@@ -135,8 +144,8 @@ class Family(Protocol):
         """
         ...
 
-    def load_skeleton(self) -> nn.Module:
-        """The transformer on the meta device: names and shapes without weights."""
+    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
+        """The transformer on the meta device: names and shapes without weights; or the encoder of the part `adapted_text`."""
         ...
 
     def open_transformer(self) -> Weights:

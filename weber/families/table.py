@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import diffusers
 
@@ -33,6 +34,17 @@ from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
 
 
+class Build(Protocol):
+    """Builds the family of a model from its parts; with `hides_padding`, it does not look at the padding behind its prompts.
+
+    Raises ConfigError where that cannot act, ModelError for files that cannot be used.
+    """
+
+    def __call__(self, source: Source, variant: str | None, *, hides_padding: bool = False) -> Family:
+        """The model at `source`; a variant left out is recognized from its files."""
+        ...
+
+
 @dataclass(frozen=True)
 class FamilyRow:
     """How a family is recognized and built.
@@ -45,7 +57,7 @@ class FamilyRow:
     transformer_class: str
     variants: dict[str, tuple[str, str]]
     targets: Mapping[str, Sequence[str]]
-    build: Callable[[Source, str | None], Family]
+    build: Build
     pairings: Sequence[Pairing]
     recognize: Callable[[Weights], bool]
     originals: Mapping[str, tuple[Original, ...]]
@@ -115,9 +127,10 @@ def open_transformer(config: ModelConfig) -> Transformer:
     return Transformer(row, facts, weights)
 
 
-def build_family(config: ModelConfig) -> Family:
+def build_family(config: ModelConfig, *, hides_padding: bool = False) -> Family:
     """The family of a model, from configuration files and headers only. Raises ConfigError or ModelError in words.
 
+    With `hides_padding` it does not look at the padding behind its prompts (`objective.text_mask`).
     The transformer says which family it is, and its files or `variant` which variant; parts that were not given come from its home.
     """
     source, variant = _build_source(config)
@@ -134,7 +147,7 @@ def build_family(config: ModelConfig) -> Family:
         source.check_part(part)
         if not part.startswith("tokenizer"):
             check_content(source, part, originals=row.originals[part])
-    return row.build(source, variant)
+    return row.build(source, variant, hides_padding=hides_padding)
 
 
 def _build_source(config: ModelConfig) -> tuple[Source, str | None]:

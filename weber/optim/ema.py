@@ -13,20 +13,23 @@ from weber.optim.methods import PIECE
 
 
 class Ema:
-    """mean <- d mean + (1 - d) parameter after each step, in fp32 on `device`, with d = min(decay, (1 + step) / (10 + step)).
+    """mean <- d mean + (1 - d) parameter after each step, in fp32 on `device`, with d = `decay`.
 
-    The small d of the first steps forgets the start, as in diffusers' `EMAModel` and TensorFlow's moving averages.
+    With `warmup`, d = min(decay, (1 + step) / (10 + step)): the small d of the first steps forgets the start, as in diffusers' `EMAModel`
+    and TensorFlow's moving averages.
     """
 
-    def __init__(self, parameters: Sequence[tuple[str, nn.Parameter]], *, decay: float, device: torch.device) -> None:
-        self.decay, self.device = decay, device
+    def __init__(
+        self, parameters: Sequence[tuple[str, nn.Parameter]], *, decay: float, device: torch.device, warmup: bool = True
+    ) -> None:
+        self.decay, self.device, self.warmup = decay, device, warmup
         self._parameters = dict(parameters)
         self._means = {name: parameter.detach().to(device, torch.float32, copy=True) for name, parameter in parameters}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after `step`, counted from 0."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        weight = 1 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
         for name, mean in self._means.items():
             values = torch.split(self._parameters[name].detach().view(-1), PIECE)
             for piece, value in zip(torch.split(mean.view(-1), PIECE), values, strict=True):

@@ -25,8 +25,11 @@ class FusedBackward:
 
     def __init__(self, optimizer: Stepper, *, on_stepped: Callable[[nn.Parameter], None] = ignore_stepped) -> None:
         self._optimizer, self._on_stepped = optimizer, on_stepped
-        self._parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
-        self._hooks = [parameter.register_post_accumulate_grad_hook(self._take) for parameter in self._parameters]
+        self._parameters: list[nn.Parameter] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(self._take)  # type: ignore[no-untyped-call]
+            for parameter in self._parameters
+        ]
         self._is_active = False
         self._norms: dict[Tensor, Tensor] = {}
         self._norm = math.nan

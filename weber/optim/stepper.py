@@ -16,6 +16,7 @@ from weber.optim.rules import Move
 
 CHUNK_BYTES = 1 << 28
 _ALIGNMENT = 64
+_NO_BETAS = (0.0, 0.0)
 _STEP_SPEC: tuple[tuple[int, ...], torch.dtype] = ((), torch.float32)
 
 
@@ -27,13 +28,16 @@ class Stepper(torch.optim.Optimizer):
     each update, and back.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], method: Method, *, config: OptimConfig, seed: int) -> None:
+    def __init__(
+        self, parameters: Sequence[nn.Parameter] | list[dict[str, Any]], method: Method, *, config: OptimConfig, seed: int
+    ) -> None:
         assert config.lr is not None, "the resolved config has a learning rate"
-        settings = {"lr": config.lr, "betas": config.decays, "eps": config.eps, "weight_decay": config.weight_decay}
-        super().__init__(parameters, settings)
+        betas, eps, weight_decay = config.decays or _NO_BETAS, config.chosen_eps or 0.0, config.chosen_weight_decay or 0.0
+        super().__init__(parameters, {"lr": config.lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.method, self.seed = method, seed
         self._host = Host(is_pinned=torch.cuda.is_available()) if config.state_on == "host" else None
-        self._numbers = {parameter: number for number, parameter in enumerate(self.param_groups[0]["params"])}
+        self._groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
+        self._numbers = {parameter: number for number, parameter in enumerate(self._groups)}
         self._generators: dict[torch.device, torch.Generator] = {}
 
     @torch.no_grad()
@@ -54,7 +58,7 @@ class Stepper(torch.optim.Optimizer):
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
         generator = self._generators[device].manual_seed(build_seed(self.seed, self._numbers[parameter], step, "rounding"))
-        settings = {key: self.param_groups[0][key] for key in ("lr", "betas", "eps", "weight_decay")}
+        settings = {key: self._groups[parameter][key] for key in ("lr", "betas", "eps", "weight_decay")}
         move = Move(**settings, step=step, generator=generator, is_finite=is_finite)
         self.method.write(parameter.detach(), state, gradient=parameter.grad, move=move)
 

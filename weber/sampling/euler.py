@@ -18,7 +18,8 @@ Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 class Painting:
     """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
 
-    `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too.
+    `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too. `texts`: what was asked for, and the
+    text of `negative`, for a text encoder that learns.
     """
 
     shape: tuple[int, int, int]
@@ -26,6 +27,7 @@ class Painting:
     condition: Mapping[str, Tensor]
     negative: Mapping[str, Tensor] | None = None
     cfg: float = 1.0
+    texts: tuple[str, str] | None = None
 
 
 def draw_start(painting: Painting, device: torch.device) -> Tensor:

@@ -10,31 +10,38 @@ import torch
 from torch import nn
 
 from weber.cache.latents import encode_latents
+from weber.cache.masks import encode_loss_masks
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
 from weber.checkpoint.resume import Found, load_latest
 from weber.checkpoint.save import list_checkpoints
+from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, TrainingError
+from weber.families.route import build_routes
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.track.progress import Watcher
+from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.learner import Learner
 from weber.training.loop import Training, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
-from weber.training.plan import Plan, build_plan, list_captions, list_views
+from weber.training.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.training.report import build_hint, build_summary
 from weber.training.resolve import build_absolute
 from weber.training.runs import CONFIG_NAME, remove_finished
+from weber.training.starts import write_start
 from weber.training.state import check_state, load_state
+from weber.training.teacher import Teacher
+from weber.training.text import build_text_put, find_text
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,11 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
 
 
 def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
-    """Encode what the cache lacks: pictures first, then texts, one encoder in memory at a time."""
+    """Encode what the cache lacks: masks and pictures first, then texts, one encoder in memory at a time."""
     size = plan.config.memory.encode_batch_size
+    masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=watcher.report)
+    if masks:
+        watcher.write(f"Read {masks} masks for the loss into {store.folder}.")
     latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
     texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
     if latents or texts:
@@ -89,8 +99,8 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
     config, folder = plan.resolved, plan.resolved.output.folder
     reader = Reader(store, plan.encoders)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
-    if plan.assistant is not None:
-        watcher.write(f"The assistant {config.model.assistant} takes part with strength {config.model.assistant_strength:g}.")
+    for one in plan.frozen:
+        watcher.write(f"The {one.name.replace('_', ' ')} {one.place} takes part with strength {one.strength:g}.")
     parameters: list[tuple[str, nn.Parameter]] = []
     base = plan.family.open_transformer()
 
@@ -103,13 +113,15 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
         device=plan.device,
         dtype=plan.dtype,
         trained=plan.trained.shapes,
-        put=build_put(put, plan.assistant, strength=config.model.assistant_strength),
+        put=build_text_put(build_put(put, plan.frozen), config, plan.encoders),
         cache=config.output.cache,
         progress=watcher.report,
     )
     predictor = network.predictor
     predictor.transformer.train()
-    optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
+    predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
+    rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
+    optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
     learner = Learner(
         config,
         plan.family,
@@ -120,17 +132,24 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
         fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
         ema=_build_mean(config.optim, parameters, plan.device),
         swap=network.swap,
+        text=find_text(plan.family, predictor.transformer),
+        teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
     )
+    loader = Loader(plan, store)
+    write_answers(plan, learner, loader=loader, store=store, progress=watcher.report)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)
+    elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
+        write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=watcher.report)
     painter = Painter(plan, predictor, run_folder=folder, reader=reader, ema=learner.ema, swap=learner.swap)
-    return Training(plan, learner, Loader(plan, store), painter, folder, start.step)
+    return Training(plan, learner, loader, painter, folder, start.step)
 
 
 def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) -> Ema | None:
     if config.ema_decay is None:
         return None
-    return Ema(parameters, decay=config.ema_decay, device=device if config.ema_on == "device" else torch.device("cpu"))
+    home = device if config.ema_on == "device" else torch.device("cpu")
+    return Ema(parameters, decay=config.ema_decay, device=home, warmup=config.ema_warmup)
 
 
 def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:

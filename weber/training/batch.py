@@ -14,30 +14,54 @@ import torch
 from torch import Tensor
 
 from weber.cache.encode import Encoders
-from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.key import build_latent_key, build_mask_key, build_text_key
+from weber.cache.masks import MASK_NAME, find_shape
 from weber.cache.store import Store
 from weber.data.batches import Draw
+from weber.data.examples import Example
+from weber.data.loss_masks import LossWindow
+from weber.data.seeds import draw_choice
 from weber.data.views import View
 from weber.families.family import REFERENCE
-from weber.training.plan import Plan
+from weber.training.plan import Plan, build_lessons
 from weber.training.prompts import Prompt
+from weber.training.teacher import ANSWER_NAME, Lesson
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Pairs of noise level and noise that are not those of the step: per sample, the number that all is drawn from, and what the law of
+    noise levels is fed. `target_BCHW` fp32: the teacher's answers; None: it has yet to be asked."""
+
+    seeds: tuple[int, ...]
+    levels: tuple[float, ...]
+    target_BCHW: Tensor | None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch. `latents_BCHW` fp32 and `condition` are on the device; `places` are the samples' places in the step."""
+    """A micro-batch. `latents_BCHW` fp32 and `condition` are on the device; `places` are the samples' places in the step.
+
+    `weights_B` fp32: how much each counts, None: 1. `mask_B1HW` fp32: what is learned of each, None: all. With `is_regularization` the
+    model's own answer is asked for, with `fixed` that of a fixed pair of noise level and noise. `captions` are those that were drawn.
+    """
 
     latents_BCHW: Tensor
     condition: dict[str, Tensor]
     places: tuple[int, ...]
     names: tuple[str, ...]
+    weights_B: Tensor | None = None
+    mask_B1HW: Tensor | None = None
+    is_regularization: bool = False
+    captions: tuple[str, ...] = ()
+    fixed: Fixed | None = None
 
 
 class Reader:
     """Reads from the cache what the encoders made. No tensor has a batch dimension."""
 
     def __init__(self, store: Store, encoders: Encoders) -> None:
-        self._store, self._dtype = store, encoders.dtype
+        self._store, self._family, self._dtype = store, encoders.family, encoders.dtype
         self._text_encoders = [encoders.identify(part) for part in encoders.family.text_parts]
         self._image_encoder = encoders.identify(encoders.family.image_part)
 
@@ -51,6 +75,14 @@ class Reader:
     def read_latents(self, view: View) -> Tensor:
         """The latents of a picture."""
         return self._read_view(view)["latents"]
+
+    def read_learned(self, window: LossWindow | None) -> Tensor | None:
+        """How much of each part of a picture is learned (1, H, W)."""
+        return None if window is None else self._store.read(build_mask_key(window, shape=find_shape(window, self._family)))[MASK_NAME]
+
+    def read_answer(self, key: str) -> Tensor:
+        """What the teacher said, fp32."""
+        return self._store.read(key)[ANSWER_NAME]
 
     def read_pictures(self, references: Sequence[View], masked: View | None) -> dict[str, Tensor]:
         """What the network is told of reference pictures, and of a picture that is to be repainted."""
@@ -70,12 +102,16 @@ class _Sample:
     latents: Tensor
     condition: dict[str, Tensor]
     place: int
-    name: str
+    example: Example
+    caption: str
+    mask: Tensor | None
+    lesson: tuple[int, float, Tensor | None] | None
 
     @property
-    def shapes(self) -> tuple[tuple[str, torch.Size], ...]:
-        """Samples of equal shapes can be stacked."""
-        return ("", self.latents.shape), *((name, tensor.shape) for name, tensor in sorted(self.condition.items()))
+    def shapes(self) -> tuple[object, ...]:
+        """Samples of equal shapes, that are learned in the same way, can be stacked."""
+        shapes = ((name, tensor.shape) for name, tensor in sorted(self.condition.items()))
+        return self.mask is None, self.example.is_regularization, self.latents.shape, *shapes
 
 
 class Loader:
@@ -84,6 +120,7 @@ class Loader:
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
         self._reader = Reader(store, plan.encoders)
+        self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 
@@ -95,28 +132,67 @@ class Loader:
             self._ahead = (step + 1, self._thread.submit(self._load, step + 1))
         return batches
 
-    def _load(self, step: int) -> list[Batch]:
-        return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws)]
+    def load_lesson(self, lesson: Lesson) -> Batch:
+        """One picture with one of its fixed pairs, for which the teacher has yet to be asked."""
+        assert self._lessons is not None
+        draw = Draw(0, 0, lesson.caption, lesson.crop, lesson.mask)
+        return self._stack([self._load_sample(lesson.example, draw, (*self._describe(lesson), None))])
 
-    def _load_batches(self, draws: Sequence[Draw]) -> list[Batch]:
-        """One micro-batch, or several where texts or references have different sizes: each sample weighs the same in any case."""
+    def _load(self, step: int) -> list[Batch]:
+        return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
+
+    def _load_batches(self, draws: Sequence[Draw], step: int) -> list[Batch]:
+        """One micro-batch, or several where texts or references have different sizes, and where some have a mask for the loss or are for
+        regularization: each sample weighs the same in any case."""
         groups: dict[object, list[_Sample]] = {}
         for draw in draws:
-            sample = self._load_sample(draw)
+            example = self._plan.dataset.examples[draw.example]
+            sample = self._load_sample(example, draw, self._load_answer(example, draw, step))
             groups.setdefault(sample.shapes, []).append(sample)
         return [self._stack(samples) for samples in groups.values()]
 
-    def _load_sample(self, draw: Draw) -> _Sample:
-        example, reader = self._plan.dataset.examples[draw.example], self._reader
-        condition = reader.read_text(example.captions[draw.caption])
+    def _load_sample(self, example: Example, draw: Draw, lesson: tuple[int, float, Tensor | None] | None) -> _Sample:
+        reader, caption = self._reader, example.caption(draw.caption)
+        condition = reader.read_text(caption)
         condition |= reader.read_pictures(example.list_references(draw.crop), example.masked(draw.crop, draw.mask))
-        return _Sample(reader.read_latents(example.target(draw.crop)), condition, draw.place, str(example.path))
+        latents, mask = reader.read_latents(example.target(draw.crop)), reader.read_learned(example.learned(draw.crop))
+        return _Sample(latents, condition, draw.place, example, caption, mask, lesson)
+
+    def _load_answer(self, example: Example, draw: Draw, step: int) -> tuple[int, float, Tensor | None] | None:
+        """What the teacher said of one of the picture's fixed pairs; None where it is asked at each step."""
+        if self._lessons is None or not example.is_regularization:
+            return None
+        pair = draw_choice(self._lessons.num_pairs, self._plan.resolved.train.seed, step, draw.place, "teacher")
+        lesson = Lesson(example, draw.caption, draw.crop, draw.mask, pair)
+        return *self._describe(lesson), self._reader.read_answer(self._lessons.build_key(lesson, dtype=self._plan.dtype))
+
+    def _describe(self, lesson: Lesson) -> tuple[int, float]:
+        assert self._lessons is not None
+        return self._lessons.build_seed(lesson), self._lessons.draw_place(lesson)
 
     def _stack(self, samples: Sequence[_Sample]) -> Batch:
-        device = self._plan.device
-        latents = torch.stack([sample.latents for sample in samples]).to(device).float()
-        condition = {name: torch.stack([sample.condition[name] for sample in samples]).to(device) for name in samples[0].condition}
-        return Batch(latents, condition, tuple(sample.place for sample in samples), tuple(sample.name for sample in samples))
+        device, first = self._plan.device, samples[0]
+        weights = [sample.example.loss_weight for sample in samples]
+        masks = [sample.mask for sample in samples if sample.mask is not None]
+        return Batch(
+            latents_BCHW=torch.stack([sample.latents for sample in samples]).to(device).float(),
+            condition={name: torch.stack([sample.condition[name] for sample in samples]).to(device) for name in first.condition},
+            places=tuple(sample.place for sample in samples),
+            names=tuple(str(sample.example.path) for sample in samples),
+            weights_B=None if set(weights) == {1.0} else torch.tensor(weights).to(device),
+            mask_B1HW=torch.stack(masks).to(device) if masks else None,
+            is_regularization=first.example.is_regularization,
+            captions=tuple(sample.caption for sample in samples),
+            fixed=self._build_fixed(samples),
+        )
+
+    def _build_fixed(self, samples: Sequence[_Sample]) -> Fixed | None:
+        lessons = [sample.lesson for sample in samples if sample.lesson is not None]
+        if not lessons:
+            return None
+        seeds, levels, answers = zip(*lessons, strict=True)
+        known = [answer for answer in answers if answer is not None]
+        return Fixed(seeds, levels, torch.stack(known).to(self._plan.device) if known else None)
 
     def __enter__(self) -> Loader:
         return self

@@ -23,8 +23,10 @@ from weber.config.run import RunConfig
 from weber.data.seeds import build_seed
 from weber.errors import ConfigError
 from weber.families.family import Family
+from weber.families.route import build_routes
 from weber.families.table import build_family
-from weber.families.tensors import Entry, Weights
+from weber.families.tensors import Entry, Weights, build_entry
+from weber.families.weights import Fill
 from weber.memory.device import build_device, build_dtype
 from weber.memory.estimate import BATCHES, OWN, Estimate
 from weber.memory.formats import FORMATS
@@ -36,12 +38,14 @@ from weber.pocket.full_size import TRANSFORMERS, build_full_size
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
 from weber.training.budget import NUM_BATCHES, Workload, build_estimate
+from weber.training.encoders import build_encoders
 from weber.training.kinds import KINDS
 from weber.training.learner import Learner
 from weber.training.network import load_network
 from weber.training.rehearsal import Rehearsal, Sample
 from weber.training.resolve import build_resolved
 from weber.training.step import train_step
+from weber.training.text import build_text_put, find_text
 
 PRECISIONS = ("none", "int8", "nf4")
 _SPREAD = 0.02
@@ -194,7 +198,7 @@ def build_records(found: Sequence[Measured]) -> list[dict[str, object]]:
 
 
 class _Drawn:
-    """A family whose transformer has random weights, which are drawn on the device when they are read."""
+    """A family whose transformer has random weights, which are drawn on the device when they are read; and the text encoder that learns."""
 
     def __init__(self, family: Family, *, device: torch.device, dtype: torch.dtype) -> None:
         self._family, self._device, self._dtype = family, device, dtype
@@ -206,6 +210,17 @@ class _Drawn:
         """See `Family.open_transformer`."""
         state = self._family.load_skeleton().state_dict()
         return {name: Entry(tuple(one.shape), self._dtype, lambda one=one: self._draw(one)) for name, one in state.items()}  # type: ignore[misc]
+
+    def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
+        """See `Family.load`."""
+        encoder = self._family.load_skeleton(part).to(dtype).to_empty(device=device)
+        for buffer in encoder.buffers():
+            buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))  # places of tokens
+        for parameter in encoder.parameters():
+            parameter.data = self._draw(parameter)
+        if fill is not None:
+            fill(encoder, {name: build_entry(one) for name, one in encoder.named_parameters()})
+        return encoder
 
     def _draw(self, like: Tensor) -> Tensor:
         drawn = torch.empty(like.shape, dtype=self._dtype, device=self._device)
@@ -236,15 +251,18 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         device=workload.device,
         dtype=workload.dtype,
         trained=workload.trained.shapes,
-        put=put,
+        put=build_text_put(put, config, build_encoders(family, config.memory, device=workload.device, dtype=workload.dtype)),
         cache=folder / "cache",
         progress=ignore_progress,
     )
     network.predictor.transformer.train()
-    optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed)
+    network.predictor.routes = build_routes(config.objective.tread, num_blocks=len(family.blocks(network.predictor)))
+    rates = [workload.trained.rates.get(name, 1.0) for name, _ in parameters]
+    optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
     fused = FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None
     guidance = family.sample_defaults.training_guidance
-    return Learner(config, family, network.predictor, parameters, optimizer, guidance, fused=fused, swap=network.swap)
+    text = find_text(family, network.predictor.transformer)
+    return Learner(config, family, network.predictor, parameters, optimizer, guidance, fused=fused, swap=network.swap, text=text)
 
 
 def _draw_batch(config: RunConfig, workload: Workload, sample: Sample) -> Batch:
@@ -256,7 +274,8 @@ def _draw_batch(config: RunConfig, workload: Workload, sample: Sample) -> Batch:
         return torch.empty(like.shape, dtype=like.dtype, device=workload.device).normal_(generator=generator)
 
     drawn = {name: draw(like) for name, like in condition.items() if name != "guidance"}
-    return Batch(draw(latents), drawn, tuple(range(sample.batch)), ("drawn",) * sample.batch)
+    names = ("drawn",) * sample.batch
+    return Batch(draw(latents), drawn, tuple(range(sample.batch)), names, captions=names)
 
 
 def _measure_peak(run: Callable[[], None], device: torch.device, *, held: Container[int]) -> int:

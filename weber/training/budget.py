@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from weber.adapters.files import AdapterFile
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
+from weber.config.adapter import SHIFTED_STARTS
 from weber.config.memory import MemoryConfig
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
@@ -46,6 +46,7 @@ from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
 from weber.optim.methods import PIECE
 from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS
+from weber.training.assistant import Frozen
 from weber.training.checks import sample_size
 from weber.training.kind import Trained
 from weber.training.prompts import Prompt
@@ -74,7 +75,7 @@ class Workload:
     trained: Trained
     samples: Mapping[Sample, int]
     paintings: Sequence[Sample] = ()
-    assistant: AdapterFile | None = None
+    frozen: Sequence[Frozen] = ()
     rates: Rates | None = None
     host_bytes: int | None = field(default_factory=read_host_bytes)
     cached: Container[str] = frozenset()
@@ -89,18 +90,19 @@ def build_workload(
     trained: Trained,
     examples: Iterable[Example],
     prompts: Sequence[Prompt],
-    assistant: AdapterFile | None,
+    frozen: Sequence[Frozen],
 ) -> Workload:
     """Of the pictures that a run learns from, and those that it paints on the way."""
     groups: Counter[Sample] = Counter()
     for one in examples:
         references = tuple((view.crop.width, view.crop.height) for view in one.list_references(0))
-        groups[Sample(one.bucket.width, one.bucket.height, references, bool(one.masks))] += one.repeats
+        is_whole = bool(config.objective.tread) and (one.loss_mask is not None or one.is_regularization)
+        groups[Sample(one.bucket.width, one.bucket.height, references, bool(one.masks), is_whole=is_whole)] += one.repeats
     samples = {replace(sample, batch=min(config.train.batch_size, number)): number for sample, number in groups.items()}
     height, width = sample_size(config, family.alignment_pixels)
     kinds = {(tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None) for one in prompts}
     paintings = [Sample(width, height, *kind) for kind in sorted(kinds)]
-    return Workload(family, device, dtype, trained, samples, paintings, assistant)
+    return Workload(family, device, dtype, trained, samples, paintings, frozen)
 
 
 def list_cached(store: Store, encoders: Encoders, *, captions: Iterable[str], views: Iterable[View]) -> frozenset[str]:
@@ -139,7 +141,7 @@ def build_fitted(config: RunConfig, workload: Workload) -> tuple[RunConfig, Fit 
 
 def _list_hints(config: RunConfig, workload: Workload, smallest: MemoryConfig) -> list[str]:
     """Settings of the optimizer with which less would do."""
-    optim = config.optim
+    optim, is_own = config.optim, config.optim.facts.is_own
     changes: list[tuple[str, dict[str, Any]]] = [
         ("optim.fused_backward = true", {"fused_backward": True, "clip_norm": "off"}),
         ('optim.state_on = "host"', {"state_on": "host"}),
@@ -151,7 +153,8 @@ def _list_hints(config: RunConfig, workload: Workload, smallest: MemoryConfig) -
     for text, change in changes:
         changed = config.model_copy(update={"optim": optim.model_copy(update=change)})
         less = peak_bytes - Budget(changed, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
-        if less > _LESS * peak_bytes and (workload.device.type == "cuda" or "state_on" not in change):
+        is_possible = "name" in change or (is_own and (workload.device.type == "cuda" or "state_on" not in change))
+        if less > _LESS * peak_bytes and is_possible:
             hints.append(f"{text} ({_write(less)} less)")
     return hints
 
@@ -165,18 +168,20 @@ class Budget:
     def __init__(self, config: RunConfig, workload: Workload) -> None:
         self.config, self.load, self.rates, self.cached = config, workload, workload.rates, workload.cached
         load = workload
-        self._rehearsal = Rehearsal(config, load.family, load.device, load.dtype, load.trained, load.assistant)
+        self._rehearsal = Rehearsal(config, load.family, load.device, load.dtype, load.trained, load.frozen)
         self._encoders = RehearsedEncoders(load.family, load.dtype)
         self._updates = _Updates(config.optim, load.trained)
         self._profiles: dict[object, Profile] = {}
         self._sizes: dict[object, Sizes] = {}
-        by_size = sorted(load.samples, key=self._rehearsal.count_tokens)
-        self._ends = by_size[0], by_size[-1]
+        self._ends = {}
+        for is_whole in {one.is_whole for one in load.samples}:
+            by_size = sorted((one for one in load.samples if one.is_whole == is_whole), key=self._rehearsal.count_tokens)
+            self._ends[is_whole] = by_size[0], by_size[-1]
 
     def build_choices(self) -> Choices:
         """What can be chosen for this run."""
         family, trained, is_gpu = self.load.family, self.load.trained, self.load.device.type == "cuda"
-        is_adapter = self.config.adapter.kind == "lora"
+        is_adapter = self.config.adapter.kind != "full"
         quantizable = choose_formats(family, self._rehearsal.skeleton, memory=MemoryConfig(quantize="int8"), trained=trained.shapes)
         return Choices(
             num_blocks=len(self._rehearsal.names),
@@ -185,14 +190,14 @@ class Budget:
             quantizes=bool(quantizable),
             places_modulation=bool(family.modulation_modules) and not list_meant(trained.modules, family.modulation_modules),
             swaps=(is_gpu or self.config.memory.swap_to == "disk") and (is_adapter or self.config.optim.fused_backward),
-            leans=self.config.adapter.dropout == 0,
+            leans=not self.config.adapter.has_dropout,
             paints=bool(self.load.paintings),
             has_host=is_gpu,
         )
 
     def build_estimate(self, memory: MemoryConfig, *, is_rough: bool = False) -> Estimate:
         """The whole run. `is_rough`: of the samples only the largest, whose time stands for all."""
-        samples = {self._ends[1]: 1} if is_rough else self.load.samples
+        samples = {largest: 1 for _, largest in self._ends.values()} if is_rough else self.load.samples
         # What packing adds to activations is small: that is looked at in the end.
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
@@ -212,9 +217,10 @@ class Budget:
         return self.rates or load_rates(self.load.device, self.load.dtype)
 
     def _interpolate(self, sample: Sample, memory: MemoryConfig) -> Profile:
-        if sample in self._ends:
+        both = self._ends[sample.is_whole]
+        if sample in both:
             return self._build_profile(sample, memory)
-        ends = [(self._rehearsal.count_tokens(end), self._build_profile(end, memory)) for end in self._ends]
+        ends = [(self._rehearsal.count_tokens(end), self._build_profile(end, memory)) for end in both]
         return build_between(*ends, at=self._rehearsal.count_tokens(sample))
 
     def _build_profile(self, sample: Sample, memory: MemoryConfig, *, learns: bool = True) -> Profile:
@@ -247,13 +253,15 @@ class Budget:
         """What is on the device from the first step to the last."""
         optim, load = self.config.optim, self.load
         resident, swapped = self._list_blocks(memory)
-        assistant = load.assistant.modules.values() if load.assistant is not None else ()
+        others = [factors for one in load.frozen for factors in one.modules.values()]
         parts = {
             "weights of the blocks": sum(resident),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
-            "adapters": self.load.trained.num_bytes if self.config.adapter.kind == "lora" else 0,
-            "assistant": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in assistant),
+            "text encoder": self._rehearsal.measure_text(memory),
+            "adapters": self.load.trained.num_bytes if self.config.adapter.kind != "full" else 0,
+            "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
+            "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
             "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
             "running mean": self._updates.mean_bytes if optim.ema_on == "device" or load.device.type == "cpu" else 0,
             OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
@@ -349,7 +357,8 @@ class _Updates:
     @cached_property
     def state_bytes(self) -> int:
         """Of the optimizer."""
-        return sum(OPTIMIZERS[self.optim.name].state_bytes(shape) for shape in self.trained.shapes.values())
+        row = OPTIMIZERS[self.optim.name]
+        return sum(row.state_bytes(shape, self.trained.dtype) for shape in self.trained.shapes.values())
 
     @cached_property
     def mean_bytes(self) -> int:
@@ -359,7 +368,7 @@ class _Updates:
     def count_seconds(self, rates: Rates) -> float:
         """Each number, its gradient and its state are read and written, and several times where no kernel does it all at once."""
         num_bytes = 2 * (2 * self.trained.num_bytes + self.state_bytes)
-        if OPTIMIZERS[self.optim.name].build_whole is not None and not self.optim.fused_backward and self.optim.state_on == "device":
+        if OPTIMIZERS[self.optim.name].is_fused(self.optim):
             return num_bytes / rates.bandwidth
         num_pieces = sum(-(-prod(shape) // PIECE) for shape in self.trained.shapes.values())
         return rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))

@@ -13,6 +13,8 @@ from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.pairing import Pairing
 from weber.families.pattern import is_any
+from weber.families.route import build_routes
+from weber.objective.timesteps import is_shifted_by_tokens
 
 LARGEST_SIDE_PIXELS = 8192
 NO_ASSISTANT = "off"
@@ -21,26 +23,44 @@ FORMATS = (*LAYOUTS, MERGED_FOLDER, MERGED_FILE)
 
 
 def check_objective(config: RunConfig, family: Family) -> None:
-    """Refuse guidance and laws of timesteps that the model cannot take."""
-    if config.objective.guidance is not None and family.sample_defaults.training_guidance is None:
-        raise ConfigError(
-            f"The model {family.variant} has no guidance input.",
-            got=f"objective.guidance = {config.objective.guidance}",
-            fix="remove objective.guidance",
-        )
-    if config.objective.timesteps == "token_shift" and family.shift(256) == family.shift(4096):
+    """Refuse guidance, laws of timesteps and routes past blocks that the model cannot take."""
+    _check_routes(config, family)
+    objective, defaults = config.objective, family.sample_defaults
+    for key in ("guidance", "guidance_range"):
+        value = objective.guidance if key == "guidance" else objective.guidance_range
+        if value is not None and defaults.training_guidance is None:
+            got = list(value) if isinstance(value, tuple) else value
+            raise ConfigError(
+                f"The model {family.variant} has no guidance input.", got=f"objective.{key} = {got}", fix=f"remove objective.{key}"
+            )
+    if is_shifted_by_tokens(objective) and family.shift(256) == family.shift(4096):
+        is_law = objective.timesteps == "token_shift"
         raise ConfigError(
             f"The model {family.variant} does not shift timesteps by the number of tokens.",
-            got='objective.timesteps = "token_shift"',
-            fix='set objective.timesteps = "sigmoid"',
+            got=f'objective.{"timesteps" if is_law else "shift"} = "{"token_shift" if is_law else "tokens"}"',
+            fix='set objective.timesteps = "sigmoid"' if is_law else "set objective.shift to a number, or remove it",
         )
-    timesteps = config.objective.timesteps or family.sample_defaults.timesteps
-    if timesteps == "fast" and config.objective.sigmoid_scale != 1.0:
+    if (objective.timesteps or defaults.timesteps) != "fast":
+        return
+    for name in ("sigmoid_scale", "sigmoid_offset", "shift"):
+        value = objective.model_dump()[name]
+        if value != type(objective).model_fields[name].default:
+            raise ConfigError(
+                f'The model {family.variant} is trained with timesteps = "fast", where {name} has no effect.',
+                got=f"objective.{name} = {value!r}",
+                fix='remove it, or set objective.timesteps = "sigmoid"',
+            )
+
+
+def _check_routes(config: RunConfig, family: Family) -> None:
+    if config.objective.tread and not family.takes_routes:
         raise ConfigError(
-            f'The model {family.variant} is trained with timesteps = "fast", where sigmoid_scale has no effect.',
-            got=f"objective.sigmoid_scale = {config.objective.sigmoid_scale}",
-            fix='remove it, or set objective.timesteps = "sigmoid"',
+            f"No token can skip blocks of the model {family.variant}: some of them run beside each other, for texts or pictures alone.",
+            got="objective.tread",
+            fix="remove objective.tread",
         )
+    if config.objective.tread:
+        build_routes(config.objective.tread, num_blocks=len(family.blocks(family.build_predictor(family.load_skeleton()))))
 
 
 def check_references(config: RunConfig, family: Family, *, modules: Iterable[str], dataset: Dataset) -> None:
@@ -85,8 +105,10 @@ def check_assistant(config: RunConfig, family: Family) -> None:
             )
 
 
-def check_formats(formats: Sequence[str], modules: Mapping[str, Factors] | Sequence[str], *, pairings: Sequence[Pairing], key: str) -> None:
-    """Refuse layouts that cannot carry changes of these modules; needs no weights."""
+def check_formats(
+    formats: Sequence[str], modules: Mapping[str, Factors] | Sequence[str], *, pairings: Sequence[Pairing], key: str, is_dora: bool = False
+) -> None:
+    """Refuse layouts that cannot carry changes of these modules; needs no weights. `is_dora`: they will be DoRAs."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ConfigError(
@@ -94,7 +116,7 @@ def check_formats(formats: Sequence[str], modules: Mapping[str, Factors] | Seque
         )
     for name in formats:
         if name in LAYOUTS:
-            check_layout(modules, layout=name, pairings=pairings)
+            check_layout(modules, layout=name, pairings=pairings, is_dora=is_dora)
 
 
 def check_sampling(config: RunConfig, family: Family) -> None:

@@ -14,6 +14,7 @@ from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter, save_adapter
 from weber.adapters.full import build_whole_weights
 from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.lycoris_files import build_changed_weights, is_lycoris, load_lycoris
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights, check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.model import save_model_file, save_model_folder
@@ -104,6 +105,8 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if _is_full(source):
         return _export_model(source, formats, base=base, out=out, progress=progress)
     path = find_adapter(source) if source.is_dir() else source
+    if is_lycoris(path):
+        return _export_lycoris(path, formats, base=base, folder=out or path.parent, progress=progress)
     adapter = load_adapter(path)
     pairings, architecture = _find_pairings(adapter), _find_architecture(adapter)
     check_formats(formats, adapter.modules, pairings=pairings, key="--format")
@@ -115,6 +118,32 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
         check_base(model.weights, list(adapter.modules))
     named = Named(adapter.modules, adapter.facts, path.parent.name if path.name == ADAPTER_NAME else path.stem)
     return write_formats(named, formats, model=model, folder=out or path.parent, stem=path.stem, progress=progress)
+
+
+def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, folder: Path, progress: Progress) -> list[Path]:
+    """Write a model with a file of LyCORIS in its weights; it has no other layout."""
+    layouts = [name for name in formats if name not in (MERGED_FILE, MERGED_FOLDER)]
+    if layouts or not formats:
+        raise ConfigError(
+            "A file of LyCORIS has no other layout.",
+            got=f"--format {', '.join(layouts) or 'nothing'} of {path}",
+            expected=f"{MERGED_FOLDER}, {MERGED_FILE}",
+            fix="choose of these; ComfyUI and LyCORIS read the file as it is",
+        )
+    written = []
+    for name in dict.fromkeys(formats):
+        target = folder / f"{path.stem}-merged{SUFFIX if name == MERGED_FILE else ''}"
+        _merge_lycoris(path, 1.0, base=_find_base(path, base), out=target, progress=progress)
+        written.append(target)
+    return written
+
+
+def _merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, progress: Progress) -> None:
+    adapter = load_lycoris(path)
+    model = _open_model(base, architecture=_find_architecture(adapter))
+    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
+    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, weight))
+    save_model(out if out.suffix == SUFFIX else out / MODEL_FOLDER, merged, facts=facts, progress=progress)
 
 
 def _export_model(source: Path, formats: Sequence[str], *, base: str | None, out: Path | None, progress: Progress) -> list[Path]:
@@ -157,6 +186,15 @@ def merge(
         _check_model(out, [*inputs, *_list_places(base)])
         if layout is not None or rank is not None:
             raise ConfigError("A whole model has no rank and no adapter layout.", got="--base with --layout or --rank", fix="remove them")
+    if any(map(is_lycoris, inputs)):
+        if base is None or len(inputs) > 1:
+            raise ConfigError(
+                "A file of LyCORIS is merged into its model, alone.",
+                got=", ".join(map(str, inputs)) + ("" if base is None else f" with --base {base}"),
+                fix="merge it with --base, and others into the result",
+            )
+        _merge_lycoris(inputs[0], adapters[0][1], base=read_base(base), out=out, progress=progress)
+        return
     loaded = [(load_adapter(path), weight) for path, weight in adapters]
     parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
     architecture = _find_architecture(loaded[0][0])

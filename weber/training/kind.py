@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -31,13 +31,14 @@ class Trained:
 
     `modules`: the linear layers that get an adapter or whose weights are trained, with (inputs, outputs). `shapes`: the tensors that
     learn, by the names of the parameters. `dtype`: their precision. `rates`: what the learning rate is multiplied by, for those parameters
-    that have one of their own.
+    that have one of their own. `settings`: what else the kind has to know of each of the modules.
     """
 
     modules: Mapping[str, tuple[int, int]]
     shapes: Mapping[str, tuple[int, ...]]
     dtype: torch.dtype
     rates: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_parameters(self) -> int:

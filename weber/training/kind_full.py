@@ -20,7 +20,6 @@ from weber.families.family import Family
 from weber.families.table import open_transformer
 from weber.families.tensors import Weights, build_entry, open_weights, save_weights
 from weber.memory.load import choose_formats
-from weber.optim.table import check_optimizer
 from weber.progress import Progress
 from weber.training.convert import check_model_formats, check_replaced, list_models, save_model
 from weber.training.kind import Learned, Put, Trained, build_model, list_linears
@@ -43,7 +42,6 @@ class Full:
     def check(self, config: RunConfig, family: Family, *, trained: Trained) -> None:
         """See `Kind.check`."""
         check_model_formats(config.output.formats, key="output.formats")
-        check_optimizer(config.optim, [trained.dtype])
         self._check_quantize(config, family, trained=trained)
         if family.is_local:
             check_whole(family.open_transformer(), trained.shapes)

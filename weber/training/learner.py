@@ -13,11 +13,16 @@ from weber.families.family import Family, Predictor
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
+from weber.training.teacher import Teacher
+from weber.training.text import TextLearner
 
 
 @dataclass(frozen=True)
 class Learner:
-    """What a step needs: the network, what learns in it, and how it moves: all at once, or each weight in the backward pass (`fused`)."""
+    """What a step needs: the network, what learns in it, and how it moves: all at once, or each weight in the backward pass (`fused`).
+
+    `text`: the text encoder, where it learns too.
+    """
 
     config: RunConfig
     family: Family
@@ -28,3 +33,5 @@ class Learner:
     fused: FusedBackward | None = None
     ema: Ema | None = None
     swap: BlockSwap | None = None
+    text: TextLearner | None = None
+    teacher: Teacher | None = None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from weber.adapters.files import AdapterFile
 from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.pattern import list_meant
+from weber.training.assistant import Frozen
 
 _NUM_SHOWN = 3
 
@@ -35,6 +35,12 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
     """What moves bytes out of a GPU needs one."""
     if device.type == "cuda":
         return
+    if config.optim.facts.needs_gpu:
+        raise ConfigError(
+            f"This optimizer runs on CUDA devices only, and the model runs on {device}.",
+            got=f'optim.name = "{config.optim.name}"',
+            fix='set optim.name = "adamw_8bit" or "pytorch_optimizer.AdEMAMix"',
+        )
     memory = config.memory
     settings = {
         f"memory.swap_blocks = {memory.swap_blocks!r}": memory.swap_blocks != 0 and memory.swap_to == "host",
@@ -114,18 +120,20 @@ def _check_blocks(config: RunConfig, num_blocks: int) -> None:
             expected=f"at most {num_blocks}",
             fix='set it to 2, or to "all"',
         )
-    if every == "lean" and config.adapter.dropout > 0:
+    if every == "lean" and config.adapter.has_dropout:
+        dropout = config.adapter.dropout
         raise ConfigError(
             "Lean checkpointing computes cheap things again and would draw another dropout.",
-            got=f'memory.gradient_checkpointing = "lean" with adapter.dropout = {config.adapter.dropout}',
-            fix='set memory.gradient_checkpointing = "all", or remove adapter.dropout',
+            got='memory.gradient_checkpointing = "lean" with '
+            + (f"adapter.dropout = {dropout}" if dropout else "dropout in adapter.lycoris"),
+            fix='set memory.gradient_checkpointing = "all", or remove the dropout',
         )
 
 
-def check_assistant_memory(memory: MemoryConfig, family: Family, *, assistant: AdapterFile | None) -> None:
-    """Refuse to move layers that the assistant is put on."""
-    if assistant is not None:
-        _check_modulation(memory, family, list(assistant.modules), what="in model.assistant")
+def check_frozen_memory(memory: MemoryConfig, family: Family, *, frozen: Sequence[Frozen]) -> None:
+    """Refuse to move layers that frozen adapters are put on."""
+    for one in frozen:
+        _check_modulation(memory, family, list(one.modules), what=f"in {one.key}")
 
 
 def _check_modulation(memory: MemoryConfig, family: Family, modules: Sequence[str], *, what: str) -> None:
@@ -141,7 +149,7 @@ def _check_modulation(memory: MemoryConfig, family: Family, modules: Sequence[st
         raise ConfigError(
             "The modulation layers have adapters or are trained, so they have to stay as they are.",
             got=f"{got} with {', '.join(trained[:_NUM_SHOWN])} {what}",
-            fix="remove memory.modulation, or choose targets and an assistant without them",
+            fix="remove memory.modulation, or choose targets and adapters without them",
         )
     if memory.modulation == "int8" and memory.quantize == "int8":
         raise ConfigError(

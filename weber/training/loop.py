@@ -17,6 +17,7 @@ import torch
 from weber.checkpoint.retention import save_space
 from weber.errors import CacheError, TrainingError
 from weber.memory.device import peak_memory_bytes
+from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
@@ -58,11 +59,12 @@ class Pace:
     seconds: float | None = None
     started: float = field(default_factory=time.perf_counter)
 
-    def write(self, loss: float) -> float:
-        """Take in a step's loss; returns the seconds since `started` or the last call."""
+    def write(self, loss: float | None) -> float:
+        """Take in a step's loss, if it has one of what is learned; returns the seconds since `started` or the last call."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
-        self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+        if loss is not None:
+            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         self.seconds = seconds if self.seconds is None else 0.9 * self.seconds + 0.1 * seconds
         return seconds
 
@@ -79,7 +81,8 @@ def run(training: Training, watcher: Watcher) -> Path:
     pace = Pace()
     with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals(watcher) as stop:
         if is_due(training.step, every=config.sampling.every, num_steps=num_steps):
-            training.painter.paint(training.step, watcher.report)
+            with evaluated(learner.optimizer):
+                training.painter.paint(training.step, watcher.report)
         if training.painter.lacks_base:
             watcher.write("Sheets will lack the base model's pictures of these prompts, because it has been trained itself since.")
         for step in range(training.step, num_steps):
@@ -95,7 +98,7 @@ def run(training: Training, watcher: Watcher) -> Path:
                     watcher.write(f"What is trained is itself no longer finite and was not saved; {folder} holds the earlier checkpoints.")
                 raise
             done = step + 1
-            seconds = pace.write(numbers["loss"])
+            seconds = pace.write(numbers.get("loss"))
             memory_bytes = peak_memory_bytes(plan.device)
             numbers |= {"lr": learning_rate(step), "seconds": seconds, "epoch": step // plan.batches.steps_per_epoch}
             trackers.write(done, numbers | ({} if memory_bytes is None else {"peak_memory_bytes": memory_bytes}))
@@ -104,12 +107,14 @@ def run(training: Training, watcher: Watcher) -> Path:
                 save_state(folder, learner, plan=plan, step=done)
                 save_space(folder, keep_last=config.output.keep_last)
             if is_due(done, every=config.sampling.every, num_steps=num_steps) and not stop.asked:
-                training.painter.paint(done, watcher.report)
+                with evaluated(learner.optimizer):
+                    training.painter.paint(done, watcher.report)
             if stop.asked and done < num_steps:
                 watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
                 watcher.write(f"  weber train {shlex.quote(str(folder / 'config.toml'))} --resume")
                 raise KeyboardInterrupt
-    finished, *others = plan.kind.finish(folder, build_learned(learner, plan=plan, step=num_steps), progress=watcher.report)
+    with evaluated(learner.optimizer):
+        finished, *others = plan.kind.finish(folder, build_learned(learner, plan=plan, step=num_steps), progress=watcher.report)
     for path in others:
         watcher.write(f"Wrote {path}")
     return finished
@@ -143,4 +148,5 @@ def _note(pace: Pace, learning_rate: float, memory_bytes: int | None, *, device:
     speed = f"{1 / pace.seconds:.2f} it/s" if pace.seconds else ""
     what = "peak" if device.type == "cuda" else "process"  # all that it has taken, Python and libraries included
     memory = f" {what} {memory_bytes / 2**30:.1f} GiB" if memory_bytes is not None else ""
-    return f"loss {pace.loss:.4f} lr {learning_rate:.2e} {speed}{memory}"
+    loss = "" if pace.loss is None else f"loss {pace.loss:.4f} "
+    return f"{loss}lr {learning_rate:.2e} {speed}{memory}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from weber.adapters.files import AdapterFile
-from weber.adapters.lora import add_assistant
+from weber.adapters.lora import add_frozen
 from weber.config.memory import MemoryConfig
 from weber.families.family import Family, Predictor
 from weber.memory.load import list_blocks, load_predictor
@@ -18,6 +17,7 @@ from weber.memory.movers import build_mover
 from weber.memory.run import build_run
 from weber.memory.swap import BlockSwap, choose_swapped
 from weber.progress import Progress
+from weber.training.assistant import Frozen
 
 SWAP_FOLDER = "swap"
 """Subfolder of `output.cache` for blocks that are swapped to the disk."""
@@ -83,15 +83,15 @@ def load_network(
     return Network(predictor, swap)
 
 
-def build_put(put: Callable[[nn.Module], None], assistant: AdapterFile | None, *, strength: float) -> Callable[[nn.Module], None]:
-    """`put`, and then the assistant, which freezes nothing that learned before."""
+def build_put(put: Callable[[nn.Module], None], frozen: Sequence[Frozen]) -> Callable[[nn.Module], None]:
+    """`put`, and then frozen adapters, which freeze nothing that learned before."""
 
     def put_both(transformer: nn.Module) -> None:
         put(transformer)
-        if assistant is not None:
-            learning = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
-            add_assistant(transformer, assistant.modules, strength=strength)
-            for parameter in learning:
-                parameter.requires_grad_(True)  # PEFT freezes all that is no adapter
+        learning = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+        for one in frozen:
+            add_frozen(transformer, one.modules, name=one.name, strength=one.strength)
+        for parameter in learning:
+            parameter.requires_grad_(True)  # PEFT freezes all that is no adapter
 
     return put_both

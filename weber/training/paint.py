@@ -21,7 +21,7 @@ from weber.families.family import Family
 from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
 from weber.track.progress import Watcher
-from weber.training.assistant import load_assistant
+from weber.training.assistant import load_frozen
 from weber.training.batch import Reader
 from weber.training.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
 from weber.training.encoders import build_encoders
@@ -30,6 +30,7 @@ from weber.training.network import build_put, load_network
 from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.runs import find_run
+from weber.training.text import build_text_put
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
     """
     saved = find_run(run)
     config, kind = saved.config, KINDS[saved.config.adapter.kind]
-    family = build_family(config.model)
+    family = build_family(config.model, hides_padding=config.objective.text_mask)
     _check_wish(wish, family)
     if wish.strength != 1 and not kind.is_adapter:
         raise ConfigError(
@@ -77,7 +78,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
     dtype = build_dtype(config.memory, device)
     trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
     put = kind.read(saved, family, trained=trained)
-    assistant = load_assistant(config.model, family) if config.model.assistant_sample_strength > 0 else None
+    frozen = load_frozen(config.model, family, in_pictures=True)
     with watcher.shown():
         encoders = build_encoders(family, config.memory, device=device, dtype=dtype)
         reader = _encode(config, encoders, prompts=prompts, look=look, watcher=watcher)
@@ -87,7 +88,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
             device=device,
             dtype=dtype,
             trained=trained.shapes,
-            put=build_put(put, assistant, strength=0.0),
+            put=build_text_put(build_put(put, frozen), config, encoders),
             cache=config.output.cache,
             progress=watcher.report,
         )
@@ -101,7 +102,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
                 kind=kind,
                 num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
                 strength=wish.strength,
-                assistant=(config.model.assistant_sample_strength, 0.0),
+                frozen=frozen,
                 progress=watcher.report,
             )
 

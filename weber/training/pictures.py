@@ -6,7 +6,7 @@ import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from weber.adapters.lora import write_assistant_strength
 from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
 from weber.data.views import read_mask, read_pixels
@@ -26,11 +25,13 @@ from weber.progress import Progress
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
+from weber.training.assistant import Frozen, write_frozen_strengths
 from weber.training.batch import Reader
 from weber.training.checks import sample_size
 from weber.training.kind import Kind
 from weber.training.plan import Plan
 from weber.training.prompts import Prompt
+from weber.training.text import find_text
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
@@ -135,8 +136,10 @@ class Painter:
             "sampling": resolved.sampling.model_dump(mode="json", exclude={"every"}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
+            "text_mask": resolved.objective.text_mask,
             "memory": resolved.memory.model_dump(mode="json", include=_PRECISIONS),
             "assistant": [resolved.model.assistant, resolved.model.assistant_sample_strength],
+            **({"adapters": [[one.path, one.sample_strength] for one in resolved.model.adapters]} if resolved.model.adapters else {}),
         }
 
     def _has(self, step: int) -> bool:
@@ -167,7 +170,7 @@ class Painter:
                 kind=self.plan.kind,
                 num_steps=self.num_steps,
                 strength=strength,
-                assistant=(self.plan.resolved.model.assistant_sample_strength, self.plan.resolved.model.assistant_strength),
+                frozen=self.plan.frozen,
                 progress=progress,
             )
         for picture, file in zip(pictures, self._files(step), strict=True):
@@ -194,7 +197,10 @@ def build_paintings(family: Family, prompts: Sequence[Prompt], *, reader: Reader
     """A painting per prompt from what the cache holds; each has the next seed."""
     negative = None if look.cfg == 1 else reader.read_text(look.negative or "")
     return [
-        build_painting(family, reader.read_prompt(prompt), look=look, seed=seed + number, negative=negative)
+        replace(
+            build_painting(family, reader.read_prompt(prompt), look=look, seed=seed + number, negative=negative),
+            texts=(prompt.text, look.negative or ""),
+        )
         for number, prompt in enumerate(prompts)
     ]
 
@@ -226,26 +232,27 @@ def paint_all(
     num_steps: int,
     strength: float,
     progress: Progress,
-    assistant: tuple[float, float] = (0.0, 0.0),
+    frozen: Sequence[Frozen] = (),
 ) -> list[Image.Image]:
     """Pictures of all paintings with what is trained at `strength`; the network is left as it was found, in training mode or not.
 
-    `assistant`: strength of the assistant in pictures, and while training.
+    `frozen`: adapters that have another strength in pictures.
     """
     family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
     kind.write_strength(transformer, strength)
-    write_assistant_strength(transformer, assistant[0])
+    write_frozen_strengths(transformer, frozen, in_pictures=True)
+    text = find_text(family, transformer)
     latents = predict_paintings(
         predictor,
-        paintings,
+        paintings if text is None else [text.build_anew(one) for one in paintings],
         sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
         device=encoders.device,
         progress=progress,
     )
     kind.write_strength(transformer, 1.0)
-    write_assistant_strength(transformer, assistant[1])
+    write_frozen_strengths(transformer, frozen, in_pictures=False)
     transformer.train(was_training)
     decoder = encoders.load(family.image_part)
     pictures = decode_pictures(partial(family.decode_latents, decoder), latents)

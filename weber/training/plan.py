@@ -10,16 +10,19 @@ import torch
 from torch import nn
 
 from weber.adapters.files import AdapterFile
+from weber.adapters.lycoris_files import load_lycoris_start
 from weber.adapters.start import load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
-from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.key import build_latent_key, build_mask_key, build_text_key
+from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
 from weber.data.examples import Dataset, build_dataset
+from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
 from weber.errors import ConfigError
@@ -30,9 +33,10 @@ from weber.families.table import build_family
 from weber.memory.device import build_device, build_dtype
 from weber.memory.fit import Fit
 from weber.memory.load import list_kept_keys
+from weber.optim.table import check_optimizer
 from weber.progress import Progress, ignore_progress
 from weber.track.tensorboard import check_tensorboard
-from weber.training.assistant import load_assistant
+from weber.training.assistant import Frozen, load_frozen
 from weber.training.budget import Workload, build_fitted, build_workload, list_cached
 from weber.training.checks import (
     MERGED_FILE,
@@ -46,10 +50,11 @@ from weber.training.checks import (
 from weber.training.encoders import build_encoders, check_encoders
 from weber.training.kind import Kind, Trained, list_linears
 from weber.training.kinds import KINDS
-from weber.training.limits import check_assistant_memory, check_memory
+from weber.training.limits import check_frozen_memory, check_memory
 from weber.training.prompts import Prompt, build_prompts
 from weber.training.resolve import build_resolved
 from weber.training.runs import find_adapter
+from weber.training.teacher import Lessons, identify_factors
 
 INDEX_NAME = "index.sqlite"
 HUB_NAME = "hub"
@@ -60,7 +65,7 @@ class Plan:
     """What a run will do. `trained` is what learns.
 
     `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from, `assistant` the one that takes part. `fit` says which settings were
+    out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which settings were
     chosen so that the run fits into a memory.
     """
 
@@ -73,7 +78,7 @@ class Plan:
     trained: Trained
     prompts: tuple[Prompt, ...]
     start: AdapterFile | None
-    assistant: AdapterFile | None
+    frozen: tuple[Frozen, ...]
     workload: Workload
     fit: Fit | None
 
@@ -120,7 +125,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
     device = build_device(config.memory)
-    family = build_family(config.model)
+    family = build_family(config.model, hides_padding=config.objective.text_mask)
     config = _fit_sizes(config, family)
     check_objective(config, family)
     check_sampling(config, family)
@@ -134,8 +139,9 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     skeleton = _load_skeleton(config, family)
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
+    check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
-    start = None if is_resumed else load_start(_find_start(config.adapter), trained.modules, linears=list_linears(skeleton))
+    start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -158,18 +164,18 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         masks=config.sampling.masks,
         keys=("sampling.conditioning", "sampling.masks"),
     )
-    assistant = load_assistant(config.model, family)
-    check_assistant_memory(config.memory, family, assistant=assistant)
+    frozen = load_frozen(config.model, family)
+    check_frozen_memory(config.memory, family, frozen=frozen)
     workload = build_workload(
-        config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, assistant=assistant
+        config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
     )
     resolved = build_resolved(config, family, num_steps=num_steps)
-    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, assistant, workload, None))
+    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, None))
 
 
 def list_captions(plan: Plan) -> list[str]:
     """Every distinct text that will be encoded: captions, prompts and the negative prompt."""
-    captions = (caption for example in plan.dataset.examples for caption in example.captions)
+    captions = (caption for example in plan.dataset.examples for caption in example.list_captions())
     sampling = plan.resolved.sampling
     negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
     return list(dict.fromkeys([*captions, *sampling.prompts, *negative]))
@@ -179,6 +185,21 @@ def list_views(plan: Plan) -> list[View]:
     """Every distinct picture that will be encoded, as the encoder will see it: of the sets, and of the prompts."""
     views = [view for example in plan.dataset.examples for view in example.list_views()]
     return list(dict.fromkeys([*views, *(view for prompt in plan.prompts for view in prompt.views)]))
+
+
+def list_windows(plan: Plan) -> list[LossWindow]:
+    """Every distinct mask for the loss that a step will read."""
+    examples = plan.dataset.examples
+    windows = [example.learned(crop) for example in examples for crop in range(len(example.crops))]
+    return list(dict.fromkeys(window for window in windows if window is not None))
+
+
+def build_lessons(plan: Plan) -> Lessons | None:
+    """The fixed pairs that pictures for regularization are seen with; None where noise is drawn anew each time."""
+    if plan.resolved.objective.teacher_draws is None:
+        return None
+    adapters = ", ".join(f"{identify_factors(one.modules)} {one.strength}" for one in plan.frozen)
+    return Lessons(plan.resolved, plan.encoders, adapters=adapters)
 
 
 def list_keys(plan: Plan) -> set[str]:
@@ -193,7 +214,12 @@ def list_keys(plan: Plan) -> set[str]:
         for encoder in text_encoders
         for dtype in dtypes
     }
-    return latents | texts
+    masks = {build_mask_key(window, shape=find_shape(window, family)) for window in list_windows(plan)}
+    lessons = build_lessons(plan)
+    answers = set() if lessons is None else {
+        lessons.build_key(one, dtype=dtype) for one in lessons.list(plan.dataset.examples) for dtype in dtypes
+    }
+    return latents | texts | masks | answers
 
 
 def list_models(plan: Plan) -> set[str]:
@@ -223,6 +249,14 @@ def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
         for one in config.data
     ]
     return config.model_copy(update={"data": data})
+
+
+def _load_start(config: RunConfig, family: Family, *, trained: Trained, skeleton: nn.Module) -> AdapterFile | None:
+    """The adapter that training starts from, which must fit what is trained."""
+    adapter = _find_start(config.adapter)
+    if adapter.kind == "lycoris":
+        return load_lycoris_start(adapter, trained.settings, shapes=trained.shapes)
+    return load_start(adapter, trained.modules, linears=list_linears(skeleton))
 
 
 def _find_start(adapter: AdapterConfig) -> AdapterConfig:

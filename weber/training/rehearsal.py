@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -16,26 +16,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weber.adapters.files import AdapterFile
-from weber.adapters.lora import add_assistant
+from weber.adapters.lora import add_frozen
 from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
 from weber.families.family import REFERENCE, Family, Predictor
 from weber.families.pattern import is_any
+from weber.families.route import ROUTE_SCORES, build_routes
 from weber.families.tensors import Weights, build_entry
 from weber.families.weights import build_cast
 from weber.memory.checkpointing import Mode, build_checkpointing
 from weber.memory.formats import FORMATS
 from weber.memory.load import choose_formats, list_blocks
+from weber.memory.meta import FlashOnMeta
 from weber.memory.packed import build_packed
 from weber.memory.simulate import Cut, Trace, cut_blocks, simulate_call, simulate_pass
 from weber.objective.flow import build_noisy, build_target
 from weber.objective.losses import build_losses
 from weber.optim.methods import PIECE
 from weber.pocket.full_size import build_encoders
+from weber.training.assistant import Frozen
 from weber.training.encoders import TILE_PIXELS
 from weber.training.kind import Trained
 from weber.training.kinds import KINDS
+from weber.training.text import add_encoder, choose_own, find_text
 
 META = torch.device("meta")
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
@@ -43,13 +46,17 @@ _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
 
 @dataclass(frozen=True)
 class Sample:
-    """What the network sees at once: `batch` pictures of one size, in pixels, with their references, or with one to be repainted."""
+    """What the network sees at once: `batch` pictures of one size, in pixels, with their references, or with one to be repainted.
+
+    With `is_whole` no token skips a block: which ones a mask for the loss keeps is not known before, and it may be all.
+    """
 
     width: int
     height: int
     references: tuple[tuple[int, int], ...] = ()
     is_masked: bool = False
     batch: int = 1
+    is_whole: bool = False
 
     def describe(self) -> str:
         """In a few words."""
@@ -81,7 +88,7 @@ class Rehearsal:
     device: torch.device
     dtype: torch.dtype
     trained: Trained
-    assistant: AdapterFile | None = None
+    frozen: Sequence[Frozen] = ()
     _traces: dict[object, Trace] = field(default_factory=dict)
     _models: dict[object, tuple[nn.Module, list[nn.Parameter]]] = field(default_factory=dict)
 
@@ -124,6 +131,8 @@ class Rehearsal:
             condition["guidance"] = build(batch)
         if sample.references and self.config.objective.reference_timestep == "zero":
             condition["reference_t"] = build(batch)
+        if self.config.objective.tread and not sample.is_whole:
+            condition[ROUTE_SCORES] = build(family.num_tokens(*latents.shape[2:]))
         return latents, build(batch), condition
 
     def count_input_bytes(self, sample: Sample) -> int:
@@ -152,21 +161,40 @@ class Rehearsal:
                 return simulate_pass(predictor, blocks, forward=lambda: predictor(latents, t, condition), is_gpu=is_gpu)
         model.train()
         predictor.run = build_checkpointing(mode, blocks=blocks, lean_layers=self.family.lean_layers)
+        routes = build_routes(self.config.objective.tread, num_blocks=len(self.names))
+        predictor.routes = [replace(one, first=self.places[one.first], last=self.places[one.last]) for one in routes]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter) if self.config.train.accumulation > 1 else None
         return simulate_pass(
             predictor,
             blocks,
-            forward=lambda: self._predict_losses(predictor, latents, t, condition).sum(),
+            forward=lambda: self._predict_losses(predictor, latents, t, condition | self._read_texts(model, sample.batch)).sum(),
             parameters=parameters,
             is_gpu=is_gpu,
         )
+
+    def _read_texts(self, model: nn.Module, num: int) -> dict[str, Tensor]:
+        """What the text encoder that learns makes of as many captions."""
+        text = find_text(self.family, model)
+        if text is None:
+            return {}
+        with FlashOnMeta():
+            return text.encode([""] * num)
 
     def _predict_losses(self, predictor: Predictor, latents: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """What a step does of its forward pass."""
         noise = torch.empty_like(latents)
         velocity = predictor(build_noisy(latents, noise, t), t, condition)
         return build_losses(velocity, build_target(latents, noise), t, config=self.config.objective)
+
+    def measure_text(self, memory: MemoryConfig) -> int:
+        """Bytes of the text encoder that stays with the network, because it learns; it is the first."""
+        return 0 if self._text is None else _measure_encoder(self._text, memory.quantize_text_encoder)
+
+    @cached_property
+    def _text(self) -> nn.Module | None:
+        part = self.family.adapted_text
+        return self.family.load_skeleton(part).to(self.dtype) if part is not None and choose_own(self.trained).modules else None
 
     def measure(self, memory: MemoryConfig) -> Sizes:
         """The weights as they are stored with these settings."""
@@ -195,7 +223,9 @@ class Rehearsal:
     def _cut(self) -> tuple[nn.Module, Cut]:
         """The model with few blocks, in the precision that it has."""
         model = self.family.load_skeleton()
-        cut = cut_blocks(model, self.names, sort=lambda block: self._touched[block])
+        routes = build_routes(self.config.objective.tread, num_blocks=len(self.names))
+        routed = {name: route for route in routes for name in self.names[route.first : route.last + 1]}
+        cut = cut_blocks(model, self.names, sort=lambda block: (self._touched[block], routed.get(block)))
         for name, entry in self._cast(model).items():
             layer, _, leaf = name.rpartition(".")
             owner = model.get_submodule(layer)
@@ -211,6 +241,8 @@ class Rehearsal:
         if key not in self._models:
             model = copy.deepcopy(self._cut[0])
             self._pack(model, is_packed=is_packed, int8_matmul=int8_matmul)
+            if self._text is not None:
+                add_encoder(model, copy.deepcopy(self._text))
             self._models[key] = model, [parameter for _, parameter in self._add_learning(model)]
         return self._models[key]
 
@@ -228,11 +260,12 @@ class Rehearsal:
         modules = {new: one for name, one in self.trained.modules.items() if (new := cut.rename(name)) is not None}
         shapes = {new: one for name, one in self.trained.shapes.items() if (new := cut.rename(name)) is not None}
         base = {name: build_entry(one) for name, one in model.named_parameters()}
-        trained = replace(self.trained, modules=modules, shapes=shapes)
+        settings = {new: one for name, one in self.trained.settings.items() if (new := cut.rename(name)) is not None}
+        trained = replace(self.trained, modules=modules, shapes=shapes, settings=settings)
         parameters = KINDS[config.adapter.kind].build(model, config, trained=trained, base=base, start=None)
-        if self.assistant is not None:
-            factors = {new: one for name, one in self.assistant.modules.items() if (new := cut.rename(name)) is not None}
-            add_assistant(model, factors, strength=config.model.assistant_strength)
+        for frozen in self.frozen:
+            factors = {new: one for name, one in frozen.modules.items() if (new := cut.rename(name)) is not None}
+            add_frozen(model, factors, name=frozen.name, strength=frozen.strength)
         for _, parameter in parameters:
             parameter.requires_grad_(True)  # PEFT freezes all that is no adapter
             if config.optim.fused_backward:
@@ -243,15 +276,15 @@ class Rehearsal:
         return build_cast({name: build_entry(one) for name, one in model.state_dict().items()}, model, dtype=self.dtype)
 
     @cached_property
-    def _touched(self) -> dict[str, tuple[str, ...]]:
+    def _touched(self) -> dict[str, tuple[object, ...]]:
         """What learns or is added in each block: blocks with the same are alike."""
-        names = [*self.trained.modules, *self.trained.shapes, *([] if self.assistant is None else self.assistant.modules)]
-        touched: defaultdict[str, list[str]] = defaultdict(list)
+        added = [(name, one.rank) for frozen in self.frozen for name, one in frozen.modules.items()]
+        touched: defaultdict[str, list[object]] = defaultdict(list)
         blocks = set(self.names)
-        for name in names:
+        for name, size in [*self.trained.modules.items(), *self.trained.shapes.items(), *added]:
             for parent in _list_parents(name):
                 if parent in blocks:
-                    touched[parent].append(name.removeprefix(parent))
+                    touched[parent].append((name.removeprefix(parent), size))
         return {name: tuple(touched[name]) for name in self.names}
 
 

@@ -12,18 +12,22 @@ import torch
 
 from weber.adapters.layouts import LAYOUTS
 from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.load import list_changes
 from weber.data.examples import Example, list_reasons
 from weber.data.report import list_bucket_counts
 from weber.data.views import View
 from weber.families.family import Family
+from weber.families.route import build_routes, count_kept
 from weber.optim.table import OPTIMIZERS
+from weber.training.answers import list_lacking
 from weber.training.budget import build_estimate, build_lines
-from weber.training.checks import DIFFUSERS, NO_ASSISTANT, sample_size
+from weber.training.checks import DIFFUSERS, sample_size
 from weber.training.convert import list_models
-from weber.training.plan import Plan, list_captions, list_views
+from weber.training.plan import Plan, build_lessons, list_captions, list_views, list_windows
 from weber.training.runs import ADAPTER_NAME, EMA_ENDING
+from weber.training.text import describe_text
 
 _CUT = 0.2
 
@@ -34,6 +38,7 @@ def build_report(plan: Plan) -> str:
         ("Model", _describe_model(plan)),
         ("Pictures", _describe_pictures(plan)),
         ("References and masks", _describe_references(plan)),
+        ("What is asked of each set", _describe_sets(plan)),
         ("Set aside", _describe_set_aside(plan)),
         ("Steps", _describe_steps(plan)),
         ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
@@ -78,22 +83,35 @@ def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
     short, longer = plan.kind.describe(plan.config, plan.trained)
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
-    model = plan.resolved.model
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
     lines = [
         f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
-        longer,
+        *longer.splitlines(),
         f"timesteps {plan.resolved.objective.timesteps}{guidance}"
         + (f", gradient checkpointing {memory.gradient_checkpointing}"),
     ]
-    if model.assistant not in (None, NO_ASSISTANT):
-        strengths = f"{model.assistant_strength:g} in training, {model.assistant_sample_strength:g} in pictures"
-        lines.append(f"assistant {model.assistant}: strength {strengths}")
+    if plan.config.adapter.text_encoder:
+        lines.append(describe_text(plan.config, plan.trained))
+    lines += [f"{one.name.replace('_', ' ')} {one.describe()}" for one in plan.frozen]
     if plan.start is not None:
         lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+    lines += _describe_routes(plan)
+    if plan.config.objective.text_mask:
+        lines.append("the padding behind captions is hidden, in training and in pictures")
     if plan.config.optim.fused_backward:
         lines.append("fused backward: each weight moves as its gradient arrives, and gradients are not clipped")
     return lines
+
+
+def _describe_routes(plan: Plan) -> list[str]:
+    family, bucket = plan.family, max((one.bucket for one in plan.dataset.examples), key=lambda one: one.width * one.height)
+    num_tokens = family.num_tokens(*family.latent_shape(bucket.height, bucket.width)[1:])
+    num_blocks = len(family.blocks(family.build_predictor(family.load_skeleton())))
+    return [
+        f"blocks {route.first} to {route.last} of 0 to {num_blocks - 1} see {count_kept(num_tokens, route.ratio)} of {num_tokens} tokens"
+        f" of a picture of {bucket.width} x {bucket.height}"
+        for route in build_routes(plan.config.objective.tread, num_blocks=num_blocks)
+    ]
 
 
 def _describe_pictures(plan: Plan) -> list[str]:
@@ -124,6 +142,26 @@ def _describe_references(plan: Plan) -> list[str]:
         masks = [mask for one in examples for mask in one.masks]
         if masks:
             lines.append(f"{config.set_name}: {len(masks)} masks, {'drawn at random' if masks[0].path is None else 'from files'}")
+    return lines
+
+
+def _describe_sets(plan: Plan) -> list[str]:
+    """Lines for sets whose pictures are learned otherwise than as a whole and as they are."""
+    lines, draws = [], plan.config.objective.teacher_draws
+    for config in plan.config.data:
+        examples, name = [one for one in plan.dataset.examples if one.set_name == config.set_name], config.set_name
+        if config.loss_masks is not None or config.alpha_mask:
+            where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
+            masked = sum(one.loss_mask is not None for one in examples)
+            count = f"{masked} of {len(examples)} pictures have a mask for the loss"
+            lines.append(f"{name}: {count}, from {where}; of the others all is learned")
+        if config.caption_dropout > 0:
+            lines.append(f"{name}: captions are empty with probability {config.caption_dropout:g}")
+        if config.loss_weight != 1:
+            lines.append(f"{name}: pictures count {config.loss_weight:g} times in the loss")
+        if config.regularization:
+            how = "one more forward pass each time" if draws is None else f"with {draws} fixed noises each, whose answers are kept"
+            lines.append(f"{name}: regularization, the model is kept as it is on {len(examples)} pictures, {how}")
     return lines
 
 
@@ -185,9 +223,20 @@ def _describe_cache(plan: Plan) -> list[str]:
     lines = [
         f"{len(views)} latents, {_size(latent_bytes)}; {len(captions)} texts, {_size(text_bytes)}; in {plan.config.output.cache}",
     ]
+    windows = list_windows(plan)
+    if windows:
+        numbers = sum(math.prod(find_shape(window, family)) for window in windows)
+        lines.append(f"{len(windows)} masks for the loss, {_size(4 * numbers)}")
+    lessons = build_lessons(plan)
+    answers = [] if lessons is None else list(lessons.list(plan.dataset.examples))
+    if answers:
+        numbers = sum(_count_numbers(one.example.target(one.crop), family) for one in answers)
+        lines.append(f"{len(answers)} answers of the teacher, {_size(4 * numbers)}; each costs a forward pass before the first step")
     if not family.is_local:
         return [*lines, "the model is not on this machine yet, so what is cached already is not known"]
     store = Store(plan.config.output.cache)
+    if answers:
+        lines.append(f"to be asked now: {len(list_lacking(plan, store))} answers")
     image_encoder = plan.encoders.identify(family.image_part)
     text_encoders = [plan.encoders.identify(part) for part in family.text_parts]
     latents = sum(build_latent_key(view, encoder=image_encoder, dtype=plan.dtype) not in store for view in views)
@@ -239,7 +288,7 @@ def _describe_finished(plan: Plan) -> list[str]:
 def _count_checkpoint_bytes(plan: Plan) -> int:
     shapes, row = plan.trained.shapes.values(), OPTIMIZERS[plan.config.optim.name]
     mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
-    return plan.trained.num_bytes + sum(row.state_bytes(shape) for shape in shapes) + mean_bytes
+    return plan.trained.num_bytes + sum(row.state_bytes(shape, plan.trained.dtype) for shape in shapes) + mean_bytes
 
 
 def _describe_changes(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from weber.config.adapter import AdapterConfig
 from weber.config.data import DataConfig
 from weber.config.model import ModelConfig
+from weber.config.objective import ObjectiveConfig
 from weber.config.output import OutputConfig, SamplingConfig
 from weber.config.run import RunConfig
 from weber.families.family import Family
@@ -22,12 +23,10 @@ def build_resolved(config: RunConfig, family: Family, *, num_steps: int) -> RunC
             "data": [_resolve_set(one) for one in config.data],
             "adapter": _resolve_adapter(config.adapter),
             "memory": config.memory.model_copy(update={"fit": None}),  # what it has chosen is there
-            "optim": config.optim.model_copy(
-                update={"lr": config.optim.choose_lr(config.adapter.form), "clip_norm": config.optim.norm_limit or "off"}
-            ),
+            "optim": config.optim.build_resolved(config.adapter.form),
             "objective": objective.model_copy(
                 update={
-                    "guidance": defaults.training_guidance if objective.guidance is None else objective.guidance,
+                    "guidance": _resolve_guidance(objective, family),
                     "timesteps": objective.timesteps or defaults.timesteps,
                 }
             ),
@@ -36,6 +35,12 @@ def build_resolved(config: RunConfig, family: Family, *, num_steps: int) -> RunC
             "output": _resolve_output(config.output),
         }
     )
+
+
+def _resolve_guidance(objective: ObjectiveConfig, family: Family) -> float | None:
+    """None too where each sample draws its own."""
+    is_said = objective.guidance is not None or objective.guidance_range is not None
+    return objective.guidance if is_said else family.sample_defaults.training_guidance
 
 
 def build_absolute(path: Path) -> Path:
@@ -54,12 +59,15 @@ def _resolve_model(model: ModelConfig, family: Family) -> ModelConfig:
             "text_encoder_2": _resolve_place(model.text_encoder_2),
             "tokenizer_path": _resolve_place(model.tokenizer_path),
             "assistant": _resolve_place(family.assistant if model.assistant is None else model.assistant),
+            "adapters": [one.model_copy(update={"path": _resolve_place(one.path)}) for one in model.adapters],
         }
     )
 
 
 def _resolve_adapter(adapter: AdapterConfig) -> AdapterConfig:
-    return adapter.model_copy(update={"start_from": _resolve_place(adapter.start_from), "targets": adapter.chosen_targets})
+    is_preset = adapter.lycoris is not None and adapter.lycoris.apply_preset is not None
+    targets = None if is_preset else adapter.chosen_targets
+    return adapter.model_copy(update={"start_from": _resolve_place(adapter.start_from), "targets": targets})
 
 
 def _resolve_place(place: str | None) -> str | None:
@@ -74,6 +82,7 @@ def _resolve_set(data: DataConfig) -> DataConfig:
             "metadata": None if data.metadata is None else build_absolute(data.metadata),
             "conditioning": [build_absolute(folder) for folder in data.conditioning],
             "masks": None if data.masks is None else build_absolute(data.masks),
+            "loss_masks": None if data.loss_masks is None else build_absolute(data.loss_masks),
         }
     )
 

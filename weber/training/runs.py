@@ -22,7 +22,7 @@ MODEL_FOLDER, MODEL_NAME = "transformer", "model.safetensors"
 EMA_ENDING = "-ema"
 """Before the file ending of finished results that are the running mean."""
 
-_NAMES = {"lora": (ADAPTER_NAME,), "full": (MODEL_FOLDER, MODEL_NAME, TRAINED_NAME)}
+_NAMES = {"lora": (ADAPTER_NAME,), "lycoris": (ADAPTER_NAME,), "full": (MODEL_FOLDER, MODEL_NAME, TRAINED_NAME)}
 """What a run or a checkpoint has, by what is trained; the first that is there counts."""
 
 
@@ -58,7 +58,7 @@ def find_run(place: Path, *, weights: str | None = None) -> Saved:
         saved = None if folder is None else _find_saved(folder, config, is_mean=weights == "ema")
         if saved is not None:
             return saved
-    what = {"lora": "adapter", "full": "trained weights"}[config.adapter.kind] if weights == "trained" else "running mean of its weights"
+    what = {"full": "trained weights"}.get(config.adapter.kind, "adapter") if weights == "trained" else "running mean of its weights"
     raise CheckpointError(
         f"The run has no {what} yet.", got=f"{place} without a finished one or a whole checkpoint", fix="train it first, or resume it"
     )
@@ -72,7 +72,7 @@ def find_adapter(place: Path) -> Path:
     config = find_config(place)
     if config is None:
         raise CheckpointError("There is no adapter.", got=f"{place} without {ADAPTER_NAME}", fix="give a run folder or an adapter file")
-    if config.adapter.kind != "lora":
+    if config.adapter.kind == "full":
         raise CheckpointError(
             "The run has trained the model itself, so it has no adapter.",
             got=f'{place}, whose settings say adapter.kind = "{config.adapter.kind}"',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,29 +17,41 @@ from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.families.tensors import build_entry, save_weights
+from weber.optim.libraries import evaluated
 from weber.optim.states import list_states, load_states
 from weber.training.kind import Learned
 from weber.training.learner import Learner
 from weber.training.plan import Plan
 from weber.training.runs import EMA_NAME
+from weber.training.teacher import identify_factors
 from weber.version import VERSION
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
-FIXED = ("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "optim.name")
-"""Settings that a checkpoint's tensors depend on, so that they cannot change on resume."""
+FIXED = (
+    *("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "adapter.exclude", "adapter.blocks"),
+    *("adapter.init", "adapter.rslora", "adapter.dora", "adapter.text_encoder", "adapter.lycoris", "adapter.rules", "optim.name"),
+)
+"""Settings that a checkpoint's tensors depend on, so that they cannot change on resume; but the rates of rules."""
+_RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
     *("output.", "sampling.", "adapter.start_from", "adapter.precision", "model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
 """Settings that change no number of a run; of places it is what lies there that counts."""
+_FREE_ADAPTER = re.compile(r"model\.adapters\.\d+\.(path|sample_strength):")
 
 
 def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
     """Write the checkpoint of `step` finished steps."""
     learned, ema = build_learned(learner, plan=plan, step=step), learner.ema
+
+    def save_learned(path: Path) -> None:
+        with evaluated(learner.optimizer):
+            plan.kind.save(path, learned)
+
     files: dict[str, Write] = {
-        plan.kind.file: lambda path: plan.kind.save(path, learned),
+        plan.kind.file: save_learned,
         OPTIMIZER_NAME: lambda path: _write_tensors(path, list_states(learner.optimizer, learner.parameters)),
         STATE_NAME: lambda path: _write_text(path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"),
     }
@@ -54,7 +67,7 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     """
     state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
     changed = _list_differences(build_config(state["config"]), plan.resolved)
-    fixed = [line for line in changed if line.startswith(FIXED)]
+    fixed = [line for line in changed if line.startswith(FIXED) and not _RATE.match(line)]
     if state["model"] != plan.family.identify("transformer"):
         fixed.append(f"the weights of the model in {plan.resolved.model.path or plan.family.variant}")
     precision = str(plan.trained.dtype).removeprefix("torch.")
@@ -69,7 +82,7 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     data = [] if state["data"] == _hash_data(plan) else ["the pictures or captions"]
     parts = _identify_parts(plan)
     other = [f"the {part} of the model" for part, identity in state.get("parts", parts).items() if parts.get(part) != identity]
-    return [line for line in changed if not line.startswith(FREE)] + data + other
+    return [line for line in changed if not line.startswith(FREE) and not _FREE_ADAPTER.match(line)] + data + other
 
 
 def load_state(folder: Path, learner: Learner, *, plan: Plan) -> None:
@@ -106,7 +119,14 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "guidance": learner.guidance,
         "seed": config.train.seed,
         **({} if plan.kind.is_adapter else {"kind": config.adapter.kind}),
+        **_describe_form(config),
     } | _describe_pictures(plan)
+
+
+def _describe_form(config: RunConfig) -> dict[str, object]:
+    """The settings of LyCORIS that differ from its own."""
+    lycoris = config.adapter.lycoris
+    return {} if lycoris is None else {"lycoris": {"algo": lycoris.algo} | lycoris.model_dump(exclude_defaults=True)}
 
 
 def _describe_pictures(plan: Plan) -> dict[str, object]:
@@ -135,17 +155,10 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
 
 
 def _identify_parts(plan: Plan) -> dict[str, str]:
-    """What the run's numbers depend on beside the transformer: encoders, and the assistant."""
+    """What the run's numbers depend on beside the transformer: encoders, and frozen adapters."""
     family = plan.family
     parts = {part: plan.encoders.identify(part) for part in (family.image_part, *family.text_parts)}
-    if plan.assistant is not None:
-        digest = hashlib.blake2b(digest_size=16)
-        for name, factors in sorted(plan.assistant.modules.items()):
-            digest.update(f"{name} {factors.alpha}".encode())
-            for tensor in (factors.down, factors.up):
-                digest.update(tensor.float().contiguous().numpy().data)
-        parts["assistant"] = digest.hexdigest()
-    return parts
+    return parts | {one.name: identify_factors(one.modules) for one in plan.frozen}
 
 
 def _hash_data(plan: Plan) -> str:
@@ -153,6 +166,8 @@ def _hash_data(plan: Plan) -> str:
     for one in plan.dataset.examples:
         pictures = [(view.content, view.describe()) for view in one.list_views()]
         digest.update(repr((pictures, one.bucket, one.captions, one.repeats)).encode())
+        if one.loss_mask is not None:
+            digest.update(f"{one.loss_mask.is_alpha} {one.loss_mask.content}".encode())
     return digest.hexdigest()
 
 

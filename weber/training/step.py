@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.data.seeds import build_seed
 from weber.errors import TrainingError
@@ -18,35 +18,47 @@ from weber.training.question import build_question, draw_timesteps
 
 
 def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
-    """Forward, backward and update for the micro-batches of one step; returns loss and gradient norm.
+    """Forward, backward and update for the micro-batches of one step; returns losses and gradient norm.
 
-    Each sample weighs the same, however the step is cut into micro-batches. Raises TrainingError, before anything is changed, where
-    the loss or the gradient is not finite; a fused step leaves only those weights as they were whose own gradient is not.
+    Each sample weighs the same, however the step is cut into micro-batches, but for the weight of its set. `loss` is the mean over the
+    samples that are learned, `loss_regularization` over the others; each is there if the step has such samples. Raises TrainingError,
+    before anything is changed, where the loss or the gradient is not finite; a fused step leaves only those weights as they were whose
+    own gradient is not.
     """
     config = learner.config
     num_samples = sum(len(batch.places) for batch in batches)
     losses = []
     for batch, t_B in zip(batches, draw_timesteps(learner, batches, step=step), strict=True):
-        if config.adapter.dropout > 0:
+        if config.adapter.has_dropout:
             torch.manual_seed(build_seed(config.train.seed, step, batch.places[0], "dropout"))
-        question = build_question(learner, batch, t_B, step=step)
+        question = build_question(learner, batch, t_B=t_B, step=step)
         velocity_BCHW = learner.predictor(question.noisy_BCHW, t_B, question.condition)
-        losses_B = build_losses(velocity_BCHW, question.target_BCHW, t_B, config=config.objective)
+        losses_B = build_losses(velocity_BCHW, question.target_BCHW, t_B, config=config.objective, mask_B1HW=batch.mask_B1HW)
+        if batch.weights_B is not None:
+            losses_B = losses_B * batch.weights_B
         losses.append(losses_B.detach())
         if learner.fused is not None:
             _check_finite(learner, "loss", float(losses_B.detach().sum()), step, batches)
         with nullcontext() if learner.fused is None else learner.fused.step(is_last=len(losses) == len(batches)):
             (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
 
-    loss = float(torch.cat(losses).mean())
-    _check_finite(learner, "loss", loss, step, batches)
+    numbers = _list_losses(batches, losses)
+    _check_finite(learner, "loss", sum(numbers.values()), step, batches)
     grad_norm = _move(learner, step, batches) if learner.fused is None else learner.fused.norm()
     _check_finite(learner, "gradient norm", grad_norm, step, batches)
     if learner.swap is not None and learner.swap.is_trained:
         learner.swap.settle()
     if learner.ema is not None:
         learner.ema.update(step)
-    return {"loss": loss, "grad_norm": grad_norm}
+    return numbers | {"grad_norm": grad_norm}
+
+
+def _list_losses(batches: Sequence[Batch], losses: Sequence[Tensor]) -> dict[str, float]:
+    """The mean over the samples that are learned, and over those that the model is kept as it is on."""
+    kinds: dict[str, list[Tensor]] = {}
+    for batch, losses_B in zip(batches, losses, strict=True):
+        kinds.setdefault("loss_regularization" if batch.is_regularization else "loss", []).append(losses_B)
+    return {name: float(torch.cat(found).mean()) for name, found in sorted(kinds.items())}
 
 
 def _move(learner: Learner, step: int, batches: Sequence[Batch]) -> float:

@@ -9,7 +9,9 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from weber.families.family import Predictor
+from weber.errors import ConfigError
+from weber.families.attention import TEXT_MASK, TEXT_READ
+from weber.families.family import TRANSFORMER, Predictor
 from weber.families.flux1 import keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
@@ -44,14 +46,17 @@ class Flux1:
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
     takes_reference_t = True
+    takes_routes = True
     reference_modules: Sequence[str] = ()
     prompts_per_batch: int | None = None
+    adapted_text: str | None = "clip"
     modulation_modules: Sequence[str] = keys.MODULATION
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     blocks = staticmethod(_list_blocks)
 
-    def __init__(self, source: Source, variant: Variant) -> None:
+    def __init__(self, source: Source, variant: Variant, *, hides_padding: bool = False) -> None:
         self.source, self.row, self.variant = source, variant, variant.name
+        self._mask = TEXT_READ if hides_padding else TEXT_MASK if variant.masks_text else None
         self.architecture, self.assistant, self.picture_inputs = variant.architecture, variant.assistant, variant.picture_inputs
         self.sample_defaults, self.native_pixels = variant.sample_defaults, variant.native_pixels
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
@@ -68,7 +73,7 @@ class Flux1:
         """See `Family.identify`."""
         extra = [part]
         if part == "t5":
-            extra += [f"tokens={self.row.text_tokens}"] + ["mask"] * self.row.masks_text
+            extra += [f"tokens={self.row.text_tokens}"] + ["mask"] * self.row.masks_text + [TEXT_READ] * (self._mask == TEXT_READ)
         return "-".join(self.source.identify(folder, extra=extra) for folder in _FOLDERS[part])
 
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
@@ -79,9 +84,7 @@ class Flux1:
         elif part == "clip":
             module = prompts.load_clip(self.source, dtype=dtype, fill=fill)
         else:
-            module = prompts.load_t5(
-                self.source, dtype=dtype, num_tokens=self.row.text_tokens, has_mask=self.row.masks_text, fill=fill
-            )
+            module = prompts.load_t5(self.source, dtype=dtype, num_tokens=self.row.text_tokens, mask=self._mask, fill=fill)
         return module.to(device).eval().requires_grad_(False)
 
     def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
@@ -89,9 +92,12 @@ class Flux1:
         assert isinstance(transformer, FluxTransformer2DModel)
         return Flux1Predictor(transformer, is_modulation_apart=is_modulation_apart)
 
-    def load_skeleton(self) -> nn.Module:
+    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
-        return build_skeleton(FluxTransformer2DModel, self.transformer_config)
+        if part == TRANSFORMER:
+            return build_skeleton(FluxTransformer2DModel, self.transformer_config)
+        assert part == self.adapted_text
+        return prompts.load_clip_skeleton(self.source)
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""
@@ -113,8 +119,8 @@ class Flux1:
         return min(self.picture_inputs.sizes, key=lambda size: (abs(width / height - size[0] / size[1]), size))
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """See `Family.encode_prompts`: `pooled` (B, P) from clip; `text` (B, T, D), and where padding is masked `text_mask` (B, T), from
-        t5."""
+        """See `Family.encode_prompts`: `pooled` (B, P) from clip; `text` (B, T, D), and where padding is masked `text_mask` or
+        `text_read` (B, T), from t5."""
         tensors: dict[str, Tensor] = encoder(prompts)
         return tensors
 
@@ -132,7 +138,7 @@ class Flux1:
         if part == "clip":
             return {"pooled": (int(str(self.transformer_config["pooled_projection_dim"])),)}
         shapes: dict[str, tuple[int, ...]] = {"text": (self.row.text_tokens, int(str(self.transformer_config["joint_attention_dim"])))}
-        return shapes | ({"text_mask": (self.row.text_tokens,)} if self.row.masks_text else {})
+        return shapes | ({} if self._mask is None else {self._mask: (self.row.text_tokens,)})
 
     def num_tokens(self, latent_height: int, latent_width: int) -> int:
         """See `Family.num_tokens`."""
@@ -149,10 +155,16 @@ class Flux1:
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
-def build_flux1(source: Source, variant: str | None) -> Flux1:
+def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux1:
     """The model at `source`; a variant left out is recognized from its files."""
     row = recognize_variant(source) if variant is None else next(row for row in VARIANTS if row.name == variant)
-    family = Flux1(source.with_home(row.home), row)
+    if hides_padding and row.masks_text:
+        raise ConfigError(
+            f"The model {row.name} has a text mask of its own, with which padding weighs less; it is always on.",
+            got="objective.text_mask = true",
+            fix="remove objective.text_mask",
+        )
+    family = Flux1(source.with_home(row.home), row, hides_padding=hides_padding)
     check_pipeline(source, row)
     return family
 

@@ -5,17 +5,19 @@ Legend: B batch, C latent channels, H W latent size, N tokens of the picture and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
+from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux1.latents import build_ids, pack, unpack
 from weber.families.flux1.modulation import Modulation
-from weber.families.flux1.reference_time import ReferenceTime, Rotary
+from weber.families.flux1.reference_time import ReferenceTime
+from weber.families.route import Passage, Rotary, Route
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 NUM_ROTARY = 16
@@ -33,13 +35,15 @@ class Flux1Predictor(nn.Module):
         self.transformer = transformer
         self.modulation = Modulation(self._list_blocks()) if is_modulation_apart else None
         self.run: Run = run_plainly
+        self.routes: Sequence[Route] = ()
         self._rotary: dict[tuple[object, ...], Rotary] = {}
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
 
-        condition: `text` (B, T, D'), `pooled` (B, P); where the model has it, `guidance` (B,); `text_mask` (B, T), 0 = padding;
-        `reference_0`, ... (B, C, h, w), and `reference_t` (B,), their own t; `masked` (B, C, H, W) and `mask` (B, 64, H, W).
+        condition: `text` (B, T, D'), `pooled` (B, P); where the model has it, `guidance` (B,); `text_mask` or `text_read` (B, T), see
+        `attention.py`; `reference_0`, ... (B, C, h, w), and `reference_t` (B,), their own t; `masked` (B, C, H, W) and `mask`
+        (B, 64, H, W); `route_scores` and `route_kept` (N,), see `route.py`.
         """
         model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
         references = list_references(condition)
@@ -49,15 +53,19 @@ class Flux1Predictor(nn.Module):
         image_BND = model.x_embedder(torch.cat([picture_BNc, *map(pack, references)], dim=1).to(dtype))
         text_BTD = model.context_embedder(condition["text"].to(dtype))
         time_BD = self._embed_time(t_B, condition)
-        rotary = self._load_rotary(text_BTD.shape[1], [noisy_BCHW, *references])
-        attention = _build_attention(condition, image_BND)
+        rotary, mask = self._load_rotary(text_BTD.shape[1], [noisy_BCHW, *references]), build_mask(condition, image_BND)
+        passage = Passage(self.routes, condition, num_tokens=num_tokens, rotary=rotary, mask=mask)
 
         modulate, modulate_reference = self._build_modulate(time_BD), None
         if references and "reference_t" in condition:
             modulate_reference = self._build_modulate(self._embed_time(condition["reference_t"], condition))
-        for number, block in enumerate(self._list_blocks()):
-            call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), num_tokens)
-            text_BTD, image_BND = self.run(block, call, image_BND, text_BTD, modulate(number), rotary, attention)
+        blocks = self._list_blocks()
+        for number, block in enumerate(blocks):
+            image_BND = passage.turn(number, image_BND)
+            call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), passage.num_tokens)
+            attention = None if passage.mask is None else {"attention_mask": passage.mask}
+            text_BTD, image_BND = self.run(block, call, image_BND, text_BTD, modulate(number), passage.rotary, attention)
+        image_BND = passage.turn(len(blocks), image_BND)
 
         velocity_BNc = model.proj_out(model.norm_out(image_BND, time_BD))[:, :num_tokens]
         return unpack(velocity_BNc, *noisy_BCHW.shape[-2:])
@@ -87,15 +95,3 @@ class Flux1Predictor(nn.Module):
                 del self._rotary[next(iter(self._rotary))]
             self._rotary[key] = self.transformer.pos_embed(build_ids(num_text_tokens, sizes).to(device))
         return self._rotary[key]
-
-
-def _build_attention(condition: Condition, image_BND: Tensor) -> dict[str, Tensor] | None:
-    """The mask of padded text as the blocks take it: 1 is added to the scores of all but padding, which so weighs e times less.
-
-    That is how LibreFLUX was trained and is sampled: in its pipeline and in SimpleTuner the mask is a float one.
-    """
-    if "text_mask" not in condition:
-        return None
-    text_mask_BT = condition["text_mask"].to(image_BND)
-    mask = torch.cat([text_mask_BT, image_BND.new_ones(image_BND.shape[:2])], dim=1)
-    return {"attention_mask": mask[:, None, None, :]}

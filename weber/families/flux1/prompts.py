@@ -9,31 +9,36 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5Tokenizer
 
+from weber.families.attention import TEXT_READ
 from weber.families.flux1 import original
 from weber.families.source import Source
-from weber.families.weights import Fill, load_named_part, load_tokenizer
+from weber.families.weights import Fill, load_named_part, load_tokenizer, read_part_config
 
 CLIP_TOKENS = 77
 
 
 class PromptEncoder(nn.Module):
-    """A tokenizer and its encoder, which belong together."""
+    """A tokenizer and its encoder, which belong together. Of CLIP the names of its layers are those in adapter files: `text_model...`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, *, num_tokens: int, has_mask: bool = False) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder: nn.Module, *, num_tokens: int, mask: str | None = None) -> None:
         super().__init__()
-        self.tokenizer, self.encoder, self.num_tokens, self.has_mask = tokenizer, encoder, num_tokens, has_mask
+        self.tokenizer, self.text_model, self.num_tokens, self.mask = tokenizer, encoder, num_tokens, mask
 
     def forward(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """CLIP: `pooled` (B, D); T5: `text` (B, T, D), and with a mask `text_mask` (B, T), 1 = read, 0 = padding."""
-        device = next(self.encoder.parameters()).device
+        """CLIP: `pooled` (B, D); T5: `text` (B, T, D), and with a mask `text_mask` (B, T), 1 = read, 0 = padding, or `text_read` (B, T)
+        bool."""
+        device = next(self.text_model.parameters()).device
         tokens = self.tokenizer(list(prompts), padding="max_length", max_length=self.num_tokens, truncation=True, return_tensors="pt")
-        output = self.encoder(tokens.input_ids.to(device))
-        if isinstance(self.encoder, CLIPTextModel):
+        output = self.text_model(tokens.input_ids.to(device))
+        if isinstance(self.text_model, CLIPTextModel):
             return {"pooled": output.pooler_output}
         text: Tensor = output.last_hidden_state
-        return {"text": text} | ({"text_mask": tokens.attention_mask.to(text)} if self.has_mask else {})
+        if self.mask is None:
+            return {"text": text}
+        read = tokens.attention_mask.to(text.device)
+        return {"text": text, self.mask: read.bool() if self.mask == TEXT_READ else read.to(text)}
 
 
 def load_clip(source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:
@@ -42,8 +47,18 @@ def load_clip(source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -
     return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
 
 
-def load_t5(source: Source, *, dtype: torch.dtype, num_tokens: int, has_mask: bool, fill: Fill | None = None) -> PromptEncoder:
-    """T5 encoder with its tokenizer, padded to `num_tokens`."""
+def load_clip_skeleton(source: Source) -> PromptEncoder:
+    """CLIP-L on the meta device, with its tokenizer; reads no weights."""
+    config = read_part_config(source, "text_encoder", original=original.CLIP)
+    text = config.get("text_config", config)
+    assert isinstance(text, dict)
+    with torch.device("meta"):
+        encoder = CLIPTextModel(CLIPTextConfig.from_dict(text)).eval().requires_grad_(False)
+    return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
+
+
+def load_t5(source: Source, *, dtype: torch.dtype, num_tokens: int, mask: str | None, fill: Fill | None = None) -> PromptEncoder:
+    """T5 encoder with its tokenizer, padded to `num_tokens`; `mask` is what the tensor that says what is padding is called."""
     encoder = load_named_part(T5EncoderModel, source, part="text_encoder_2", original=original.T5, dtype=dtype, fill=fill)
     tokenizer = load_tokenizer(T5Tokenizer, str(source.load_folder("tokenizer_2")))
-    return PromptEncoder(tokenizer, encoder, num_tokens=num_tokens, has_mask=has_mask)
+    return PromptEncoder(tokenizer, encoder, num_tokens=num_tokens, mask=mask)

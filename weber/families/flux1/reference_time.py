@@ -16,7 +16,7 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
 from torch import Tensor
 
-Rotary = tuple[Tensor, Tensor]
+from weber.families.route import Rotary
 
 
 @dataclass(frozen=True)

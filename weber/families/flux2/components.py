@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from weber.errors import ModelError
 from weber.families import patches
-from weber.families.family import PictureInputs, Predictor
+from weber.families.attention import TEXT_READ
+from weber.families.family import TRANSFORMER, PictureInputs, Predictor
 from weber.families.flux2 import keys, original
 from weber.families.flux2.predict import Flux2Predictor
-from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
@@ -34,9 +35,11 @@ class Flux2:
     image_part = "vae"
     picture_inputs = PictureInputs(max_references=10)
     takes_reference_t = False
+    takes_routes = True
     assistant: str | None = None
     reference_modules: Sequence[str] = ()
     prompts_per_batch: int | None = None
+    adapted_text: str | None = None
     modulation_modules: Sequence[str] = ()
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
@@ -46,8 +49,9 @@ class Flux2:
     latent_shape = staticmethod(patches.build_latent_shape)
     reference_size = staticmethod(patches.build_reference_size)
 
-    def __init__(self, source: Source, row: Variant) -> None:
+    def __init__(self, source: Source, row: Variant, *, hides_padding: bool = False) -> None:
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
+        self._hides_padding = hides_padding
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.text_parts: tuple[str, ...] = (row.text_part,)
         self.is_local = source.is_local
@@ -65,7 +69,7 @@ class Flux2:
         if part in ("transformer", self.image_part):
             return self.source.identify(part, extra=[part])
         recipe = RECIPES[part]
-        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.facts]
+        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.facts] + [TEXT_READ] * self._hides_padding
         return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
 
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
@@ -82,8 +86,9 @@ class Flux2:
         assert isinstance(transformer, Flux2Transformer2DModel) and not is_modulation_apart
         return Flux2Predictor(transformer)
 
-    def load_skeleton(self) -> nn.Module:
+    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
+        assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(Flux2Transformer2DModel, self.transformer_config)
 
     def open_transformer(self) -> Weights:
@@ -95,12 +100,17 @@ class Flux2:
         return [*predictor.transformer.transformer_blocks, *predictor.transformer.single_transformer_blocks]  # type: ignore[misc]
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """See `Family.encode_prompts`: `text` (B, T, D)."""
-        return {"text": encoder(prompts)}
+        """See `Family.encode_prompts`: `text` (B, T, D), and where padding is hidden `text_read` (B, T)."""
+        text: dict[str, Tensor] = {"text": encoder(prompts)}
+        if not self._hides_padding:
+            return text
+        assert isinstance(encoder, PromptEncoder)
+        return text | {TEXT_READ: encoder.read_mask(prompts)}
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`."""
-        return {"text": (TEXT_TOKENS, self._text_width)}
+        shapes: dict[str, tuple[int, ...]] = {"text": (TEXT_TOKENS, self._text_width)}
+        return shapes | ({TEXT_READ: (TEXT_TOKENS,)} if self._hides_padding else {})
 
     def num_tokens(self, latent_height: int, latent_width: int) -> int:
         """See `Family.num_tokens`: latents are patches already, so every place is a token."""
@@ -118,7 +128,7 @@ class Flux2:
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
-def build_flux2(source: Source, variant: str | None) -> Flux2:
+def build_flux2(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux2:
     """The model at `source`; a variant left out is recognized by its guidance input, the width of its text and `is_distilled`.
 
     Parts that are nowhere come from the variant's own place. A single file does not say whether it is distilled: it is taken as the
@@ -126,7 +136,7 @@ def build_flux2(source: Source, variant: str | None) -> Flux2:
     """
     row = next((row for row in VARIANTS if row.name == variant), None) or _recognize(source)
     _check_index(source, row)
-    return Flux2(source.with_home(row.home), row)
+    return Flux2(source.with_home(row.home), row, hides_padding=hides_padding)
 
 
 def _recognize(source: Source) -> Variant:

@@ -5,15 +5,18 @@ Legend: B batch, C latent channels, H W latent size, N image tokens (of the pict
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import Flux2Transformer2DModel
 from torch import Tensor, nn
 
+from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
+from weber.families.route import Passage, Rotary, Route
 
-Rotary = tuple[Tensor, Tensor]
 Layout = tuple[int, tuple[tuple[int, int], ...], torch.device]
 
 
@@ -27,29 +30,42 @@ class Flux2Predictor(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.run: Run = run_plainly
+        self.routes: Sequence[Route] = ()
         self._rotary: tuple[Layout, Rotary] | None = None
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
-        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), guidance (B,), reference_N."""
+        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
+
+        condition: `text` (B, T, D'); where the model has it, `guidance` (B,); `reference_0`, ... (B, C, h, w); `text_read` (B, T), see
+        `attention.py`; `route_scores` and `route_kept` (N,), see `route.py`.
+        """
         model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
         height, width = noisy_BCHW.shape[-2:]
         pictures = [noisy_BCHW, *list_references(condition)]
         image_BND = model.x_embedder(torch.cat([pack(picture.to(dtype)) for picture in pictures], dim=1))
         text_BTD = model.context_embedder(condition["text"].to(dtype))
-        rotary = self._load_rotary(text_BTD.shape[1], pictures)
+        rotary, mask = self._load_rotary(text_BTD.shape[1], pictures), build_mask(condition, image_BND)
+        passage = Passage(self.routes, condition, num_tokens=height * width, rotary=rotary, mask=mask)
 
         modulation_BD = self._embed_time(t_B, condition)
         image_modulation = model.double_stream_modulation_img(modulation_BD)
         text_modulation = model.double_stream_modulation_txt(modulation_BD)
         single_modulation = model.single_stream_modulation(modulation_BD)
 
-        for block in model.transformer_blocks:
-            text_BTD, image_BND = self.run(block, block, image_BND, text_BTD, image_modulation, text_modulation, rotary)
+        num_double, num_text_tokens = len(model.transformer_blocks), text_BTD.shape[1]
+        for number, block in enumerate(model.transformer_blocks):
+            image_BND = passage.turn(number, image_BND)
+            told = image_modulation, text_modulation, passage.rotary, _tell_mask(passage)
+            text_BTD, image_BND = self.run(block, block, image_BND, text_BTD, *told)
+        image_BND = passage.turn(num_double, image_BND)
         joint = torch.cat([text_BTD, image_BND], dim=1)
-        for block in model.single_transformer_blocks:
-            joint = self.run(block, block, joint, None, single_modulation, rotary)
+        for number, block in enumerate(model.single_transformer_blocks, start=num_double):
+            if number > num_double and passage.turns(number):
+                joint = torch.cat([joint[:, :num_text_tokens], passage.turn(number, joint[:, num_text_tokens:])], dim=1)
+            joint = self.run(block, block, joint, None, single_modulation, passage.rotary, _tell_mask(passage))
+        image_BND = passage.turn(num_double + len(model.single_transformer_blocks), joint[:, num_text_tokens:])
 
-        velocity_BNC = model.proj_out(model.norm_out(joint[:, text_BTD.shape[1] :], modulation_BD))
+        velocity_BNC = model.proj_out(model.norm_out(image_BND, modulation_BD))
         return unpack(velocity_BNC[:, : height * width], height, width)
 
     def _embed_time(self, t_B: Tensor, condition: Condition) -> Tensor:
@@ -66,3 +82,8 @@ class Flux2Predictor(nn.Module):
         if self._rotary is None or self._rotary[0] != layout:
             self._rotary = layout, self.transformer.pos_embed(build_ids(*layout))
         return self._rotary[1]
+
+
+def _tell_mask(passage: Passage) -> dict[str, Tensor] | None:
+    """As the library's blocks take it."""
+    return None if passage.mask is None else {"attention_mask": passage.mask}

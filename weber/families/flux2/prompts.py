@@ -1,7 +1,7 @@
 """What FLUX.2 reads of a prompt: three inner states of a language model, side by side.
 
 Legend: B prompts, T text tokens (512), D width of one state. The encoder is told which tokens are padding, but the transformer attends
-to all of them, so the padded length is part of the recipe (ecosystem.md 1.5).
+to all of them, so the padded length is part of the recipe (ecosystem.md 1.5), unless it is told which to hide.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class PromptEncoder(nn.Module):
         tokens = self.recipe.tokenize(self.tokenizer, prompts).to(device)
         output = self.encoder(tokens.input_ids, attention_mask=tokens.attention_mask, output_hidden_states=True, use_cache=False)
         return torch.stack([output.hidden_states[number] for number in self.recipe.states], dim=2).flatten(2)
+
+    def read_mask(self, prompts: Sequence[str]) -> Tensor:
+        """(B, T) bool: true for what is no padding."""
+        mask: Tensor = self.recipe.tokenize(self.tokenizer, prompts).attention_mask
+        return mask.bool()
 
 
 def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:

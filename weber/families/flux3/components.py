@@ -8,9 +8,9 @@ import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
 from torch import Tensor, nn
 
-from weber.errors import ModelError
+from weber.errors import ConfigError, ModelError
 from weber.families import patches
-from weber.families.family import PictureInputs, Predictor
+from weber.families.family import TRANSFORMER, PictureInputs, Predictor
 from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
 from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
@@ -34,9 +34,11 @@ class Flux3:
     text_parts: tuple[str, ...] = ("qwen",)
     picture_inputs = PictureInputs(max_references=10)
     takes_reference_t = False
+    takes_routes = False
     assistant: str | None = None
     reference_modules: Sequence[str] = keys.REFERENCE_MODULES
     prompts_per_batch: int | None = 1
+    adapted_text: str | None = None
     modulation_modules: Sequence[str] = ()
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
@@ -79,8 +81,9 @@ class Flux3:
         assert isinstance(transformer, Flux3Transformer2DModel) and not is_modulation_apart
         return Flux3Predictor(transformer)
 
-    def load_skeleton(self) -> nn.Module:
+    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
+        assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(Flux3Transformer2DModel, self.transformer_config)
 
     def open_transformer(self) -> Weights:
@@ -116,13 +119,20 @@ class Flux3:
         return list_sigmas(self.scheduler, num_steps)
 
 
-def build_flux3(source: Source, variant: str | None) -> Flux3:
-    """The model at `source`; parts that are nowhere come from the variant's own place. Raises ModelError for a step-distilled one.
+def build_flux3(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux3:
+    """The model at `source`; parts that are nowhere come from the variant's own place. Raises ModelError for a step-distilled one, and
+    ConfigError for `hides_padding`.
 
     The network of that one has a second noise level as input, the one that a step jumps to, and learned the mean velocity between the
     two. Training draws one noise level and knows the velocity there: that says nothing of any jump that its sampler makes.
     """
     row = next((row for row in VARIANTS if row.name == variant), VARIANTS[0])
+    if hides_padding:
+        raise ConfigError(
+            f"The blocks of the model {row.name} take no text mask, and its prompts are padded by less than {WINDOW_TOKENS} tokens.",
+            got="objective.text_mask = true",
+            fix="remove objective.text_mask",
+        )
     return Flux3(source.with_home(row.home), row)
 
 

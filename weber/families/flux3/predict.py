@@ -5,7 +5,7 @@ Legend: B batch, C latent channels, H W latent size, N image tokens, R tokens of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,7 @@ from torch.nn import functional
 from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
-
-Rotary = tuple[Tensor, Tensor]
+from weber.families.route import Rotary, Route
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Flux3Predictor(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.run: Run = run_plainly
+        self.routes: Sequence[Route] = ()  # never others: see `Family.takes_routes`
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""

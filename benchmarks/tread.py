@@ -1,0 +1,110 @@
+"""Steps in which tokens skip blocks (`objective.tread`) against plain ones: the same model and data, one process, taking turns.
+
+    python benchmarks/tread.py
+
+The model is a FLUX.1 of 4 double and 16 single blocks, 256 wide, in fp32, with a LoRA of rank 16 on every layer of the attention; 64 text
+tokens, 1024 image tokens, one picture per step, one thread, everything in memory. A step is forward, backward and AdamW. The route leads
+from block 2 to block -3, past 16 of 20 blocks. Ratio: median of the routed steps over the median of the plain ones; beside it the same for
+the FLOPs, counted on the meta device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from machine import describe_machine
+from peft import LoraConfig
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from weber.config.objective import RouteConfig
+from weber.families.flux1.predict import Flux1Predictor
+from weber.families.route import ROUTE_SCORES, build_routes
+from weber.memory.meta import FlashOnMeta
+
+RATIOS = (0.0, 0.25, 0.5, 0.75)
+NUM_BLOCKS = (4, 16)
+NUM_TEXT_TOKENS, LATENT_EDGE = 64, 64
+NUM_IMAGE_TOKENS = LATENT_EDGE**2 // 4
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+NUM_WARM_UP = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="rounds, each with a step of every ratio (default: 8)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(describe_machine())
+    run = build_step(build_predictor("cpu"))
+    seconds: dict[float, list[float]] = {ratio: [] for ratio in RATIOS}
+    for number in range(NUM_WARM_UP + arguments.rounds):
+        for ratio in RATIOS:
+            start = time.perf_counter()
+            run(ratio)
+            if number >= NUM_WARM_UP:
+                seconds[ratio].append(time.perf_counter() - start)
+    medians, flops = {ratio: median(found) for ratio, found in seconds.items()}, {ratio: count_flops(ratio) for ratio in RATIOS}
+    for ratio in RATIOS:
+        time_ratio, flop_ratio = medians[ratio] / medians[0.0], flops[ratio] / flops[0.0]
+        print(f"ratio {ratio:4}: {1000 * medians[ratio]:6.0f} ms, x {time_ratio:.2f}; {flops[ratio] / 1e9:6.1f} GFLOP, x {flop_ratio:.2f}")
+
+
+def build_predictor(device: str) -> Flux1Predictor:
+    """The network with a LoRA."""
+    num_double, num_single = NUM_BLOCKS
+    with torch.device(device):
+        transformer = FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=num_double,
+            num_single_layers=num_single,
+            attention_head_dim=32,
+            num_attention_heads=8,
+            joint_attention_dim=128,
+            pooled_projection_dim=128,
+            guidance_embeds=True,
+            axes_dims_rope=(8, 12, 12),
+        ).requires_grad_(False)
+        transformer.add_adapter(LoraConfig(r=16, target_modules=TARGETS))
+    return Flux1Predictor(transformer)
+
+
+def build_step(predictor: Flux1Predictor) -> Callable[[float], None]:
+    """A training step with a share of the tokens left out."""
+    learning = [one for one in predictor.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=1e-4)
+    build: Callable[..., Tensor] = partial(torch.randn, device=learning[0].device)
+    noisy, target = build(1, 16, LATENT_EDGE, LATENT_EDGE), build(1, 16, LATENT_EDGE, LATENT_EDGE)
+    condition = {"text": build(1, NUM_TEXT_TOKENS, 128), "pooled": build(1, 128), "guidance": build(1)}
+
+    def run(ratio: float) -> None:
+        predictor.routes = build_routes([RouteConfig(ratio=ratio, first=2, last=-3)], num_blocks=sum(NUM_BLOCKS))
+        scores = torch.rand(NUM_IMAGE_TOKENS, device=noisy.device)
+        loss: Any = (predictor(noisy, build(1).sigmoid(), condition | {ROUTE_SCORES: scores}) - target).square().mean()
+        torch.autograd.backward(loss)
+        if not noisy.is_meta:
+            optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def count_flops(ratio: float) -> int:
+    """Of a step's forward and backward pass."""
+    run = build_step(build_predictor("meta"))
+    counter = FlopCounterMode(display=False)
+    with FlashOnMeta(), counter:
+        run(ratio)
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    main()

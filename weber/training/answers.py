@@ -1,0 +1,38 @@
+"""The teacher's answers to the fixed pairs, asked before the first step and kept in the cache."""
+
+from __future__ import annotations
+
+from weber.cache.store import Store
+from weber.cache.writer import Writer
+from weber.progress import Progress, ignore_progress
+from weber.training.batch import Loader
+from weber.training.learner import Learner
+from weber.training.plan import Plan, build_lessons
+from weber.training.question import build_question, draw_timesteps
+from weber.training.teacher import ANSWER_NAME, Lesson
+
+_WHAT = "asking the teacher"
+
+
+def list_lacking(plan: Plan, store: Store) -> dict[str, Lesson]:
+    """The lessons whose answers the cache does not have, by their keys."""
+    lessons = build_lessons(plan)
+    if lessons is None:
+        return {}
+    keyed = {lessons.build_key(one, dtype=plan.dtype): one for one in lessons.list(plan.dataset.examples)}
+    return {key: one for key, one in keyed.items() if key not in store}
+
+
+def write_answers(plan: Plan, learner: Learner, *, loader: Loader, store: Store, progress: Progress = ignore_progress) -> int:
+    """Ask for what the cache lacks, one picture at a time, so that no answer depends on its neighbors; their number."""
+    lacking = list_lacking(plan, store)
+    if not lacking:
+        return 0
+    progress(_WHAT, 0, len(lacking))
+    with Writer(store) as writer:
+        for done, (key, lesson) in enumerate(lacking.items(), start=1):
+            batch = loader.load_lesson(lesson)
+            (t_B,) = draw_timesteps(learner, [batch], step=0)
+            writer.add(key, {ANSWER_NAME: build_question(learner, batch, t_B=t_B, step=0).target_BCHW[0]})
+            progress(_WHAT, done, len(lacking))
+    return len(lacking)
