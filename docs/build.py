@@ -19,6 +19,7 @@ from weber.errors import ConfigError
 from weber.families.table import build_family
 from weber.memory.fit import choose_settings
 from weber.memory.rates import GIB, build_rates
+from weber.optim.page import build_page
 from weber.pocket.full_size import build_full_size
 from weber.training.budget import Budget, Workload
 from weber.training.kinds import KINDS
@@ -119,11 +120,12 @@ def _write(num_bytes: int) -> str:
 
 
 if __name__ == "__main__":
-    page = FOLDER / "memory.md"
+    page, optimizers = FOLDER / "memory.md", FOLDER / "optimizers.md"
     written = {
         FOLDER / "config.md": build_docs(),
         FOLDER / "config.schema.json": json.dumps(build_schema(), indent=2) + "\n",
         page: build_memory_page(page.read_text(encoding="utf-8")),
+        optimizers: build_page(optimizers.read_text(encoding="utf-8")),
     }
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")

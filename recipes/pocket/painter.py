@@ -27,7 +27,8 @@ from recipes.pocket.progress import Checkpoint, report
 from weber.config.objective import ObjectiveConfig
 from weber.config.optim import OptimConfig
 from weber.families.flux1.predict import Flux1Predictor
-from weber.objective.flow import build_noisy, draw_noise, predict_losses
+from weber.objective.flow import build_noisy, build_target, draw_noise
+from weber.objective.losses import build_losses
 from weber.objective.timesteps import build_timesteps
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.optim.table import build_optimizer
@@ -193,7 +194,9 @@ def predict_loss(trainee: Trainee, artwork: EncodedArtwork, *, recipe: PainterRe
         # (1 - t) x0 + t noise stays what it is, and noise - x0 becomes the guided target
         x0[guided] -= t[guided].view(-1, 1, 1, 1) * moved
         noise[guided] += (1 - t[guided]).view(-1, 1, 1, 1) * moved
-    return (predict_losses(trainee.working, x0, noise, t, condition) / condition["guidance"]).mean()  # targets grow with guidance
+    velocity = trainee.working(build_noisy(x0, noise, t), t, condition)
+    losses = build_losses(velocity, build_target(x0, noise), t, config=ObjectiveConfig())
+    return (losses / condition["guidance"]).mean()  # targets grow with guidance
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from weber.families.table import build_family
 from weber.memory.load import load_predictor
 from weber.progress import ignore_progress
 from weber.training.encoders import build_encoders
+from weber.training.kinds import KINDS
 from weber.training.pictures import Look, build_painting, paint_all
 
 SUBJECTS = (
@@ -69,6 +70,7 @@ def paint_prompts(
         paintings=[
             build_painting(family, text, look=look, seed=first_seed + number) for number, text in enumerate(texts)
         ],
+        kind=KINDS["full"],
         num_steps=family.sample_defaults.steps,
         strength=1.0,
         progress=ignore_progress,

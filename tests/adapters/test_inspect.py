@@ -122,8 +122,8 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "OFT": (["lora_unet_double_blocks_0_img_attn_proj.oft_blocks"], "OFT or BOFT"),
     "XLabs": (["double_blocks.0.processor.qkv_lora1.down.weight"], "LoRA in XLabs layout"),
     "text encoder too": (
-        ["text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"],
-        "LoRA that also changes a text encoder",
+        ["text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"],
+        "LoRA that also changes a text encoder other than CLIP-L",
     ),
     "control": (["double_blocks.0.img_attn.norm.query_norm.scale", "img_in.lora_A.weight"], "LoRA that also changes biases or norms"),
     "T5": (["encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"], "text encoder (T5)"),

@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from weber.adapters.lowrank import LowRank
+from weber.adapters.lowrank import Lengths, LowRank
 
 SHAPES = [(2, 33, 24), (5, 24)]
 NAMES = [("default",), ("default", "assistant"), ("assistant",)]
@@ -144,3 +144,61 @@ def test_on_the_meta_device() -> None:
     model(x).sum().backward()
     assert x.grad is not None and x.grad.shape == x.shape
     assert all(one.grad is not None and one.grad.dtype == torch.float32 for one in model.parameters() if one.requires_grad)
+
+
+def _build_dora(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    """PEFT's own, and ours with the same numbers."""
+    torch.manual_seed(0)
+    theirs = Small().to(dtype).requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=6, target_modules=["first", "second"], use_dora=True), theirs)
+    ours = _build(dtype)
+    for layer, other in ((theirs.first, ours.first), (theirs.second, ours.second)):
+        nn.init.normal_(layer.lora_B["default"].weight, std=0.3)
+        layer.lora_magnitude_vector["default"].weight.data *= 1 + 0.3 * torch.rand(layer.out_features)
+        for name in ("lora_A", "lora_B"):
+            getattr(other, name)["default"].weight.data = getattr(layer, name)["default"].weight.data.clone()
+        other.base_layer.load_state_dict(layer.base_layer.state_dict())
+        other.lora_magnitude_vector["default"] = Lengths(layer.lora_magnitude_vector["default"].weight.data.clone())
+    return theirs, ours
+
+
+def test_a_dora_is_pefts() -> None:
+    theirs, ours = _build_dora()
+    x = torch.randn(2, 9, 24)
+    results = []
+    for model in (theirs, ours):
+        own = x.clone().requires_grad_()
+        output = model(own)
+        output.square().sum().backward()
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        results.append({"output": output.detach(), "x": own.grad, **gradients})
+    assert results[0].keys() == results[1].keys() and len(results[0]) == 2 + 2 * 3
+    for name, one in results[0].items():
+        assert torch.allclose(one, results[1][name], atol=1e-5 * float(one.abs().max())), name
+
+
+def test_a_dora_between_the_base_and_all_of_it() -> None:
+    """At half strength half of the change and a length halfway, whatever stands beside it."""
+    _, model = _build_dora()
+    layer, x = model.first, torch.randn(3, 24)
+    with torch.no_grad():
+        base = layer.base_layer(x)
+        layer.set_scale("default", 0.0)
+        assert torch.equal(layer(x), base)
+        layer.set_scale("default", 0.5)
+        weight, scale = layer.base_layer.weight, 6 / 4
+        changed = weight + 0.5 * scale * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        lengths = (weight.norm(dim=1) + layer.lora_magnitude_vector["default"].weight) / 2
+        expected = x @ (changed * (lengths / changed.norm(dim=1))[:, None]).T + layer.base_layer.bias
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+def test_fresh_lengths_change_no_bit() -> None:
+    """They are measured in fp32 on the weight that the layer computes with."""
+    for dtype in (torch.bfloat16, torch.float32):
+        model = _build(dtype)
+        layer, x = model.first, torch.randn(3, 24, dtype=dtype)
+        nn.init.zeros_(layer.lora_B["default"].weight)
+        layer.lora_magnitude_vector["default"] = Lengths(layer.measure_lengths("default"))
+        assert layer.lora_magnitude_vector["default"].weight.dtype == torch.float32
+        assert torch.equal(layer(x), layer.base_layer(x))

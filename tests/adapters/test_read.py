@@ -181,9 +181,9 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, str], str]] = {
     ),
     "text encoder": (
         _factor("lora_unet_" + ORIGINAL.replace(".", "_"), "lora_down", "lora_up")
-        | _factor("lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_down", "lora_up"),
+        | _factor("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "lora_down", "lora_up"),
         {},
-        "a LoRA that also changes a text encoder",
+        "a LoRA that also changes a text encoder other than CLIP-L",
     ),
     "biases": (_factor(f"transformer.{MODULE}") | {f"transformer.{MODULE}.lora_B.bias": UP[:, 0]}, {}, "also changes biases or norms"),
     "dora_scale": (_factor(f"diffusion_model.{ORIGINAL}", dora_scale=torch.ones(WIDTH, 1)), {}, "a DoRA with `dora_scale`"),

@@ -102,3 +102,51 @@ def test_the_set_that_some_layers_are(model: nn.Module) -> None:
     assert find_set(list(reversed(list_targets(model, "attention", sets=SETS))), names, sets=SETS) == "attention"
     assert find_set(names, names, sets=SETS) == "everything"
     assert find_set(names[:1], names, sets=SETS) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names"),
+    [
+        (["blocks.1"], ["blocks.1.to_q", "blocks.1.to_k"]),
+        (["blocks.0-1"], ["blocks.0.to_q", "blocks.0.to_k", "blocks.1.to_q", "blocks.1.to_k"]),
+        (["more_blocks"], ["more_blocks.0.to_q", "more_blocks.0.to_k"]),
+        (["more_blocks.0", "blocks.1"], ["blocks.1.to_q", "blocks.1.to_k", "more_blocks.0.to_q", "more_blocks.0.to_k"]),
+        (["blocks.1,0"], ["blocks.0.to_q", "blocks.0.to_k", "blocks.1.to_q", "blocks.1.to_k"]),
+    ],
+)
+def test_only_some_blocks(model: nn.Module, blocks: list[str], names: list[str]) -> None:
+    assert list_targets(model, "attention", sets=SETS, blocks=blocks) == names
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (["blocks.2"], r"expected: some of blocks\.0-1 and more_blocks\.0-0"),
+        (["blocks.1-0"], "The model has no such blocks"),
+        (["blocks.one"], "The model has no such blocks"),
+        (["blocks."], "The model has no such blocks"),
+        (["block.0"], "did you mean 'blocks'"),
+        (["to_q"], "The model has no such blocks"),
+        (["blocks", "blocks.0-99999999999"], "The model has no such blocks"),
+        ([""], "The model has no such blocks"),
+    ],
+)
+def test_blocks_that_are_not_there(model: nn.Module, blocks: list[str], message: str) -> None:
+    with pytest.raises(AdapterError, match=message) as caught:
+        list_targets(model, "attention", sets=SETS, blocks=blocks)
+    assert "adapter.blocks" in str(caught.value)
+
+
+def test_blocks_without_a_target(model: nn.Module) -> None:
+    with pytest.raises(AdapterError, match=r"more_blocks, in which no target is\n  expected: .*blocks\.1"):
+        list_targets(model, ["blocks.1.to_q"], sets=SETS, blocks=["blocks.1", "more_blocks"])
+
+
+def test_layers_that_are_left_out(model: nn.Module) -> None:
+    names = list_targets(model, "attention", sets=SETS, exclude=["blocks.0.*", "more_blocks.*.to_k"])
+    assert names == ["blocks.1.to_q", "blocks.1.to_k", "more_blocks.0.to_q"]
+    for exclude, blocks in ((["proj_out"], []), (["more_blocks.*"], ["blocks"])):
+        with pytest.raises(AdapterError, match=r"adapter\.exclude means no layer that gets an adapter"):
+            list_targets(model, "attention", sets=SETS, exclude=exclude, blocks=blocks)
+    with pytest.raises(AdapterError, match="No layer is left"):
+        list_targets(model, "attention", sets=SETS, exclude=["*"])

@@ -28,7 +28,7 @@ def _refuse(folder: Path, text: str, overrides: Sequence[str] = ()) -> ConfigErr
 ZOO: dict[str, tuple[str, str, str, str]] = {
     "a choice misspelled": (SET + 'crop = "centre"', "data.0.crop cannot", '"centre"', 'write data.0.crop = "center"'),
     "a choice in capitals": (SET + '[memory]\ndtype = "BF16"', "memory.dtype cannot", '"BF16"', 'write memory.dtype = "bf16"'),
-    "a choice of another tool": (SET + '[optim]\nname = "prodigy"', "optim.name cannot", '"prodigy"', 'one of "adamw", "adamw_bf16"'),
+    "a name of no optimizer": (SET + '[optim]\nname = "prodigi"', 'optim.name: "prodigi" is no optimizer', '"prodigi"', 'name = "prodigy"'),
     "a number in quotes": (SET + '[train]\nsteps = "10"', "train.steps cannot", '"10"', "write train.steps = 10"),
     "a float for a count": (SET + "[train]\nsteps = 10.0", "train.steps cannot", "10.0", "write train.steps = 10"),
     "half a step": (SET + "[train]\nsteps = 0.5", "train.steps cannot", "0.5", "a whole number, at least 1"),

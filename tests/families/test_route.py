@@ -194,7 +194,7 @@ def test_equal_to_a_model_with_fewer_tokens_where_the_route_is(kind: str, route:
 
 def _predict_by_hand(kind: str, predictor: Any, inputs: Inputs, routed: range, stays: Tensor) -> Tensor:
     noisy, t, condition = inputs
-    num, whole = _count_tokens(kind), {}
+    num, before = _count_tokens(kind), list[Tensor]()
     places = torch.cat([stays, torch.arange(num, num + REFERENCE[0] * REFERENCE[1] // (4 if kind == "first" else 1))])
     number = -1
 
@@ -206,10 +206,8 @@ def _predict_by_hand(kind: str, predictor: Any, inputs: Inputs, routed: range, s
         is_joint = text is None
         texts, images = (image[:, :NUM_TEXT], image[:, NUM_TEXT:]) if text is None else (text, image)
         if number == routed[0]:
-            whole[0] = images
-            images = images[:, places]
-        else:
-            images = images[:, places]  # what was left out is dragged along, and never looked at
+            before.append(images)
+        images = images[:, places]  # what was left out is dragged along, and never looked at
         seen = torch.cat([torch.arange(NUM_TEXT), NUM_TEXT + places])
         rest = tuple(tuple(part[seen] for part in one) if isinstance(one, tuple) and one[0].dim() == 2 else one for one in rest)
         if is_joint:
@@ -217,7 +215,7 @@ def _predict_by_hand(kind: str, predictor: Any, inputs: Inputs, routed: range, s
             texts, images = out[:, :NUM_TEXT], out[:, NUM_TEXT:]
         else:
             texts, images = call(images, texts, *rest)
-        back = whole[0].clone()
+        back = before[0].clone()
         back[:, places] = images
         return torch.cat([texts, back], dim=1) if is_joint else (texts, back)
 
@@ -265,8 +263,8 @@ def count_flops(model: Any, route: Route, *, num_text: int, num_tokens: int, num
     width, total = model.config.num_attention_heads * model.config.attention_head_dim, 0
     for name, weights in _list_linears(model):
         if "blocks." not in name:
-            num = {"x_embedder": num_tokens + num_references, "proj_out": num_tokens + num_references, "context_embedder": num_text}
-            total += 2 * weights * num.get(name, 1)
+            seen = {"x_embedder": num_tokens + num_references, "proj_out": num_tokens + num_references, "context_embedder": num_text}
+            total += 2 * weights * seen.get(name, 1)
     for number, block in enumerate(blocks):
         own = count_kept(num_tokens, route.ratio) if route.first <= number <= route.last else num_tokens
         image = own + num_references

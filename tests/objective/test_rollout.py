@@ -91,7 +91,8 @@ def test_without_a_ramp_the_share_is_there_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "shares"), [("uniform", [0.25] * 4), ("early", [7 / 16, 5 / 16, 3 / 16, 1 / 16]), ("late", [1 / 16, 3 / 16, 5 / 16, 7 / 16])]
+    ("strategy", "shares"),
+    [("uniform", [0.25] * 4), ("early", [7 / 16, 5 / 16, 3 / 16, 1 / 16]), ("late", [1 / 16, 3 / 16, 5 / 16, 7 / 16])],
 )
 def test_how_many_steps(strategy: str, shares: list[float]) -> None:
     config = RolloutConfig(max_steps=4, strategy=strategy)

@@ -17,7 +17,7 @@ from weber.errors import CheckpointError, ConfigError, MissingExtraError
 from weber.optim import libraries
 from weber.optim.libraries import Adopted, evaluated, load_class, load_library
 from weber.optim.states import list_states, load_states
-from weber.optim.table import OPTIMIZERS, build_optimizer, check_optimizer
+from weber.optim.table import OPTIMIZERS, build_optimizer, check_optimizer, count_state_bytes
 
 HERE = [name for name in OPTIMIZERS if not FACTS[name].needs_gpu and name not in OWN]
 CASES = [(name, dtype) for name in HERE for dtype in OPTIMIZERS[name].dtypes]
@@ -69,6 +69,28 @@ def test_the_bytes_are_those_of_the_real_state(name: str, dtype: torch.dtype) ->
         expected = OPTIMIZERS[name].state_bytes(shape, dtype)
         near = NEAR_BYTES if name != f"{TAIL}SaRA" else 0.1 * expected + NEAR_BYTES
         assert abs(sum(own) - expected) <= near, parameter_name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("torch_sgd", {"momentum": 0.9}),
+        ("optimi_sgd", {"momentum": 0.9}),
+        ("torch_adam", {"amsgrad": True}),
+        ("prodigy", {"slice_p": 8}),
+        (f"{TAIL}CAME", {"ams_bound": True}),
+    ],
+)
+def test_options_that_take_more_or_less_are_counted(name: str, options: dict[str, object]) -> None:
+    """To two hundredths: an eighth of a matrix may begin anywhere, and a third kind of block brings what its codes mean."""
+    parameters = [(key, torch.nn.Parameter(torch.ones(64, 512))) for key in ("one", "other")]
+    optimizer = _build(parameters, name, options=options)
+    train(optimizer, parameters, start=0, stop=2)
+    held = sum(tensor.nbytes for key, tensor in list_states(optimizer, parameters).items() if not key.startswith("group"))
+    config = OptimConfig(name=name, options=options)
+    expected = count_state_bytes(config, [(64, 512)] * 2, dtype=torch.float32)
+    assert expected == pytest.approx(held, rel=0.02)
+    assert expected != count_state_bytes(OptimConfig(name=name), [(64, 512)] * 2, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -194,6 +216,9 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
         ("adamw_schedulefree", {"warmup_steps": 5}, "set optim.warmup_steps"),
         ("bnb_adamw_8bit", {"is_paged": True}, "choose the name"),
         ("torch_sgd", {"colour": "red"}, "remove it"),
+        ("torchao_adamw_8bit", {"amsgrad": True}, "remove it"),
+        ("bnb_sgd", {"nesterov": True}, "remove it"),
+        ("bnb_rmsprop_8bit", {"momentum": 0.9}, "remove it"),
         ("muon", {"momentums": 0.9}, "write momentum"),
         (f"{TAIL}CAME", {"clip_treshold": 0.9}, "write clip_threshold"),
     ],
@@ -218,9 +243,10 @@ def test_settings_that_a_class_of_the_long_tail_does_not_take(key: str, value: o
         check_optimizer(config, [torch.float32])
 
 
-def test_a_value_that_the_class_refuses() -> None:
+@pytest.mark.parametrize(("name", "options"), [("torch_sgd", {"nesterov": True}), ("bnb_sgd", {"momentum": 0.0})])
+def test_a_value_that_the_class_refuses(name: str, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="refuses its settings"):
-        check_optimizer(OptimConfig(name="torch_sgd", options={"nesterov": True}), [torch.float32])
+        check_optimizer(OptimConfig(name=name, options=options), [torch.float32])
 
 
 def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from rich.console import Console
 
 from weber.adapters.factors import Factors
@@ -16,6 +17,7 @@ from weber.adapters.files import save_adapter
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.families.flux1.keys import PAIRINGS
+from weber.families.flux1.variants import POCKET
 from weber.track.progress import Watcher
 
 BuildRun = Callable[..., RunConfig]
@@ -61,4 +63,33 @@ def write_lora(path: Path) -> Path:
         for number in range(2)
     }
     save_adapter(path, modules, layout="comfyui", facts={}, metadata={}, pairings=PAIRINGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is encoded once for all runs of a module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def build_small(build_run: BuildRun, small_cache: Path) -> BuildRun:
+    """Settings of a run of four small steps with a checkpoint after two."""
+
+    def build(name: str, **sections: Any) -> RunConfig:
+        own = {"train": {"steps": 4, "batch_size": 1}, "data": [{"resolution": 64}]} | sections
+        return build_run(name, **own, output={"save_every": 2, "cache": str(small_cache)})
+
+    return build
+
+
+def write_pocket_lora(path: Path, *, rank: int = 4, dora: bool = False, scale: float = 0.3) -> Path:
+    """A file that changes what the pocket model says."""
+    generator = torch.Generator().manual_seed(rank)
+    network, modules = FluxTransformer2DModel.from_pretrained(POCKET / "transformer"), {}
+    for name in ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.0.proj_mlp"):
+        rows, columns = network.get_submodule(name).weight.shape
+        down, up = (scale * torch.randn(*shape, generator=generator) for shape in ((rank, columns), (rows, rank)))
+        modules[name] = Factors(down, up, 2.0, 1 + torch.rand(rows, generator=generator) if dora else None)
+    save_adapter(path, modules, layout="diffusers" if dora else "comfyui", facts={}, metadata={}, pairings=PAIRINGS)
     return path

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from lycoris.wrapper import create_lycoris_from_weights
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -113,16 +114,15 @@ def load_base(folder: Path = POCKET) -> nn.Module:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_it_learns_is_saved_goes_on_and_lycoris_reads_it(form: str, build_lycoris: BuildLycoris) -> None:
-    """Two and two steps are four to the last bit; the file and the merged model predict the same, and pictures have a strength."""
-    output = {"formats": ["diffusers", "merged-diffusers"]}
-    whole, _ = run_whole(build_lycoris(form, "whole/run", train={"steps": 4}, optim={"lr": 1e-2, "ema_decay": 0.5}, output=output))
-    run_whole(build_lycoris(form, "parts/run", train={"steps": 2}, optim={"lr": 1e-2, "ema_decay": 0.5}))
-    parts, said = run_whole(
-        build_lycoris(form, "parts/run", train={"steps": 4}, optim={"lr": 1e-2, "ema_decay": 0.5}), resume=True
-    )
-    assert "Resuming checkpoint-000002: 2 of 4 steps are left." in said
+    """Two and one steps are three to the last bit; LyCORIS with the file and the merged model predict the same."""
+    optim = {"lr": 1e-2, "ema_decay": 0.5}
+    output = {"formats": ["diffusers", "merged-diffusers"], "save_every": 3}
+    whole, _ = run_whole(build_lycoris(form, "whole/run", train={"steps": 3}, optim=optim, output=output))
+    run_whole(build_lycoris(form, "parts/run", train={"steps": 2}, optim=optim))
+    parts, said = run_whole(build_lycoris(form, "parts/run", train={"steps": 3}, optim=optim), resume=True)
+    assert "Resuming checkpoint-000002: 1 of 3 steps are left." in said
     assert read_losses(whole) == read_losses(parts)
-    checkpoint = "checkpoint-000004"
+    checkpoint = "checkpoint-000003"
     for file in ("adapter", "adapter-ema", *(f"{checkpoint}/{name}" for name in ("adapter", "optimizer", "ema"))):
         assert (whole / f"{file}.safetensors").read_bytes() == (parts / f"{file}.safetensors").read_bytes(), file
     theirs, merged = load_base(), load_base(whole / "adapter-merged")
@@ -131,58 +131,17 @@ def test_it_learns_is_saved_goes_on_and_lycoris_reads_it(form: str, build_lycori
     changes.apply_to()
     assert (predict(theirs) - base).abs().max() > 1e-3
     torch.testing.assert_close(predict(merged), predict(theirs), atol=0.05, rtol=0.05)  # the merged weights have 16 bits
-    assert not np.array_equal(paint(whole), paint(whole, strength=0.0))
 
 
 def test_pictures_are_those_of_the_run(build_lycoris: BuildLycoris) -> None:
     """At strength 0 those of the base; the mean has its own; a checkpoint has those of the run."""
     sampling = {"prompts": ["red apple"], "steps": 2, "seed": 3, "every": 2}
     folder, _ = run_whole(build_lycoris("lokr", train={"steps": 4}, sampling=sampling, optim={"lr": 1e-2, "ema_decay": 0.9}))
-    from PIL import Image
-
     first, last = (np.asarray(Image.open(folder / "pictures" / f"step-{step:06d}" / "00.png")).astype(int) for step in (0, 4))
     assert np.array_equal(paint(folder), last) and np.array_equal(paint(folder, strength=0.0), first)
     assert np.array_equal(paint(folder / "checkpoint-000004"), last)
     mean = paint(folder / "adapter-ema.safetensors")
     assert np.array_equal(paint(folder / "checkpoint-000004" / "ema.safetensors"), mean) and not np.array_equal(mean, last)
-
-
-MODES: dict[str, dict[str, Any]] = {
-    "all": {"gradient_checkpointing": "all"},
-    "every second": {"gradient_checkpointing": 2},
-    "lean": {"gradient_checkpointing": "lean"},
-    "disk": {"swap_blocks": "all", "swap_to": "disk"},
-}
-
-
-@pytest.mark.parametrize("form", ["lokr", "dora", "diag-oft"])
-def test_ways_of_keeping_less_change_no_bit(form: str, build_lycoris: BuildLycoris) -> None:
-    plain, _ = run_whole(build_lycoris(form, "plain", memory={"gradient_checkpointing": "none"}))
-    for mode, memory in MODES.items():
-        folder, _ = run_whole(build_lycoris(form, mode, memory=memory))
-        assert read_losses(folder) == read_losses(plain), mode
-        ours, theirs = load_file(folder / "adapter.safetensors"), load_file(plain / "adapter.safetensors")
-        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()), mode
-
-
-@pytest.mark.parametrize("key", ["dropout", "rank_dropout", "module_dropout"])
-def test_dropout_is_that_of_the_step_however_it_is_run(key: str, build_lycoris: BuildLycoris) -> None:
-    table = {**FORMS["lokr"], key: 0.3}
-    losses = {}
-    for mode in ("none", "all"):
-        folder, _ = run_whole(build_lycoris(table, mode, memory={"gradient_checkpointing": mode}))
-        losses[mode] = read_losses(folder), (folder / "adapter.safetensors").read_bytes()[-5000:]
-    assert losses["none"] == losses["all"]
-    with pytest.raises(ConfigError, match="Lean checkpointing"):
-        build_plan(build_lycoris(table, memory={"gradient_checkpointing": "lean"}))
-
-
-@pytest.mark.parametrize("form", ["lokr", "loha", "full", "boft", "glora", "dora"])
-def test_on_a_quantized_base_in_bf16(form: str, build_lycoris: BuildLycoris) -> None:
-    folder, _ = run_whole(build_lycoris(form, memory={"quantize": "int8", "dtype": "bf16"}))
-    tensors = load_file(folder / "adapter.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
-    assert len(read_losses(folder)) == 2 and not np.array_equal(paint(folder), paint(folder, strength=0.0))
 
 
 def test_the_stock_file_of_other_trainers(tmp_path: Path, build_lycoris: BuildLycoris) -> None:
@@ -199,10 +158,10 @@ def test_the_stock_file_of_other_trainers(tmp_path: Path, build_lycoris: BuildLy
     assert "LyCORIS (lokr)" in str(report) and "lokr_w2 up to" in str(report)
     folder, _ = run_whole(config)
     tensors = load_file(folder / "adapter.safetensors")
-    assert tensors["lycoris_transformer_blocks_0_attn_to_q.lokr_w1"].shape == (16, 16)
+    assert tensors["lycoris_transformer_blocks_0_attn_to_q.lokr_w1"].shape == (12, 12)
     assert tensors["lycoris_transformer_blocks_0_ff_net_0_proj.lokr_w1"].shape == (8, 8)
     assert sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith("alpha")) == plan.num_parameters
-    assert paint(folder).shape == (96, 96, 3)
+    assert paint(folder).std() > 1
 
 
 def test_start_from_a_file(build_lycoris: BuildLycoris) -> None:

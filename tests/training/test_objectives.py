@@ -34,30 +34,30 @@ MASK = "mask"
 """Not a setting: the left half of each picture is masked out."""
 
 PINNED: dict[str, tuple[dict[str, Any], list[float]]] = {
-    "uniform": ({"timesteps": "uniform"}, []),
-    "sigmoid": ({"timesteps": "sigmoid", "sigmoid_scale": 0.7, "sigmoid_offset": 0.3}, []),
-    "logit_normal": ({"timesteps": "logit_normal", "logit_mean": -0.5}, []),
-    "mode": ({"timesteps": "mode"}, []),
-    "cosmap": ({"timesteps": "cosmap"}, []),
-    "beta": ({"timesteps": "beta", "beta_shape": [1.5, 3.0]}, []),
-    "cubic": ({"timesteps": "cubic", "cubic_weights": [0.2, 1.0, 0.5]}, []),
-    "shift": ({"timesteps": "shift", "shift": 3.0}, []),
-    "fine detail": ({"timesteps": "uniform", "shift": 0.1}, []),
-    "token_shift": ({"timesteps": "token_shift"}, []),
-    "fast": ({"timesteps": "fast"}, []),
-    "list": ({"timesteps": "list", "timestep_list": [0.9, 0.4]}, []),
-    "cycle": ({"timesteps": "list", "timestep_list": [0.9, 0.6, 0.4], "timestep_order": "cycle"}, []),
-    "stratified": ({"timesteps": "sigmoid", "stratified": True}, []),
-    "guidance": ({"timesteps": "sigmoid", "guidance": 3.5}, []),
-    "guidance_range": ({"timesteps": "sigmoid", "guidance_range": [1.0, 4.0]}, []),
-    "l1": ({"timesteps": "sigmoid", "loss": "l1"}, []),
-    "huber": ({"timesteps": "sigmoid", "loss": "huber", "huber_schedule": "exponential"}, []),
-    "smooth_l1": ({"timesteps": "sigmoid", "loss": "smooth_l1"}, []),
-    "sigma_sqrt": ({"timesteps": "sigmoid", "weighting": "sigma_sqrt"}, []),
-    "cosmap weights": ({"timesteps": "sigmoid", "weighting": "cosmap"}, []),
-    "mask by area": ({"timesteps": "sigmoid", MASK: True}, []),
-    "mask by picture": ({"timesteps": "sigmoid", "mask_mean": "picture", "mask_minimum": 0.1, MASK: True}, []),
-    "rollout": ({"timesteps": "sigmoid", "rollout": {"max_steps": 3, "probability": 1.0}}, []),
+    "uniform": ({"timesteps": "uniform"}, [0.841151, 0.648148]),
+    "sigmoid": ({"timesteps": "sigmoid", "sigmoid_scale": 0.7, "sigmoid_offset": 0.3}, [0.762988, 0.70321]),
+    "logit_normal": ({"timesteps": "logit_normal", "logit_mean": -0.5}, [0.750868, 0.697405]),
+    "mode": ({"timesteps": "mode"}, [0.704532, 0.809992]),
+    "cosmap": ({"timesteps": "cosmap"}, [0.825141, 0.651937]),
+    "beta": ({"timesteps": "beta", "beta_shape": [1.5, 3.0]}, [0.731343, 0.680755]),
+    "cubic": ({"timesteps": "cubic", "cubic_weights": [0.2, 1.0, 0.5]}, [0.813319, 0.633373]),
+    "shift": ({"timesteps": "shift", "shift": 3.0}, [0.886339, 0.817466]),
+    "fine detail": ({"timesteps": "uniform", "shift": 0.1}, [0.941074, 0.879365]),
+    "token_shift": ({"timesteps": "token_shift"}, [0.876911, 0.743045]),
+    "fast": ({"timesteps": "fast"}, [0.965724, 0.839806]),
+    "list": ({"timesteps": "list", "timestep_list": [0.9, 0.4]}, [0.577858, 0.656243]),
+    "cycle": ({"timesteps": "list", "timestep_list": [0.9, 0.6, 0.4], "timestep_order": "cycle"}, [0.913289, 0.566235]),
+    "stratified": ({"timesteps": "sigmoid", "stratified": True}, [0.620446, 0.568034]),
+    "guidance": ({"timesteps": "sigmoid", "guidance": 3.5}, [1.824846, 1.369122]),
+    "guidance_range": ({"timesteps": "sigmoid", "guidance_range": [1.0, 4.0]}, [1.592281, 1.172831]),
+    "l1": ({"timesteps": "sigmoid", "loss": "l1"}, [0.646264, 0.60269]),
+    "huber": ({"timesteps": "sigmoid", "loss": "huber", "huber_schedule": "exponential"}, [0.300228, 0.1858]),
+    "smooth_l1": ({"timesteps": "sigmoid", "loss": "smooth_l1"}, [1.131469, 1.045077]),
+    "sigma_sqrt": ({"timesteps": "sigmoid", "weighting": "sigma_sqrt"}, [8.376577, 1.641389]),
+    "cosmap weights": ({"timesteps": "sigmoid", "weighting": "cosmap"}, [0.818833, 0.664758]),
+    "mask by area": ({"timesteps": "sigmoid", MASK: True}, [0.765501, 0.651123]),
+    "mask by picture": ({"timesteps": "sigmoid", "mask_mean": "picture", "mask_minimum": 0.1, MASK: True}, [0.424586, 0.361064]),
+    "rollout": ({"timesteps": "sigmoid", "rollout": {"max_steps": 3, "probability": 1.0}}, [1.110053, 0.794646]),
 }
 
 
@@ -70,7 +70,7 @@ def learner_and_batches(tmp_path_factory: pytest.TempPathFactory, pictures: Path
             "model": {"variant": "pocket"},
             "data": [{"path": str(pictures)}],
             "adapter": {"rank": 4},
-            "memory": {"device": "cpu"},
+            "memory": {"device": "cpu", "gradient_checkpointing": "none"},
             "optim": {"lr": 1e-12},
             "train": {"steps": 10, "batch_size": GROUP},
             "output": {"folder": str(folder / "run"), "cache": str(folder / "cache")},
@@ -135,7 +135,7 @@ def test_first_losses_are_pinned(name: str, learner: Learner, batch: Batch) -> N
         mask = torch.ones_like(batch.latents_BCHW[:, :1])
         mask[..., : mask.shape[-1] // 2] = 0
         batch = replace(batch, mask_B1HW=mask)
-    assert [train_step(asked, [batch], step=step)["loss"] for step in range(3)] == pytest.approx(expected, rel=1e-4)
+    assert [train_step(asked, [batch], step=step)["loss"] for step in range(2)] == pytest.approx(expected, rel=1e-4)
 
 
 def test_stratified_levels_are_one_per_part_over_all_micro_batches(learner: Learner, batch: Batch) -> None:
@@ -161,7 +161,10 @@ def test_each_place_of_a_stratified_step_sees_the_whole_law(group: int) -> None:
 
 
 def test_the_loss_varies_less_where_levels_are_stratified(learner: Learner, batch: Batch) -> None:
-    """The loss of a picture with a noise is measured at 16 levels, and those of 2000 steps are read from that."""
+    """The losses of pictures with a noise are measured at 16 levels, and those of many steps are read from that.
+
+    How much less is in benchmarks/variance.py: pictures differ more from each other than noise levels do.
+    """
     levels, losses = np.linspace(0.02, 0.98, 16), []
     with torch.no_grad():
         noise = draw_noise(batch.latents_BCHW, [build_seed(0, place) for place in range(GROUP)])
@@ -169,15 +172,17 @@ def test_the_loss_varies_less_where_levels_are_stratified(learner: Learner, batc
             t = torch.full((GROUP,), float(level))
             velocity = learner.predictor(build_noisy(batch.latents_BCHW, noise, t), t, batch.condition | {"guidance": torch.ones(GROUP)})
             losses.append(build_losses(velocity, build_target(batch.latents_BCHW, noise), t, config=ObjectiveConfig()))
-    table = torch.stack(losses).numpy()
-    variances = {}
+    table = torch.stack(losses).double().numpy()
+    own, same = {}, {}
     for is_stratified in (True, False):
         config = ask(learner, timesteps="uniform", stratified=is_stratified).config
-        drawn = [draw_uniforms(config, range(GROUP), step=step) for step in range(2000)]
-        means = [np.mean([np.interp(step[place], levels, table[:, place]) for place in range(GROUP)]) for step in drawn]
-        variances[is_stratified] = np.var(means)
-        assert np.mean(means) == pytest.approx(np.interp((np.arange(500) + 0.5) / 500, levels, table.mean(axis=1)).mean(), rel=0.02)
-    assert variances[True] < 0.6 * variances[False]
+        drawn = np.array([list(draw_uniforms(config, range(GROUP), step=step).values()) for step in range(10_000)])
+        means = sum(np.interp(drawn[:, place], levels, table[:, place]) for place in range(GROUP)) / GROUP
+        own[is_stratified] = means.var()
+        same[is_stratified] = np.interp(drawn, levels, table[:, 0]).mean(axis=1).var()
+        assert means.mean() == pytest.approx(np.interp((np.arange(500) + 0.5) / 500, levels, table.mean(axis=1)).mean(), rel=0.01)
+    assert same[True] < 0.5 * same[False]
+    assert own[True] < 0.97 * own[False]
 
 
 def test_a_cycle_gives_each_level_its_turn_over_places_and_steps(learner: Learner, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,10 +34,13 @@ from weber.training.report import build_report
 from weber.training.step import train_step
 from weber.training.teacher import Teacher
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dropout": {"adapter": {"dropout": 0.5}},
     "lean": {"memory": {"gradient_checkpointing": "lean"}},
+    "lokr": {"adapter": {"rank": 16, "kind": "lycoris", "lycoris": {"algo": "lokr"}}},
+    "routes": {"objective": {"tread": [{"ratio": 0.5}]}},
     "int8": {"memory": {"quantize": "int8"}},
     "nf4, bf16, on the disk": {"memory": {"quantize": "nf4", "dtype": "bf16", "swap_blocks": 4, "swap_to": "disk"}},
 }
@@ -84,8 +88,9 @@ def test_before_anything_is_learned_the_loss_is_zero(build_run: BuildRun, pictur
     assert numbers == {"loss_regularization": 0.0, "grad_norm": 0.0}
 
 
-def test_the_teacher_is_the_base_model_whatever_was_learned(build_run: BuildRun, pictures: Path) -> None:
-    training = prepare(_build(build_run, pictures, adapter={"dropout": 0.5}))
+@pytest.mark.parametrize("adapter", [{"dropout": 0.5}, {"init": "pissa"}])
+def test_the_teacher_is_the_base_model_whatever_was_learned(build_run: BuildRun, pictures: Path, adapter: dict[str, Any]) -> None:
+    training = prepare(_build(build_run, pictures, adapter=adapter))
     step, batch = _find_batch(training)
     learner, plan = training.learner, training.plan
     (t_B,) = draw_timesteps(learner, [batch], step=step)
@@ -123,7 +128,8 @@ def _read(folder: Path) -> list[dict[str, float]]:
 def test_both_losses_are_logged_and_a_resumed_run_is_the_same(
     build_run: BuildRun, tiny_model: Path, pictures: Path, objective: dict[str, Any]
 ) -> None:
-    sections: dict[str, Any] = {"model": _describe(tiny_model), "objective": objective, "adapter": {"dropout": 0.1}, "train": {"steps": 8, "batch_size": 1}}
+    sections: dict[str, Any] = {"model": _describe(tiny_model), "objective": objective, "adapter": {"dropout": 0.1}}
+    sections["train"] = {"steps": 8, "batch_size": 1}
     whole = run_whole(_build(build_run, pictures, "whole", **sections))
     config = _build(build_run, pictures, "parts", **sections)
     parts, _ = run_interrupted(config, 4)
@@ -162,7 +168,7 @@ def test_fixed_pairs_are_asked_once_and_no_step_asks_again(
     assert "to be asked now: 72 answers" in build_report(plan)
     asked: list[int] = []
     ask = Teacher.ask
-    monkeypatch.setattr(Teacher, "ask", lambda self, noisy, t, condition: asked.append(len(noisy)) or ask(self, noisy, t, condition))
+    monkeypatch.setattr(Teacher, "ask", lambda self, noisy, t, **told: asked.append(len(noisy)) or ask(self, noisy, t, **told))
     training = prepare(config)
     assert asked == [1] * 72  # 12 pictures, their caption or none, 3 pairs
     assert "to be asked now: 0 answers" in build_report(plan)
@@ -196,7 +202,7 @@ def test_a_fixed_answer_is_what_the_base_model_says_of_that_pair(build_run: Buil
     lessons = build_lessons(plan)
     assert lessons is not None
     kept = next(example for example in plan.dataset.examples if example.is_regularization)
-    levels = [lessons.draw_place(lesson) for lesson in lessons.list([kept])]
+    levels = [lessons.draw_place(lesson) for lesson in lessons.list_all([kept])]
     assert [int(3 * level) for level in levels] == [0, 1, 2], "the pairs of a picture are spread over the law"
 
 
@@ -207,7 +213,7 @@ def test_every_setting_that_changes_an_answer_is_in_its_key(build_run: BuildRun,
         plan = build_plan(_build(build_run, pictures, **{**FIXED, **sections}))
         lessons = build_lessons(plan)
         assert lessons is not None
-        return {lessons.build_key(one, dtype=plan.dtype) for one in lessons.list(plan.dataset.examples)}
+        return {lessons.build_key(one, dtype=plan.dtype) for one in lessons.list_all(plan.dataset.examples)}
 
     changes: list[dict[str, Any]] = [
         {"train": {"seed": 43}},
@@ -245,3 +251,13 @@ def test_what_cannot_act_is_refused(build_run: BuildRun, sections: dict[str, Any
 def test_fixed_answers_and_routes_are_refused(build_run: BuildRun, pictures: Path) -> None:
     with pytest.raises(ConfigError, match="another part of it at each"):
         _build(build_run, pictures, objective={"teacher_draws": 2, "tread": [{"ratio": 0.5}]})
+
+
+def test_unrelated_prompts_stay_closer_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short form of `benchmarks/regularization.py`, whose numbers are in docs/regularization.md."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    benchmark = importlib.import_module("regularization")
+    rows = "the subject alone", "regularization"
+    alone, kept = (benchmark.measure(row, tmp_path, seed=1, num_steps=20, lr=3e-3, num_paint_steps=6) for row in rows)
+    assert alone.drift > 0.05 and kept.drift < 0.8 * alone.drift
+    assert alone.subject < 0.85 and kept.subject < 0.85, "the subject is learned all the same"

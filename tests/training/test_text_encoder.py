@@ -86,7 +86,9 @@ def _paint(folder: Path, **changes: Any) -> np.ndarray:
 def test_both_parts_learn_each_at_its_rate(build_run: BuildRun) -> None:
     """The first update of AdamW moves every number by the rate, where there is a gradient."""
     config = build_run(adapter=TEXT, optim={"lr": 1e-3, "text_encoder_lr": 2e-4, "weight_decay": 0.0}, train={"steps": 1})
-    changed, text = _read_parts(_train(config) / "adapter.safetensors")
+    path = _train(config) / "adapter.safetensors"
+    assert load_adapter(path).facts["text_encoder_lr"] == 2e-4 and load_adapter(path).metadata["ss_text_encoder_lr"] == "0.0002"
+    changed, text = _read_parts(path)
     assert len(text) == NUM_LAYERS and {one.rank for one in text.values()} == {2} and {one.rank for one in changed.values()} == {4}
     assert _find_largest(changed) == pytest.approx(1e-3, rel=1e-3)
     assert _find_largest(text) == pytest.approx(2e-4, rel=1e-3)

@@ -221,7 +221,8 @@ def test_few_blocks_stand_for_all(mode: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_estimate_is_what_a_real_step_takes() -> None:
-    settings = {"memory": {"gradient_checkpointing": "none"}, "objective": {"tread": [{"ratio": 0.5, "first": 1, "last": -2}]}}
+    tread = [{"ratio": 0.5, "first": 1, "last": -2}]
+    settings: dict[str, Any] = {"memory": {"gradient_checkpointing": "none"}, "objective": {"tread": tread}}
     found = measure_case(Case("flux1-dev", 384, settings, FLUX1), device="cpu", num_steps=1)
     assert found.estimated_bytes == pytest.approx(found.peak_bytes, rel=0.1)
 

@@ -52,7 +52,8 @@ def load_adapter(path: Path) -> AdapterFile:
 
 def _check_finite(path: Path, modules: Mapping[str, Factors]) -> None:
     for name, factors in modules.items():
-        if not (factors.down.isfinite().all() and factors.up.isfinite().all()):
+        tensors = [one for one in (factors.down, factors.up, factors.magnitude) if one is not None]
+        if not all(one.isfinite().all() for one in tensors):
             raise AdapterError(
                 "The adapter holds numbers that are not finite: its training has failed.",
                 got=f"{path}: {name}",

@@ -39,7 +39,7 @@ def list_trained(model: nn.Module, targets: str | Sequence[str], *, sets: Mappin
     patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
     absent = [pattern for pattern in patterns if not any(is_named(module, pattern) for module in modules)]
     if absent or not patterns:
-        raise build_absent(targets, absent, modules, what="module with weights")
+        raise build_absent(targets, absent, names=modules, what="module with weights")
     chosen = {module for module in modules if is_any(module, patterns)}
     return [name for name in names if chosen.intersection(_list_parents(name))]
 

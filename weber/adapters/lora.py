@@ -241,7 +241,8 @@ def _put(model: nn.Module, modules: Mapping[str, Factors], *, name: str, what: s
     with torch.random.fork_rng():
         _inject(model, _build_config({path: Setting(one.rank, one.alpha) for path, one in modules.items()}), name=name)
     for path, layer in _list_layers(model, name):
-        if any(one.is_meta for one in (*layer.inner.parameters(), *layer.inner.buffers())):  # where PEFT leaves all adapters of a layer but the first on the host
+        if any(one.is_meta for one in (*layer.inner.parameters(), *layer.inner.buffers())):
+            # PEFT leaves all adapters of such a layer but the first on the host.
             layer.lora_A[name].to("meta")
             layer.lora_B[name].to("meta")
         if name in (ADAPTER_NAME, TAKEN_NAME):

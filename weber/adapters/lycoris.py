@@ -19,14 +19,14 @@ from torch.nn import functional
 from weber.adapters.lycoris_forms import (
     LENGTHS,
     Tensors,
+    build_added,
     build_delta,
     build_lengths,
+    build_product,
     build_start,
-    bypass,
+    build_turned,
     find_alpha,
     find_scale,
-    multiply,
-    turn,
 )
 from weber.config.lycoris import LycorisConfig, LycorisLayer
 
@@ -37,7 +37,7 @@ CHANGE = "change"
 class Change(nn.Module):
     """What is learned of one layer."""
 
-    def __init__(self, name: str, settings: LycorisLayer, tensors: Tensors, config: LycorisConfig) -> None:
+    def __init__(self, name: str, settings: LycorisLayer, *, tensors: Tensors, config: LycorisConfig) -> None:
         super().__init__()
         self.name, self.settings, self.strength = name, settings, 1.0
         self.alpha = find_alpha(settings, tensors)
@@ -63,7 +63,7 @@ class Change(nn.Module):
             return self._add_twice(base, x)
         outputs = base(x)
         if self.settings.algo in ("diag-oft", "boft"):
-            added = self._again(lambda y, tensors: turn(y if layer.bias is None else y - layer.bias, tensors, limit=self.alpha), outputs)
+            added = self._again(lambda y, tensors: build_turned(_subtract(y, layer.bias), tensors, limit=self.alpha), outputs)
         else:
             added = self._drop(self._add(layer, x))
         return outputs + (added if self.strength == 1 else added * self.strength)
@@ -72,7 +72,7 @@ class Change(nn.Module):
         """What a sum adds: by its factors, or by the change of the weight."""
         settings = self.settings
         if settings.bypass_mode is not False and not settings.weight_decompose and settings.algo in ("lora", "locon", "lokr"):
-            return self._again(lambda one, tensors: bypass(settings.algo, one, tensors, scale=self.scale), x)
+            return self._again(lambda one, tensors: build_added(settings.algo, one, tensors=tensors, scale=self.scale), x)
 
         def apply(one: Tensor, tensors: Tensors) -> Tensor:
             weight = layer.weight.detach().float() if settings.weight_decompose else None
@@ -85,8 +85,8 @@ class Change(nn.Module):
     def _add_twice(self, base: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """W (x + A x) + B x: the layer runs once."""
         scale = self.scale * self.strength
-        inputs = self._again(lambda one, tensors: multiply(one, tensors["a2"], tensors["a1"]), x, ("a1", "a2"))
-        outputs = self._again(lambda one, tensors: multiply(one, tensors["b2"], tensors["b1"]), x, ("b1", "b2"))
+        inputs = self._again(lambda one, tensors: build_product(one, down=tensors["a2"], up=tensors["a1"]), x, ("a1", "a2"))
+        outputs = self._again(lambda one, tensors: build_product(one, down=tensors["b2"], up=tensors["b1"]), x, ("b1", "b2"))
         return base(x + inputs * scale) + outputs * scale
 
     def _again(self, function: Callable[[Tensor, Tensors], Tensor], x: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -157,7 +157,7 @@ def build_changes(
             tensors = {part: build_start(part, shape) for part, shape in own.items() if part != LENGTHS}
             if LENGTHS in own:
                 tensors[LENGTHS] = build_lengths(read(name, layer), on_out=one.wd_on_out).to("meta" if is_meta else "cpu")
-            change = Change(name, one, tensors, config)
+            change = Change(name, one, tensors=tensors, config=config)
             change.train(layer.training)
             layer.__class__ = _build_class(type(layer))  # type: ignore[arg-type]
             layer.add_module(CHANGE, change)
@@ -174,6 +174,10 @@ def write_strength(model: nn.Module, strength: float) -> None:
     """Scale what all changes add to outputs: 0 is the model as it was, bit for bit, 1 is as trained."""
     for change in list_changes(model):
         change.strength = float(strength)
+
+
+def _subtract(outputs: Tensor, bias: Tensor | None) -> Tensor:
+    return outputs if bias is None else outputs - bias
 
 
 @cache

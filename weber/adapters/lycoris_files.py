@@ -24,6 +24,7 @@ from weber.adapters.names import WHOLE, list_fits
 from weber.config.adapter import AdapterConfig
 from weber.config.lycoris import LycorisLayer
 from weber.errors import AdapterError, ModelError
+from weber.families.pairing import Match
 from weber.families.tensors import Entry, Weights, build_entry, open_weights, read_metadata, save_weights
 
 PREFIX = "lycoris_"
@@ -78,9 +79,9 @@ def load_lycoris(path: Path) -> LycorisFile:
     except ModelError as error:
         raise AdapterError(error.what, got=f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
     groups = _group(weights, path)
-    fits = list_fits(dict.fromkeys(groups, (0, 0)))
-    matches = fits[0].matches if fits else {}
-    strange = [stem for stem in groups if stem not in matches or matches[stem].position == WHOLE]
+    fits = list_fits(dict.fromkeys(groups, (1, 1)))  # the names alone say which layers these are
+    names = {stem: _find_module(match) for stem, match in (fits[0].matches if fits else {}).items()}
+    strange = [stem for stem in groups if names.get(stem) is None]
     if strange:
         raise AdapterError(
             "The file changes layers that no model has which weber knows by the library's names.",
@@ -88,7 +89,7 @@ def load_lycoris(path: Path) -> LycorisFile:
             expected=f"{PREFIX} and the names of linear layers with _, such as {PREFIX}transformer_blocks_0_attn_to_q",
             fix="use it with the program that made it",
         )
-    changes = {matches[stem].modules[matches[stem].position]: _build_change(stem, one, path) for stem, one in groups.items()}
+    changes = {name: _build_change(stem, groups[stem], path) for stem, name in names.items() if name is not None}
     _check_finite(weights, path)
     classes = tuple(fit.family.transformer_class for fit in fits)
     return LycorisFile("lycoris", {}, read_facts(metadata), metadata, classes, (), changes)
@@ -160,7 +161,7 @@ def write_start(parameters: Parameters, start: LycorisFile) -> None:
     load_tensors(parameters, entries, where="adapter.start_from")
 
 
-def build_changed_weights(base: Weights, changes: Mapping[str, LayerChange], strength: float = 1.0) -> dict[str, Entry]:
+def build_changed_weights(base: Weights, changes: Mapping[str, LayerChange], *, strength: float = 1.0) -> dict[str, Entry]:
     """A model's weights (under the library's names) with changes in them, in the model's precision; nothing is read yet.
 
     Raises AdapterError where the model lacks a layer or has it in another shape, or the weights are quantized.
@@ -226,6 +227,13 @@ def _list_tensors(change: Change) -> dict[str, Tensor]:
 
 def _build_key(name: str, part: str) -> str:
     return f"{PREFIX}{name.replace('.', '_')}.{part}" + (".weight" if part in WEIGHTS else "")
+
+
+def _find_module(match: Match) -> str | None:
+    """The library's module of that name; None for a name of the makers' files."""
+    if match.position != WHOLE:
+        return match.modules[match.position]
+    return match.original if match.modules == (match.original,) and not match.pairing.swapped else None
 
 
 def _group(weights: Weights, path: Path) -> dict[str, dict[str, Entry]]:

@@ -32,9 +32,9 @@ _ZEROS = ("lora_up", "hada_w2_a", "lokr_w2", "lokr_w2_b", "diff", "diff_b", "oft
 _NORMAL = {"hada_w1_b": 1.0, "hada_w1_a": 0.1, "hada_w2_b": 1.0}
 
 
-def list_shapes(settings: LycorisLayer, inputs: int, outputs: int, *, has_bias: bool) -> dict[str, tuple[int, ...]]:
-    """The tensors of one layer. Raises AdapterError where its sizes cannot be cut as the form needs it."""
-    dim = settings.dim
+def list_shapes(settings: LycorisLayer, sizes: tuple[int, int], *, has_bias: bool) -> dict[str, tuple[int, ...]]:
+    """The tensors of one layer of (inputs, outputs). Raises AdapterError where these cannot be cut as the form needs it."""
+    dim, (inputs, outputs) = settings.dim, sizes
     shapes: dict[str, tuple[int, ...]]
     match settings.algo:
         case "lora" | "locon":
@@ -108,7 +108,7 @@ def build_delta(algo: str, tensors: Tensors, *, alpha: float, weight: Tensor | N
     return changed * (lengths / _measure(changed, on_out=lengths.shape[1] == 1)) - weight
 
 
-def bypass(algo: str, x: Tensor, tensors: Tensors, *, scale: float) -> Tensor:
+def build_added(algo: str, x: Tensor, *, tensors: Tensors, scale: float) -> Tensor:
     """What a LoRA or a LoKr adds for inputs x (B..., I), in the precision of x; the change itself is never built."""
     cast = {name: tensor.to(x.dtype) for name, tensor in tensors.items()}
     if algo == "lokr":
@@ -118,7 +118,7 @@ def bypass(algo: str, x: Tensor, tensors: Tensors, *, scale: float) -> Tensor:
     return added
 
 
-def turn(outputs: Tensor, tensors: Tensors, *, limit: float) -> Tensor:
+def build_turned(outputs: Tensor, tensors: Tensors, *, limit: float) -> Tensor:
     """What turns add to outputs (B..., O) without their bias, computed in the precision of the tensors."""
     blocks, rescale = tensors["oft_blocks"], tensors.get("rescale")
     bound = limit * outputs.shape[-1]
@@ -130,7 +130,7 @@ def turn(outputs: Tensor, tensors: Tensors, *, limit: float) -> Tensor:
     return result
 
 
-def multiply(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+def build_product(x: Tensor, *, down: Tensor, up: Tensor) -> Tensor:
     """x (B..., I) by factors (R, I) and (O, R), in the precision of x."""
     return functional.linear(functional.linear(x, down.to(x.dtype)), up.to(x.dtype))
 
@@ -143,7 +143,7 @@ def _build_sum(algo: str, tensors: Tensors, *, alpha: float, weight: Tensor | No
             delta = tensors["lora_up"] @ tensors["lora_down"] * scale
         case "loha":
             pairs = [tensors[f"hada_w{part}_{side}"] for part in (1, 2) for side in ("b", "a")]
-            gamma = torch.tensor(scale, dtype=pairs[0].dtype, device=pairs[0].device)
+            gamma = torch.full((), scale, dtype=pairs[0].dtype, device=pairs[0].device)
             delta = loha.diff_weight(*pairs, None, None, gamma=gamma, backend=_EAGER)
         case "lokr":
             delta = lokr.kron_weight(*_list_kronecker_tensors(tensors), scale=scale, backend=_EAGER)

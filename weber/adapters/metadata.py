@@ -31,6 +31,7 @@ _SHOWN = {
     "steps": "ss_steps",
     "num_pictures": "ss_num_train_images",
     "lr": "ss_learning_rate",
+    "text_encoder_lr": "ss_text_encoder_lr",
     "optimizer": "ss_optimizer",
     "seed": "ss_seed",
     "batch_size": "ss_total_batch_size",

@@ -54,7 +54,10 @@ def write_shifted_start(model: nn.Module, init: str, *, read: ReadPair, progress
 
 
 def write_input_start(model: nn.Module, passes: Iterable[object]) -> None:
-    """Give each adapter's A the main directions of its layer's inputs, which are seen in `passes`: each runs the model once."""
+    """Give each adapter's A the main directions of its layer's inputs, which are seen in `passes`: each runs the model once.
+
+    Of a layer with fewer inputs than the rank the rest of A is as it was drawn.
+    """
     seen = {name: _Inputs(own.rank) for name, (own, _) in list_starts(model).items()}
     hooks = [model.get_submodule(name).register_forward_pre_hook(partial(_see, inputs)) for name, inputs in seen.items()]
     try:
@@ -65,7 +68,8 @@ def write_input_start(model: nn.Module, passes: Iterable[object]) -> None:
             hook.remove()
     for name, (own, _) in list_starts(model).items():
         found = seen[name].build_directions()
-        own.down[: len(found)].copy_(found)
+        if found is not None:
+            own.down[: len(found)].copy_(found)
 
 
 class _Inputs:
@@ -83,11 +87,11 @@ class _Inputs:
         if len(self._rows) >= 2 * rank:
             self._fit(rank)
 
-    def build_directions(self) -> Tensor:
-        """Up to R of them (at most R, I), orthonormal."""
+    def build_directions(self) -> Tensor | None:
+        """Up to R of them (at most R, I), orthonormal; None where nothing was seen."""
         if self._pca is None and len(self._rows):
             self._fit(min(self._rank, *self._rows.shape))
-        return torch.empty(0) if self._pca is None else self._pca.components_
+        return None if self._pca is None else self._pca.components_
 
     def _fit(self, rank: int) -> None:
         if self._pca is None:

@@ -30,7 +30,7 @@ def list_targets(
     patterns = list_patterns(targets, sets) if isinstance(targets, str) else list(targets)
     absent = [pattern for pattern in patterns if not any(is_named(name, pattern) for name in linears)]
     if absent or not patterns:
-        raise build_absent(targets, absent, linears, what="linear layer")
+        raise build_absent(targets, absent, names=linears, what="linear layer")
     names = list_meant(linears, patterns)
     if blocks:
         names = _list_in_blocks(names, blocks, sizes=_count_blocks(model))
@@ -121,7 +121,7 @@ def find_set(modules: Sequence[str], linears: Sequence[str], *, sets: Mapping[st
     return None
 
 
-def build_absent(targets: str | Sequence[str], absent: Sequence[str], names: Sequence[str], *, what: str) -> AdapterError:
+def build_absent(targets: str | Sequence[str], absent: Sequence[str], *, names: Sequence[str], what: str) -> AdapterError:
     """The error for targets that mean nothing; `names` are those that there are, each of them a `what`."""
     return AdapterError(
         f"The target set {targets!r} is not for this model." if isinstance(targets, str) else "The targets do not fit this model.",

@@ -3,7 +3,7 @@
 | layout    | stem of a tensor's name                                                         |
 |-----------|---------------------------------------------------------------------------------|
 | diffusers | `text_encoder.text_model.encoder.layers.0.self_attn.q_proj`                     |
-| kohya     | `lora_te1_text_model_encoder_layers_0_self_attn_q_proj` (`networks/lora_flux.py`) |
+| kohya     | `lora_te1_text_model_encoder_layers_0_self_attn_q_proj` (sd-scripts) |
 | comfyui   | `text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj` (`comfy/lora.py`) |
 
 The first is also the name of the module here. Newer releases of the library have no `text_model.` in it: files of both kinds are read, and

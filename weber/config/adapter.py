@@ -72,7 +72,8 @@ class AdapterConfig(Section):
     """How adapters start. `default`: A is drawn from a Kaiming uniform distribution, B is zero; `gaussian`: A from a normal one;
     `orthogonal`: both orthogonal, their product zero; `pissa`, `olora`: the main directions of the layer itself; `loftq`: those of what
     quantization has taken away; `eva`: those of the layer's inputs, seen on the first pictures. Where the start is not zero it is taken
-    away beside the adapter and in the saved file, whose rank is twice as high; so it always fits the original model."""
+    away beside the adapter and in the saved file, whose rank is twice as high; so it always fits the original model. `loftq` is trained
+    on the quantized model with that start, so its file fits the original one but for what quantization took beyond the rank."""
 
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank, for high ranks (Kalajdzievski 2023)."""

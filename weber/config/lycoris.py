@@ -191,10 +191,11 @@ class LycorisConfig(Section):
     `false`: build it in fp32 for each pass."""
 
     dora_wd: bool = False
-    """Learn the lengths of the weight's rows too (DoRA). Builds the changed weight in fp32 for each pass: slow."""
+    """Learn the lengths of the weight's rows too (DoRA). Builds the changed weight in fp32 for each pass: slow. ComfyUI understands such
+    files differently."""
 
     wd_on_output: bool = True
-    """With `dora_wd`: a length for each output; `false`: for each input, which LyCORIS itself does not read."""
+    """With `dora_wd`: a length for each output; `false`: for each input, which ComfyUI reads right and LyCORIS itself not."""
 
     constraint: Annotated[float, Field(ge=0)] = 0.0
     """For `diag-oft`, `boft`: the largest turn, times the number of outputs; 0: none. ComfyUI understands it differently."""

@@ -15,7 +15,7 @@ Timesteps = Literal[
 _Positive = Annotated[float, Field(gt=0)]
 _Level = Annotated[float, Field(ge=0, le=1)]
 
-_OF_LAWS: dict[str, tuple[str, ...]] = {
+OF_LAWS: dict[str, tuple[str, ...]] = {
     "sigmoid_scale": ("sigmoid", "shift", "token_shift"),
     "sigmoid_offset": ("sigmoid", "shift", "token_shift"),
     "logit_mean": ("logit_normal",),
@@ -181,7 +181,7 @@ class ObjectiveConfig(Section):
 
     def _check_timesteps(self) -> Iterator[str]:
         law = self.timesteps or "sigmoid"
-        for name, laws in _OF_LAWS.items():
+        for name, laws in OF_LAWS.items():
             if getattr(self, name) != ObjectiveConfig.model_fields[name].default and law not in laws:
                 yield f'{name} has no effect with timesteps = "{law}"; remove it or set timesteps = "{laws[0]}"'
         if self.timesteps == "shift" and not isinstance(self.shift, float):

@@ -10,6 +10,8 @@ from weber.config.optimizers import FACTS, OptimizerFacts, read_optimizer_name
 from weber.config.section import Section
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Pair = Annotated[tuple[Decay, Decay], Field(strict=False)]
+Triple = Annotated[tuple[Decay, Decay, Decay], Field(strict=False)]
 OptimizerName = Annotated[str, AfterValidator(read_optimizer_name), WithJsonSchema({"type": "string", "enum": list(FACTS)})]
 Option = bool | int | float | str | list[float]
 
@@ -36,7 +38,7 @@ class OptimConfig(Section):
     text_encoder_lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate of adapters on CLIP (`adapter.text_encoder`). Left out: as `lr`."""
 
-    betas: Annotated[list[Decay], Field(strict=False, min_length=2, max_length=3)] | None = None
+    betas: Pair | Triple | None = None
     """Decay of the running means of the gradient and of its square; of `lion`, decay within the update and of the mean; `optimi_adan`
     and `bnb_ademamix` have a third one. Left out: [0.9, 0.999], [0.9, 0.99] for `lion`, or what is usual for the optimizer."""
 
@@ -142,7 +144,7 @@ class OptimConfig(Section):
     @property
     def decays(self) -> tuple[float, ...] | None:
         """`betas`, or what is usual for the optimizer; None: it has none, or those of its library."""
-        return self.facts.betas if self.betas is None else tuple(self.betas)
+        return self.facts.betas if self.betas is None else self.betas
 
     @property
     def chosen_eps(self) -> float | None:
@@ -173,7 +175,7 @@ class OptimConfig(Section):
         """The same with everything filled in that was left out."""
         usual: dict[str, Any] = {
             "lr": self.choose_lr(form),
-            "betas": None if self.decays is None else list(self.decays),
+            "betas": self.decays,
             "eps": self.chosen_eps,
             "weight_decay": self.chosen_weight_decay,
             "clip_norm": self.norm_limit or "off",

@@ -43,8 +43,6 @@ _PLAIN = OptimizerFacts(betas=None, weight_decay=0.0)
 _ADAM = OptimizerFacts(weight_decay=0.0)
 _LION = OptimizerFacts(betas=(0.9, 0.99), eps=None, weight_decay=0.01, lr=_SIGN_LR)
 _SGD = OptimizerFacts(betas=None, eps=None, weight_decay=0.0, fixed_lr=1e-2)
-_LAMB = replace(_ADAM, is_clipped=True)
-_LARS = replace(_SGD, is_clipped=True)
 _TORCHAO = OptimizerFacts()
 _MEAN = OptimizerFacts(is_mean=True)
 
@@ -76,10 +74,6 @@ FACTS: dict[str, OptimizerFacts] = {
     "bnb_adamw_8bit": OptimizerFacts(),
     "bnb_ademamix": OptimizerFacts(betas=(0.9, 0.999, 0.9999), needs_gpu=True),
     "bnb_ademamix_8bit": OptimizerFacts(betas=(0.9, 0.999, 0.9999)),
-    "bnb_lamb": _LAMB,
-    "bnb_lamb_8bit": _LAMB,
-    "bnb_lars": _LARS,
-    "bnb_lars_8bit": _LARS,
     "bnb_lion": _LION,
     "bnb_lion_8bit": _LION,
     "bnb_rmsprop": _PLAIN,
@@ -114,11 +108,11 @@ FACTS: dict[str, OptimizerFacts] = {
 
 # fmt: off
 _TAIL_NAMES = (
-    "A2Grad", "ADOPT", "APOLLO", "AccSGD", "AdEMAMix", "AdaBelief", "AdaBound", "AdaDelta", "AdaFactor", "AdaGC", "AdaMax", "AdaMod",
+    "A2Grad", "ADOPT", "AccSGD", "AdEMAMix", "AdaBelief", "AdaBound", "AdaDelta", "AdaFactor", "AdaGC", "AdaMax", "AdaMod",
     "AdaNorm", "AdaPNM", "AdaSmooth", "AdaTAM", "Adai", "Adalite", "AdamC", "AdamG", "AdamP", "AdamS", "AdamWSN", "Adan", "Aida",
     "Alice", "Amos", "Ano", "ApolloDQN", "AvaGrad", "BCOS", "CAME", "DAdaptAdaGrad", "DAdaptAdam", "DAdaptAdan", "DAdaptLion",
-    "DAdaptSGD", "DASH", "DiffGrad", "DualAdam", "EXAdam", "EmoFact", "EmoLynx", "EmoNavi", "FAdam", "FOCUS", "FTRL", "Fira", "Fromage",
-    "GaLore", "Grams", "Gravity", "GrokFastAdamW", "Kate", "LARS", "LaProp", "Lamb", "Lion", "MARS", "MSVAG", "NovoGrad",
+    "DAdaptSGD", "DASH", "DiffGrad", "DualAdam", "EXAdam", "EmoFact", "EmoLynx", "EmoNavi", "FAdam", "FOCUS", "FTRL", "Fromage",
+    "Grams", "Gravity", "GrokFastAdamW", "Kate", "LARS", "LaProp", "Lamb", "Lion", "MARS", "MSVAG", "NovoGrad",
     "PAdam", "PID", "PNM", "Prodigy", "QHAdam", "QHM", "RACS", "ROSE", "Ranger", "SCION", "SCIONLight", "SGDP", "SGDSaI", "SGDW", "SM3",
     "SOAP", "SPAM", "SRMM", "SWATS", "SaRA", "Shampoo", "SignSGD", "SimplifiedAdEMAMix", "StableAdamW", "TAM", "Tiger", "VSGD", "Yogi",
 )
@@ -141,12 +135,14 @@ _MUON = "tells matrices from other parameters by groups that it wants to be give
 _PICKLE = "keeps objects that cannot be saved without a pickle"
 _INEXACT = "does not go on with the same numbers after a resume"
 _HESSIAN = "needs second derivatives"
+_LOW_RANK = "is plain Adam unless groups of parameters name a rank for their gradients, which those of adapters have already"
+_TRUST = "moves weights in proportion to their size, which is zero where adapters start"
 _ADV = "is of another trainer's library"
 _SDNQ = "computes in the kernels of another trainer's library"
 
 REFUSED: dict[str, tuple[str, str]] = {
     "SGDNesterov": ("is SGD with two settings", 'name = "torch_sgd" with options = {momentum = 0.9, nesterov = true}'),
-    "SGDNesterov8bit": ("is SGD with two settings", 'name = "bnb_sgd_8bit" with options = {momentum = 0.9, nesterov = true}'),
+    "SGDNesterov8bit": ("is SGD with two settings", 'name = "bnb_sgd_8bit", with momentum 0.9, or "torch_sgd"'),
     "torch-sparseadam": ("is for gradients that are mostly absent, and here none is", 'name = "torch_adam"'),
     "LBFGS": (_CLOSURE, 'name = "adamw"'),
     "AliG": (_CLOSURE, 'name = "prodigy"'),
@@ -165,6 +161,15 @@ REFUSED: dict[str, tuple[str, str]] = {
     "SpectralSphere": ("takes matrices only", 'name = "muon"'),
     "LoRARite": ("wants the two factors of each adapter as pairs", 'name = "adamw"'),
     "Nero": ("keeps the lengths of the rows of weights, which are zero where adapters start", 'name = "adamw"'),
+    "bnb_lamb": (_TRUST, 'name = "pytorch_optimizer.Lamb"'),
+    "bnb_lars": (_TRUST, 'name = "pytorch_optimizer.LARS"'),
+    "bnb_lamb_8bit": (_TRUST, 'name = "pytorch_optimizer.Lamb"'),
+    "bnb_lars_8bit": (_TRUST, 'name = "pytorch_optimizer.LARS"'),
+    "lamb_8bit": (_TRUST, 'name = "pytorch_optimizer.Lamb"'),
+    "lars_8bit": (_TRUST, 'name = "pytorch_optimizer.LARS"'),
+    "APOLLO": (_LOW_RANK, 'name = "adamw_8bit"'),
+    "Fira": (_LOW_RANK, 'name = "adamw_8bit"'),
+    "GaLore": (_LOW_RANK, 'name = "adamw_8bit"'),
     "DeMo": ("is for several machines", 'name = "adamw"'),
     "Ranger21": ("has a schedule of its own that must know the length of the run", 'name = "optimi_ranger"'),
     "AdaShift": (_PICKLE, 'name = "adamw"'),
@@ -172,15 +177,15 @@ REFUSED: dict[str, tuple[str, str]] = {
     "Conda": (_PICKLE, 'name = "pytorch_optimizer.SOAP"'),
     "FlashAdamW": (_PICKLE, 'name = "adamw_8bit"'),
     "ScalableShampoo": (_PICKLE, 'name = "pytorch_optimizer.Shampoo"'),
-    "ASGD": (_INEXACT, 'name = "torch_asgd"'),
+    "pytorch_optimizer.ASGD": (_INEXACT, 'name = "torch_asgd"'),
     "Kron": (_INEXACT, 'name = "pytorch_optimizer.SOAP"'),
     "MADGRAD": (_INEXACT, 'name = "adamw"'),
     "Magma": (_INEXACT, 'name = "adamw"'),
     "StableSPAM": (_INEXACT, 'name = "pytorch_optimizer.SPAM"'),
     "SPlus": ("paints and saves with other numbers than it trains with", 'name = "pytorch_optimizer.SOAP"'),
-    "ScheduleFreeAdamW": ("is a copy of another library", 'name = "adamw_schedulefree"'),
-    "ScheduleFreeRAdam": ("is a copy of another library", 'name = "radam_schedulefree"'),
-    "ScheduleFreeSGD": ("is a copy of another library", 'name = "sgd_schedulefree"'),
+    "pytorch_optimizer.ScheduleFreeAdamW": ("is a copy of another library", 'name = "adamw_schedulefree"'),
+    "pytorch_optimizer.ScheduleFreeRAdam": ("is a copy of another library", 'name = "radam_schedulefree"'),
+    "pytorch_optimizer.ScheduleFreeSGD": ("is a copy of another library", 'name = "sgd_schedulefree"'),
     "adamw_schedulefree+aggressive": ("is another trainer's variant", 'name = "adamw_schedulefree" with a higher lr'),
     "adamw_schedulefree+no_kahan": ("is another trainer's variant", 'name = "adamw_schedulefree"'),
     "automagic": (_ADV, 'name = "prodigy"'),
@@ -224,10 +229,6 @@ ALIASES: dict[str, str] = {
     "DAdaptAdamPreprint": "pytorch_optimizer.DAdaptAdam",
     "DAdaptAdanIP": "pytorch_optimizer.DAdaptAdan",
     "dadaptadam": "pytorch_optimizer.DAdaptAdam",
-    "lamb": "bnb_lamb",
-    "lamb8bit": "bnb_lamb_8bit",
-    "lars": "bnb_lars",
-    "lars8bit": "bnb_lars_8bit",
     "nadam": "torch_nadam",
     "PagedAdam": "bnb_paged_adam",
     "PagedAdam8bit": "bnb_paged_adam_8bit",
@@ -289,10 +290,10 @@ def read_optimizer_name(text: str) -> str:
         return found
     refused = _REFUSED.get(_normalize(plain)) or _REFUSED.get(_normalize(plain.removeprefix(TAIL)))
     if refused is not None:
-        raise ValueError(f'name = "{text}" {refused[0]}; write {refused[1]}')
+        raise ValueError(f'"{text}" {refused[0]}; write {refused[1]}')
     near = difflib.get_close_matches(_normalize(plain), _NAMES, n=1, cutoff=0.5)
     fix = f'write name = "{_NAMES[near[0]]}"' if near else 'write name = "adamw"'
-    raise ValueError(f'name = "{text}" is no optimizer; {fix} (docs/optimizers.md lists them all)')
+    raise ValueError(f'"{text}" is no optimizer; {fix} (docs/optimizers.md lists them all)')
 
 
 def list_aliases(name: str) -> list[str]:

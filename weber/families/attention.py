@@ -13,8 +13,8 @@ from torch import Tensor
 TEXT_READ = "text_read"
 """In a condition: (B, T) bool, true for the tokens of a prompt, false for its padding, which is not attended to.
 
-As `--apply_t5_attn_mask` of kohya's sd-scripts has it in the network (`library/flux_models.py`). Image tokens are always attended to, so
-that no token is left without any."""
+As `--apply_t5_attn_mask` of kohya's sd-scripts has it in the blocks (`library/flux_models.py`); there T5 is told of padding too, here it
+reads as the model was trained. Image tokens are always attended to, so that no token is left without any."""
 
 TEXT_MASK = "text_mask"
 """In a condition: (B, T) float, which is added to the scores: with 1 for text and 0 for padding, padding weighs e times less.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from weber.config.objective import ObjectiveConfig
+from weber.config.objective import OF_LAWS, ObjectiveConfig
 from weber.objective.density import build_beta, build_cubic, draw_points
 
 Law = Callable[[Tensor, ObjectiveConfig], Tensor]
@@ -99,6 +99,19 @@ def build_timesteps(config: ObjectiveConfig, uniforms: Sequence[float], *, token
     t = LAWS[config.timesteps](torch.tensor(uniforms, dtype=torch.float64), config)
     k = token_shift if is_shifted_by_tokens(config) else config.shift
     return (t if k is None else shift_timesteps(t, float(k))).float()
+
+
+def describe_law(config: ObjectiveConfig) -> str:
+    """The law and all of its settings that differ from their defaults, in a line."""
+    names = [*OF_LAWS, "shift", "stratified"]
+    changed = [name for name in names if config.model_dump()[name] != ObjectiveConfig.model_fields[name].default]
+    return ", ".join([f"timesteps {config.timesteps}", *(f"{name} {_show(config.model_dump()[name])}" for name in changed)])
+
+
+def _show(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(f'{one:g}' for one in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _choose(levels: Sequence[float], uniform_B: Tensor) -> Tensor:

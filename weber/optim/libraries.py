@@ -39,13 +39,20 @@ _HELD_BACK = {
     "is_paged": "choose the name with or without paged",
     "bf16_stochastic_round": "remove it: weights in bf16 are always rounded so",
     "kahan_sum": "remove it: weights in bf16 always have it",
-    "rank": "remove it: gradients are not projected",
     **dict.fromkeys(
         ("foreach", "fused", "triton", "capturable", "differentiable", "maximize", "gradient_release", "fsdp_in_use", "args", "use_gc"),
         "remove it: weber decides how the optimizer is run",
     ),
 }
 """Arguments of constructors that are not options, and what to do instead."""
+
+_IDLE = {
+    "bitsandbytes": {"amsgrad", "centered", "dampening", "initial_accumulator_value", "lr_decay", "min_8bit_size", "nesterov"},
+    "torchao": {"amsgrad"},
+    "RMSprop32bit": {"momentum"},
+    "RMSprop8bit": {"momentum"},
+}
+"""Arguments that have no effect or fail, by library or class (bitsandbytes 0.50, torchao 0.18; read in their sources)."""
 
 
 class Adopted(torch.optim.Optimizer):
@@ -172,7 +179,8 @@ def silenced() -> Iterator[None]:
 
 def build_arguments(made: type[torch.optim.Optimizer], config: OptimConfig, *, without: Sequence[str] = ()) -> dict[str, Any]:
     """What the class's constructor is given, but for `without`. Raises ConfigError for settings and options that it does not take."""
-    taken = inspect.signature(made.__init__).parameters
+    idle = _IDLE.get(made.__module__.partition(".")[0], set()) | _IDLE.get(made.__name__, set())
+    taken = {key: one for key, one in inspect.signature(made.__init__).parameters.items() if key not in idle}
     arguments: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.decays,
@@ -222,7 +230,7 @@ def build_adopted(made: type[torch.optim.Optimizer], groups: Groups, *, argument
     try:
         with silenced():
             inner = made(groups, **arguments)
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f'optim.name = "{name}" refuses its settings: {error}.',
             got=", ".join(f"{key} = {value}" for key, value in arguments.items()),

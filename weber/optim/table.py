@@ -14,18 +14,20 @@ from weber.config.optimizers import FACTS, TAIL
 from weber.errors import ConfigError
 from weber.optim.codecs import BF16, BLOCKS_8BIT, FP32
 from weber.optim.libraries import Groups, build_adopted, build_arguments, load_class
+from weber.optim.measure import measure_state_bytes
 from weber.optim.methods import Elementwise, Factored, Method
 from weber.optim.muon import build_muon
 from weber.optim.rules import write_adamw, write_lion
 from weber.optim.stepper import Stepper
-from weber.optim.tail import measure_state_bytes
 
 Parameters = Sequence[torch.nn.Parameter]
+Options = Mapping[str, object]
 
 _ADAMW = {"exp_avg": True, "exp_avg_sq": False}
 _LION = {"exp_avg": True}
 _FP32_ONLY = (torch.float32,)
 _FP32_AND_BF16 = (torch.float32, torch.bfloat16)
+_NO_OPTIONS: Options = {}
 _BLOCK_LIMIT = 4096
 """Tensors with fewer numbers are not kept in blocks by bitsandbytes and torchao, as in our own codec."""
 
@@ -45,7 +47,7 @@ class OptimizerRow(Protocol):
     def precision(self) -> str:
         """Of the state."""
 
-    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter."""
 
     def is_fused(self, config: OptimConfig) -> bool:
@@ -75,7 +77,7 @@ class OwnRow:
         """Of the state."""
         return self.method.precision
 
-    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter, the number of its step included."""
         return 4 + sum(prod(size) * kept.itemsize for size, kept in self.method.list_state(shape).values())
 
@@ -108,6 +110,10 @@ class Held:
     maps: int = 0
     kahan: bool = False
 
+    def count_bits(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """Of each number of the state."""
+        return self.bits if self.bits is not None and prod(shape) >= _BLOCK_LIMIT else 8 * dtype.itemsize
+
     def count_bytes(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         """Of one parameter."""
         num = prod(shape)
@@ -133,9 +139,15 @@ class LibraryRow:
         """Of the state."""
         return "as the weights" if self.held.bits is None else f"{self.held.bits} bit"
 
-    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter."""
-        return self.held.count_bytes(shape, dtype)
+        num_bytes = self.held.count_bytes(shape, dtype)
+        if not options:
+            return num_bytes
+        plain, given = (
+            measure_state_bytes(self.source, self.name, shape=shape, options=dict(self.fixed) | dict(one)) for one in ({}, options)
+        )
+        return num_bytes + ceil((given - plain) * self.held.count_bits(shape, dtype) / 32)
 
     def is_fused(self, config: OptimConfig) -> bool:
         """See `OptimizerRow`: as if never, since libraries differ."""
@@ -156,15 +168,15 @@ class LibraryRow:
 class TailRow(LibraryRow):
     """One of the long tail; what it holds is measured on small parameters."""
 
-    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter, from those of small ones."""
-        return measure_state_bytes(self.source, self.name, shape=tuple(shape))
+        return measure_state_bytes(self.source, self.name, shape=shape, options=options)
 
 
 class MuonRow(LibraryRow):
     """Two of a library's optimizers: one for matrices, one for everything else."""
 
-    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter: one moment of matrices, two and the step of the rest."""
         num_bytes = prod(shape) * dtype.itemsize
         return num_bytes if len(shape) == 2 else 2 * num_bytes + 4
@@ -191,15 +203,14 @@ def _optimi(name: str, title: str, held: Held, summary: str) -> LibraryRow:
 
 
 def _list_bitsandbytes() -> Iterable[LibraryRow]:
-    kinds = {"adagrad": ("Adagrad", 1), "adam": ("Adam", 2), "adamw": ("AdamW", 2), "ademamix": ("AdEMAMix", 3), "lamb": ("LAMB", 2)}
-    kinds |= {"lars": ("LARS", 1), "lion": ("Lion", 1), "rmsprop": ("RMSprop", 1), "sgd": ("SGD", 1)}
+    kinds = {"adagrad": ("Adagrad", 1), "adam": ("Adam", 2), "adamw": ("AdamW", 2), "ademamix": ("AdEMAMix", 3)}
+    kinds |= {"lion": ("Lion", 1), "rmsprop": ("RMSprop", 1), "sgd": ("SGD", 1)}
     for word, (title, num) in kinds.items():
         for bits in (32, 8):
             ends = ("", "32bit") if bits == 32 else ("_8bit", "8bit")
-            small = 12 if word in ("lamb", "lars") else 8
-            kept = Held(num, small=small) if bits == 32 else Held(num, bits=8, small=small, maps=1024 * min(num, 2))
+            kept = Held(num, small=8) if bits == 32 else Held(num, bits=8, small=8, maps=1024 * min(num, 2))
             said = f"{title}, state in {bits} bits"
-            fixed = {"momentum": 0.9} if word in ("lars", "sgd") else {}
+            fixed = {"momentum": 0.9} if word == "sgd" else {}
             yield LibraryRow(said, f"bnb_{word}{ends[0]}", f"bitsandbytes.optim:{title}{ends[1]}", kept, fixed=fixed)
             if f"bnb_paged_{word}{ends[0]}" in FACTS:
                 source = f"bitsandbytes.optim:Paged{title}{ends[1]}"
@@ -261,6 +272,12 @@ _ROWS: dict[str, OptimizerRow] = {
 }
 
 OPTIMIZERS = {name: _ROWS[name] for name in FACTS}
+
+
+def count_state_bytes(config: OptimConfig, shapes: Iterable[Sequence[int]], *, dtype: torch.dtype) -> int:
+    """Bytes of the state of all parameters."""
+    row = OPTIMIZERS[config.name]
+    return sum(row.state_bytes(shape, dtype, options=config.options) for shape in shapes)
 
 
 def check_optimizer(config: OptimConfig, dtypes: Iterable[torch.dtype], *, rates: Iterable[float] = ()) -> None:

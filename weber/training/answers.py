@@ -19,7 +19,7 @@ def list_lacking(plan: Plan, store: Store) -> dict[str, Lesson]:
     lessons = build_lessons(plan)
     if lessons is None:
         return {}
-    keyed = {lessons.build_key(one, dtype=plan.dtype): one for one in lessons.list(plan.dataset.examples)}
+    keyed = {lessons.build_key(one, dtype=plan.dtype): one for one in lessons.list_all(plan.dataset.examples)}
     return {key: one for key, one in keyed.items() if key not in store}
 
 

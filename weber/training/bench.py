@@ -245,13 +245,14 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         kind = KINDS[config.adapter.kind]
         parameters.extend(kind.build(transformer, config, trained=workload.trained, base=family.open_transformer(), start=None))
 
+    encoders = build_encoders(family, config.memory, device=workload.device, dtype=workload.dtype)
     network = load_network(
         family,
         config.memory,
         device=workload.device,
         dtype=workload.dtype,
         trained=workload.trained.shapes,
-        put=build_text_put(put, config, build_encoders(family, config.memory, device=workload.device, dtype=workload.dtype)),
+        put=build_text_put(put, config, encoders=encoders),
         cache=folder / "cache",
         progress=ignore_progress,
     )

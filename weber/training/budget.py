@@ -45,7 +45,7 @@ from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
 from weber.optim.methods import PIECE
 from weber.optim.stepper import CHUNK_BYTES
-from weber.optim.table import OPTIMIZERS
+from weber.optim.table import OPTIMIZERS, count_state_bytes
 from weber.training.assistant import Frozen
 from weber.training.checks import sample_size
 from weber.training.kind import Trained
@@ -236,7 +236,7 @@ class Budget:
         return self._profiles[key]
 
     def _measure(self, memory: MemoryConfig) -> Sizes:
-        key = memory.quantize, memory.modulation
+        key = memory.quantize, memory.modulation, memory.quantize_text_encoder
         if key not in self._sizes:
             self._sizes[key] = self._rehearsal.measure(memory)
         return self._sizes[key]
@@ -258,7 +258,7 @@ class Budget:
             "weights of the blocks": sum(resident),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
-            "text encoder": self._rehearsal.measure_text(memory),
+            "text encoder": self._measure(memory).text,
             "adapters": self.load.trained.num_bytes if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
@@ -357,8 +357,7 @@ class _Updates:
     @cached_property
     def state_bytes(self) -> int:
         """Of the optimizer."""
-        row = OPTIMIZERS[self.optim.name]
-        return sum(row.state_bytes(shape, self.trained.dtype) for shape in self.trained.shapes.values())
+        return count_state_bytes(self.optim, self.trained.shapes.values(), dtype=self.trained.dtype)
 
     @cached_property
     def mean_bytes(self) -> int:

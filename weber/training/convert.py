@@ -142,7 +142,7 @@ def _merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, p
     adapter = load_lycoris(path)
     model = _open_model(base, architecture=_find_architecture(adapter))
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
-    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, weight))
+    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, strength=weight))
     save_model(out if out.suffix == SUFFIX else out / MODEL_FOLDER, merged, facts=facts, progress=progress)
 
 

@@ -60,7 +60,7 @@ class Lycoris:
         for name, one in settings.items():
             has_bias = skeleton.get_submodule(name).bias is not None
             try:
-                own = list_shapes(one, *linears[name], has_bias=has_bias)
+                own = list_shapes(one, linears[name], has_bias=has_bias)
             except AdapterError as error:
                 raise AdapterError(error.what, got=f"{name} with {error.got}", expected=error.expected, fix=error.fix) from error
             shapes |= {f"{name}.{CHANGE}.{part}": shape for part, shape in own.items()}

@@ -88,7 +88,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
             device=device,
             dtype=dtype,
             trained=trained.shapes,
-            put=build_text_put(build_put(put, frozen), config, encoders),
+            put=build_text_put(build_put(put, frozen), config, encoders=encoders),
             cache=config.output.cache,
             progress=watcher.report,
         )

@@ -217,7 +217,7 @@ def list_keys(plan: Plan) -> set[str]:
     masks = {build_mask_key(window, shape=find_shape(window, family)) for window in list_windows(plan)}
     lessons = build_lessons(plan)
     answers = set() if lessons is None else {
-        lessons.build_key(one, dtype=dtype) for one in lessons.list(plan.dataset.examples) for dtype in dtypes
+        lessons.build_key(one, dtype=dtype) for one in lessons.list_all(plan.dataset.examples) for dtype in dtypes
     }
     return latents | texts | masks | answers
 

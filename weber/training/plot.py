@@ -11,9 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from weber.config.objective import ObjectiveConfig
 from weber.data.buckets import Bucket
-from weber.objective.timesteps import build_timesteps, is_shifted_by_tokens
+from weber.objective.timesteps import build_timesteps, describe_law, is_shifted_by_tokens
 from weber.training.plan import Plan
 
 WIDTH, PLOT_HEIGHT, MARGIN, ROW = 1200, 440, 70, 34
@@ -45,7 +44,7 @@ def build_plot(plan: Plan) -> Image.Image:
     pen = _Pen(ImageDraw.Draw(sheet))
     top = MARGIN + 44
     pen.write((MARGIN, 20), "Noise levels that are trained", size=24)
-    pen.write((MARGIN, 54), _describe_law(plan.resolved.objective), size=16, color=_GRAY)
+    pen.write((MARGIN, 54), describe_law(plan.resolved.objective), size=16, color=_GRAY)
     highest = _draw_axes(pen, top, curves)
     for curve in curves:
         _draw_curve(pen, top, curve, highest=highest)
@@ -84,25 +83,6 @@ def _measure(t: Tensor) -> tuple[tuple[float, ...], dict[float, float]]:
     if len(levels) < NUM_BINS:
         return (), dict(zip(levels.tolist(), (counts / len(t)).tolist(), strict=True))
     return tuple((torch.histc(t, NUM_BINS, 0, 1) * NUM_BINS / len(t)).tolist()), {}
-
-
-def _describe_law(objective: ObjectiveConfig) -> str:
-    """The settings that make the law, in a line."""
-    default = {name: field.default for name, field in ObjectiveConfig.model_fields.items()}
-    names = ("sigmoid_scale", "sigmoid_offset", "logit_mean", "logit_std", "beta_shape", "cubic_weights", "timestep_order", "shift")
-    changed = [(name, value) for name, value in objective.model_dump(include=set(names)).items() if value != default[name]]
-    words = [f"timesteps {objective.timesteps}", *(f"{name} {_show(value)}" for name, value in changed)]
-    if objective.timesteps == "mode":
-        words.append(f"mode_scale {objective.mode_scale:g}")
-    if objective.stratified:
-        words.append("stratified")
-    return ", ".join(words)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(f'{one:g}' for one in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _ask_teacher(learner: Learner, batch: Batch, noisy_BCHW: Tensor, t_B: Tensor
     if batch.fixed is not None and batch.fixed.target_BCHW is not None:
         return batch.fixed.target_BCHW
     assert learner.teacher is not None
-    return learner.teacher.ask(noisy_BCHW, t_B, {**condition, **batch.condition})
+    return learner.teacher.ask(noisy_BCHW, t_B, condition={**condition, **batch.condition})
 
 
 def draw_uniforms(config: RunConfig, places: Sequence[int], *, step: int) -> dict[int, float]:

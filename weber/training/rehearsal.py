@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from weber.adapters.lora import add_frozen
 from weber.config.memory import MemoryConfig
+from weber.config.objective import ObjectiveConfig
 from weber.config.run import RunConfig
 from weber.families.family import REFERENCE, Family, Predictor
 from weber.families.pattern import is_any
@@ -38,7 +39,7 @@ from weber.training.assistant import Frozen
 from weber.training.encoders import TILE_PIXELS
 from weber.training.kind import Trained
 from weber.training.kinds import KINDS
-from weber.training.text import add_encoder, choose_own, find_text
+from weber.training.text import TextLearner, add_encoder, choose_own, find_text
 
 META = torch.device("meta")
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
@@ -68,7 +69,8 @@ class Sample:
 class Sizes:
     """Bytes of a network's weights: of each block without its modulation, of that, and of all else.
 
-    `read_bytes`: of packed layers, as they are and as they are read, in one pass over them all; `largest`: of the layers, before packing.
+    `read_bytes`: of packed layers, as they are and as they are read, in one pass over them all; `largest`: of the layers, before packing;
+    `text`: of the text encoder, where it learns too.
     """
 
     blocks: tuple[int, ...]
@@ -77,6 +79,7 @@ class Sizes:
     read_bytes: int
     num_packed: int
     largest: int
+    text: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +163,7 @@ class Rehearsal:
             with torch.no_grad():
                 return simulate_pass(predictor, blocks, forward=lambda: predictor(latents, t, condition), is_gpu=is_gpu)
         model.train()
+        text = find_text(self.family, model)
         predictor.run = build_checkpointing(mode, blocks=blocks, lean_layers=self.family.lean_layers)
         routes = build_routes(self.config.objective.tread, num_blocks=len(self.names))
         predictor.routes = [replace(one, first=self.places[one.first], last=self.places[one.last]) for one in routes]
@@ -168,33 +172,10 @@ class Rehearsal:
         return simulate_pass(
             predictor,
             blocks,
-            forward=lambda: self._predict_losses(predictor, latents, t, condition | self._read_texts(model, sample.batch)).sum(),
+            forward=lambda: _predict_loss(predictor, latents, t=t, condition=condition, text=text, config=self.config.objective),
             parameters=parameters,
             is_gpu=is_gpu,
         )
-
-    def _read_texts(self, model: nn.Module, num: int) -> dict[str, Tensor]:
-        """What the text encoder that learns makes of as many captions."""
-        text = find_text(self.family, model)
-        if text is None:
-            return {}
-        with FlashOnMeta():
-            return text.encode([""] * num)
-
-    def _predict_losses(self, predictor: Predictor, latents: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """What a step does of its forward pass."""
-        noise = torch.empty_like(latents)
-        velocity = predictor(build_noisy(latents, noise, t), t, condition)
-        return build_losses(velocity, build_target(latents, noise), t, config=self.config.objective)
-
-    def measure_text(self, memory: MemoryConfig) -> int:
-        """Bytes of the text encoder that stays with the network, because it learns; it is the first."""
-        return 0 if self._text is None else _measure_encoder(self._text, memory.quantize_text_encoder)
-
-    @cached_property
-    def _text(self) -> nn.Module | None:
-        part = self.family.adapted_text
-        return self.family.load_skeleton(part).to(self.dtype) if part is not None and choose_own(self.trained).modules else None
 
     def measure(self, memory: MemoryConfig) -> Sizes:
         """The weights as they are stored with these settings."""
@@ -217,7 +198,9 @@ class Rehearsal:
                 modulation[number] += num_bytes
             else:
                 blocks[number] += num_bytes
-        return Sizes(tuple(blocks), tuple(modulation), others, read_bytes, len(formats), largest)
+        text = _load_text(self)
+        text_bytes = 0 if text is None else _measure_encoder(text, memory.quantize_text_encoder)
+        return Sizes(tuple(blocks), tuple(modulation), others, read_bytes, len(formats), largest, text_bytes)
 
     @cached_property
     def _cut(self) -> tuple[nn.Module, Cut]:
@@ -241,8 +224,9 @@ class Rehearsal:
         if key not in self._models:
             model = copy.deepcopy(self._cut[0])
             self._pack(model, is_packed=is_packed, int8_matmul=int8_matmul)
-            if self._text is not None:
-                add_encoder(model, copy.deepcopy(self._text))
+            text = _load_text(self)
+            if text is not None:
+                add_encoder(model, text)
             self._models[key] = model, [parameter for _, parameter in self._add_learning(model)]
         return self._models[key]
 
@@ -354,6 +338,26 @@ class RehearsedEncoders:
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(self._dtype)
         return modules
+
+
+def _load_text(rehearsal: Rehearsal) -> nn.Module | None:
+    """The text encoder that stays with the network, because it learns; it is the first."""
+    part = rehearsal.family.adapted_text
+    if part is None or not choose_own(rehearsal.trained).modules:
+        return None
+    return rehearsal.family.load_skeleton(part).to(rehearsal.dtype)
+
+
+def _predict_loss(
+    predictor: Predictor, latents: Tensor, *, t: Tensor, condition: dict[str, Tensor], text: TextLearner | None, config: ObjectiveConfig
+) -> Tensor:
+    """What a step does of its forward pass."""
+    if text is not None:
+        with FlashOnMeta():
+            condition = condition | text.encode([""] * len(latents))
+    noise = torch.empty_like(latents)
+    velocity = predictor(build_noisy(latents, noise, t), t, condition)
+    return build_losses(velocity, build_target(latents, noise), t, config=config).sum()
 
 
 def _measure_encoder(encoder: nn.Module, precision: str) -> int:

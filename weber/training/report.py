@@ -20,7 +20,8 @@ from weber.data.report import list_bucket_counts
 from weber.data.views import View
 from weber.families.family import Family
 from weber.families.route import build_routes, count_kept
-from weber.optim.table import OPTIMIZERS
+from weber.objective.timesteps import describe_law
+from weber.optim.table import count_state_bytes
 from weber.training.answers import list_lacking
 from weber.training.budget import build_estimate, build_lines
 from weber.training.checks import DIFFUSERS, sample_size
@@ -82,14 +83,21 @@ def build_hint(plan: Plan, adapter: Path) -> str:
 def _describe_model(plan: Plan) -> list[str]:
     adapter, memory = plan.config.adapter, plan.config.memory
     short, longer = plan.kind.describe(plan.config, plan.trained)
+    objective = plan.resolved.objective
+    between = objective.guidance_range
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
+    guidance = guidance if between is None else f", guidance {between[0]:g} to {between[1]:g} in training"
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
     lines = [
         f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
         *longer.splitlines(),
-        f"timesteps {plan.resolved.objective.timesteps}{guidance}"
-        + (f", gradient checkpointing {memory.gradient_checkpointing}"),
+        f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
     ]
+    rollout = objective.rollout
+    if rollout is not None:
+        passes = "1 further forward pass" if rollout.max_steps == 1 else f"1 to {rollout.max_steps} further forward passes"
+        ramp = " at the end of the ramp" if rollout.ramp_steps else ""
+        lines.append(f"the model's own steps as input: {passes} for {rollout.probability:.0%} of the samples{ramp}")
     if plan.config.adapter.text_encoder:
         lines.append(describe_text(plan.config, plan.trained))
     lines += [f"{one.name.replace('_', ' ')} {one.describe()}" for one in plan.frozen]
@@ -228,7 +236,7 @@ def _describe_cache(plan: Plan) -> list[str]:
         numbers = sum(math.prod(find_shape(window, family)) for window in windows)
         lines.append(f"{len(windows)} masks for the loss, {_size(4 * numbers)}")
     lessons = build_lessons(plan)
-    answers = [] if lessons is None else list(lessons.list(plan.dataset.examples))
+    answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
     if answers:
         numbers = sum(_count_numbers(one.example.target(one.crop), family) for one in answers)
         lines.append(f"{len(answers)} answers of the teacher, {_size(4 * numbers)}; each costs a forward pass before the first step")
@@ -286,9 +294,9 @@ def _describe_finished(plan: Plan) -> list[str]:
 
 
 def _count_checkpoint_bytes(plan: Plan) -> int:
-    shapes, row = plan.trained.shapes.values(), OPTIMIZERS[plan.config.optim.name]
     mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
-    return plan.trained.num_bytes + sum(row.state_bytes(shape, plan.trained.dtype) for shape in shapes) + mean_bytes
+    state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
+    return plan.trained.num_bytes + state_bytes + mean_bytes
 
 
 def _describe_changes(plan: Plan) -> list[str]:

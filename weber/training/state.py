@@ -30,12 +30,14 @@ OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
 FIXED = (
     *("model.variant", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets", "adapter.exclude", "adapter.blocks"),
-    *("adapter.init", "adapter.rslora", "adapter.dora", "adapter.text_encoder", "adapter.lycoris", "adapter.rules", "optim.name"),
+    *("adapter.init", "adapter.rslora", "adapter.dora", "adapter.text_encoder", "adapter.lycoris", "adapter.rules"),
+    *("optim.name", "optim.options"),
 )
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume; but the rates of rules."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
-    *("output.", "sampling.", "adapter.start_from", "adapter.precision", "model.path", "model.revision", "model.transformer", "model.vae"),
+    *("output.", "sampling.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
+    *("model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
 """Settings that change no number of a run; of places it is what lies there that counts."""
@@ -115,6 +117,7 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "batch_size": config.train.batch_size * config.train.accumulation,
         "optimizer": config.optim.name,
         "lr": config.optim.lr,
+        **({"text_encoder_lr": config.optim.text_encoder_lr or config.optim.lr} if config.adapter.text_encoder else {}),
         "timesteps": config.objective.timesteps,
         "guidance": learner.guidance,
         "seed": config.train.seed,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ class Teacher:
         self._predictor, self._kind = predictor, kind
 
     @torch.no_grad()
-    def ask(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    def ask(self, noisy_BCHW: Tensor, t_B: Tensor, *, condition: Mapping[str, Tensor]) -> Tensor:
         """The velocity (B, C, H, W) fp32. Draws nothing: dropout is off. The network is left as it was found."""
         transformer = self._predictor.transformer
         was_training = transformer.training
@@ -67,15 +69,14 @@ class Lessons:
         self._config, self._encoders, self._adapters = config, encoders, adapters
         self.num_pairs = config.objective.teacher_draws
 
-    def list(self, examples: Iterable[Example]) -> Iterator[Lesson]:
+    def list_all(self, examples: Iterable[Example]) -> Iterator[Lesson]:
         """All lessons of the pictures for regularization."""
         for example in examples:
-            if example.is_regularization:
-                captions = [*range(len(example.captions)), *([None] if example.caption_dropout > 0 else [])]
-                for caption in captions:
-                    for crop in range(len(example.crops)):
-                        for mask in range(max(1, len(example.masks))):
-                            yield from (Lesson(example, caption, crop, mask, pair) for pair in range(self.num_pairs))
+            if not example.is_regularization:
+                continue
+            captions = [*range(len(example.captions)), *([None] if example.caption_dropout > 0 else [])]
+            crops, masks = range(len(example.crops)), range(max(1, len(example.masks)))
+            yield from (Lesson(example, *numbers) for numbers in product(captions, crops, masks, range(self.num_pairs)))
 
     def build_seed(self, lesson: Lesson) -> int:
         """What all that is random in a lesson is drawn from."""
@@ -93,13 +94,13 @@ class Lessons:
         example, family, objective, memory = lesson.example, self._encoders.family, self._config.objective, self._config.memory
         _, height, width = family.latent_shape(example.bucket.height, example.bucket.width)
         shift = family.shift(family.num_tokens(height, width))
-        masked, image_encoder = example.masked(lesson.crop, lesson.mask), self._encoders.identify(family.image_part)
+        masked, (model, image_encoder, *text_encoders) = example.masked(lesson.crop, lesson.mask), self._identities
         views = [example.target(lesson.crop), *example.list_references(lesson.crop), *([] if masked is None else [masked])]
         text = example.caption(lesson.caption)
         facts = {
             "version": _VERSION,
             "pictures": [build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in views],
-            "texts": [build_text_key(text, encoder=self._encoders.identify(part), dtype=dtype) for part in family.text_parts],
+            "texts": [build_text_key(text, encoder=encoder, dtype=dtype) for encoder in text_encoders],
             "seed": self.build_seed(lesson),
             "t": float(build_timesteps(objective, [self.draw_place(lesson)], token_shift=shift)).hex(),
             "told": [objective.guidance, objective.guidance_range, objective.text_mask, objective.reference_timestep],
@@ -108,7 +109,13 @@ class Lessons:
         }
         content = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         precision = str(dtype).removeprefix("torch.")
-        return build_key(content=content, preparation="teacher", encoder=family.identify("transformer"), dtype=precision)
+        return build_key(content=content, preparation="teacher", encoder=model, dtype=precision)
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        """Of the transformer, the image encoder and the text encoders."""
+        family = self._encoders.family
+        return [family.identify("transformer"), *map(self._encoders.identify, (family.image_part, *family.text_parts))]
 
 
 def identify_factors(modules: Mapping[str, Factors]) -> str:

@@ -3,8 +3,8 @@
 It hangs on the transformer, as `text_encoder`: so whatever is put on that, scaled, saved, averaged and moved is so on both, and the names
 of its layers are those that adapter files have (`adapters/text.py`). The other text encoder's captions stay in the cache.
 
-Which layers: attention and feed-forward of all of CLIP's layers, as kohya's trainers do (`networks/lora_flux.py`: CLIPAttention, CLIPMLP);
-the library's scripts take attention alone. Readers take both.
+Which layers: attention and feed-forward of all of CLIP's layers, as kohya's trainers do (sd-scripts: all of CLIPAttention and
+CLIPMLP); the library's scripts take attention alone. Readers take both.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def build_text_lora(
     return [(TEXT_PREFIX + name, parameter) for name, parameter in parameters]
 
 
-def build_text_put(put: Put, config: RunConfig, encoders: Encoders) -> Put:
+def build_text_put(put: Put, config: RunConfig, *, encoders: Encoders) -> Put:
     """`put`, and before it the CLIP that learns is hung on the transformer, if one does."""
     part = encoders.family.adapted_text
     if not config.adapter.text_encoder or part is None:

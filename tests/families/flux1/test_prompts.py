@@ -45,7 +45,7 @@ def test_the_tokens_are_those_of_the_pipeline(dev: Flux1, tiny_model: Path, prom
     with torch.no_grad():
         for part, theirs in (("clip", pipeline.text_encoder), ("t5", pipeline.text_encoder_2)):
             ours = dev.load(part, device=CPU, dtype=torch.float32)
-            for encoder in (ours.encoder, theirs):
+            for encoder in (ours.text_model, theirs):
                 encoder.register_forward_pre_hook(lambda module, args, into=fed[part]: into.append(args[0]))
             dev.encode_prompts(part, ours, [prompt])
         pipeline.encode_prompt(prompt, max_sequence_length=512)
