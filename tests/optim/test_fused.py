@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.optim.conftest import OWN, build_stepper
+from weber.config.optim import OptimConfig
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
+from weber.optim.table import build_optimizer
 
 CASES = [(name, dtype) for name, row in OWN.items() for dtype in row.dtypes]
 
@@ -69,6 +71,22 @@ def test_fused_is_unfused(name: str, dtype: torch.dtype, num_parts: int) -> None
         states = [tensor for parameter in network.parameters() for tensor in stepper.state[parameter].values()]
         results.append([*network.parameters(), *states])
     assert not torch.equal(results[0][0], Network(dtype).first.weight)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_parameters_with_rates_of_their_own_are_all_moved() -> None:
+    results = []
+    for is_fused in (True, False):
+        network = Network()
+        config = OptimConfig(name="adamw_8bit", lr=1e-3, fused_backward=True)
+        stepper = build_optimizer(list(network.parameters()), config, seed=5, rates=[1.0, 2.0, 1.0, 3.0])
+        assert isinstance(stepper, Stepper) and len(stepper.param_groups) == 3
+        fused = FusedBackward(stepper) if is_fused else None
+        with fused.step(is_last=True) if fused else _unfused(stepper, is_last=True):
+            _loss(network, 0).backward()
+        results.append(list(network.parameters()))
+    moved = [(one - start).abs().max().item() for one, start in zip(results[0], Network().parameters(), strict=True)]
+    assert [round(one / 1e-3, 1) for one in moved] == [1.0, 2.0, 1.0, 3.0], "a first step of Adam is as long as its rate"
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 

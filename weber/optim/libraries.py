@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -243,8 +244,8 @@ def build_adopted(made: type[torch.optim.Optimizer], groups: Groups, *, argument
 
 @contextmanager
 def _run_plainly(devices: set[torch.device]) -> Iterator[None]:
-    """Torchao compiles its updates, which takes a C++ compiler where there is no GPU, and gains nothing."""
-    if any(device.type == "cuda" for device in devices):
+    """Torchao compiles its updates, which gains nothing where there is no GPU, and takes what not every machine has."""
+    if find_spec("triton") is not None and any(device.type == "cuda" for device in devices):
         yield
         return
     with torch.compiler.set_stance("force_eager"):
