@@ -312,6 +312,8 @@ NOTHING: dict[str, tuple[dict[str, Any], str]] = {
     "class in a map": ({"target_module": ["Attention"], "module_algo_map": {"FedForward": {}}}, "module_algo_map with FedForward"),
     "class without linear layers": ({"target_module": ["Attention", "RMSNorm"]}, "target_module with RMSNorm"),
     "name": ({"target_module": [], "target_name": [".*to_q$", "foo"]}, "target_name with foo"),
+    "name alone": ({"target_module": [], "target_name": ["foo"]}, "target_name with foo"),
+    "name in a map": ({"target_module": ["Attention"], "name_algo_map": {"foo": {"factor": 4}}}, "name_algo_map with foo"),
     "excluded": ({"target_module": ["Attention"], "exclude_name": ["foo"]}, "exclude_name with foo"),
     "a name inside a class": ({"target_module": ["Attention"], "name_algo_map": {r".*\.to_q$": {"factor": 4}}}, r"name_algo_map..*\.to_q$"),
     "everything excluded": ({"target_module": ["Attention"], "exclude_name": [".*"]}, "apply_preset"),

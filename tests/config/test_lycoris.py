@@ -74,7 +74,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "lengths of turns": ({"algo": "boft", "dora_wd": True}, 'dora_wd has no effect with algo = "boft"'),
     "bypass with loha": ({"algo": "loha", "bypass_mode": True}, 'bypass_mode has no effect with algo = "loha"'),
     "bypass with dora": ({"dora_wd": True, "bypass_mode": True}, "bypass_mode cannot act with"),
-    "direction without dora": ({"wd_on_output": False}, "has no effect without"),
+    "direction without dora": ({"wd_on_output": False}, "wd_on_output has no effect without"),
+    "rank": ({"rank": 4}, "rank is called linear_dim here"),
+    "name of a map": ({"alpha": 4}, "alpha is called linear_alpha here"),
     "decomposed and whole": ({"full_matrix": True, "decompose_both": True}, "decompose_both has no effect with full_matrix"),
     "multiplier": ({"multiplier": 0.5}, "set linear_alpha"),
     "tucker": ({"use_tucker": True}, "use_tucker is for convolutions"),
@@ -91,7 +93,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"apply_preset": {"target_module": ["A"], "module_algo_map": {"A": {"algo": "loha", "factor": 4}}}},
         "apply_preset.module_algo_map.A: factor has no effect",
     ),
-    "unknown in a map": ({"apply_preset": {"target_module": ["A"], "module_algo_map": {"A": {"linear_dim": 4}}}}, "A: linear_dim"),
+    "unknown in a map": ({"apply_preset": {"target_module": ["A"], "module_algo_map": {"A": {"fctor": 4}}}}, "A: fctor is not a setting"),
+    "name of the top in a map": (
+        {"apply_preset": {"target_module": ["A"], "module_algo_map": {"A": {"linear_dim": 4}}}},
+        "A: linear_dim is called dim here",
+    ),
+    "capitals in a map": ({"apply_preset": {"target_module": ["A"], "module_algo_map": {"A": {"algo": "LoHa"}}}}, "A: algo = 'LoHa'"),
     "names alone": ({"apply_preset": {"target_name": ["a"]}}, "changes all linear layers in LyCORIS"),
     "nothing": ({"apply_preset": {"target_module": []}}, "apply_preset names no layers"),
     "pattern": ({"apply_preset": {"target_module": [], "target_name": ["*a"]}}, "is no regular expression"),
@@ -122,10 +129,15 @@ def test_refused_beside_it(adapter: dict[str, Any], message: str) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    cases = {"absent.json": (None, "no such file"), "bad.json": ("{", "is not JSON"), "list.json": ("[1]", "holds no settings")}
+    cases = {
+        "absent.json": (None, "no such file"),
+        "bad.json": ("{", "is not JSON"),
+        "other.json": ("\ufeff{}", "UTF-8"),
+        "list.json": ("[1]", r"with \[1\]"),
+    }
     for name, (text, message) in cases.items():
         if text is not None:
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(text, encoding="utf-16-le" if name == "other.json" else "utf-8")
         with pytest.raises(ConfigError, match=message):
             build(str(tmp_path / name))
     (tmp_path / "unknown.json").write_text('{"algo": "lokr", "fctor": 4}')

@@ -36,6 +36,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a rollout that is never done": ({"rollout": {"probability": 0.0}}, "leaves nothing of the rollout", "remove [objective.rollout]"),
     "a strategy for one step": ({"rollout": {"strategy": "late"}}, "strategy = ", "raise max_steps"),
     "a ramp of no length": ({"rollout": {"ramp": "cosine"}}, "ramp has no effect", "ramp_steps = 500"),
+    "a ramp that leads nowhere": (
+        {"rollout": {"probability": 0.5, "start_probability": 0.5, "ramp_steps": 9}},
+        "ramp_steps has no effect",
+        "lower start_probability",
+    ),
+    "a threshold whose square is zero": ({"loss": "huber", "huber_c": 1e-30}, "objective.huber_c cannot", "at least 1e-06"),
+    "a mask in which black is white": ({"mask_minimum": 1.0}, "objective.mask_minimum cannot", "below 1"),
     "a start of no ramp": ({"rollout": {"start_probability": 0.1}}, "start_probability has no effect", "ramp_steps = 500"),
 }
 

@@ -161,3 +161,4 @@ def test_the_caption_that_was_drawn() -> None:
     assert [example.caption(number) for number in (0, 2, None)] == ["caption 0", "caption 2", ""]
     assert list(example.list_captions()) == ["caption 0", "caption 1", "caption 2", ""]
     assert list(replace(example, caption_dropout=0.0).list_captions()) == ["caption 0", "caption 1", "caption 2"]
+    assert list(replace(example, caption_dropout=1.0).list_captions()) == [""]

@@ -220,6 +220,10 @@ def test_a_setting_that_masks_nothing_is_an_error(tmp_path: Path, write_picture:
     with pytest.raises(DataError, match="has no mask for any picture") as error:
         read_sets(config.model_copy(update={"loss_masks": tmp_path / "masks"}))
     assert 'mask of "a.png"' in error.value.expected and "data.0.loss_masks" in error.value.fix
+    Image.new("L", (64, 64), 255).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(DataError, match="data.0.loss_masks has no effect") as error:
+        read_sets(config.model_copy(update={"loss_masks": tmp_path / "masks"}))
+    assert "only white masks" in error.value.got and "data.0.loss_masks" in error.value.fix
     with pytest.raises(DataError, match="data.0.alpha_mask has no effect"):
         read_sets(config.model_copy(update={"alpha_mask": True}))
     with pytest.raises(DataError, match="is not a folder"):

@@ -50,6 +50,15 @@ def test_tensors_stay_tensors() -> None:
     assert torch.equal(back["basis"][0], torch.ones(2, 2)) and back["basis"][1] is None
 
 
+def test_the_order_in_memory_is_kept() -> None:
+    matrix = torch.arange(6.0).view(2, 3).T
+    tensors = encode_tree("basis", [matrix])
+    assert list(tensors) == ["basis:list/0:columns/rows"] and all(tensor.is_contiguous() for tensor in tensors.values())
+    assert all(map(is_tensor, tensors))
+    (back,) = decode_tree(tensors)["basis"]
+    assert torch.equal(back, matrix) and back.stride() == matrix.stride()
+
+
 def test_what_stays_on_the_host_says_so() -> None:
     (name,) = encode_tree("step", torch.tensor(3.0), device=torch.device("meta"))
     assert name == "step:host"

@@ -124,7 +124,10 @@ def _read(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name not in ("seconds", "peak_memory_bytes")} for line in lines]
 
 
-@pytest.mark.parametrize("objective", [{}, {"teacher_draws": 2, "timesteps": "uniform"}])
+ROUTES = [{"ratio": 0.5, "first": 0, "last": -1}]
+
+
+@pytest.mark.parametrize("objective", [{}, {"teacher_draws": 2, "timesteps": "uniform"}, {"teacher_draws": 2, "tread": ROUTES}])
 def test_both_losses_are_logged_and_a_resumed_run_is_the_same(
     build_run: BuildRun, tiny_model: Path, pictures: Path, objective: dict[str, Any]
 ) -> None:
@@ -246,11 +249,6 @@ def test_every_setting_that_changes_an_answer_is_in_its_key(build_run: BuildRun,
 def test_what_cannot_act_is_refused(build_run: BuildRun, sections: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build_run(**sections)
-
-
-def test_fixed_answers_and_routes_are_refused(build_run: BuildRun, pictures: Path) -> None:
-    with pytest.raises(ConfigError, match="another part of it at each"):
-        _build(build_run, pictures, objective={"teacher_draws": 2, "tread": [{"ratio": 0.5}]})
 
 
 def test_unrelated_prompts_stay_closer_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ they are not among the parameters, not in the factors, and each has a strength o
 
 An adapter that does not start at zero has a twin, TAKEN, in fp32 and frozen: what it started with, with strength -1, so that the model
 starts as it was whatever its weights are made of. The factors hold both: their change is that of the original model. Where the start
-stands for what quantization took from the model, its twin has no strength: the network is nearer to the original so, which lacks nothing.
+stands for what quantization took from the model, it is not taken away but given back: the twin's strength is 1 less than the adapter's,
+so that the network without what was learned is what training started with, near to the original, which lacks nothing.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def write_strength(model: nn.Module, strength: float) -> None:
     """Scale what the adapters add: 0 is the model without them, 1 is as trained."""
     for _, layer in _list_layers(model, ADAPTER_NAME):
         layer.set_scale(ADAPTER_NAME, strength)
-        layer.set_scale(TAKEN_NAME, layer.taken_share * strength)  # nothing happens where nothing is taken away
+        layer.set_scale(TAKEN_NAME, layer.given_back - strength)  # nothing happens where nothing is taken away
 
 
 def list_starts(model: nn.Module) -> dict[str, tuple[Factors, Factors | None]]:
@@ -179,7 +180,7 @@ def _split(joined: Factors) -> tuple[Factors, Factors]:
 def _take(model: nn.Module, init: str) -> None:
     """Take away what the adapters start with; but not what gives back to a quantized model what it has lost."""
     for _, layer in _list_layers(model, TAKEN_NAME):
-        layer.taken_share = 0.0 if init == "loftq" else -1.0
+        layer.given_back = 1.0 if init == "loftq" else 0.0
     write_strength(model, 1.0)
 
 

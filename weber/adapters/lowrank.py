@@ -33,10 +33,10 @@ class Lengths(nn.Module):
 class LowRank(Linear):
     """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's.
 
-    `taken_share`: the strength of what is taken away beside the adapter, for its own of 1 (`lora.py`).
+    `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`).
     """
 
-    taken_share: float = -1.0
+    given_back: float = 0.0
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""

@@ -31,12 +31,20 @@ def list_layers(model: nn.Module, config: LycorisConfig, *, names: Sequence[str]
     classes = _list_classes(model, preset)
     found = _find(model, preset, classes)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    for pattern in preset.exclude_name:
-        if not any(_is_named(part, pattern, preset) for name in linears for part in _list_parents(name)):
-            raise _build_absent("exclude_name", pattern, linears, what="linear layer")
+    for key, patterns in (("exclude_name", preset.exclude_name), ("name_algo_map", preset.name_algo_map)):
+        for pattern in patterns:
+            if not any(_is_named(part, pattern, preset) for name in linears for part in _list_parents(name)):
+                raise _build_absent(key, pattern, linears, what="linear layer")
     for pattern in preset.target_name:
         if not any(_is_named(name, pattern, preset) for name in found):
             raise _build_absent("target_name", pattern, linears, what="linear layer that is not excluded")
+    if not found:
+        raise AdapterError(
+            "The preset of LyCORIS means no layer of this model.",
+            got="adapter.lycoris.apply_preset",
+            expected="classes of modules such as " + ", ".join(list(dict.fromkeys(type(one).__name__ for one in model.modules()))[-4:]),
+            fix="correct it, or remove it and set adapter.targets",
+        )
     _check_classes(model, preset, classes=classes, found=found)
     _check_entries(preset, found)
     return {name: layers[found[name]] for name in linears if name in found}
@@ -75,15 +83,7 @@ def _find(model: nn.Module, preset: LycorisPreset, classes: Mapping[str, Sequenc
     with _told(told), torch.device("meta"):
         network = LycorisNetwork(model, lora_dim=1, network_module="locon", warn_on_unmatched=False, bypass_mode=True)
     names = {module: name for name, module in model.named_modules()}
-    found = {names[one.org_module[0]]: keys[one.lora_dim - 1] for one in network.loras}
-    if not found:
-        raise AdapterError(
-            "The preset of LyCORIS means no layer of this model.",
-            got="adapter.lycoris.apply_preset",
-            expected="classes of modules such as " + ", ".join(list(dict.fromkeys(type(one).__name__ for one in model.modules()))[-4:]),
-            fix="correct it, or remove it and set adapter.targets",
-        )
-    return found
+    return {names[one.org_module[0]]: keys[one.lora_dim - 1] for one in network.loras}
 
 
 @contextmanager

@@ -44,9 +44,14 @@ def check_rules(config: AdapterConfig, names: Iterable[str]) -> None:
     targets = list(names)
     for number, rule in enumerate(config.rules):
         check_meant([rule.match], targets, key=f"adapter.rules.{number}.match")
-    odd = {name: one.rank for name, one in build_settings(config, targets).items() if one.rank % 2}
+    check_start(config, {name: one.rank for name, one in build_settings(config, targets).items()})
+
+
+def check_start(config: AdapterConfig, ranks: Mapping[str, int]) -> None:
+    """Raise AdapterError for ranks of layers that the start cannot have."""
+    odd = [(name, rank) for name, rank in ranks.items() if rank % 2]
     if config.init == "orthogonal" and odd:
-        name, rank = next(iter(odd.items()))
+        name, rank = odd[0]
         raise AdapterError(
             "An orthogonal start needs an even rank: half of it is in A and half in B.",
             got=f'adapter.init = "orthogonal" with rank {rank} for {name}',

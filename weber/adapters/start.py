@@ -79,7 +79,8 @@ def _fit_ranks(start: AdapterFile, config: AdapterConfig, *, path: Path) -> Adap
         return replace(start, modules=start.modules | {name: _cut(one, ranks[name]) for name, one in higher.items()})
     if higher:
         name, one = max(higher.items(), key=lambda item: item[1].rank)
-        asked = f"adapter.rank = {config.rank}" if ranks[name] == config.rank else f"adapter.rules with rank {ranks[name]}"
+        key = "adapter.text_encoder_rank" if is_text(name) and config.text_encoder_rank is not None else "adapter.rank"
+        asked = f"{key} = {ranks[name]}" if is_text(name) or ranks[name] == config.rank else f"adapter.rules with rank {ranks[name]}"
         raise AdapterError(
             "The adapter to start from has a higher rank than the settings.",
             got=f"{path} with rank {one.rank} of {name}, {asked}",

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from weber.config.section import Section
 from weber.errors import ConfigError
 
+_NUM_SHOWN = 60
 _SUMS = ("lora", "locon", "loha", "lokr")
 _TURNS = ("diag-oft", "boft")
 
@@ -35,6 +36,9 @@ ACTS: Mapping[str, tuple[str, ...]] = {
 
 _NAMES = {"linear_dim": "dim", "linear_alpha": "alpha", "dora_wd": "weight_decompose", "wd_on_output": "wd_on_out"}
 """What LyCORIS calls the same setting at the top and in a map."""
+
+_TOP_NAMES = {"rank": "linear_dim"} | {inner: outer for outer, inner in _NAMES.items()}
+"""What may be written for the name at the top by mistake."""
 
 _REFUSED = {
     "ia3": "no program reads its files, LyCORIS itself included",
@@ -108,7 +112,7 @@ class LycorisLayer(Section):
         if self.weight_decompose and self.bypass_mode:
             raise ValueError("bypass_mode cannot act with weight decomposition (DoRA), which needs the changed weight; remove bypass_mode")
         if not self.wd_on_out and not self.weight_decompose:
-            raise ValueError("a choice between outputs and inputs has no effect without weight decomposition (DoRA); remove it")
+            raise ValueError("wd_on_out has no effect without weight decomposition (DoRA); remove it")
         return self
 
 
@@ -232,9 +236,11 @@ class LycorisConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _refuse_idle(cls, value: object) -> object:
-        idle = [name for name in _IDLE if isinstance(value, Mapping) and name in value]
-        if idle:
-            raise ValueError(f"{idle[0]} {_IDLE[idle[0]]}; remove it")
+        for name in value if isinstance(value, Mapping) else ():
+            if name in _IDLE:
+                raise ValueError(f"{name} {_IDLE[name]}; remove it")
+            if name in _TOP_NAMES:
+                raise ValueError(f"{name} is called {_TOP_NAMES[name]} here; rename it")
         return value
 
     @model_validator(mode="after")
@@ -293,9 +299,19 @@ def read_lycoris_file(path: Path) -> dict[str, object]:
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ConfigError("The file of LyCORIS settings is not JSON.", got=f"{key}: {error}", fix="correct it") from error
+        raise ConfigError(
+            "The file of LyCORIS settings is not JSON.",
+            got=f"{key}: {error}",
+            expected='{"algo": "lokr", ...} in UTF-8',
+            fix="correct it, or save it as UTF-8",
+        ) from error
     if not isinstance(table, dict):
-        raise ConfigError("The file of LyCORIS settings holds no settings.", got=key, expected='{"algo": "lokr", ...}', fix="correct it")
+        raise ConfigError(
+            "The file of LyCORIS settings holds no settings.",
+            got=f"{key} with {json.dumps(table)[:_NUM_SHOWN]}",
+            expected='{"algo": "lokr", ...}',
+            fix="write the settings in braces, by their names",
+        )
     return {name: value for name, value in table.items() if value is not None}
 
 
@@ -306,13 +322,19 @@ def _read_algo(value: object) -> object:
 
 
 def _check(settings: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError where the settings of a layer cannot be, by the names that were written."""
+    """Raise ValueError where the settings of a layer cannot be, by the names that were written; those at the top have no `where`."""
     try:
         LycorisLayer.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
-        message = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{name}: {first['msg']}; correct or remove it"
-        own = {inner: outer for outer, inner in _NAMES.items()}
+        if first["type"] == "value_error":
+            message = str(first["ctx"]["error"])
+        elif name in _NAMES:
+            message = f"{name} is called {_NAMES[name]} here; rename it"
+        elif first["type"] == "extra_forbidden":
+            message = f"{name} is not a setting of a layer, as {', '.join(LycorisLayer.model_fields)} are; remove it"
+        else:
+            message = f"{name} = {first['input']!r} is refused: {first['msg']}; correct or remove it"
         word, _, rest = message.partition(" ")
-        raise ValueError(where + (f"{own[word]} {rest}" if not where and word in own else message)) from error
+        raise ValueError(where + (f"{_TOP_NAMES[word]} {rest}" if not where and word in _TOP_NAMES else message)) from error

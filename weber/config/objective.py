@@ -78,6 +78,8 @@ class RolloutConfig(Section):
         for name in ("start_probability", "ramp"):
             if getattr(self, name) != RolloutConfig.model_fields[name].default and self.ramp_steps == 0:
                 raise ValueError(f"{name} has no effect without a ramp; set ramp_steps = 500 or so, or remove it")
+        if self.ramp_steps > 0 and self.start_probability == self.probability:
+            raise ValueError("ramp_steps has no effect where start_probability is probability; lower start_probability, or remove both")
         return self
 
 
@@ -140,7 +142,7 @@ class ObjectiveConfig(Section):
     loss: Literal["l2", "l1", "huber", "smooth_l1"] = "l2"
     """Distance between the predicted and the asked velocity. `huber` and `smooth_l1` are l2 for small and l1 for large errors."""
 
-    huber_c: _Positive = 0.1
+    huber_c: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
     """Where `huber` and `smooth_l1` go from l2 to l1."""
 
     huber_schedule: Literal["constant", "exponential"] = "constant"
@@ -154,8 +156,8 @@ class ObjectiveConfig(Section):
     """What masked losses are the mean of. `mask`: the area of the mask, so that small ones count as much as large ones; `picture`: the
     whole picture, as other trainers do it."""
 
-    mask_minimum: _Level = 0.0
-    """Weight of what is black in a mask."""
+    mask_minimum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight of what is black in a mask; white has 1."""
 
     teacher_draws: Annotated[int, Field(ge=1)] | None = None
     """Regularization sees each picture with this many fixed pairs of noise level and noise, for which the model's answers are computed

@@ -112,7 +112,7 @@ _TAIL_NAMES = (
     "AdaNorm", "AdaPNM", "AdaSmooth", "AdaTAM", "Adai", "Adalite", "AdamC", "AdamG", "AdamP", "AdamS", "AdamWSN", "Adan", "Aida",
     "Alice", "Amos", "Ano", "ApolloDQN", "AvaGrad", "BCOS", "CAME", "DAdaptAdaGrad", "DAdaptAdam", "DAdaptAdan", "DAdaptLion",
     "DAdaptSGD", "DASH", "DiffGrad", "DualAdam", "EXAdam", "EmoFact", "EmoLynx", "EmoNavi", "FAdam", "FOCUS", "FTRL", "Fromage",
-    "Grams", "Gravity", "GrokFastAdamW", "Kate", "LARS", "LaProp", "Lamb", "Lion", "MARS", "MSVAG", "NovoGrad",
+    "Grams", "Gravity", "GrokFastAdamW", "Kate", "LARS", "LaProp", "Lamb", "Lion", "MADGRAD", "MARS", "MSVAG", "NovoGrad",
     "PAdam", "PID", "PNM", "Prodigy", "QHAdam", "QHM", "RACS", "ROSE", "Ranger", "SCION", "SCIONLight", "SGDP", "SGDSaI", "SGDW", "SM3",
     "SOAP", "SPAM", "SRMM", "SWATS", "SaRA", "Shampoo", "SignSGD", "SimplifiedAdEMAMix", "StableAdamW", "TAM", "Tiger", "VSGD", "Yogi",
 )
@@ -179,7 +179,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "ScalableShampoo": (_PICKLE, 'name = "pytorch_optimizer.Shampoo"'),
     "pytorch_optimizer.ASGD": (_INEXACT, 'name = "torch_asgd"'),
     "Kron": (_INEXACT, 'name = "pytorch_optimizer.SOAP"'),
-    "MADGRAD": (_INEXACT, 'name = "adamw"'),
     "Magma": (_INEXACT, 'name = "adamw"'),
     "StableSPAM": (_INEXACT, 'name = "pytorch_optimizer.SPAM"'),
     "SPlus": ("paints and saves with other numbers than it trains with", 'name = "pytorch_optimizer.SOAP"'),

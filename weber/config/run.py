@@ -92,11 +92,6 @@ class RunConfig(Section):
         sets = [one.set_name for one in self.data if one.regularization]
         if self.objective.teacher_draws is not None and not sets:
             raise ValueError("objective.teacher_draws has no effect without a set with regularization = true; remove it")
-        if self.objective.teacher_draws is not None and self.objective.tread:
-            raise ValueError(
-                "objective.teacher_draws keeps answers of the whole model, and objective.tread asks for those of another part of it at each"
-                " step; remove objective.teacher_draws, so that the teacher is asked anew each time, or remove objective.tread"
-            )
         if sets and len(sets) == len(self.data):
             raise ValueError("all sets have regularization = true, so nothing is learned; remove it from the set to be learned")
         if sets and self.adapter.kind == "full":

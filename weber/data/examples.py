@@ -83,11 +83,14 @@ class Example:
         """One of its captions; None: the empty one in its place."""
         return "" if number is None else self.captions[number]
 
-    def list_captions(self) -> Iterator[str]:
+    def list_caption_numbers(self) -> list[int | None]:
+        """All of its captions that may be drawn, as `caption` takes them."""
+        own = range(len(self.captions)) if self.caption_dropout < 1 else ()
+        return [*own, *([None] if self.caption_dropout > 0 else [])]
+
+    def list_captions(self) -> list[str]:
         """Everything that may be drawn as its caption."""
-        yield from self.captions
-        if self.caption_dropout > 0:
-            yield ""
+        return [self.caption(number) for number in self.list_caption_numbers()]
 
     def list_views(self) -> Iterator[View]:
         """Everything of this example that is encoded."""
@@ -153,15 +156,29 @@ def build_dataset(
         used, refused = _read_set(local, index, seed, key=f"data.{position}", inputs=inputs, progress=progress)
         if not used:
             raise _explain_nothing_left(config, refused)
-        if config.alpha_mask and not any(one.loss_mask for one in used):
-            raise DataError(
-                f"data.{position}.alpha_mask has no effect, because no picture of the set is transparent anywhere",
-                got=f"{len(used)} pictures without an alpha channel, or opaque ones",
-                fix=f"remove data.{position}.alpha_mask, or use pictures with an alpha channel (PNG, WebP)",
-            )
+        _check_masked(config, used, key=f"data.{position}")
         examples += used
         set_aside += refused
     return Dataset(tuple(examples), tuple(set_aside), index.num_opened)
+
+
+def _check_masked(config: DataConfig, used: Sequence[Example], *, key: str) -> None:
+    """Refuse masks for the loss of which none hides anything."""
+    if any(one.loss_mask for one in used):
+        return
+    if config.alpha_mask:
+        raise DataError(
+            f"{key}.alpha_mask has no effect, because no picture of the set is transparent anywhere",
+            got=f"{len(used)} pictures without an alpha channel, or opaque ones",
+            fix=f"remove {key}.alpha_mask, or use pictures with an alpha channel (PNG, WebP)",
+        )
+    if config.loss_masks is not None:
+        raise DataError(
+            f"{key}.loss_masks has no effect, because no mask of the set is black or gray anywhere",
+            got=f'{key}.loss_masks = "{config.loss_masks}" with only white masks',
+            expected="black where nothing is to be learned",
+            fix=f"paint that black, or remove {key}.loss_masks",
+        )
 
 
 def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside]]]:

@@ -99,10 +99,10 @@ class Family(Protocol):
     `takes_reference_t`: the tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition.
     `takes_routes`: its predictor's `routes` may be set.
     `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits `encode_prompts`, for
-    text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there is none.
-    `modulation_modules` are patterns of linear layers inside the blocks that are fed by one
-    vector per sample. `lean_layers` are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`,
-    or `skip` where nothing in the block's backward pass needs them.
+    text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there
+    is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
+    are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
+    block's backward pass needs them.
     """
 
     variant: str

@@ -15,7 +15,7 @@ from weber.optim.trees import decode_tree, encode_tree, is_tensor
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
-_STEPS, _WEIGHTS = "optimizer/num_steps:int", "weights"
+_OPTIMIZER, _STEPS, _GROUPS, _SHARED, _WEIGHTS = "optimizer", "num_steps:int", "num_groups:int", "shared", "weights"
 _GROUP = "group:"
 _NO_STATE = {"params", "lr", "rate"}
 """Of a group; everything else in it is state as soon as it differs from the optimizer's defaults."""
@@ -38,7 +38,10 @@ def list_states(optimizer: torch.optim.Optimizer, parameters: Named) -> dict[str
             for key, value in group.items():
                 if key not in _NO_STATE and not _is_default(optimizer, key, value):
                     states |= encode_tree(f"{_GROUP}{number}/{key}", value)
-        states[_STEPS] = torch.tensor(optimizer.num_steps)
+        counts = {_STEPS: optimizer.num_steps, _GROUPS: len(optimizer.param_groups)}
+        states |= {f"{_OPTIMIZER}/{key}": torch.tensor(count) for key, count in counts.items()}
+        shared = {key: value for key, value in optimizer.state.items() if isinstance(key, str)}
+        states |= encode_tree(f"{_OPTIMIZER}/{_SHARED}", shared) if shared else {}
         if optimizer.has_modes:
             states |= {f"{name}/{_WEIGHTS}": parameter.detach() for name, parameter in parameters}
     return states
@@ -51,11 +54,12 @@ def load_states(optimizer: torch.optim.Optimizer, parameters: Named, *, tensors:
     for key, tensor in tensors.items():
         name, _, state = key.partition("/")
         owned.setdefault(name, {})[state] = tensor
-    if isinstance(optimizer, Adopted):
-        _check_groups([name for name in owned if name.startswith(_GROUP)], optimizer)
-    for name, states in owned.items():
-        if isinstance(optimizer, Adopted) and name == _STEPS.partition("/")[0]:
-            optimizer.num_steps = int(tensors[_STEPS])
+    for name, states in sorted(owned.items(), key=lambda one: one[0] != _OPTIMIZER):
+        if isinstance(optimizer, Adopted) and name == _OPTIMIZER:
+            has_groups = any(other.startswith(_GROUP) for other in owned)
+            _check_groups(int(states[_GROUPS]) if has_groups else None, optimizer)
+            optimizer.num_steps = int(states[_STEPS])
+            optimizer.state.update(_decode(name, states).get(_SHARED, {}))
         elif isinstance(optimizer, Adopted) and name.startswith(_GROUP):
             optimizer.param_groups[int(name.removeprefix(_GROUP))].update(_decode(name, states))
         elif name not in by_name:
@@ -72,11 +76,11 @@ def _is_default(optimizer: Adopted, key: str, value: object) -> bool:
     return not is_tensor_like and type(value) is type(default) and value == default
 
 
-def _check_groups(saved: Sequence[str], optimizer: Adopted) -> None:
+def _check_groups(saved: int | None, optimizer: Adopted) -> None:
     """What groups share can only be put back into as many: learning rates of single layers may not come or go."""
     num_groups = len(optimizer.param_groups)
-    if saved and sorted(saved) != sorted(f"{_GROUP}{number}" for number in range(num_groups)):
-        raise _not_ours(f"{len(saved)} groups of parameters, where there are {num_groups} now")
+    if saved not in (None, num_groups):
+        raise _not_ours(f"{saved} groups of parameters, where there are {num_groups} now")
 
 
 def _load_stepper(optimizer: Stepper, name: str, parameter: nn.Parameter, states: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,8 @@
 """Nested values as named tensors and back: numbers, texts, lists and tensors made of tensors keep their kind in their name.
 
 `step:int` is a whole number, `basis:list/0` the first item of a list, `exp_avg:OptimState8bit/codes` a part of a tensor of torchao,
-`step:host` a tensor that stays in the memory of the host.
+`step:host` a tensor that stays in the memory of the host, `basis:columns` a matrix that lies in memory column by column, since products
+of such ones differ in their last bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CONTEXT = "context"
+_CONTEXT, _HOST = "context", "host"
 _WRAPPED = {
     "OptimState4bit": "torchao.optim.subclass_4bit",
     "OptimState8bit": "torchao.optim.subclass_8bit",
@@ -36,8 +37,10 @@ def encode_tree(name: str, value: object, *, device: torch.device | None = None)
         parts = {inner: getattr(value, inner) for inner in names}
         return _join(f"{name}:{kind}", {**parts, _CONTEXT: list(context)}.items(), device)
     if isinstance(value, Tensor):
-        is_left = device is not None and value.device.type == "cpu" != device.type
-        return {f"{name}:host" if is_left else name: value.detach().contiguous()}
+        end = f":{_HOST}" if device is not None and value.device.type == "cpu" != device.type else ""
+        if value.ndim == 2 and not value.is_contiguous() and value.T.is_contiguous():
+            return {f"{name}:columns/rows{end}": value.detach().T}
+        return {f"{name}{end}": value.detach().contiguous()}
     if isinstance(value, deque) and value.maxlen is not None:
         raise TypeError(f"a deque of at most {value.maxlen}")
     sequence = next((word for word, made in _SEQUENCES.items() if type(value) is made), None)
@@ -101,7 +104,7 @@ def _encode_text(text: str) -> Tensor:
 
 
 def _decode_leaf(kind: str, tensor: Tensor) -> Any:
-    if kind in ("", "host"):
+    if kind in ("", _HOST):
         return tensor
     if kind in ("bool", "int", "float"):
         return tensor.item()
@@ -114,6 +117,8 @@ def _decode_leaf(kind: str, tensor: Tensor) -> Any:
 def _decode_branch(kind: str, items: dict[str, Any]) -> Any:
     if kind == "dict":
         return items
+    if kind == "columns":
+        return next(iter(items.values())).T
     if kind in _SEQUENCES:
         return _SEQUENCES[kind]([items[str(number)] for number in range(len(items))])
     if kind not in _WRAPPED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -20,6 +21,7 @@ from weber.errors import AdapterError, ConfigError
 from weber.families.family import Family
 from weber.families.places import find_file
 from weber.training.checks import NO_ASSISTANT
+from weber.training.runs import find_adapter, find_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +81,21 @@ def _list_named(config: ModelConfig, family: Family) -> Iterator[tuple[str, str,
 def _load_modules(key: str, place: str, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Factors]:
     what, setting = ("The assistant", key) if key == _ASSISTANT else (f"The frozen adapter {key}", f"{key}.path")
     fix = f'set {setting} to a LoRA for this model, or {"to " + chr(34) + NO_ASSISTANT + chr(34) if key == _ASSISTANT else "remove it"}'
-    modules = load_adapter(find_file(setting, place)).modules
+    folder = Path(place).expanduser()
+    is_run = folder.is_dir() and find_config(folder) is not None
+    modules = load_adapter(find_adapter(folder) if is_run else find_file(setting, place)).modules
     check_transformer_only(modules, what=f"{what} changes CLIP too, which stays as it is.", fix=fix)
     for name, factors in modules.items():
-        if shapes.get(name) != (factors.down.shape[1], factors.up.shape[0]) or factors.magnitude is not None:
+        if factors.magnitude is not None:
             raise AdapterError(
-                f"{what} is not for this model." if factors.magnitude is None else f"{what} is a DoRA, which cannot take part.",
+                f"{what} is a DoRA, which cannot take part.",
+                got=f"magnitudes of {name} in {place}",
+                expected="a LoRA",
+                fix=f"merge it into the model with `weber merge`, and set model.transformer to that; or {fix}",
+            )
+        if shapes.get(name) != (factors.down.shape[1], factors.up.shape[0]):
+            raise AdapterError(
+                f"{what} is not for this model.",
                 got=f"{name} with {factors.down.shape[1]} inputs and {factors.up.shape[0]} outputs in {place}",
                 expected=f"{name} with {shapes[name][0]} inputs and {shapes[name][1]} outputs" if name in shapes else f"no {name}",
                 fix=fix,

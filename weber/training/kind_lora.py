@@ -190,3 +190,9 @@ def _check_loftq(config: RunConfig, family: Family, *, trained: Trained) -> None
             got=f'adapter.init = "loftq", memory.quantize = "{config.memory.quantize}"',
             fix='set memory.quantize itself, or choose another adapter.init, such as "pissa"',
         )
+    if config.objective.teacher_draws is not None:
+        raise ConfigError(
+            "The kept answers of the model would be those of the quantized model, without what the start gives back to it.",
+            got=f'adapter.init = "loftq", objective.teacher_draws = {config.objective.teacher_draws}',
+            fix="remove objective.teacher_draws, or choose another adapter.init",
+        )

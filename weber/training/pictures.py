@@ -69,9 +69,10 @@ class Painter:
         sheet = self.folder / f"step-{step:06d}.png"
         if sheet.is_file():
             return sheet
-        if step > 0 and not self._has(0) and self.plan.kind.is_adapter:
+        if not self._has(0) and self.plan.kind.is_adapter:
             self._paint(0, progress, strength=0.0)
-        self._paint(step, progress, strength=1.0)
+        if step > 0 or not self.plan.kind.is_adapter:
+            self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
         given = max(len(prompt.views) for prompt in self.plan.prompts)
         rows = [

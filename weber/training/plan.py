@@ -142,6 +142,8 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
+    frozen = load_frozen(config.model, family)
+    check_frozen_memory(config.memory, family, frozen=frozen)
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -164,8 +166,6 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         masks=config.sampling.masks,
         keys=("sampling.conditioning", "sampling.masks"),
     )
-    frozen = load_frozen(config.model, family)
-    check_frozen_memory(config.memory, family, frozen=frozen)
     workload = build_workload(
         config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
     )

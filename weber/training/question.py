@@ -51,7 +51,7 @@ def build_question(learner: Learner, batch: Batch, *, t_B: Tensor, step: int) ->
 
 def draw_timesteps(learner: Learner, batches: Sequence[Batch], *, step: int) -> list[Tensor]:
     """The noise levels (B,) fp32 of every micro-batch of a step."""
-    uniforms = draw_uniforms(learner.config, [place for batch in batches for place in batch.places], step=step)
+    uniforms = draw_uniforms(learner.config, [place for batch in batches if batch.fixed is None for place in batch.places], step=step)
     levels = []
     for batch in batches:
         shift = learner.family.shift(learner.family.num_tokens(*batch.latents_BCHW.shape[-2:]))

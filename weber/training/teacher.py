@@ -74,9 +74,9 @@ class Lessons:
         for example in examples:
             if not example.is_regularization:
                 continue
-            captions = [*range(len(example.captions)), *([None] if example.caption_dropout > 0 else [])]
             crops, masks = range(len(example.crops)), range(max(1, len(example.masks)))
-            yield from (Lesson(example, *numbers) for numbers in product(captions, crops, masks, range(self.num_pairs)))
+            numbered = product(example.list_caption_numbers(), crops, masks, range(self.num_pairs))
+            yield from (Lesson(example, *numbers) for numbers in numbered)
 
     def build_seed(self, lesson: Lesson) -> int:
         """What all that is random in a lesson is drawn from."""

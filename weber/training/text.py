@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.lora import build_lora
+from weber.adapters.rules import check_start
 from weber.adapters.text import TEXT_PREFIX, find_text_module, is_text
 from weber.cache.encode import Encoders
 from weber.config.adapter import AdapterConfig
@@ -73,6 +74,7 @@ def choose_text(config: RunConfig, family: Family) -> Trained:
             expected=f"at most {largest}; 4 to 32 is usual",
             fix="lower adapter.text_encoder_rank, or set it",
         )
+    check_start(adapter, dict.fromkeys(modules, rank))
     shapes: dict[str, tuple[int, ...]] = {}
     for name, (inputs, outputs) in modules.items():
         shapes |= {f"{name}.lora_A.default.weight": (rank, inputs), f"{name}.lora_B.default.weight": (outputs, rank)}

@@ -53,7 +53,8 @@ def load_clip_skeleton(source: Source) -> PromptEncoder:
     text = config.get("text_config", config)
     assert isinstance(text, dict)
     with torch.device("meta"):
-        encoder = CLIPTextModel(CLIPTextConfig.from_dict(text)).eval().requires_grad_(False)
+        encoder: nn.Module = CLIPTextModel(CLIPTextConfig.from_dict(text))
+    encoder.eval().requires_grad_(False)
     return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
 
 
