@@ -51,6 +51,13 @@ def test_every_name_of_other_trainers_is_known_or_refused_with_what_to_take(name
         ("bnb-adamw8bit-paged", "bnb_paged_adamw_8bit"),
         ("bitsandbytes.optim.AdEMAMix8bit", "bnb_ademamix_8bit"),
         ("torch.optim.NAdam", "torch_nadam"),
+        ("bitsandbytes.optim.lion.Lion8bit", "lion_8bit"),
+        ("torchao.prototype.low_bit_optim.AdamW4bit", "torchao_adamw_4bit"),
+        ("optimi.StableAdamW", "optimi_stableadamw"),
+        ("pytorch_optimizer.optimizer.came.CAME", "pytorch_optimizer.CAME"),
+        ("transformers.optimization.Adafactor", "adafactor"),
+        ("lion_pytorch.Lion", "lion"),
+        ("dadaptation.DAdaptAdam", "pytorch_optimizer.DAdaptAdam"),
         ("optimi-stableadamw", "optimi_stableadamw"),
         ("ao-adamw4bit", "torchao_adamw_4bit"),
         ("AdamWScheduleFree", "adamw_schedulefree"),
@@ -80,7 +87,10 @@ def test_what_is_refused_names_what_can_be_written(name: str) -> None:
     assert REFUSED[name][1].split('"')[1] in FACTS
 
 
-@pytest.mark.parametrize(("name", "near"), [("adamw_8bits", "adamw_8bit"), ("prodgy", "prodigy"), ("stable_adam_w2", "optimi_stableadamw")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("adamw_8bits", "adamw_8bit"), ("prodgy", "prodigy"), ("stable_adam_w2", "optimi_stableadamw"), ("adamw_torch_fused", "adamw")],
+)
 def test_an_unknown_name_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=f'"{name}" is no optimizer; write name = "{near}"'):
         read_optimizer_name(name)

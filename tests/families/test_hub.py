@@ -333,3 +333,10 @@ def test_offline_what_is_cached_in_part_is_found_in_part(offline: Machine, reque
     assert 'run `hf download owner/partial --include "transformer/*"`' in message
     assert offline.ask("owner/partial", "tokenizer", "home") == "None"
     assert requests[start:] == []
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
+    machine = Machine("http://127.0.0.1:9", tmp_path, is_offline=False)
+    message = machine.ask("owner/whole")
+    machine.close()
+    assert "got: ConnectError" in message

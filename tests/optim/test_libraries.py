@@ -248,6 +248,30 @@ def test_options_that_the_class_does_not_take(name: str, options: dict[str, obje
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("prodigy", {"options": {"d_coef": "much"}}, "a number"),
+        ("prodigy", {"options": {"d_coef": True}}, "a number"),
+        (f"{TAIL}CAME", {"options": {"ams_bound": 3}}, "true or false"),
+        (f"{TAIL}SOAP", {"options": {"data_format": 1.0}}, "text"),
+        (f"{TAIL}QHAdam", {"options": {"nus": [1.0]}}, "a list of 2 numbers"),
+        (f"{TAIL}Lion", {"betas": (0.9, 0.99, 0.9)}, "a list of 2 numbers"),
+        (f"{TAIL}AdEMAMix", {"betas": (0.9, 0.99)}, "a list of 3 numbers"),
+    ],
+)
+def test_values_of_another_kind_than_the_class_takes(name: str, settings: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_optimizer(OptimConfig(name=name, **settings), [torch.float32])  # type: ignore[arg-type]
+    assert caught.value.expected == expected
+    assert "the library's own" in caught.value.fix
+
+
+def test_a_value_may_be_of_each_kind_that_the_class_takes() -> None:
+    check_optimizer(OptimConfig(name=f"{TAIL}ROSE", options={"wd_schedule": 0.5}), [torch.float32])
+    check_optimizer(OptimConfig(name="prodigy", options={"d_coef": 1}), [torch.float32])
+
+
 def test_options_arrive() -> None:
     optimizer = _build(build_parameters(), "prodigy", options={"d_coef": 0.5, "use_bias_correction": True})
     assert (optimizer.param_groups[0]["d_coef"], optimizer.param_groups[0]["use_bias_correction"]) == (0.5, True)

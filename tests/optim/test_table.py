@@ -110,3 +110,8 @@ def test_bytes_per_number(name: str, precision: str, expected: float) -> None:
     row = OWN[name]
     assert row.precision == precision
     assert (row.state_bytes((12288, 3072)) - 4) / (12288 * 3072) == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_needs_a_gpu_is_not_measured_with_options() -> None:
+    row = OPTIMIZERS["bnb_ademamix"]
+    assert row.state_bytes((64, 64), options={"alpha": 3.0}) == row.state_bytes((64, 64)) == 12 * 64 * 64 + 8

@@ -138,6 +138,18 @@ def test_the_running_mean_of_a_start_that_is_not_zero(build_small: BuildRun) -> 
         assert np.abs(np.asarray(again).astype(int) - painted).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["start_from", "loftq"])
+def test_the_base_model_is_shown_without_what_training_starts_with(name: str, build_small: BuildRun, tmp_path: Path) -> None:
+    """The first picture is what `weber sample --strength 0` paints."""
+    start = {"start_from": str(write_pocket_lora(tmp_path / "start.safetensors"))}
+    sections = {"adapter": start} if name == "start_from" else RUNS[name]
+    painting = {"sampling": {"prompts": ["red apple"], "steps": 1, "every": 1}}
+    folder = _train(build_small("run", **sections, **painting, train={"steps": 1, "batch_size": 1}))
+    first = np.asarray(Image.open(folder / "pictures" / "step-000000" / "00.png")).astype(int)
+    [base] = sample(folder, Wish(["red apple"], strength=0.0), watcher=build_watcher()[0])
+    assert np.abs(np.asarray(base).astype(int) - first).max() <= 1
+
+
 @pytest.mark.parametrize("init", ["pissa", "default"])
 def test_checkpointing_changes_no_bit(init: str, build_small: BuildRun) -> None:
     """Also where the layers are DoRAs."""
@@ -203,6 +215,7 @@ def test_the_plan_shows_every_setting(build_small: BuildRun, tmp_path: Path) -> 
     assert "scaled by alpha / sqrt(rank), starts as pissa, twice the rank in the file, without its start" in text
     assert f"adapter 0 {path}: strength 0.7 in training, 0.7 in pictures" in text
     plan = build_plan(build_small("run", adapter=adapter))
+    assert f"adapter.safetensors, {2 * plan.trained.num_bytes / 2**20:.1f} MiB: the finished adapter" in text
     assert plan.trained.shapes["transformer_blocks.0.attn.to_q.lora_A.default.weight"][0] == 6
     assert plan.trained.rates["transformer_blocks.0.attn.to_q.lora_A.default.weight"] == pytest.approx(2.0)
     assert "single_transformer_blocks.0.attn.to_q.lora_A.default.weight" not in plan.trained.rates
@@ -225,6 +238,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an odd rank": ({"adapter": {"init": "orthogonal", "rank": 3}}, "needs an even rank"),
     "a rank that no layer has": ({"adapter": {"rules": [{"match": "to_q", "rank": 4096}]}}, "The rank is higher"),
     "loftq of plain weights": ({"adapter": {"init": "loftq"}}, r"set memory\.quantize"),
+    "loftq with kept answers": (
+        {
+            "adapter": {"init": "loftq"},
+            "memory": {"quantize": "int4"},
+            "data": [{}, {"path": "others", "regularization": True}],
+            "objective": {"teacher_draws": 2},
+        },
+        r"remove objective\.teacher_draws",
+    ),
     "dora in other layouts": ({"adapter": {"dora": True}, "output": {"formats": ["diffusers", "kohya"]}}, "cannot carry a DoRA"),
 }
 

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.training.conftest import BuildRun, build_watcher, write_pocket_lora
+from weber.adapters.files import load_adapter
 from weber.config.run import RunConfig
 from weber.errors import WeberError
 from weber.training.assemble import train
@@ -66,6 +67,17 @@ def test_another_frozen_adapter_is_noticed_on_resume(build_small: BuildRun, tmp_
     assert "The adapter 0" in said.getvalue()
 
 
+def test_a_run_and_its_checkpoint_are_frozen_adapters(build_small: BuildRun) -> None:
+    """The trained adapter is meant, whatever other files of weights lie there."""
+    run = _train(build_small("before", train={"steps": 1, "batch_size": 1}))
+    write_pocket_lora(run / "adapter-kohya.safetensors")
+    for place in (run, run / "checkpoint-000001"):
+        [frozen] = build_plan(build_small("after", **_stack(place))).frozen
+        modules = load_adapter(run / "adapter.safetensors").modules
+        assert set(frozen.modules) == set(modules)
+        assert all(torch.equal(one.up, modules[name].up) for name, one in frozen.modules.items())
+
+
 def test_frozen_adapters_beside_trained_weights(build_small: BuildRun, tmp_path: Path) -> None:
     path = write_pocket_lora(tmp_path / "a.safetensors")
     full = {"adapter": {"kind": "full", "targets": ["transformer_blocks.0.attn.to_q"], "rank": 16}, "optim": {"lr": 1e-5}}
@@ -78,7 +90,7 @@ def test_frozen_adapters_that_cannot_act_are_refused(build_small: BuildRun, buil
     plain, dora = write_pocket_lora(tmp_path / "a.safetensors"), write_pocket_lora(tmp_path / "b.safetensors", dora=True)
     with pytest.raises(WeberError, match="has no effect"):
         build_plan(build_small("run", **_stack(plain, strength=0.0)))
-    with pytest.raises(WeberError, match=r"model\.adapters\.1 is a DoRA"):
+    with pytest.raises(WeberError, match=r"model\.adapters\.1 is a DoRA.*\n  got: magnitudes of .*\n  expected: a LoRA"):
         build_plan(build_small("run", **_stack(plain, dora)))
     with pytest.raises(WeberError, match="weber merge"):
         build_plan(build_run(output={"formats": ["diffusers", "merged-bfl"]}, **_stack(plain)))

@@ -23,7 +23,7 @@ from weber.objective.flow import build_noisy, build_target, draw_noise
 from weber.objective.losses import build_losses
 from weber.objective.timesteps import build_timesteps
 from weber.training.assemble import assemble, encode_cache
-from weber.training.batch import Batch
+from weber.training.batch import Batch, Fixed
 from weber.training.learner import Learner
 from weber.training.plan import build_plan
 from weber.training.question import Question, build_question, draw_timesteps, draw_uniforms
@@ -158,6 +158,16 @@ def test_each_place_of_a_stratified_step_sees_the_whole_law(group: int) -> None:
     for place in range(group):
         distance = max(np.abs(drawn[:, place] - steps[:-1]).max(), np.abs(drawn[:, place] - steps[1:]).max())
         assert distance < 1.95 / math.sqrt(len(drawn))
+
+
+def test_fixed_levels_take_no_part_of_the_law_from_the_others(learner: Learner, batch: Batch) -> None:
+    asked = ask(learner, timesteps="uniform", stratified=True)
+    kept, learned = cut(batch, 1, GROUP - 1)
+    kept = replace(kept, fixed=Fixed(seeds=(7,), levels=(0.5,), target_BCHW=None))
+    for step in range(20):
+        own, others = draw_timesteps(asked, [kept, learned], step=step)
+        assert own.tolist() == [0.5]
+        assert sorted(int((GROUP - 1) * t) for t in others.tolist()) == list(range(GROUP - 1))
 
 
 def test_the_loss_varies_less_where_levels_are_stratified(learner: Learner, batch: Batch) -> None:

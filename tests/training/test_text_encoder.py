@@ -258,6 +258,7 @@ def test_the_plan_says_what_clip_takes(build_run: BuildRun) -> None:
     numbers = 2 * sum(2 * (inputs + outputs) for inputs, outputs in [(128, 128)] * 4 + [(128, 256), (256, 128)])
     assert f"CLIP learns too: rank 2, {numbers:,} of these numbers on 12 of its layers, lr 5e-05" in report
     assert "text encoder" in report.partition("Memory and time")[2].partition("encoding")[0]
+    assert " linear layers and 12 of CLIP, " in report
     assert "CLIP" not in build_report(build_plan(build_run()))
 
 
@@ -302,6 +303,7 @@ def test_models_and_files_that_cannot_are_refused(build_run: BuildRun, tmp_path:
         ({"model": {"path": str(other), "variant": None}}, ConfigError, "has no CLIP"),
         ({"output": {"formats": ["diffusers", "merged-bfl"]}}, AdapterError, "a merged model is the transformer alone"),
         ({"adapter": TEXT | {"text_encoder_rank": 200}}, ConfigError, "The rank is higher than any layer of CLIP has"),
+        ({"adapter": TEXT | {"text_encoder_rank": 3, "init": "orthogonal"}}, AdapterError, "rank 3 for text_encoder"),
     ]
     for sections, kind, words in refused:
         with pytest.raises(kind, match=words):

@@ -193,7 +193,7 @@ def _inspect_folder(folder: Path) -> Report:
 def _list_tensors(weights: Weights) -> list[tuple[str, str]]:
     dtypes = Counter(str(entry.dtype).removeprefix("torch.") for entry in weights.values())
     numbers = sum(torch.Size(entry.shape).numel() for entry in weights.values())
-    return [("tensors", f"{len(weights)} with {numbers / 1e6:,.1f} M numbers"), ("dtype", _build_counts(dtypes))]
+    return [("tensors", f"{len(weights)} with {numbers:,} numbers"), ("dtype", _build_counts(dtypes))]
 
 
 def _find_model(weights: Weights) -> tuple[str, bool]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from weber.config.lycoris import LycorisConfig
 from weber.config.section import PathText, Section
@@ -101,6 +101,17 @@ class AdapterConfig(Section):
     lycoris: LycorisConfig | None = None
     """What LyCORIS is to do, for `kind = "lycoris"`: a table `[adapter.lycoris]`, or the path of a `lycoris_config.json`."""
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _refuse_forms(cls, value: object) -> object:
+        if isinstance(value, str) and value.lower() in (*get_args(LycorisConfig.model_fields["algo"].annotation), "dora"):
+            form = value.lower()
+            if form == "dora":
+                raise ValueError('"dora" is a LoRA that also learns lengths; write kind = "lora" and dora = true')
+            if form not in ("lora", "full"):
+                raise ValueError(f'"{value}" is a form of LyCORIS; write kind = "lycoris", and algo = "{form}" under [adapter.lycoris]')
+        return value
+
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> AdapterConfig:
         if self.kind == "full":
@@ -133,9 +144,9 @@ class AdapterConfig(Section):
 
     def _refuse_changed(self, names: tuple[str, ...], why: str) -> None:
         defaults = {name: AdapterConfig.model_fields[name].default for name in names}
-        changed = [f"{name} = {value}" for name in names if (value := getattr(self, name)) != defaults[name]]
+        changed = [name for name in names if getattr(self, name) != defaults[name]]
         if changed:
-            raise ValueError(f"{', '.join(changed)} has no effect with {why}; remove it")
+            raise ValueError(f"{', '.join(changed)} cannot act with {why}; remove {'it' if len(changed) == 1 else 'them'}")
 
     @property
     def chosen_targets(self) -> str | list[str]:

@@ -274,23 +274,30 @@ ALIASES: dict[str, str] = {
 }
 """What SimpleTuner, kohya's scripts, ai-toolkit, OneTrainer and diffusers call them, where that is not our name spelled otherwise."""
 
-_MODULES = {"torch.optim.": "torch-", "bitsandbytes.optim.": "", "transformers.": "", "prodigyopt.": "", "schedulefree.": ""}
-"""Some trainers take the path of a class."""
+_PACKAGES = {
+    "torch": "torch-",
+    "torchao": "torchao-",
+    "optimi": "optimi-",
+    "pytorch_optimizer": TAIL,
+    **dict.fromkeys(("bitsandbytes", "transformers", "prodigyopt", "prodigyplus", "schedulefree"), ""),
+    **dict.fromkeys(("came_pytorch", "dadaptation", "lion_pytorch"), ""),
+}
+"""Some trainers take the path of a class: what its name begins with here, by package."""
 
 
 def read_optimizer_name(text: str) -> str:
     """The one name of an optimizer that somebody wrote in any way. Raises ValueError, in words, for one that is not here."""
     plain = text.strip()
-    for module, prefix in _MODULES.items():
-        if plain.lower().startswith(module):
-            plain = prefix + plain[len(module) :]
+    package, _, rest = plain.partition(".")
+    if rest and package.lower() in _PACKAGES:
+        plain = _PACKAGES[package.lower()] + rest.rpartition(".")[2]
     found = _NAMES.get(_normalize(plain))
     if found is not None:
         return found
     refused = _REFUSED.get(_normalize(plain)) or _REFUSED.get(_normalize(plain.removeprefix(TAIL)))
     if refused is not None:
         raise ValueError(f'"{text}" {refused[0]}; write {refused[1]}')
-    near = difflib.get_close_matches(_normalize(plain), _NAMES, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(_normalize(plain), _NAMES, n=1, cutoff=0.7)
     fix = f'write name = "{_NAMES[near[0]]}"' if near else 'write name = "adamw"'
     raise ValueError(f'"{text}" is no optimizer; {fix} (docs/optimizers.md lists them all)')
 

@@ -78,7 +78,7 @@ def _fetch(download: Callable[[], str], wish: _Wish) -> Path:
 
 
 def _refuse(error: Exception, wish: _Wish) -> NoReturn:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix("Got: ")
     if isinstance(error, GatedRepoError):
         raise ModelError(
             f"The model {wish.repository} asks you to accept its license first.",

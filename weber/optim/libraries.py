@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -197,6 +198,7 @@ def build_arguments(made: type[torch.optim.Optimizer], config: OptimConfig, *, w
                 expected="options: " + _list_options(taken),
                 fix=f"remove optim.{key}",
             )
+        _check_kind(f"optim.{key}", value, taken=taken[key])
     return arguments | _check_options(taken, config)
 
 
@@ -214,8 +216,33 @@ def _check_options(taken: Mapping[str, inspect.Parameter], config: OptimConfig) 
                 fix=fix,
             )
         default = taken[key].default
+        _check_kind(f"optim.options.{key}", value, taken=taken[key])
         options[key] = tuple(value) if isinstance(value, list) and isinstance(default, tuple) else value
     return options
+
+
+def _check_kind(key: str, value: object, *, taken: inspect.Parameter) -> None:
+    """Refuse what is not of the default's kind: classes look at few of their values, and would fail in the first step."""
+    default, kind = taken.default, type(taken.default)
+    if isinstance(default, tuple):
+        expected, fits = f"a list of {len(default)} numbers", isinstance(value, (list, tuple)) and len(value) == len(default)
+    elif "|" in str(taken.annotation):  # several kinds
+        return
+    elif kind is bool:
+        expected, fits = "true or false", isinstance(value, bool)
+    elif kind in (int, float):
+        expected, fits = "a number", isinstance(value, (int, float)) and not isinstance(value, bool)
+    elif kind is str:
+        expected, fits = "text", isinstance(value, str)
+    else:
+        return
+    if not fits:
+        raise ConfigError(
+            f"{key} cannot have this value.",
+            got=repr(list(value) if isinstance(value, tuple) else value),
+            expected=expected,
+            fix=f"set {key} to {expected} ({json.dumps(default)} is the library's own), or remove it",
+        )
 
 
 def _is_option(name: str) -> bool:

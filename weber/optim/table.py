@@ -142,7 +142,7 @@ class LibraryRow:
     def state_bytes(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, options: Options = _NO_OPTIONS) -> int:
         """Bytes of the state of a parameter."""
         num_bytes = self.held.count_bytes(shape, dtype)
-        if not options:
+        if not options or FACTS[self.name].needs_gpu:  # options of those that need one change nothing of what is kept
             return num_bytes
         plain, given = (
             measure_state_bytes(self.source, self.name, shape=shape, options=dict(self.fixed) | dict(one)) for one in ({}, options)

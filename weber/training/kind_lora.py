@@ -153,7 +153,9 @@ class Lora:
         told += ["with lengths of its own (DoRA)"] if adapter.dora else []
         told += [f"starts as {adapter.init}"] if adapter.init != "default" else []
         told += ["twice the rank in the file, without its start"] if adapter.init in SHIFTED_STARTS else []
-        size = f"on {len(trained.modules)} linear layers, {trained.num_bytes / 2**20:.1f} MiB in fp32"
+        num_text = len(trained.modules) - len(trained.settings)
+        layers = f"{len(trained.settings)} linear layers" + (f" and {num_text} of CLIP" if num_text else "")
+        size = f"on {layers}, {trained.num_bytes / 2**20:.1f} MiB in fp32"
         return f"LoRA of {trained.num_parameters:,} numbers", "\n".join([", ".join([*told, size]), *groups])
 
 

@@ -14,6 +14,7 @@ from weber.adapters.layouts import LAYOUTS
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
+from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import list_changes
 from weber.data.examples import Example, list_reasons
 from weber.data.report import list_bucket_counts
@@ -284,7 +285,7 @@ def _describe_finished(plan: Plan) -> list[str]:
     whole_bytes = sum(entry.num_bytes for entry in plan.family.open_transformer().values()) if plan.family.is_local else None
     whole = "" if whole_bytes is None else f", {_size(whole_bytes)}"
     if plan.kind.is_adapter:
-        lines = [f"{output.folder / ADAPTER_NAME}, {_size(plan.trained.num_bytes)}: the finished adapter"]
+        lines = [f"{output.folder / ADAPTER_NAME}, {_size(_count_file_bytes(plan))}: the finished adapter"]
         others = [name for name in output.formats if name != DIFFUSERS]
         size = f"; {whole[2:]} for each merged model" if whole and not set(others) <= set(LAYOUTS) else ""
         lines += [f"at the end {', '.join(others)} beside it{size}"] if others else []
@@ -296,7 +297,12 @@ def _describe_finished(plan: Plan) -> list[str]:
 def _count_checkpoint_bytes(plan: Plan) -> int:
     mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
     state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
-    return plan.trained.num_bytes + state_bytes + mean_bytes
+    return _count_file_bytes(plan) + state_bytes + mean_bytes
+
+
+def _count_file_bytes(plan: Plan) -> int:
+    """What learned, and what is taken away beside it."""
+    return plan.trained.num_bytes * (2 if plan.config.adapter.init in SHIFTED_STARTS else 1)
 
 
 def _describe_changes(plan: Plan) -> list[str]:
