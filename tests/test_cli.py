@@ -170,6 +170,14 @@ def test_a_wrong_command_is_one_message(weber: Run, run_toml: Path, tmp_path: Pa
         assert word in err, err
 
 
+def test_a_plan_is_drawn_into_a_png_file(weber: Run, run_toml: Path, tmp_path: Path) -> None:
+    for wrong in (tmp_path, tmp_path / "levels.txt"):
+        code, _, errors = weber("plan", run_toml, "--plot", wrong)
+        assert code == 2 and "PNG" in errors
+    assert weber("plan", run_toml, "--plot", tmp_path / "levels.png")[0] == 0
+    assert Image.open(tmp_path / "levels.png").width > 400
+
+
 def test_a_real_process_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from weber.cli import main; main()", "train", str(tmp_path / "none.toml")]
     root = str(Path(cli.__file__).parents[1])

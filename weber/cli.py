@@ -80,6 +80,8 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     from weber.training.plot import build_plot
     from weber.training.report import build_report
 
+    if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
+        raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
         built = build_plan(load_config(config, overrides), watcher.report)

@@ -163,7 +163,7 @@ def _describe_sets(plan: Plan) -> list[str]:
             where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
             masked = sum(one.loss_mask is not None for one in examples)
             count = f"{masked} of {len(examples)} pictures have a mask for the loss"
-            lines.append(f"{name}: {count}, from {where}; of the others all is learned")
+            lines.append(f"{name}: {count}, from {where}" + ("" if masked == len(examples) else "; of the others all is learned"))
         if config.caption_dropout > 0:
             lines.append(f"{name}: captions are empty with probability {config.caption_dropout:g}")
         if config.loss_weight != 1:
