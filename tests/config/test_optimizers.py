@@ -157,3 +157,9 @@ def test_optimizers_that_bound_their_updates_are_not_clipped_unless_asked() -> N
     assert OptimConfig(name="optimi_stableadamw").norm_limit is None
     assert OptimConfig(name="prodigy").norm_limit is None
     assert OptimConfig(name="prodigy", clip_norm=1.0).norm_limit == 1.0
+
+
+@pytest.mark.parametrize("name", ["prodigy", f"{TAIL}DAdaptAdam"])
+def test_a_rate_of_another_optimizer_is_refused_where_the_rate_is_found(name: str) -> None:
+    with pytest.raises(ValidationError, match="finds the rate itself"):
+        OptimConfig(name=name, lr=1e-4)

@@ -206,7 +206,7 @@ def test_peft_asks_for_the_weight_a_few_times_only(monkeypatch: pytest.MonkeyPat
     dequantize = PackedLinear.dequantize
     monkeypatch.setattr(PackedLinear, "dequantize", lambda self: calls.append(self) or dequantize(self))
     _inject(_build(FORMATS["int8"]))
-    assert 1 <= len(calls) <= 3
+    assert 1 <= len(calls) <= 4  # once more where torchao is installed
 
 
 @every_format

@@ -135,7 +135,7 @@ def _read_losses(folder: Path) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["lr"]) for line in lines]
 
 
-WHOLE = ["adamw_schedulefree", "prodigy", "torchao_adamw_4bit"]
+WHOLE = ["adamw_schedulefree", "torchao_adamw_4bit"]
 
 
 @pytest.mark.parametrize("name", WHOLE)

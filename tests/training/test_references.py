@@ -225,7 +225,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "too many references": ("flux1-fill", {"sampling": {"prompts": ["a"], "conditioning": [["a.png", "b.png"]]}}, "repaints pictures"),
     "no mask": ("flux1-fill", {"sampling": {"prompts": ["a"]}}, "one picture and one mask"),
     "a mask for nothing": ("flux1-kontext", {"sampling": {"prompts": ["a"], "masks": ["a.png"]}}, "does not repaint"),
-    "a model without references": ("flux1-schnell", {"sampling": {"prompts": ["a"], "conditioning": ["a.png"]}}, "takes no references"),
+    "a model without references": (
+        "flux1-schnell",
+        {"model": {"assistant": "off"}, "sampling": {"prompts": ["a"], "conditioning": ["a.png"]}},
+        "takes no references",
+    ),
     "negative without cfg": ("flux1-kontext", {"sampling": {"prompts": ["a"], "negative_prompt": "b"}}, "needs classifier-free guidance"),
     "level without references": ("flux1-kontext", {"objective": {"reference_timestep": "zero"}}, "No picture has a reference"),
     "level for another model": ("flux2-klein-base-4b", {"objective": {"reference_timestep": "zero"}}, "no noise level of its own"),

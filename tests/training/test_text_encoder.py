@@ -223,7 +223,7 @@ def test_a_regularization_set_is_held_to_the_base_reading(build_run: BuildRun, p
         train_step(learner, learned, step=step)
     [one] = kept
     assert learner.teacher is not None
-    asked = learner.teacher.ask(one.latents_BCHW, torch.tensor([0.5, 0.7]), _told(training, one.condition))
+    asked = learner.teacher.ask(one.latents_BCHW, torch.tensor([0.5, 0.7]), condition=_told(training, one.condition))
     fresh = _assemble(build_run("fresh")).learner.predictor
     with torch.no_grad():
         assert torch.equal(asked, fresh(one.latents_BCHW, torch.tensor([0.5, 0.7]), _told(training, one.condition)).float())

@@ -19,6 +19,10 @@ DEFAULT_LR = {"lora": 1e-4, "lokr": 1e-3, "full": 1e-5}
 """Learning rate of each form of adapter, where none is set; others have that of a LoRA."""
 
 
+_LOWEST_FACTOR = 0.01
+"""Of optimizers that find their rate themselves: below it somebody meant the rate of another one."""
+
+
 class OptimConfig(Section):
     """How gradients move numbers."""
 
@@ -119,6 +123,11 @@ class OptimConfig(Section):
             raise ValueError(
                 f'state_on = "host" cannot act with {name}, whose state lies beside the weights; set name = "adamw_8bit" or another'
                 " of weber's own, or remove state_on"
+            )
+        if facts.fixed_lr == 1 and not facts.has_rates and self.lr is not None and self.lr < _LOWEST_FACTOR:
+            raise ValueError(
+                f"lr = {self.lr} is a rate, but of {name}, which finds the rate itself, it is only a factor and would all but stop the"
+                " run; set lr = 1.0 or remove it"
             )
         if facts.is_mean and self.schedule != "constant":
             raise ValueError(f'schedule = "{self.schedule}" cannot act with {name}, which needs the same rate to the end; remove schedule')

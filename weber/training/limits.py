@@ -39,7 +39,7 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
         raise ConfigError(
             f"This optimizer runs on CUDA devices only, and the model runs on {device}.",
             got=f'optim.name = "{config.optim.name}"',
-            fix='set optim.name = "adamw_8bit" or "pytorch_optimizer.AdEMAMix"',
+            fix='set optim.name = "adamw_8bit", whose state is as small and needs no GPU',
         )
     memory = config.memory
     settings = {
