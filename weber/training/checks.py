@@ -119,6 +119,17 @@ def check_formats(
             check_layout(modules, layout=name, pairings=pairings, is_dora=is_dora)
 
 
+def check_merged(config: RunConfig) -> None:
+    """Refuse merged models beside frozen adapters, which they would lack."""
+    merged = sorted({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
+    if merged and config.model.adapters:
+        raise ConfigError(
+            "A merged model would lack the frozen adapters that the trained one builds on.",
+            got=f"output.formats with {', '.join(merged)}, and model.adapters",
+            fix="remove it from output.formats, and merge them all with `weber merge`",
+        )
+
+
 def check_sampling(config: RunConfig, family: Family) -> None:
     """Refuse guidance and sizes of the run's pictures that the model cannot take."""
     sampling = config.sampling

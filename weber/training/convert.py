@@ -68,14 +68,19 @@ def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folde
     """Write an adapter in other formats beside each other; returns the files and folders."""
     written = []
     for name in formats:
-        ending = {MERGED_FILE: f"-merged{SUFFIX}", MERGED_FOLDER: "-merged"}.get(name, f"-{name}{SUFFIX}")
-        path = folder / f"{stem}{ending}"
+        path = build_format_path(folder / stem, name)
         if name in LAYOUTS:
             save_layout(path, adapter, layout=name, architecture=model.architecture, pairings=model.pairings)
         else:
             save_merged(path, model, parts=[(adapter.modules, 1.0)], facts=adapter.facts, progress=progress)
         written.append(path)
     return written
+
+
+def build_format_path(path: Path, name: str) -> Path:
+    """Where an adapter, or a model with it, goes in a format, beside `path`, which has no ending."""
+    ending = {MERGED_FILE: f"-merged{SUFFIX}", MERGED_FOLDER: "-merged"}.get(name, f"-{name}{SUFFIX}")
+    return path.with_name(path.name + ending)
 
 
 def list_models(formats: Sequence[str], folder: Path) -> list[Path]:
@@ -245,9 +250,13 @@ def save_layout(path: Path, adapter: Named, *, layout: str, architecture: str, p
 
 
 def save_merged(path: Path, model: Model, *, parts: Sequence[Weighted], facts: Mapping[str, object], progress: Progress) -> None:
-    """Write a whole transformer with adapters in it: one file if `path` ends as one, else a folder with a subfolder for it."""
-    merged = replace(model, weights=build_merged_weights(model.weights, parts))
-    save_model(path if path.suffix == SUFFIX else path / MODEL_FOLDER, merged, facts=facts, progress=progress)
+    """Write a whole transformer with adapters in it; see `save_whole`."""
+    save_whole(path, replace(model, weights=build_merged_weights(model.weights, parts)), facts=facts, progress=progress)
+
+
+def save_whole(path: Path, model: Model, *, facts: Mapping[str, object], progress: Progress) -> None:
+    """Write a whole transformer: one file if `path` ends as one, else a folder with a subfolder for it."""
+    save_model(path if path.suffix == SUFFIX else path / MODEL_FOLDER, model, facts=facts, progress=progress)
 
 
 def save_model(path: Path, model: Model, *, facts: Mapping[str, object], progress: Progress) -> None:

@@ -19,7 +19,7 @@ from weber.families.tensors import Weights
 from weber.optim.ema import Ema
 from weber.progress import Progress
 from weber.training.convert import Model
-from weber.training.runs import Saved
+from weber.training.runs import Saved, build_mean_path
 
 Put = Callable[[nn.Module], None]
 """Puts what a run has learned on a transformer, to paint with."""
@@ -121,3 +121,12 @@ def build_model(family: Family, weights: Weights) -> Model:
     """A whole model as files. A configuration that was read from a single file does not say which class it is of."""
     config = {**family.transformer_config, "_class_name": type(family.load_skeleton()).__name__}
     return Model(weights, config, family.pairings, family.architecture)
+
+
+def write_with_mean(learned: Learned, path: Path, *, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """`write` what is trained to `path`, and its running mean beside it, if there is one; returns all that was written."""
+    written = write(path)
+    if learned.ema is not None:
+        with learned.ema.swapped():
+            written += write(build_mean_path(path))
+    return written

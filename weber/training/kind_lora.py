@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,10 +25,10 @@ from weber.families.tensors import Weights, open_weights
 from weber.memory.load import choose_formats
 from weber.memory.packed import PackedLinear
 from weber.progress import Progress
-from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats
+from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats, check_merged
 from weber.training.convert import Named, write_formats
-from weber.training.kind import Learned, Put, Trained, build_model, list_linears
-from weber.training.runs import ADAPTER_NAME, Saved, build_mean_path
+from weber.training.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
+from weber.training.runs import ADAPTER_NAME, Saved
 from weber.training.text import build_text_lora, choose_text
 
 
@@ -68,12 +69,7 @@ class Lora:
         check_formats(formats, names, pairings=family.pairings, key="output.formats", is_dora=config.adapter.dora)
         if config.adapter.init == "loftq":
             _check_loftq(config, family, trained=trained)
-        if is_merged and config.model.adapters:
-            raise ConfigError(
-                "A merged model would lack the frozen adapters that the trained one builds on.",
-                got=f"output.formats with {', '.join(sorted({MERGED_FILE, MERGED_FOLDER} & set(formats)))}, and model.adapters",
-                fix="remove it from output.formats, and merge them all with `weber merge`",
-            )
+        check_merged(config)
         if is_merged:
             check_mergeable(names)
         if family.is_local and is_merged:
@@ -115,13 +111,9 @@ class Lora:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        written = self._write(folder / ADAPTER_NAME, learned, progress=progress)
-        if learned.ema is not None:
-            with learned.ema.swapped():
-                written += self._write(build_mean_path(folder / ADAPTER_NAME), learned, progress=progress)
-        return written
+        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
 
-    def _write(self, path: Path, learned: Learned, *, progress: Progress) -> list[Path]:
+    def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and the same in the other formats."""
         self.save(path, learned)
         family = learned.family

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,11 +34,11 @@ from weber.errors import AdapterError, ConfigError
 from weber.families.family import Family
 from weber.families.tensors import Weights, open_weights
 from weber.progress import Progress
-from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats
-from weber.training.convert import SUFFIX, save_model
-from weber.training.kind import Learned, Put, Trained, build_model, list_linears
+from weber.training.checks import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats, check_merged
+from weber.training.convert import build_format_path, save_whole
+from weber.training.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
 from weber.training.kind_lora import read_computed
-from weber.training.runs import ADAPTER_NAME, MODEL_FOLDER, Saved, build_mean_path
+from weber.training.runs import ADAPTER_NAME, Saved
 
 
 class Lycoris:
@@ -78,14 +79,8 @@ class Lycoris:
                 expected=f"{DIFFUSERS}, {MERGED_FOLDER}, {MERGED_FILE}",
                 fix=f"remove it: ComfyUI and LyCORIS read {ADAPTER_NAME} as it is",
             )
-        merged = [name for name in formats if name != DIFFUSERS]
-        if merged and config.model.adapters:
-            raise ConfigError(
-                "A merged model would lack the frozen adapters that the trained one builds on.",
-                got=f"output.formats with {', '.join(merged)}, and model.adapters",
-                fix="remove it from output.formats, and merge them all with `weber merge`",
-            )
-        if merged and family.is_local:
+        check_merged(config)
+        if family.is_local and {MERGED_FILE, MERGED_FOLDER} & set(formats):
             check_base(family.open_transformer(), list(trained.modules))
 
     def build(
@@ -122,13 +117,9 @@ class Lycoris:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        written = self._write(folder / ADAPTER_NAME, learned, progress=progress)
-        if learned.ema is not None:
-            with learned.ema.swapped():
-                written += self._write(build_mean_path(folder / ADAPTER_NAME), learned, progress=progress)
-        return written
+        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
 
-    def _write(self, path: Path, learned: Learned, *, progress: Progress) -> list[Path]:
+    def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and whole models with it in their weights."""
         self.save(path, learned)
         written = [path]
@@ -137,9 +128,8 @@ class Lycoris:
                 continue
             model = build_model(learned.family, learned.family.open_transformer())
             model = replace(model, weights=build_changed_weights(model.weights, list_layer_changes(learned.transformer)))
-            target = path.with_name(f"{path.stem}-merged" + (SUFFIX if name == MERGED_FILE else ""))
-            save_model(target if name == MERGED_FILE else target / MODEL_FOLDER, model, facts=learned.facts, progress=progress)
-            written.append(target)
+            written.append(build_format_path(path.with_suffix(""), name))
+            save_whole(written[-1], model, facts=learned.facts, progress=progress)
         return written
 
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
