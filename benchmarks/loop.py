@@ -34,6 +34,7 @@ from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.load import build_config
 from weber.config.run import RunConfig
+from weber.planning.plan import build_plan
 from weber.pocket.networks import PocketSize
 from weber.pocket.random import build_random_model
 from weber.track.metrics import Trackers
@@ -42,7 +43,6 @@ from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Loader
 from weber.training.demo import find_examples
 from weber.training.loop import Training, run
-from weber.training.plan import build_plan
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
 RESOLUTION = 208

@@ -32,13 +32,13 @@ from weber.checkpoint.resume import Found
 from weber.config.load import build_config
 from weber.objective.flow import build_noisy, build_target, draw_noise
 from weber.optim.schedules import build_schedule, write_learning_rate
+from weber.planning.plan import build_plan
 from weber.progress import ignore_progress
 from weber.sampling.validate import predict_paintings
 from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Reader
 from weber.training.loop import Training
-from weber.training.plan import build_plan
 from weber.training.step import train_step
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

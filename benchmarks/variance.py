@@ -28,12 +28,12 @@ from weber.config.run import RunConfig
 from weber.objective.flow import build_noisy, build_target, draw_noise
 from weber.objective.losses import build_losses
 from weber.objective.timesteps import build_timesteps
+from weber.planning.plan import build_plan
 from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Batch
 from weber.training.demo import find_examples
 from weber.training.loop import Training
-from weber.training.plan import build_plan
 from weber.training.question import draw_uniforms
 
 GROUPS = (4, 8)

@@ -17,13 +17,13 @@ from weber.config.run import RunConfig
 from weber.config.surface import build_docs, build_schema
 from weber.errors import ConfigError
 from weber.families.table import build_family
+from weber.kinds.table import KINDS
 from weber.memory.fit import choose_settings
 from weber.memory.rates import GIB, build_rates
 from weber.optim.page import build_page
+from weber.planning.budget import Budget, Workload
+from weber.planning.rehearsal import Sample
 from weber.pocket.full_size import build_full_size
-from weber.training.budget import Budget, Workload
-from weber.training.kinds import KINDS
-from weber.training.rehearsal import Sample
 
 FOLDER = Path(__file__).parent
 CARDS = {8: "RTX 4060", 10: "RTX 3080", 12: "RTX 4070", 16: "RTX 4080", 24: "RTX 4090", 48: "L40S", 80: "H100"}

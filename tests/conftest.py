@@ -16,6 +16,8 @@ from PIL import Image
 
 from weber.pocket.random import build_random_model
 
+pytest_plugins = ("tests.runs",)
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NUM_PICTURES = 12
 EDGE_PIXELS = 96

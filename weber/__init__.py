@@ -15,7 +15,7 @@ from weber.version import VERSION as __version__
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from weber.training.plan import Plan
+    from weber.planning.plan import Plan
 
 # diffusers imports bitsandbytes and torchao where they are installed, which then note that kernels are missing that nothing here uses.
 for _name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
@@ -25,8 +25,8 @@ __all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sam
 
 
 def plan(config: RunConfig) -> Plan:
-    """Check a config against its model, data and machine, without reading weights. `weber.training.report` puts it in words."""
-    from weber.training.plan import build_plan
+    """Check a config against its model, data and machine, without reading weights. `weber.planning.report` puts it in words."""
+    from weber.planning.plan import build_plan
 
     return build_plan(config)
 

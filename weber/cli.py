@@ -74,11 +74,11 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     plot
         Write a picture of the noise levels that are trained: a PNG file.
     """
+    from weber.planning.plan import build_plan
+    from weber.planning.plot import build_plot
+    from weber.planning.report import build_report
     from weber.sampling.validate import save_picture
     from weber.track.progress import Watcher
-    from weber.training.plan import build_plan
-    from weber.training.plot import build_plot
-    from weber.training.report import build_report
 
     if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
         raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
@@ -103,9 +103,9 @@ def fill(config: Path, /, *overrides: str) -> None:
         `section.key=value`, for example `memory.device=cpu`.
     """
     from weber.cache.store import Store
+    from weber.planning.plan import build_plan
     from weber.track.progress import Watcher
     from weber.training.assemble import encode_cache
-    from weber.training.plan import build_plan
 
     settings = load_config(config, overrides)
     watcher = Watcher(Console(stderr=True))
@@ -147,9 +147,9 @@ def gc(*configs: Path) -> None:
         The TOML files of all runs whose tensors are kept; they must share one cache folder.
     """
     from weber.memory.kept import collect_kept
+    from weber.planning.plan import build_plan, list_keys, list_models
+    from weber.planning.resolve import build_absolute
     from weber.track.progress import Watcher
-    from weber.training.plan import build_plan, list_keys, list_models
-    from weber.training.resolve import build_absolute
 
     if not configs:
         raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
@@ -252,8 +252,8 @@ def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path
     out
         Folder for the files; beside the adapter if left out.
     """
+    from weber.results.export import export as write
     from weber.track.progress import Watcher
-    from weber.training.convert import export as write
 
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
@@ -279,9 +279,9 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
     rank
         Cut the sum to this rank; exact if left out, with the ranks added up.
     """
+    from weber.results.merge import merge as add_up
+    from weber.results.merge import read_weighted
     from weber.track.progress import Watcher
-    from weber.training.convert import merge as add_up
-    from weber.training.convert import read_weighted
 
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
@@ -320,8 +320,8 @@ def extract(
     layout
         diffusers, kohya or comfyui.
     """
+    from weber.results.extract import extract as take_out
     from weber.track.progress import Watcher
-    from weber.training.convert import extract as take_out
 
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():

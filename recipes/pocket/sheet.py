@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
 from weber.families.table import build_family
+from weber.kinds.table import KINDS
 from weber.memory.load import load_predictor
+from weber.planning.encoders import build_encoders
 from weber.progress import ignore_progress
-from weber.training.encoders import build_encoders
-from weber.training.kinds import KINDS
 from weber.training.pictures import Look, build_painting, paint_all
 
 SUBJECTS = (

@@ -26,9 +26,10 @@ from weber.errors import AdapterError
 from weber.families.flux1.keys import PAIRINGS
 from weber.families.flux2.keys import PAIRINGS as OTHER_PAIRINGS
 from weber.families.table import build_family
+from weber.planning.assistant import load_frozen
 from weber.progress import ignore_progress
-from weber.training.assistant import load_frozen
-from weber.training.convert import export, merge
+from weber.results.export import export
+from weber.results.merge import merge
 
 LAYOUTS = ("diffusers", "kohya", "comfyui")
 ATTENTION = [f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")]

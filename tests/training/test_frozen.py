@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.training.conftest import BuildRun, build_watcher, write_pocket_lora
+from tests.runs import BuildRun, build_watcher, write_pocket_lora
 from weber.adapters.files import load_adapter
 from weber.config.run import RunConfig
 from weber.errors import WeberError
+from weber.planning.plan import build_plan
 from weber.training.assemble import train
 from weber.training.paint import Wish, sample
-from weber.training.plan import build_plan
 
 
 def _train(config: RunConfig) -> Path:

@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.run import RunConfig
 from weber.objective.losses import build_losses
+from weber.planning.plan import build_plan, list_captions, list_keys, list_windows
+from weber.planning.report import build_report
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Batch
 from weber.training.loop import Training
-from weber.training.plan import build_plan, list_captions, list_keys, list_windows
 from weber.training.question import build_question, draw_timesteps
-from weber.training.report import build_report
 from weber.training.step import train_step
 
 PLAIN: dict[str, Any] = {"clip_norm": "off", "lr": 1e-3}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.config.run import RunConfig
-from weber.training import limits
+from weber.planning import limits
 from weber.training.assemble import train
 
 MODES: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.conftest import build_watcher
+from tests.runs import build_watcher
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.load import build_config
@@ -22,10 +22,10 @@ from weber.data.seeds import build_seed, draw_uniform
 from weber.objective.flow import build_noisy, build_target, draw_noise
 from weber.objective.losses import build_losses
 from weber.objective.timesteps import build_timesteps
+from weber.planning.plan import build_plan
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Batch, Fixed
 from weber.training.learner import Learner
-from weber.training.plan import build_plan
 from weber.training.question import Question, build_question, draw_timesteps, draw_uniforms
 from weber.training.step import train_step
 

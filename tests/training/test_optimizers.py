@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.load import build_config
@@ -26,9 +26,9 @@ from weber.optim.libraries import evaluated
 from weber.optim.schedules import write_learning_rate
 from weber.optim.states import list_states, load_states
 from weber.optim.table import OPTIMIZERS, build_optimizer
+from weber.planning.plan import build_plan
 from weber.training.assemble import assemble, encode_cache, train
 from weber.training.loop import Training
-from weber.training.plan import build_plan
 from weber.training.step import train_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recipes.pocket.judge import JUDGED_STYLES, build_views, load_judge
 from recipes.pocket.sheet import paint_prompts
-from tests.training.conftest import build_watcher
+from tests.runs import build_watcher
 from weber.config.load import load_config
 from weber.families.flux1.variants import POCKET
 from weber.training.assemble import train

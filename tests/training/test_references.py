@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import BuildRun, build_watcher, write_lora
+from tests.runs import BuildRun, build_watcher, write_lora
 from tests.training.test_resume import read_losses, run_interrupted, run_whole
 from weber.cache.store import Store
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, ConfigError
+from weber.planning.plan import build_plan
+from weber.planning.report import build_hint, build_report
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
 from weber.training.assemble import Encoded, encode_cache, train
 from weber.training.batch import Loader
 from weber.training.paint import Wish, sample
-from weber.training.plan import build_plan
-from weber.training.report import build_hint, build_report
 
 EDGE = 32
 NUM_PAIRS = 4

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from tests.training.test_masks import prepare, write_masks
 from tests.training.test_resume import run_interrupted, run_whole
 from weber.adapters.factors import Factors
@@ -24,13 +24,12 @@ from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.flux1.keys import PAIRINGS
 from weber.memory.load import load_predictor
-from weber.training.answers import list_lacking
+from weber.planning.plan import build_lessons, build_plan, list_keys, list_lacking
+from weber.planning.report import build_report
 from weber.training.assemble import assemble, encode_cache, train
 from weber.training.batch import Batch
 from weber.training.loop import Training
-from weber.training.plan import build_lessons, build_plan, list_keys
 from weber.training.question import build_question, draw_timesteps
-from weber.training.report import build_report
 from weber.training.step import train_step
 from weber.training.teacher import Teacher
 

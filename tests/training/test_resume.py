@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError

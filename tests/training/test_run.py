@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import weber
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import load_config
 from weber.config.run import RunConfig

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import BuildRun, build_watcher
+from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.config.run import RunConfig
+from weber.planning.plan import build_plan
 from weber.training.assemble import Encoded, encode_cache
-from weber.training.plan import build_plan
 
 NUM_PICTURES = 12
 

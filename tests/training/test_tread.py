@@ -11,24 +11,24 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.training.conftest import BuildRun, build_watcher
-from tests.training.test_budget import FLUX1, SQUARE, _build_config, _build_workload
+from tests.planning.test_budget import FLUX1, SQUARE, _build_config, _build_workload
+from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, ConfigError
 from weber.families.family import Condition
 from weber.memory import simulate
+from weber.planning import limits
+from weber.planning.budget import build_estimate
+from weber.planning.plan import build_plan
+from weber.planning.rehearsal import Sample
+from weber.planning.report import build_report
 from weber.pocket.random_flux3 import build_random_flux3
-from weber.training import limits
 from weber.training.assemble import assemble, encode_cache, train
 from weber.training.bench import Case, measure_case
-from weber.training.budget import build_estimate
 from weber.training.paint import Wish, sample
-from weber.training.plan import build_plan
 from weber.training.question import build_question, draw_timesteps
-from weber.training.rehearsal import Sample
-from weber.training.report import build_report
 
 TREAD = {"tread": [{"ratio": 0.5, "first": 1, "last": 3}, {"ratio": 0.25, "first": 5, "last": -2}]}
 MODES: dict[str, dict[str, Any]] = {

@@ -26,7 +26,7 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from tests.families.flux3.conftest import Processor
-from tests.training.conftest import BuildRun, build_watcher, write_lora
+from tests.runs import BuildRun, build_watcher, write_lora
 from weber.adapters.files import load_adapter
 from weber.families.flux1.latents import pack
 from weber.pocket.random import build_random_model

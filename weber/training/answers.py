@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from weber.cache.store import Store
 from weber.cache.writer import Writer
+from weber.planning.lessons import ANSWER_NAME
+from weber.planning.plan import Plan, list_lacking
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Loader
 from weber.training.learner import Learner
-from weber.training.plan import Plan, build_lessons
 from weber.training.question import build_question, draw_timesteps
-from weber.training.teacher import ANSWER_NAME, Lesson
 
 _WHAT = "asking the teacher"
-
-
-def list_lacking(plan: Plan, store: Store) -> dict[str, Lesson]:
-    """The lessons whose answers the cache does not have, by their keys."""
-    lessons = build_lessons(plan)
-    if lessons is None:
-        return {}
-    keyed = {lessons.build_key(one, dtype=plan.dtype): one for one in lessons.list_all(plan.dataset.examples)}
-    return {key: one for key, one in keyed.items() if key not in store}
 
 
 def write_answers(plan: Plan, learner: Learner, *, loader: Loader, store: Store, progress: Progress = ignore_progress) -> int:

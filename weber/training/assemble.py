@@ -22,11 +22,16 @@ from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, TrainingError
 from weber.families.route import build_routes
+from weber.kinds.text import build_text_put, find_text
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
+from weber.planning.report import build_hint, build_summary
+from weber.planning.resolve import build_absolute
+from weber.results.runs import CONFIG_NAME, remove_finished
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
@@ -34,14 +39,9 @@ from weber.training.learner import Learner
 from weber.training.loop import Training, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
-from weber.training.plan import Plan, build_plan, list_captions, list_views, list_windows
-from weber.training.report import build_hint, build_summary
-from weber.training.resolve import build_absolute
-from weber.training.runs import CONFIG_NAME, remove_finished
 from weber.training.starts import write_start
 from weber.training.state import check_state, load_state
 from weber.training.teacher import Teacher
-from weber.training.text import build_text_put, find_text
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from weber.data.loss_masks import LossWindow
 from weber.data.seeds import draw_choice
 from weber.data.views import View
 from weber.families.family import REFERENCE
-from weber.training.plan import Plan, build_lessons
-from weber.training.prompts import Prompt
-from weber.training.teacher import ANSWER_NAME, Lesson
+from weber.planning.lessons import ANSWER_NAME, Lesson
+from weber.planning.plan import Plan, build_lessons
+from weber.planning.prompts import Prompt
 
 
 @dataclass(frozen=True)

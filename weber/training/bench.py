@@ -27,6 +27,8 @@ from weber.families.route import build_routes
 from weber.families.table import build_family
 from weber.families.tensors import Entry, Weights, build_entry
 from weber.families.weights import Fill
+from weber.kinds.table import KINDS
+from weber.kinds.text import build_text_put, find_text
 from weber.memory.device import build_device, build_dtype
 from weber.memory.estimate import BATCHES, OWN, Estimate
 from weber.memory.formats import FORMATS
@@ -34,18 +36,16 @@ from weber.memory.rates import GIB
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.budget import NUM_BATCHES, Workload, build_estimate
+from weber.planning.encoders import build_encoders
+from weber.planning.rehearsal import Rehearsal, Sample
+from weber.planning.resolve import build_resolved
 from weber.pocket.full_size import TRANSFORMERS, build_full_size
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
-from weber.training.budget import NUM_BATCHES, Workload, build_estimate
-from weber.training.encoders import build_encoders
-from weber.training.kinds import KINDS
 from weber.training.learner import Learner
 from weber.training.network import load_network
-from weber.training.rehearsal import Rehearsal, Sample
-from weber.training.resolve import build_resolved
 from weber.training.step import train_step
-from weber.training.text import build_text_put, find_text
 
 PRECISIONS = ("none", "int8", "nf4")
 _SPREAD = 0.02

@@ -10,11 +10,11 @@ from torch import nn
 
 from weber.config.run import RunConfig
 from weber.families.family import Family, Predictor
+from weber.kinds.text import TextLearner
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
 from weber.training.teacher import Teacher
-from weber.training.text import TextLearner
 
 
 @dataclass(frozen=True)

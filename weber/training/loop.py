@@ -19,13 +19,13 @@ from weber.errors import CacheError, TrainingError
 from weber.memory.device import peak_memory_bytes
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
+from weber.planning.plan import Plan
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Loader
 from weber.training.due import is_due
 from weber.training.learner import Learner
 from weber.training.pictures import Painter
-from weber.training.plan import Plan
 from weber.training.state import build_learned, save_state
 from weber.training.step import train_step
 

@@ -16,8 +16,8 @@ from weber.memory.load import list_blocks, load_predictor
 from weber.memory.movers import build_mover
 from weber.memory.run import build_run
 from weber.memory.swap import BlockSwap, choose_swapped
+from weber.planning.assistant import Frozen
 from weber.progress import Progress
-from weber.training.assistant import Frozen
 
 SWAP_FOLDER = "swap"
 """Subfolder of `output.cache` for blocks that are swapped to the disk."""

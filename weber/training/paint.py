@@ -19,18 +19,18 @@ from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.table import build_family
+from weber.kinds.table import KINDS
+from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
+from weber.planning.assistant import load_frozen
+from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
+from weber.planning.encoders import build_encoders
+from weber.planning.prompts import Prompt, build_prompts
+from weber.results.runs import find_run
 from weber.track.progress import Watcher
-from weber.training.assistant import load_frozen
 from weber.training.batch import Reader
-from weber.training.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
-from weber.training.encoders import build_encoders
-from weber.training.kinds import KINDS
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
-from weber.training.prompts import Prompt, build_prompts
-from weber.training.runs import find_run
-from weber.training.text import build_text_put
 
 
 @dataclass(frozen=True)

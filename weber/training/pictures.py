@@ -19,19 +19,19 @@ from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
 from weber.data.views import read_mask, read_pixels
 from weber.families.family import Family, Predictor
+from weber.kinds.kind import Kind
+from weber.kinds.text import find_text
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
+from weber.planning.assistant import Frozen, write_frozen_strengths
+from weber.planning.checks import sample_size
+from weber.planning.plan import Plan
+from weber.planning.prompts import Prompt
 from weber.progress import Progress
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
-from weber.training.assistant import Frozen, write_frozen_strengths
 from weber.training.batch import Reader
-from weber.training.checks import sample_size
-from weber.training.kind import Kind
-from weber.training.plan import Plan
-from weber.training.prompts import Prompt
-from weber.training.text import find_text
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from weber.adapters.starts import write_input_start, write_shifted_start
 from weber.config.adapter import SHIFTED_STARTS
 from weber.families.tensors import Weights
+from weber.kinds.lora import read_computed
 from weber.progress import Progress
 from weber.training.batch import Loader
-from weber.training.kind_lora import read_computed
 from weber.training.learner import Learner
 from weber.training.question import build_question, draw_timesteps
 

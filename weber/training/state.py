@@ -17,13 +17,13 @@ from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.families.tensors import build_entry, save_weights
+from weber.kinds.kind import Learned
 from weber.optim.libraries import evaluated
 from weber.optim.states import list_states, load_states
-from weber.training.kind import Learned
+from weber.planning.lessons import identify_factors
+from weber.planning.plan import Plan
+from weber.results.runs import EMA_NAME
 from weber.training.learner import Learner
-from weber.training.plan import Plan
-from weber.training.runs import EMA_NAME
-from weber.training.teacher import identify_factors
 from weber.version import VERSION
 
 OPTIMIZER_NAME = "optimizer.safetensors"

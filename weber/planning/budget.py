@@ -1,0 +1,422 @@
+"""What a run will need, before anything is loaded: memory by part and phase, and time; and the settings with which it fits.
+
+Of the sizes of pictures the smallest and the largest are rehearsed. Between them what is kept and computed grows with the number of
+tokens, and attention with its square.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from math import prod
+from typing import Any
+
+import torch
+
+from weber.cache.encode import Encoders
+from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.store import Store
+from weber.config.adapter import SHIFTED_STARTS
+from weber.config.memory import MemoryConfig
+from weber.config.optim import OptimConfig
+from weber.config.run import RunConfig
+from weber.data.examples import Example
+from weber.data.views import View
+from weber.families.family import Family
+from weber.families.pattern import list_meant
+from weber.kinds.kind import Trained
+from weber.memory.estimate import (
+    BATCHES,
+    CONTEXT_BYTES,
+    OWN,
+    Estimate,
+    Phase,
+    Profile,
+    StepTime,
+    build_average,
+    build_between,
+    build_profile,
+)
+from weber.memory.fit import Choices, Fit, choose_settings, read_budget_bytes
+from weber.memory.load import choose_formats
+from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, Rates, load_rates, read_host_bytes
+from weber.memory.simulate import Work
+from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
+from weber.optim.methods import PIECE
+from weber.optim.stepper import CHUNK_BYTES
+from weber.optim.table import OPTIMIZERS, count_state_bytes
+from weber.planning.assistant import Frozen
+from weber.planning.checks import sample_size
+from weber.planning.prompts import Prompt
+from weber.planning.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
+
+NUM_BATCHES = 2
+"""On the device: the one that is trained on, and the next."""
+
+_DISK_BYTES_PER_SECOND = 2e9
+_PROGRAM_BYTES = 3 * GIB  # of the host, for Python and the libraries of a GPU
+_UPDATE_KERNELS, _UNPACK_KERNELS = 20, 3
+_LESS = 0.02  # of the memory: what makes a hint worth giving
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted on the way.
+
+    `rates` left out: those of the device. `host_bytes`: memory of the host; None: enough. `cached`: parts of the model that have nothing
+    to encode, because all that they would make is in the cache.
+    """
+
+    family: Family
+    device: torch.device
+    dtype: torch.dtype
+    trained: Trained
+    samples: Mapping[Sample, int]
+    paintings: Sequence[Sample] = ()
+    frozen: Sequence[Frozen] = ()
+    rates: Rates | None = None
+    host_bytes: int | None = field(default_factory=read_host_bytes)
+    cached: Container[str] = frozenset()
+
+
+def build_workload(
+    config: RunConfig,
+    family: Family,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    trained: Trained,
+    examples: Iterable[Example],
+    prompts: Sequence[Prompt],
+    frozen: Sequence[Frozen],
+) -> Workload:
+    """Of the pictures that a run learns from, and those that it paints on the way."""
+    groups: Counter[Sample] = Counter()
+    for one in examples:
+        references = tuple((view.crop.width, view.crop.height) for view in one.list_references(0))
+        is_whole = bool(config.objective.tread) and (one.loss_mask is not None or one.is_regularization)
+        groups[Sample(one.bucket.width, one.bucket.height, references, bool(one.masks), is_whole=is_whole)] += one.repeats
+    samples = {replace(sample, batch=min(config.train.batch_size, number)): number for sample, number in groups.items()}
+    height, width = sample_size(config, family.alignment_pixels)
+    kinds = {(tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None) for one in prompts}
+    paintings = [Sample(width, height, *kind) for kind in sorted(kinds)]
+    return Workload(family, device, dtype, trained, samples, paintings, frozen)
+
+
+def list_cached(store: Store, encoders: Encoders, *, captions: Iterable[str], views: Iterable[View]) -> frozenset[str]:
+    """The parts of a model that have nothing to encode for these captions and pictures."""
+    family, dtype = encoders.family, encoders.dtype
+    keys = {part: [build_text_key(text, encoder=encoders.identify(part), dtype=dtype) for text in captions] for part in family.text_parts}
+    image_encoder = encoders.identify(family.image_part)
+    keys[family.image_part] = [build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in views]
+    return frozenset(part for part, names in keys.items() if all(name in store for name in names))
+
+
+def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
+    """Memory and time of a run with its settings as they are."""
+    return Budget(config, workload).build_estimate(config.memory)
+
+
+def build_fitted(config: RunConfig, workload: Workload) -> tuple[RunConfig, Fit | None]:
+    """The run with settings of memory that fit into `memory.fit`, and what was chosen; as it is where that is left out.
+
+    Only settings that were left out are chosen. Raises ConfigError where nothing fits, with what would do.
+    """
+    memory = config.memory
+    if memory.fit is None:
+        return config, None
+    budget = Budget(config, workload)
+    fit = choose_settings(
+        memory,
+        budget.build_choices(),
+        weigh=partial(budget.build_estimate, is_rough=True),
+        hint=partial(_list_hints, config, workload),
+        budget_bytes=read_budget_bytes(memory.fit, workload.device),
+        host_bytes=workload.host_bytes,
+    )
+    return config.model_copy(update={"memory": fit.memory}), replace(fit, estimate=budget.build_estimate(fit.memory))
+
+
+def _list_hints(config: RunConfig, workload: Workload, smallest: MemoryConfig) -> list[str]:
+    """Settings of the optimizer with which less would do."""
+    optim, is_own = config.optim, config.optim.facts.is_own
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("optim.fused_backward = true", {"fused_backward": True, "clip_norm": "off"}),
+        ('optim.state_on = "host"', {"state_on": "host"}),
+        ('optim.name = "adamw_8bit"', {"name": "adamw_8bit"}),
+        ('optim.name = "adafactor"', {"name": "adafactor"}),
+    ]
+    peak_bytes = Budget(config, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
+    hints = []
+    for text, change in changes:
+        changed = config.model_copy(update={"optim": optim.model_copy(update=change)})
+        less = peak_bytes - Budget(changed, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
+        is_possible = "name" in change or (is_own and (workload.device.type == "cuda" or "state_on" not in change))
+        if less > _LESS * peak_bytes and is_possible:
+            hints.append(f"{text} ({_write(less)} less)")
+    return hints
+
+
+class Budget:
+    """Estimates of one run under any settings of memory. What is rehearsed is kept, so that the next one costs little.
+
+    `rates` may be changed, for another device; `cached` too.
+    """
+
+    def __init__(self, config: RunConfig, workload: Workload) -> None:
+        self.config, self.load, self.rates, self.cached = config, workload, workload.rates, workload.cached
+        load = workload
+        self._rehearsal = Rehearsal(config, load.family, load.device, load.dtype, load.trained, load.frozen)
+        self._encoders = RehearsedEncoders(load.family, load.dtype)
+        self._updates = _Updates(config.optim, load.trained)
+        self._profiles: dict[object, Profile] = {}
+        self._sizes: dict[object, Sizes] = {}
+        self._ends = {}
+        for is_whole in {one.is_whole for one in load.samples}:
+            by_size = sorted((one for one in load.samples if one.is_whole == is_whole), key=self._rehearsal.count_tokens)
+            self._ends[is_whole] = by_size[0], by_size[-1]
+
+    def build_choices(self) -> Choices:
+        """What can be chosen for this run."""
+        family, trained, is_gpu = self.load.family, self.load.trained, self.load.device.type == "cuda"
+        is_adapter = self.config.adapter.kind != "full"
+        quantizable = choose_formats(family, self._rehearsal.skeleton, memory=MemoryConfig(quantize="int8"), trained=trained.shapes)
+        return Choices(
+            num_blocks=len(self._rehearsal.names),
+            num_text_encoders=len(family.text_parts),
+            precisions=("none", "int8") if self.load.device.type == "mps" else ("none", "int8", "nf4"),
+            quantizes=bool(quantizable),
+            places_modulation=bool(family.modulation_modules) and not list_meant(trained.modules, family.modulation_modules),
+            swaps=(is_gpu or self.config.memory.swap_to == "disk") and (is_adapter or self.config.optim.fused_backward),
+            leans=not self.config.adapter.has_dropout,
+            paints=bool(self.load.paintings),
+            has_host=is_gpu,
+        )
+
+    def build_estimate(self, memory: MemoryConfig, *, is_rough: bool = False) -> Estimate:
+        """The whole run. `is_rough`: of the samples only the largest, whose time stands for all."""
+        samples = {largest: 1 for _, largest in self._ends.values()} if is_rough else self.load.samples
+        # What packing adds to activations is small: that is looked at in the end.
+        run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
+        profiles = {sample: self._interpolate(sample, run) for sample in samples}
+        still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
+        phases = [*self._list_training(still, profiles), *self._list_painting(still, run), *self._list_encoding(memory)]
+        return Estimate(
+            tuple(phases),
+            self._list_hosted(memory, largest),
+            build_average([(self._count_time(profile, memory), samples[sample]) for sample, profile in profiles.items()]),
+            self.config.train.accumulation * largest.work,
+            self._rates.name,
+            self._rates.is_measured,
+        )
+
+    @property
+    def _rates(self) -> Rates:
+        return self.rates or load_rates(self.load.device, self.load.dtype)
+
+    def _interpolate(self, sample: Sample, memory: MemoryConfig) -> Profile:
+        both = self._ends[sample.is_whole]
+        if sample in both:
+            return self._build_profile(sample, memory)
+        ends = [(self._rehearsal.count_tokens(end), self._build_profile(end, memory)) for end in both]
+        return build_between(*ends, at=self._rehearsal.count_tokens(sample))
+
+    def _build_profile(self, sample: Sample, memory: MemoryConfig, *, learns: bool = True) -> Profile:
+        mode, is_packed, is_offloaded = memory.gradient_checkpointing, memory.quantize != "none", memory.offload_activations
+        key = sample, mode, is_packed, is_offloaded, memory.int8_matmul, learns
+        if key not in self._profiles:
+            kinds = [mode] * len(self._rehearsal.names)
+            if isinstance(mode, int):
+                kinds = ["all" if number % mode == mode - 1 else "none" for number in range(len(kinds))]
+            simulate = partial(self._rehearsal.simulate, sample=sample, is_packed=is_packed, int8_matmul=memory.int8_matmul, learns=learns)
+            traces = {kind: simulate(kind) for kind in set(kinds)}
+            self._profiles[key] = build_profile([traces[kind] for kind in kinds], self._rehearsal.places, is_offloaded=is_offloaded)
+        return self._profiles[key]
+
+    def _measure(self, memory: MemoryConfig) -> Sizes:
+        key = memory.quantize, memory.modulation, memory.quantize_text_encoder
+        if key not in self._sizes:
+            self._sizes[key] = self._rehearsal.measure(memory)
+        return self._sizes[key]
+
+    def _list_blocks(self, memory: MemoryConfig) -> tuple[list[int], list[int]]:
+        """Bytes of the blocks that stay on the device, and of those that are swapped."""
+        sizes = self._measure(memory)
+        own = [0] * len(sizes.blocks) if memory.modulation == "host" else sizes.modulation
+        whole = [block + more for block, more in zip(sizes.blocks, own, strict=True)]
+        swapped = set(choose_swapped(len(whole), memory.swap_blocks))
+        return [size for number, size in enumerate(whole) if number not in swapped], [whole[number] for number in sorted(swapped)]
+
+    def _list_still(self, memory: MemoryConfig) -> dict[str, int]:
+        """What is on the device from the first step to the last."""
+        optim, load = self.config.optim, self.load
+        resident, swapped = self._list_blocks(memory)
+        others = [factors for one in load.frozen for factors in one.modules.values()]
+        parts = {
+            "weights of the blocks": sum(resident),
+            "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
+            "other weights": self._measure(memory).others,
+            "text encoder": self._measure(memory).text,
+            "adapters": self.load.trained.num_bytes if self.config.adapter.kind != "full" else 0,
+            "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
+            "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
+            "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
+            "running mean": self._updates.mean_bytes if optim.ema_on == "device" or load.device.type == "cpu" else 0,
+            OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
+        }
+        return {name: size for name, size in parts.items() if size}
+
+    def _list_hosted(self, memory: MemoryConfig, profile: Profile) -> dict[str, int]:
+        """What is in the host's own memory; where the device is the host, what is on the device is not named again."""
+        optim, is_gpu = self.config.optim, self.load.device.type == "cuda"
+        _, swapped = self._list_blocks(memory)
+        parts = {
+            "the program": _PROGRAM_BYTES if is_gpu else 0,
+            "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
+            "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
+            "offloaded activations": profile.hosted_bytes,
+            "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
+            "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
+        }
+        return {name: size for name, size in parts.items() if size}
+
+    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile]) -> list[Phase]:
+        accumulation = self.config.train.accumulation
+        phases = []
+        for sample, profile in profiles.items():
+            gradients = self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes
+            moving = {
+                "activations": profile.peak_bytes - profile.gradient_bytes,
+                "gradients": gradients,
+                BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
+            }
+            phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
+        if not self.config.optim.fused_backward:
+            largest = max(map(prod, self.load.trained.shapes.values()))
+            update = {"gradients": self.load.trained.num_bytes, "update": count_update_bytes(largest)}
+            phases.append(Phase("updating the weights", {**still, **update}))
+        return phases
+
+    def _list_painting(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
+        phases = []
+        plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
+        for sample in self.load.paintings:
+            profile = self._build_profile(sample, plain, learns=False)
+            phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}))
+            decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
+            if decoder is not None:
+                parts = {**still, "autoencoder": decoder[0], "activations": decoder[1]}
+                phases.append(Phase(f"decoding {sample.describe()}", parts))
+        return phases
+
+    def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
+        batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
+        samples = [*self.load.samples, *self.load.paintings]
+        width, height = max({(one.width, one.height) for one in samples} | {size for one in samples for size in one.references}, key=prod)
+        family, precisions = self.load.family, (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
+        encoder = self._encoders.encode(width, height, batch=batch, is_tiled=memory.vae_tiling)
+        rows = [(family.image_part, "encoding pictures", "autoencoder", encoder)]
+        for part, precision in zip(family.text_parts, precisions, strict=False):
+            rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
+        return [
+            Phase(name, {what: found[0], "activations": found[1], **own}, has_network=False)
+            for part, name, what, found in rows
+            if found is not None and part not in self.cached
+        ]
+
+    def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
+        sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.config.train.accumulation
+        mode = memory.gradient_checkpointing
+        passes = 1 + (1 / mode if isinstance(mode, int) else float(mode == "all"))
+        unpack = rates.count_seconds(Work(Counter(), sizes.read_bytes, _UNPACK_KERNELS * sizes.num_packed))
+        _, swapped = self._list_blocks(memory)
+        inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
+        link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
+        updates = self._updates
+        state_seconds = updates.state_bytes / rates.link if optim.state_on == "host" else 0.0
+        hosted = sum(sizes.modulation) if memory.modulation == "host" else 0
+        return StepTime(
+            forward=times * (rates.count_seconds(profile.forward) + unpack),
+            backward=times * (rates.count_seconds(profile.backward) + passes * unpack),
+            copied_forward=times * (inward / 2 + profile.hosted_bytes) / link,
+            copied_backward=times * (max(inward / 2, outward) + profile.hosted_bytes) / link + optim.fused_backward * state_seconds,
+            on_host=times * hosted / HOST_BYTES_PER_SECOND,
+            update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
+        )
+
+
+@dataclass(frozen=True)
+class _Updates:
+    """What the optimizer and the running mean hold, and how long they take."""
+
+    optim: OptimConfig
+    trained: Trained
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """Of the optimizer."""
+        return count_state_bytes(self.optim, self.trained.shapes.values(), dtype=self.trained.dtype)
+
+    @cached_property
+    def mean_bytes(self) -> int:
+        """Of the running mean."""
+        return 0 if self.optim.ema_decay is None else 4 * self.trained.num_parameters
+
+    def count_seconds(self, rates: Rates) -> float:
+        """Each number, its gradient and its state are read and written, and several times where no kernel does it all at once."""
+        num_bytes = 2 * (2 * self.trained.num_bytes + self.state_bytes)
+        if OPTIMIZERS[self.optim.name].is_fused(self.optim):
+            return num_bytes / rates.bandwidth
+        num_pieces = sum(-(-prod(shape) // PIECE) for shape in self.trained.shapes.values())
+        return rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))
+
+    def count_mean_seconds(self, rates: Rates) -> float:
+        """Of the running mean."""
+        if self.optim.ema_on == "device":
+            return 3 * self.mean_bytes / rates.bandwidth
+        return self.mean_bytes / rates.link + 3 * self.mean_bytes / HOST_BYTES_PER_SECOND
+
+
+def build_lines(estimate: Estimate, fit: Fit | None) -> list[str]:
+    """An estimate in words, for a person."""
+    lines = [] if fit is None else _describe_fit(fit)
+    for phase in _choose_phases(estimate):
+        parts = sorted(phase.parts.items(), key=lambda part: -part[1])
+        lines.append(f"{phase.name}: {_write(phase.num_bytes)}")
+        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
+    if estimate.host:
+        parts = sorted(estimate.host.items(), key=lambda part: -part[1])
+        lines.append(f"memory of the host: {_write(estimate.host_bytes)}")
+        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
+    source = "measured just now" if estimate.is_measured else "from its datasheet, as far as that is reached in practice"
+    about = "at least" if estimate.is_measured else "about"
+    step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and {about} {_write_seconds(estimate.time.seconds)} per step"
+    lines.append(f"{step} on {estimate.rates_name} ({source})")
+    waits = 1 - estimate.time.computing_share
+    return [*lines, f"  of that {waits:.0%} is waiting for copies or for the processor"] if waits > _LESS else lines
+
+
+def _choose_phases(estimate: Estimate) -> list[Phase]:
+    """Of each kind (the first word of the name, and what it encodes) the largest."""
+    chosen: dict[str, Phase] = {}
+    for phase in estimate.phases:
+        kind = phase.name if not phase.has_network else phase.name.partition(" ")[0]
+        if kind not in chosen or phase.num_bytes > chosen[kind].num_bytes:
+            chosen[kind] = phase
+    return sorted(chosen.values(), key=lambda phase: -phase.num_bytes)
+
+
+def _describe_fit(fit: Fit) -> list[str]:
+    free = fit.budget_bytes - fit.estimate.peak.num_bytes
+    lines = [f"to fit into {_write(fit.budget_bytes)}, of which {_write(free)} stay free, was chosen:"]
+    return lines + [f"  {reason}" for reason in fit.reasons or ("nothing: it fits as it is",)]
+
+
+def _write(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB // 10 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def _write_seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"

@@ -1,0 +1,303 @@
+"""Everything that can be known and checked before a byte of weights is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from weber.adapters.files import AdapterFile
+from weber.adapters.lycoris_files import load_lycoris_start
+from weber.adapters.start import load_start
+from weber.adapters.target import list_patterns
+from weber.cache.encode import Encoders
+from weber.cache.key import build_latent_key, build_mask_key, build_text_key
+from weber.cache.masks import find_shape
+from weber.cache.store import Store
+from weber.config.adapter import AdapterConfig
+from weber.config.run import RunConfig
+from weber.config.train import DEFAULT_STEPS
+from weber.data.batches import BatchPlan
+from weber.data.examples import Dataset, build_dataset
+from weber.data.loss_masks import LossWindow
+from weber.data.sets import PictureLimits
+from weber.data.views import View
+from weber.errors import ConfigError
+from weber.families.complete import check_complete
+from weber.families.family import Family
+from weber.families.pattern import is_any
+from weber.families.table import build_family
+from weber.kinds.kind import Kind, Trained, list_linears
+from weber.kinds.table import KINDS
+from weber.memory.device import build_device, build_dtype
+from weber.memory.fit import Fit
+from weber.memory.load import list_kept_keys
+from weber.optim.table import check_optimizer
+from weber.planning.assistant import Frozen, load_frozen
+from weber.planning.budget import Workload, build_fitted, build_workload, list_cached
+from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
+from weber.planning.encoders import build_encoders, check_encoders
+from weber.planning.lessons import Lesson, Lessons, identify_factors
+from weber.planning.limits import check_frozen_memory, check_memory
+from weber.planning.prompts import Prompt, build_prompts
+from weber.planning.resolve import build_resolved
+from weber.progress import Progress, ignore_progress
+from weber.results.formats import MERGED_FILE, MERGED_FOLDER
+from weber.results.runs import find_adapter
+from weber.track.tensorboard import check_tensorboard
+
+INDEX_NAME = "index.sqlite"
+HUB_NAME = "hub"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. `trained` is what learns.
+
+    `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
+    out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which settings were
+    chosen so that the run fits into a memory.
+    """
+
+    config: RunConfig
+    resolved: RunConfig
+    family: Family
+    dataset: Dataset
+    batches: BatchPlan
+    num_steps: int
+    trained: Trained
+    prompts: tuple[Prompt, ...]
+    start: AdapterFile | None
+    frozen: tuple[Frozen, ...]
+    workload: Workload
+    fit: Fit | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.workload.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of what is frozen and of what is computed."""
+        return self.workload.dtype
+
+    @property
+    def encoders(self) -> Encoders:
+        """The encoders as they are run here."""
+        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype)
+
+    @property
+    def kind(self) -> Kind:
+        """The row of `adapter.kind`."""
+        return KINDS[self.config.adapter.kind]
+
+    @property
+    def modules(self) -> Mapping[str, tuple[int, int]]:
+        """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
+        return self.trained.modules
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that learn."""
+        return self.trained.num_parameters
+
+    @property
+    def training_guidance(self) -> float | None:
+        """Guidance fed to the network while training; None for a model without that input."""
+        return self.resolved.objective.guidance
+
+
+def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_resumed: bool = False) -> Plan:
+    """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
+
+    A run that `is_resumed` has left the adapter that it started from behind.
+    Raises ConfigError, ModelError, AdapterError or DataError in words.
+    """
+    device = build_device(config.memory)
+    family = build_family(config.model, hides_padding=config.objective.text_mask)
+    config = _fit_sizes(config, family)
+    check_objective(config, family)
+    check_sampling(config, family)
+    check_assistant(config, family)
+    check_encoders(config, family)
+    kind, dtype = KINDS[config.adapter.kind], build_dtype(config.memory, device)
+    if isinstance(config.adapter.targets, str):
+        list_patterns(config.adapter.targets, family.adapter_targets)
+    if config.output.tensorboard:
+        check_tensorboard()
+    skeleton = _load_skeleton(config, family)
+    trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
+    check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
+    check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
+    kind.check(config, family, trained=trained)
+    start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
+    frozen = load_frozen(config.model, family)
+    check_frozen_memory(config.memory, family, frozen=frozen)
+    dataset = build_dataset(
+        config.data,
+        alignment_pixels=family.alignment_pixels,
+        inputs=_build_limits(family),
+        index_path=config.output.cache / INDEX_NAME,
+        hub_folder=config.output.cache / HUB_NAME,
+        seed=config.train.seed,
+        progress=progress,
+    )
+    check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
+    batches = BatchPlan(
+        dataset.examples, batch_size=config.train.batch_size, accumulation=config.train.accumulation, seed=config.train.seed
+    )
+    num_steps = _count_steps(config, batches.steps_per_epoch)
+    prompts = build_prompts(
+        config.sampling.prompts,
+        family,
+        size=sample_size(config, family.alignment_pixels),
+        conditioning=[[one] if isinstance(one, Path) else one for one in config.sampling.conditioning],
+        masks=config.sampling.masks,
+        keys=("sampling.conditioning", "sampling.masks"),
+    )
+    workload = build_workload(
+        config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
+    )
+    resolved = build_resolved(config, family, num_steps=num_steps)
+    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, None))
+
+
+def list_captions(plan: Plan) -> list[str]:
+    """Every distinct text that will be encoded: captions, prompts and the negative prompt."""
+    captions = (caption for example in plan.dataset.examples for caption in example.list_captions())
+    sampling = plan.resolved.sampling
+    negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
+    return list(dict.fromkeys([*captions, *sampling.prompts, *negative]))
+
+
+def list_views(plan: Plan) -> list[View]:
+    """Every distinct picture that will be encoded, as the encoder will see it: of the sets, and of the prompts."""
+    views = [view for example in plan.dataset.examples for view in example.list_views()]
+    return list(dict.fromkeys([*views, *(view for prompt in plan.prompts for view in prompt.views)]))
+
+
+def list_windows(plan: Plan) -> list[LossWindow]:
+    """Every distinct mask for the loss that a step will read."""
+    examples = plan.dataset.examples
+    windows = [example.learned(crop) for example in examples for crop in range(len(example.crops))]
+    return list(dict.fromkeys(window for window in windows if window is not None))
+
+
+def build_lessons(plan: Plan) -> Lessons | None:
+    """The fixed pairs that pictures for regularization are seen with; None where noise is drawn anew each time."""
+    if plan.resolved.objective.teacher_draws is None:
+        return None
+    adapters = ", ".join(f"{identify_factors(one.modules)} {one.strength}" for one in plan.frozen)
+    return Lessons(plan.resolved, plan.encoders, adapters=adapters)
+
+
+def list_lacking(plan: Plan, store: Store) -> dict[str, Lesson]:
+    """The lessons whose answers the cache does not have, by their keys."""
+    lessons = build_lessons(plan)
+    if lessons is None:
+        return {}
+    keyed = {lessons.build_key(one, dtype=plan.dtype): one for one in lessons.list_all(plan.dataset.examples)}
+    return {key: one for key, one in keyed.items() if key not in store}
+
+
+def list_keys(plan: Plan) -> set[str]:
+    """Cache keys of everything that a run needs, here or on a machine that computes in another precision."""
+    family, dtypes = plan.family, (torch.float32, torch.bfloat16)
+    image_encoder = plan.encoders.identify(family.image_part)
+    text_encoders = [plan.encoders.identify(part) for part in family.text_parts]
+    latents = {build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in list_views(plan) for dtype in dtypes}
+    texts = {
+        build_text_key(caption, encoder=encoder, dtype=dtype)
+        for caption in list_captions(plan)
+        for encoder in text_encoders
+        for dtype in dtypes
+    }
+    masks = {build_mask_key(window, shape=find_shape(window, family)) for window in list_windows(plan)}
+    lessons = build_lessons(plan)
+    answers = set() if lessons is None else {
+        lessons.build_key(one, dtype=dtype) for one in lessons.list_all(plan.dataset.examples) for dtype in dtypes
+    }
+    return latents | texts | masks | answers
+
+
+def list_models(plan: Plan) -> set[str]:
+    """Keys of the quantized models that a run needs, likewise."""
+    return list_kept_keys(plan.family, plan.resolved.memory, trained=plan.trained.shapes) if plan.family.is_local else set()
+
+
+def _fit(plan: Plan) -> Plan:
+    """With settings that fit into `memory.fit`; parts that have nothing left to encode need no room."""
+    if plan.config.memory.fit is None:
+        return plan
+    workload, folder = plan.workload, plan.resolved.output.cache
+    if plan.family.is_local and folder.is_dir():
+        cached = list_cached(Store(folder), plan.encoders, captions=list_captions(plan), views=list_views(plan))
+        workload = replace(workload, cached=cached)
+    config, fit = build_fitted(plan.config, workload)
+    resolved = build_resolved(config, plan.family, num_steps=plan.num_steps)
+    return replace(plan, config=config, resolved=resolved, workload=workload, fit=fit)
+
+
+def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
+    """Sizes that were left out become those that the model was made for."""
+    data = [
+        one.build_fitting(
+            native_pixels=family.native_pixels, alignment_pixels=family.alignment_pixels, sizes=family.picture_inputs.sizes
+        )
+        for one in config.data
+    ]
+    return config.model_copy(update={"data": data})
+
+
+def _load_start(config: RunConfig, family: Family, *, trained: Trained, skeleton: nn.Module) -> AdapterFile | None:
+    """The adapter that training starts from, which must fit what is trained."""
+    adapter = _find_start(config.adapter)
+    if adapter.kind == "lycoris":
+        return load_lycoris_start(adapter, trained.settings, shapes=trained.shapes)
+    return load_start(adapter, trained.modules, linears=list_linears(skeleton))
+
+
+def _find_start(adapter: AdapterConfig) -> AdapterConfig:
+    """`start_from` may name a run folder or a checkpoint: its adapter is meant."""
+    if adapter.start_from is None or not Path(adapter.start_from).expanduser().is_dir():
+        return adapter
+    return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
+
+
+def _build_limits(family: Family) -> PictureLimits:
+    inputs = family.picture_inputs
+    return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size)
+
+
+def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:
+    epochs = config.train.epochs
+    num_steps = epochs * steps_per_epoch if epochs is not None else config.train.steps or DEFAULT_STEPS
+    if config.optim.warmup_steps >= num_steps:
+        raise ConfigError(
+            "The warm-up is as long as the whole run, so the learning rate would never be reached.",
+            got=f"optim.warmup_steps = {config.optim.warmup_steps}, {num_steps} steps in all",
+            expected="a warm-up shorter than the run",
+            fix=f"set optim.warmup_steps to {num_steps // 10} or so, or train longer",
+        )
+    return num_steps
+
+
+def _list_needed(config: RunConfig, family: Family, trained: Trained) -> list[str]:
+    """The modules that have to take part. Of a model that is trained itself, some may be left as they are, but not all."""
+    if KINDS[config.adapter.kind].is_adapter:
+        return list(trained.modules)
+    owners = list(dict.fromkeys(name.rpartition(".")[0] for name in trained.shapes))
+    return owners if all(is_any(one, family.reference_modules) for one in owners) else []
+
+
+def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:
+    """The transformer without weights; where its files are here, their names and shapes are those that it has."""
+    skeleton = family.load_skeleton()
+    if family.is_local:
+        is_written = not KINDS[config.adapter.kind].is_adapter or bool({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
+        check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=is_written)
+    return skeleton

@@ -1,0 +1,74 @@
+"""The formats that results are written in: which there are, what each can carry, and where each goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from weber.adapters.factors import Factors
+from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.config.run import RunConfig
+from weber.errors import ConfigError
+from weber.families.pairing import Pairing
+from weber.results.runs import MODEL_FOLDER, MODEL_NAME
+
+DIFFUSERS, MERGED_FOLDER, MERGED_FILE = "diffusers", "merged-diffusers", "merged-bfl"
+FORMATS = (*LAYOUTS, MERGED_FOLDER, MERGED_FILE)
+SUFFIX = ".safetensors"
+
+
+def check_formats(
+    formats: Sequence[str], modules: Mapping[str, Factors] | Sequence[str], *, pairings: Sequence[Pairing], key: str, is_dora: bool = False
+) -> None:
+    """Refuse layouts that cannot carry changes of these modules; needs no weights. `is_dora`: they will be DoRAs."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ConfigError(
+            "There is no such format.", got=f"{key} = {', '.join(unknown) or 'nothing'}", expected=", ".join(FORMATS), fix="choose of these"
+        )
+    for name in formats:
+        if name in LAYOUTS:
+            check_layout(modules, layout=name, pairings=pairings, is_dora=is_dora)
+
+
+def check_merged(config: RunConfig) -> None:
+    """Refuse merged models beside frozen adapters, which they would lack."""
+    merged = sorted({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
+    if merged and config.model.adapters:
+        raise ConfigError(
+            "A merged model would lack the frozen adapters that the trained one builds on.",
+            got=f"output.formats with {', '.join(merged)}, and model.adapters",
+            fix="remove it from output.formats, and merge them all with `weber merge`",
+        )
+
+
+def check_model_formats(formats: Sequence[str], *, key: str) -> None:
+    """Refuse layouts of adapters where the weights of a model themselves are trained; needs no weights."""
+    layouts = [name for name in formats if name in LAYOUTS and name != DIFFUSERS]
+    if layouts:
+        raise ConfigError(
+            "A whole model has no adapter layout.",
+            got=f"{key} = {', '.join(layouts)}, and the weights of the model themselves are trained",
+            expected=f"{MERGED_FOLDER} (or {DIFFUSERS}), {MERGED_FILE}",
+            fix=f'use {MERGED_FILE}, one file with the names that ComfyUI reads; or train a LoRA (adapter.kind = "lora")',
+        )
+    check_formats(formats, [], pairings=(), key=key)
+
+
+def check_named_layout(layout: str, modules: Iterable[str], *, pairings: Sequence[Pairing]) -> None:
+    """Refuse a layout that there is not, or that cannot carry changes of these modules."""
+    if layout not in LAYOUTS:
+        raise ConfigError("There is no such layout.", got=f"--layout {layout}", expected=", ".join(LAYOUTS), fix="choose one of these")
+    check_layout(list(modules), layout=layout, pairings=pairings)
+
+
+def build_format_path(path: Path, name: str) -> Path:
+    """Where an adapter, or a model with it, goes in a format, beside `path`, which has no ending."""
+    ending = {MERGED_FILE: f"-merged{SUFFIX}", MERGED_FOLDER: "-merged"}.get(name, f"-{name}{SUFFIX}")
+    return path.with_name(path.name + ending)
+
+
+def list_models(formats: Sequence[str], folder: Path) -> list[Path]:
+    """Where a whole model that was trained goes, in formats of such."""
+    names = {DIFFUSERS: MODEL_FOLDER, MERGED_FOLDER: MODEL_FOLDER, MERGED_FILE: MODEL_NAME}
+    return [folder / name for name in dict.fromkeys(names[one] for one in formats)]

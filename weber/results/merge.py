@@ -1,0 +1,83 @@
+"""Adapters added up, into one adapter or into their model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from weber.adapters.files import load_adapter
+from weber.adapters.lycoris_files import build_changed_weights, is_lycoris, load_lycoris
+from weber.adapters.merge import Weighted, build_merged_adapter
+from weber.config.model import ModelConfig
+from weber.errors import ConfigError
+from weber.progress import Progress
+from weber.results.bases import find_architecture, find_pairings, open_model, read_base
+from weber.results.files import Named, save_layout, save_merged, save_whole
+from weber.results.formats import DIFFUSERS, check_named_layout
+from weber.results.targets import MERGED, check_file, check_model, list_places
+
+
+def merge(
+    adapters: Sequence[tuple[Path, float]], *, base: str | None, out: Path, layout: str | None, rank: int | None, progress: Progress
+) -> None:
+    """Add adapters up, each with its weight: into one adapter file, or with `base` into a whole model."""
+    if not adapters:
+        fix = "weber merge one.safetensors:0.8 two.safetensors --out both.safetensors"
+        raise ConfigError("There is nothing to merge.", got="no adapter", fix=fix)
+    inputs = [path for path, _ in adapters]
+    if base is None:
+        check_file(out, inputs)
+        if rank is not None and rank < 1:
+            raise ConfigError("A rank is 1 or more.", got=f"--rank {rank}", fix="leave it out to add the ranks up")
+    else:
+        check_model(out, [*inputs, *list_places(base)])
+        if layout is not None or rank is not None:
+            raise ConfigError("A whole model has no rank and no adapter layout.", got="--base with --layout or --rank", fix="remove them")
+    if any(map(is_lycoris, inputs)):
+        if base is None or len(inputs) > 1:
+            raise ConfigError(
+                "A file of LyCORIS is merged into its model, alone.",
+                got=", ".join(map(str, inputs)) + ("" if base is None else f" with --base {base}"),
+                fix="merge it with --base, and others into the result",
+            )
+        merge_lycoris(inputs[0], adapters[0][1], base=read_base(base), out=out, progress=progress)
+        return
+    loaded = [(load_adapter(path), weight) for path, weight in adapters]
+    parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
+    architecture = find_architecture(loaded[0][0])
+    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
+    if base is not None:
+        save_merged(out, open_model(read_base(base), architecture=architecture), parts=parts, facts=facts, progress=progress)
+        return
+    pairings = find_pairings(*(adapter for adapter, _ in loaded))
+    check_named_layout(layout or DIFFUSERS, [name for modules, _ in parts for name in modules], pairings=pairings)
+    merged = Named(build_merged_adapter(parts, rank=rank), {"architecture": architecture, **facts}, out.stem)
+    save_layout(out, merged, layout=layout or DIFFUSERS, architecture=architecture, pairings=pairings)
+
+
+def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, progress: Progress) -> None:
+    """Write a model with a file of LyCORIS in its weights."""
+    adapter = load_lycoris(path)
+    model = open_model(base, architecture=find_architecture(adapter))
+    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
+    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, strength=weight))
+    save_whole(out, merged, facts=facts, progress=progress)
+
+
+def read_weighted(text: str) -> tuple[Path, float]:
+    """`file:0.8` as (file, 0.8); without a number the weight is 1. Raises ConfigError where there is no such file or number."""
+    path, colon, number = text.rpartition(":")
+    if Path(text).is_file() or not (colon and Path(path).is_file()):
+        path, number = text, "1"
+    if not Path(path).is_file():
+        raise ConfigError("There is no such adapter file.", got=text, expected="a file, as FILE or FILE:WEIGHT", fix="correct it")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        expected = "FILE:WEIGHT, such as a.safetensors:0.8"
+        raise ConfigError("The weight of an adapter is no number.", got=text, expected=expected, fix="correct it")
+    return Path(path), weight
