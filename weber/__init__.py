@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weber.config.load import load_config
-from weber.config.run import RunConfig
 from weber.errors import WeberError
 from weber.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from weber.config.load import load_config
+    from weber.config.run import RunConfig
     from weber.planning.plan import Plan
 
 # diffusers imports bitsandbytes and torchao where they are installed, which then note that kernels are missing that nothing here uses.
@@ -22,6 +22,15 @@ for _name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree",
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 __all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
+
+
+def __getattr__(name: str) -> object:
+    """The settings are read when they are first asked for, so that `weber --help` need not."""
+    if name not in ("RunConfig", "load_config"):
+        raise AttributeError(f"module 'weber' has no attribute {name!r}")
+    from weber.config import load, run
+
+    return load.load_config if name == "load_config" else run.RunConfig
 
 
 def plan(config: RunConfig) -> Plan:
