@@ -72,12 +72,13 @@ def save_adapter(
 ) -> None:
     """Write an adapter to `path`, whole or not at all. The same input gives the same bytes.
 
-    `metadata` is for other programs (`metadata.build_metadata`). Raises AdapterError where the layout cannot carry the adapter.
+    The scale is in the factors, in every layout, and alpha is the rank: not all readers of a layout read its alpha. `metadata` is for
+    other programs (`metadata.build_metadata`). Raises AdapterError where the layout cannot carry the adapter.
     """
     if not modules:
         raise AdapterError("There is nothing to save.", got="an adapter without layers", fix="check the targets")
     check_layout(modules, layout=layout, pairings=pairings)
-    tensors, settings = find_layout(layout).write(modules, pairings)
+    tensors, settings = find_layout(layout).write({name: one.build_baked() for name, one in modules.items()}, pairings)
     tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings
     if VERSION_KEY in header:

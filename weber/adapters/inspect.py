@@ -62,6 +62,7 @@ _PARTS_OF_CHECKPOINTS = {
         "trained weights of a checkpoint of weber",
         ("paint with them (`weber sample`)", "put them into their model (`weber export`)"),
     ),
+    "exact.safetensors": ("numbers in a checkpoint of weber that its adapter file rounds", ()),
     "ema.safetensors": ("running mean in a checkpoint of weber", ("paint with it (`weber sample`)",)),
     "optimizer.safetensors": ("state of the optimizer in a checkpoint of weber", ()),
 }

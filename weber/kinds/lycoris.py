@@ -111,6 +111,10 @@ class Lycoris:
         title = learned.config.output.folder.name
         save_lycoris(path, learned.transformer, architecture=learned.family.architecture, title=title, facts=learned.facts)
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
+
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
         load_changes(parameters, open_weights([path]), where=str(path))
