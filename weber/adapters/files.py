@@ -46,19 +46,7 @@ def load_adapter(path: Path) -> AdapterFile:
     except (ModelError, AdapterError) as error:
         got = error.got if str(path) in error.what else f"{path}: {error.got}"
         raise AdapterError(error.what, got=got, expected=error.expected, fix=error.fix) from error
-    _check_finite(path, reading.modules)
     return AdapterFile(reading.layout, reading.modules, read_facts(metadata), metadata, reading.classes, reading.notes)
-
-
-def _check_finite(path: Path, modules: Mapping[str, Factors]) -> None:
-    for name, factors in modules.items():
-        tensors = [one for one in (factors.down, factors.up, factors.magnitude) if one is not None]
-        if not all(one.isfinite().all() for one in tensors):
-            raise AdapterError(
-                "The adapter holds numbers that are not finite: its training has failed.",
-                got=f"{path}: {name}",
-                fix="take an earlier checkpoint of the run that made it",
-            )
 
 
 def save_adapter(

@@ -78,7 +78,7 @@ def check_layout(
         raise AdapterError(
             f"Programs that read the {layout} layout would lose or misread {len(unwritten)} layers of the adapter.",
             got=", ".join(unwritten[:_NUM_SHOWN]) + (f" and {len(unwritten) - _NUM_SHOWN} more" if unwritten[_NUM_SHOWN:] else ""),
-            expected="layers of blocks, and the first layers" if row.only_inner else "layers that have a name of their own in the makers' files",
+            expected="layers of blocks, or the first ones" if row.only_inner else "layers with a name of their own in the makers' files",
             fix="take another layout (diffusers carries everything), or train other targets",
         )
 
