@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,13 @@ def quiet() -> Iterator[None]:
     logger.disabled = False
 
 
-def put(network: nn.Module, table: Mapping[str, Any], *, seed: int = 0) -> list[tuple[str, nn.Parameter]]:
-    """Changes on all linear layers of the blocks, or on those of a preset."""
+def put(
+    network: nn.Module, table: Mapping[str, Any], *, names: Sequence[str] | None = None, seed: int = 0
+) -> list[tuple[str, nn.Parameter]]:
+    """Changes on all linear layers of the blocks, on those that are named, or on those of a preset."""
     config = LycorisConfig.model_validate(table)
-    names = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    inside = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    names = inside if names is None else list(names)
     settings = list_layers(network, config, names=names)
     shapes = {}
     for name, one in settings.items():
