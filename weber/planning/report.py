@@ -267,6 +267,7 @@ def _describe_files(plan: Plan) -> list[str]:
     saves = _count_due(plan.num_steps, config.output.save_every)
     lines = [
         *_describe_finished(plan),
+        *(f"note: {note}" for note in plan.kind.list_notes(plan.config, plan.family, trained=plan.trained)),
         f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
         f"checkpoints every {config.output.save_every} steps ({saves}), {_size(_count_checkpoint_bytes(plan))} each;"
         f" the last {config.output.keep_last} are kept",
