@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from peft.utils.other import get_pattern_key
@@ -108,25 +109,36 @@ def _list_settings(modules: Mapping[str, Factors], *, start: str) -> dict[str, o
     return settings
 
 
-def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) -> dict[str, float]:
+@dataclass(frozen=True)
+class Alphas:
+    """Alpha of each module, by PEFT's settings; and of each pattern of these whether it means one of the modules."""
+
+    by_module: dict[str, float]
+    patterns: dict[str, bool]
+
+
+def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) -> Alphas:
     """Alpha of each module, from PEFT's settings: of the transformer, or of CLIP by its prefix. Raises AdapterError where they do not say
     it."""
     if not ranks:
-        return {}
+        return Alphas({}, {})
     try:
         settings = {key.removeprefix(prefix): value for key, value in json.loads(text).items()}
         common, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
-        alphas = {name: float(patterns.get(get_pattern_key(list(patterns), name), common)) for name in ranks}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        keys = {name: get_pattern_key(list(patterns), name) for name in ranks}
+        alphas = {name: float(patterns.get(key, common)) for name, key in keys.items()}
+        if not all(map(math.isfinite, alphas.values())):
+            raise ValueError("an alpha that is not finite")
+    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise AdapterError(
             "The adapter file does not say its alpha.",
             got=f"{SETTINGS_KEY} in its header: {error!r}",
-            expected="PEFT's settings with lora_alpha, as JSON",
+            expected="PEFT's settings with lora_alpha, as JSON, whose patterns are regular expressions",
             fix="save the adapter again with the program that made it",
         ) from error
     if settings.get("use_rslora"):
-        return {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
-    return alphas
+        alphas = {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
+    return Alphas(alphas, {one: any(re.match(rf"(.*\.)?({one})$", name) for name in ranks) for one in patterns})
 
 
 def read_facts(metadata: Mapping[str, str]) -> dict[str, object]:
