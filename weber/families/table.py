@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import diffusers
-
 from weber.config.model import ModelConfig
 from weber.errors import ConfigError, ModelError
 from weber.families.complete import check_complete
@@ -117,6 +115,8 @@ class Transformer:
 
 def open_transformer(config: ModelConfig) -> Transformer:
     """The transformer of a model, for work on files: other parts need not be there, and no weights are read. Raises as `build_family`."""
+    import diffusers
+
     source, _ = _build_source(config)
     row = _recognize(source)
     [original] = row.originals["transformer"]

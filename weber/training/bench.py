@@ -40,7 +40,8 @@ from weber.planning.budget import NUM_BATCHES, Workload, build_estimate
 from weber.planning.encoders import build_encoders
 from weber.planning.rehearsal import Rehearsal, Sample
 from weber.planning.resolve import build_resolved
-from weber.pocket.full_size import TRANSFORMERS, build_full_size
+from weber.pocket.full_size import build_full_size
+from weber.pocket.published import TRANSFORMERS
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
 from weber.training.learner import Learner

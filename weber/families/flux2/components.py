@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
-from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from torch import Tensor, nn
 
 from weber.errors import ModelError
@@ -58,6 +56,8 @@ class Flux2:
         for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
             source.check_part(part)
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json") or SCHEDULER)
         self._text_width = _read_facts(self.transformer_config)[1]
         _check_transformer(self.transformer_config, row, where=source.name_part("transformer"))
@@ -69,12 +69,14 @@ class Flux2:
         if part in ("transformer", self.image_part):
             return self.source.identify(part, extra=[part])
         recipe = RECIPES[part]
-        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.facts] + [TEXT_READ] * self._hides_padding
+        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.list_facts()] + [TEXT_READ] * self._hides_padding
         return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
 
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == self.image_part:
+            from diffusers import AutoencoderKLFlux2
+
             assert fill is None
             module = load_part(AutoencoderKLFlux2, self.source.find("vae"), original=original.VAE, dtype=dtype)
         else:
@@ -83,11 +85,15 @@ class Flux2:
 
     def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
         """See `Family.build_predictor`."""
+        from diffusers import Flux2Transformer2DModel
+
         assert isinstance(transformer, Flux2Transformer2DModel) and not is_modulation_apart
         return Flux2Predictor(transformer)
 
     def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
+        from diffusers import Flux2Transformer2DModel
+
         assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(Flux2Transformer2DModel, self.transformer_config)
 
@@ -120,10 +126,14 @@ class Flux2:
         """See `Family.shift`: e^mu, mu as the pipelines have it for the variant's own number of steps."""
         if not self.scheduler.config.use_dynamic_shifting:
             return float(self.scheduler.config.shift)
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
         return math.exp(compute_empirical_mu(num_tokens, self.row.sample_steps))
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as the pipelines ask for them."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
         mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
 from torch import Tensor, nn
 
 from weber.errors import ConfigError, ModelError
@@ -56,6 +55,8 @@ class Flux3:
         _check_transformer(self.transformer_config, source)
         for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
             source.check_part(part)
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=TIMESTEP_SHIFT)
         self._text_width = int(str(self.transformer_config.get("joint_attention_dim", _TEXT_WIDTH)))
         _check_text_encoder(read_text_config(source), self._text_width)
@@ -70,6 +71,8 @@ class Flux3:
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == self.image_part:
+            from diffusers import AutoencoderKLFlux2
+
             assert fill is None
             module = load_weights(AutoencoderKLFlux2, str(self.source.load_folder("vae")), dtype=dtype)
         else:
@@ -78,11 +81,15 @@ class Flux3:
 
     def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
         """See `Family.build_predictor`."""
+        from diffusers import Flux3Transformer2DModel
+
         assert isinstance(transformer, Flux3Transformer2DModel) and not is_modulation_apart
         return Flux3Predictor(transformer)
 
     def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
+        from diffusers import Flux3Transformer2DModel
+
         assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(Flux3Transformer2DModel, self.transformer_config)
 
@@ -92,6 +99,8 @@ class Flux3:
 
     def blocks(self, predictor: Predictor) -> list[nn.Module]:
         """See `Family.blocks`; those of `mode_blocks.image_cond` run with references only."""
+        from diffusers import Flux3Transformer2DModel
+
         model = predictor.transformer
         assert isinstance(model, Flux3Transformer2DModel)
         modes = model.mode_blocks
