@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import machine
 import torch
-from machine import build_parser, count, prepare
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,16 +37,16 @@ Sample = dict[str, Tensor]
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--samples", type=count, default=600, help="samples of 1.5 MiB")
-    parser.add_argument("--rounds", type=count, default=7, help="rounds, each with every way of reading and writing")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--samples", type=machine.read_count, default=600, help="samples of 1.5 MiB")
+    parser.add_argument("--rounds", type=machine.read_count, default=7, help="rounds, each with every way of reading and writing")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     torch.manual_seed(0)
     samples = {
         f"{number:032x}": {name: torch.randn(shape).bfloat16() for name, shape in SHAPES.items()} for number in range(options.samples)

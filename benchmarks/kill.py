@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import build_parser, count, prepare
+import machine
 from PIL import Image
 
 from weber.config.load import build_config, save_config
@@ -113,16 +113,16 @@ class Kill:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--kills", type=count, default=25, help="how many")
-    parser.add_argument("--steps", type=count, default=40, help="training steps of the run")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--kills", type=machine.read_count, default=25, help="how many")
+    parser.add_argument("--steps", type=machine.read_count, default=40, help="training steps of the run")
     parser.add_argument("--seed", type=int, help="seed of the moments")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     seed = random.randrange(2**32) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="weber-kill-") as name:
         place = build_place(Path(name), num_steps=options.steps, num_threads=options.threads)

@@ -25,8 +25,8 @@ from statistics import median
 from typing import Any, TextIO
 from unittest import mock
 
+import machine
 import torch
-from machine import build_parser, count, prepare
 from rich.console import Console
 
 import weber.training.loop
@@ -89,15 +89,15 @@ class Clock:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--steps", type=partial(count, at_least=2), default=250, help="measured steps of each run")
-    parser.add_argument("--save-every", type=partial(count, at_least=2), default=100, help="steps from one checkpoint to the next")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=partial(machine.read_count, at_least=2), default=250, help="measured steps of each run")
+    parser.add_argument("--save-every", type=partial(machine.read_count, at_least=2), default=100, help="steps between checkpoints")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     with tempfile.TemporaryDirectory(prefix="weber-loop-") as name, Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         folder = Path(name)
         model = build_random_model(folder / "model", size=SIZE)

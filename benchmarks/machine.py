@@ -1,10 +1,14 @@
-"""How every benchmark begins: its options, PyTorch's threads, and the machine in one line; and how a part runs in a process of its own."""
+"""How every benchmark begins: its options, PyTorch's threads, and the machine in one line; and how a part runs in a process of its own.
+
+It is imported before other libraries, whose own log lines it keeps off the terminal.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -15,15 +19,19 @@ from typing import Any
 import psutil
 import torch
 
+import weber  # noqa: F401  (silences what it uses)
+
+logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)  # notes what diffusers' pipelines lack
+
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Options, of which all benchmarks have `--threads`. The description names each with its default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=count, default=1, help="threads of PyTorch; 1 is least disturbed by other programs")
+    parser.add_argument("--threads", type=read_count, default=1, help="threads of PyTorch; 1 is least disturbed by other programs")
     return parser
 
 
-def count(text: str, at_least: int = 1) -> int:
+def read_count(text: str, at_least: int = 1) -> int:
     """An option that says how many. Raises argparse.ArgumentTypeError for less."""
     if not text.isdecimal() or int(text) < at_least:
         raise argparse.ArgumentTypeError(f"expected {at_least} or more, got {text}")

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import machine
 import torch
-from machine import build_parser, prepare, run_alone
 
 from weber.memory.device import peak_memory_bytes
 from weber.training.bench import Case, measure_case
@@ -72,7 +72,7 @@ def measure(number: int) -> dict[str, Any]:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
+    parser = machine.build_parser(__doc__)
     numbers = range(len(list_cases()))
     parser.add_argument("--cases", type=int, nargs="+", choices=numbers, default=list(numbers), metavar="CASE", help="numbers of cases")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -85,13 +85,13 @@ def main(words: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
         print(json.dumps(measure(*options.cases)))
         return
-    prepare(options)
+    machine.prepare(options)
     print("\n| model | pixels | settings | estimate MiB | measured MiB | off by | estimate s | measured s | RSS MiB |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     worst = 0.0
     for number in options.cases:
         variant, edge, settings = list_cases()[number]
-        found = run_alone(__file__, ["--alone", "--cases", str(number), "--threads", str(options.threads)])
+        found = machine.run_alone(__file__, ["--alone", "--cases", str(number), "--threads", str(options.threads)])
         off = found["estimate"] / found["measured"] - 1
         worst = max(worst, abs(off))
         sizes = f"{found['estimate'] / MIB:.1f} | {found['measured'] / MIB:.1f} | {off:+.1%}"

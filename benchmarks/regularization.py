@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import torch
-from machine import build_parser, count, prepare
 from rich.console import Console
 from torch import Tensor
 
@@ -71,18 +71,18 @@ class Outcome:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
+    parser = machine.build_parser(__doc__)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=" | ".join(ROWS))
-    parser.add_argument("--steps", type=count, default=100, help="training steps per row")
+    parser.add_argument("--steps", type=machine.read_count, default=100, help="training steps per row")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of the training")
-    parser.add_argument("--paint-steps", type=count, default=12, help="steps in which a prompt is painted")
+    parser.add_argument("--paint-steps", type=machine.read_count, default=12, help="steps in which a prompt is painted")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     print(f"{options.steps} steps at lr {options.lr:g}, means over the seeds {options.seeds}")
     with tempfile.TemporaryDirectory(prefix="weber-regularization-") as name:
         for row in options.rows:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import machine
 import torch
 from diffusers import Flux2Transformer2DModel, Flux3Transformer2DModel, FluxTransformer2DModel
-from machine import build_parser, count, prepare
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
@@ -81,16 +81,16 @@ MODELS = {
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
+    parser = machine.build_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="published sizes")
-    parser.add_argument("--pixels", nargs="+", type=count, default=[1024], help="edges of the pictures")
-    parser.add_argument("--blocks", type=count, help="blocks of each kind, for all models")
+    parser.add_argument("--pixels", nargs="+", type=machine.read_count, default=[1024], help="edges of the pictures")
+    parser.add_argument("--blocks", type=machine.read_count, help="blocks of each kind, for all models")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     print("\n| model | pixels | gradient checkpointing | saved GiB | peak GiB | TFLOP | formula | ratio | kernels |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     changes = {} if options.blocks is None else {"num_layers": options.blocks, "num_single_layers": options.blocks}

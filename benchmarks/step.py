@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import machine
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
-from machine import build_parser, count, prepare
 from peft import LoraConfig
 from torch import Tensor
 
@@ -68,15 +68,15 @@ class Plain:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--steps", type=count, default=40, help="measured steps of each side and case")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=machine.read_count, default=40, help="measured steps of each side and case")
     parser.add_argument("--tokens", type=int, nargs="+", choices=list(LATENT_EDGES), default=list(LATENT_EDGES), help="image tokens")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     print(f"median and 95th percentile of {options.steps} steps each, in ms\n")
     print("image tokens checkpointing           weber           plain  ratio   first loss and gradient norm: weber, plain")
     with tempfile.TemporaryDirectory(prefix="weber-step-") as name:

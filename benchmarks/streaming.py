@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import machine
 import torch
-from machine import build_parser, count, prepare, run_alone
 
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
@@ -70,11 +70,11 @@ class Start:
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
+    parser = machine.build_parser(__doc__)
     parser.add_argument("--precision", nargs="+", choices=list(FORMATS), default=list(PRECISIONS), help="formats, one after the other")
-    parser.add_argument("--blocks", type=count, help="blocks of each kind")
-    parser.add_argument("--heads", type=count, default=24, help="attention heads, each 128 wide")
-    parser.add_argument("--text-tokens", type=count, default=512, help="text tokens of the LoRA step")
+    parser.add_argument("--blocks", type=machine.read_count, help="blocks of each kind")
+    parser.add_argument("--heads", type=machine.read_count, default=24, help="attention heads, each 128 wide")
+    parser.add_argument("--text-tokens", type=machine.read_count, default=512, help="text tokens of the LoRA step")
     parser.add_argument("--folder", type=Path, help="where the model is written, and deleted again")
     parser.add_argument("--start", choices=("first", "second"), help=argparse.SUPPRESS)
     return parser
@@ -87,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> None:
         step_tokens = options.text_tokens if options.start == "second" else 0
         print(json.dumps(asdict(measure(options.folder, options.precision[0], text_tokens=step_tokens))))
         return
-    prepare(options)
+    machine.prepare(options)
     changes = {} if options.blocks is None else {"num_layers": options.blocks, "num_single_layers": options.blocks}
     with tempfile.TemporaryDirectory(prefix="weber-streaming-", dir=options.folder) as name:
         folder = Path(name)
@@ -128,7 +128,7 @@ def run(folder: Path, precision: str, start: str, options: argparse.Namespace) -
     """One start in a process of its own."""
     words = ["--folder", str(folder), "--precision", precision, "--start", start]
     words += ["--text-tokens", str(options.text_tokens), "--threads", str(options.threads)]
-    return Start(**run_alone(__file__, words))
+    return Start(**machine.run_alone(__file__, words))
 
 
 def measure(folder: Path, precision: str, *, text_tokens: int) -> Start:

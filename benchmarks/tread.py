@@ -18,9 +18,9 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import machine
 import torch
 from diffusers import FluxTransformer2DModel
-from machine import build_parser, count, prepare
 from peft import LoraConfig
 from torch import Tensor
 
@@ -38,15 +38,15 @@ NUM_WARM_UP = 2
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--rounds", type=count, default=8, help="measured rounds, each with a step of every ratio")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--rounds", type=machine.read_count, default=8, help="measured rounds, each with a step of every ratio")
     parser.add_argument("--tokens", type=int, choices=(64, 256, 1024), default=1024, help="image tokens")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     torch.manual_seed(0)
     run = build_step(build_predictor("cpu"), num_tokens=options.tokens)
     seconds: dict[float, list[float]] = {ratio: [] for ratio in RATIOS}

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import machine
 import numpy as np
 import torch
-from machine import build_parser, count, prepare
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -47,16 +47,16 @@ Losses = NDArray[np.float64]
 
 
 def build_options() -> argparse.ArgumentParser:
-    parser = build_parser(__doc__)
-    parser.add_argument("--steps", type=partial(count, at_least=2), default=20000, help="steps whose losses are compared")
-    parser.add_argument("--noises", type=count, default=8, help="draws of noise per picture")
-    parser.add_argument("--levels", type=partial(count, at_least=2), default=48, help="noise levels of the grid")
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=partial(machine.read_count, at_least=2), default=20000, help="steps whose losses are compared")
+    parser.add_argument("--noises", type=machine.read_count, default=8, help="draws of noise per picture")
+    parser.add_argument("--levels", type=partial(machine.read_count, at_least=2), default=48, help="noise levels of the grid")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
-    prepare(options)
+    machine.prepare(options)
     with tempfile.TemporaryDirectory(prefix="weber-variance-") as name:
         training = build_training(build_run(Path(name), {}))
         losses = measure_losses(training, num_noises=options.noises, num_levels=options.levels)
