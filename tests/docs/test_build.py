@@ -30,4 +30,6 @@ def test_pages_are_written_anew_and_the_words_around_their_tables_stay(tmp_path:
     rows = [*fit, *(f"| {variant} in full |" for variant in build.MODELS)]
     lines = made["memory.md"].splitlines()
     assert [line for line in lines if line in rows] == rows
-    assert [line for line in lines if line not in rows] == [one for one in shipped["memory.md"].splitlines() if not one.startswith("| FLUX")]
+    assert [line for line in lines if line not in rows] == [
+        one for one in shipped["memory.md"].splitlines() if not one.startswith("| FLUX")
+    ]
