@@ -11,16 +11,30 @@ from pathlib import Path
 import pytest
 
 import weber
+from weber.api import Asked
+
+SIGNATURES = {
+    "export": ["source", "formats", "base", "out", "progress"],
+    "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
+    "inspect": ["file"],
+    "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
+    "open_run": ["place", "base", "memory", "progress"],
+    "plan": ["config", "overrides", "progress"],
+    "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
+    "train": ["config", "overrides", "resume", "progress"],
+}
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num"]
 
 
 def test_exported_names() -> None:
-    assert sorted(weber.__all__) == ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
+    assert sorted(weber.__all__) == sorted([*SIGNATURES, "RunConfig", "WeberError", "__version__", "load_config"])
+    assert (Path(weber.__file__).parent / "py.typed").is_file()
 
 
 def test_signatures() -> None:
-    assert list(inspect.signature(weber.plan).parameters) == ["config"]
-    assert list(inspect.signature(weber.train).parameters) == ["config", "resume"]
-    assert list(inspect.signature(weber.sample).parameters) == ["run", "prompts", "strength", "seed", "steps", "guidance", "size"]
+    for name, parameters in SIGNATURES.items():
+        assert list(inspect.signature(getattr(weber, name)).parameters) == parameters, name
+    assert list(Asked.__annotations__) == ASKED
 
 
 def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
