@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,13 @@ from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters, load_tensors
 from weber.adapters.kinds import LYCORIS, find_kind
-from weber.adapters.lycoris import CHANGE, Change, list_changes
-from weber.adapters.lycoris_forms import LENGTHS, WEIGHTS, build_delta, find_alpha, find_rank
+from weber.adapters.lycoris import CHANGE, Change, add_change, list_changes
+from weber.adapters.lycoris_forms import LENGTHS, WEIGHTS, build_delta, find_alpha, find_rank, find_scale
 from weber.adapters.merge import check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.names import WHOLE, list_fits
 from weber.config.adapter import AdapterConfig
-from weber.config.lycoris import LycorisLayer
+from weber.config.lycoris import LycorisConfig, LycorisLayer
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import Match
 from weber.families.tensors import Entry, Weights, build_entry, open_weights, read_metadata, save_weights
@@ -159,6 +160,30 @@ def write_start(parameters: Parameters, start: LycorisFile) -> None:
     """Write the numbers of a file that `load_lycoris_start` has checked."""
     entries = {f"{name}.{CHANGE}.{part}": entry for name, one in start.changes.items() for part, entry in one.tensors.items()}
     load_tensors(parameters, entries, where="adapter.start_from")
+
+
+def load_lycoris_onto(model: nn.Module, file: LycorisFile) -> None:
+    """Put the changes of a file on a model, to paint with: fp32. Raises AdapterError where they do not fit."""
+    layers = dict(model.named_modules())
+    for name, one in file.changes.items():
+        layer = layers.get(name)
+        shape = (layer.out_features, layer.in_features) if isinstance(layer, nn.Linear) else None
+        changed = None if shape is None else build_delta(
+            one.algo, one.build_sizes(), alpha=one.alpha, weight=torch.empty(shape, device="meta")
+        ).shape
+        if not isinstance(layer, nn.Linear) or changed != shape:
+            raise AdapterError(
+                "The adapter is not for this model.",
+                got=f"{name}, {'which is no linear layer of it' if shape is None else f'of {list(shape)} with a change for another shape'}",
+                fix="choose the model that the adapter was trained on",
+            )
+        tensors = one.read()
+        lengths = tensors.get(LENGTHS)
+        is_on_out = lengths is None or lengths.shape[-1] == 1
+        settings = LycorisLayer(algo=cast(Any, one.algo), weight_decompose=lengths is not None, wd_on_out=is_on_out)
+        change = Change(name, settings, tensors=tensors, config=LycorisConfig())
+        change.alpha, change.scale = one.alpha, find_scale(one.alpha, tensors)
+        add_change(layer, change.requires_grad_(False))
 
 
 def build_changed_weights(base: Weights, changes: Mapping[str, LayerChange], *, strength: float = 1.0) -> dict[str, Entry]:

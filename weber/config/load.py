@@ -25,6 +25,12 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     A value is read as TOML, else taken as text. ConfigError: everything that is wrong, in one message.
     """
     tree = {} if path is None else read_toml(Path(path))
+    write_overrides(tree, overrides)
+    return build_config(tree)
+
+
+def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
+    """Put `section.key=value` texts into a tree of plain values. Raises ConfigError for what is none."""
     seen: set[str] = set()
     for override in overrides:
         key, value = _split_override(override)
@@ -32,7 +38,6 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
             raise ConfigError(f"{key} is given twice on the command line", got=override, expected="each key once", fix="keep one of them")
         seen.add(key)
         _set(tree, key, value)
-    return build_config(tree)
 
 
 def build_config(tree: Mapping[str, object]) -> RunConfig:

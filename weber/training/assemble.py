@@ -113,7 +113,7 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
         device=plan.device,
         dtype=plan.dtype,
         trained=plan.trained.shapes,
-        put=build_text_put(build_put(put, plan.frozen), config, encoders=plan.encoders),
+        put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         cache=config.output.cache,
         progress=watcher.report,
     )
