@@ -48,7 +48,7 @@ def test_an_adapter_of_ours(layout: str, tmp_path: Path, build_second: Callable[
     assert (report.kind, report.notes) == ("LoRA", ())
     assert (lines["layout"], lines["fits"], lines["layers"]) == (layout, "Flux2Transformer2DModel", str(len(modules)))
     assert lines["targets"] == "the set 'blocks'"
-    assert (lines["rank"], lines["alpha"]) == ("4", "4" if layout == "comfyui" else "8")
+    assert (lines["rank"], lines["alpha"]) == ("4", "4")
     assert (lines["steps"], lines["num pictures"], lines["dtype"]) == ("800", "12", "float32")
     assert report.uses[1] == "start from it (adapter.start_from)"
     text = build_text(report)

@@ -16,6 +16,7 @@ from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.kinds import LORA, LYCORIS, TRANSFORMER, Kind, find_kind
 from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.adapters.lycoris_files import load_lycoris
+from weber.adapters.lycoris_layers import find_factor
 from weber.adapters.metadata import read_facts
 from weber.adapters.target import find_set
 from weber.adapters.text import is_text, split_modules
@@ -62,6 +63,7 @@ _PARTS_OF_CHECKPOINTS = {
         "trained weights of a checkpoint of weber",
         ("paint with them (`weber sample`)", "put them into their model (`weber export`)"),
     ),
+    "exact.safetensors": ("numbers in a checkpoint of weber that its adapter file rounds", ()),
     "ema.safetensors": ("running mean in a checkpoint of weber", ("paint with it (`weber sample`)",)),
     "optimizer.safetensors": ("state of the optimizer in a checkpoint of weber", ()),
 }
@@ -142,18 +144,24 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
     except AdapterError as error:
         report = _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
         return replace(report, notes=(*report.notes, f"{error.what} {error.got}"))
+    layers = adapter.layers
+    cut = f", of which {len(adapter.fused)} are several in the library's model, and cannot be divided" if adapter.fused else ""
+    factors = Counter(factor for one in layers if (factor := find_factor(one)) is not None)
+    alphas = Counter(f"{one.alpha:g}" for one in layers if one.is_scaled)
     told = [
-        ("layout", "lycoris"),
+        ("layout", adapter.layout),
         ("fits", " or ".join(adapter.classes)),
-        ("form", _build_counts(adapter.algos)),
-        ("layers", str(len(adapter.changes))),
-        ("rank", _build_counts(Counter(one.size for one in adapter.changes.values()))),
-        ("alpha", _build_counts(Counter(f"{one.alpha:g}" for one in adapter.changes.values()))),
+        ("form", _build_counts(Counter(one.algo for one in layers))),
+        ("layers", f"{len(layers)}{cut}"),
+        ("rank", _build_counts(Counter(one.size for one in layers))),
+        *([("factor", _build_counts(factors))] if factors else []),
+        *([("alpha", _build_counts(alphas))] if alphas else []),
         *lines,
         *_list_facts(adapter.facts, metadata),
     ]
-    uses = ("merge it into its model (`weber merge --base`)", 'start from it (adapter.start_from, with adapter.kind = "lycoris")')
-    return Report(path, kind.name, tuple(told), uses=uses)
+    uses = ["merge it into its model (`weber merge --base`)"]
+    uses += [] if adapter.fused else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
+    return Report(path, kind.name, tuple(told), adapter.notes, tuple(uses))
 
 
 def _inspect_other(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:

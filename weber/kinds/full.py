@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters, build_full, build_whole_weights, check_tensors, check_whole, list_trained, load_tensors
@@ -62,6 +62,10 @@ class Full:
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: the trained tensors in their own precision, under the library's names."""
         save_weights(path, _build_entries(learned.parameters), metadata={FACTS_KEY: json.dumps(learned.facts, sort_keys=True)})
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""

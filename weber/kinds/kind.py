@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters
@@ -93,6 +93,10 @@ class Kind(Protocol):
 
     def save(self, path: Path, learned: Learned) -> None:
         """Write the checkpoint's file."""
+        ...
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """Parameters of the network whose numbers the checkpoint's file rounds, to be kept beside it as they are."""
         ...
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:

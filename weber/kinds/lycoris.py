@@ -16,7 +16,7 @@ from weber.adapters.full import Parameters, check_tensors, load_tensors
 from weber.adapters.lycoris import CHANGE, build_changes, write_strength
 from weber.adapters.lycoris_files import (
     LycorisFile,
-    build_changed_weights,
+    list_entries,
     list_layer_changes,
     load_changes,
     load_lycoris,
@@ -24,6 +24,7 @@ from weber.adapters.lycoris_files import (
     write_start,
 )
 from weber.adapters.lycoris_forms import list_shapes
+from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.lycoris_targets import list_layers
 from weber.adapters.merge import check_base
 from weber.adapters.target import list_targets
@@ -109,11 +110,18 @@ class Lycoris:
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: a file like the finished one."""
         title = learned.config.output.folder.name
-        save_lycoris(path, learned.transformer, architecture=learned.family.architecture, title=title, facts=learned.facts)
+        family = learned.family
+        save_lycoris(
+            path, learned.transformer, architecture=family.architecture, title=title, facts=learned.facts, pairings=family.pairings
+        )
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
-        load_changes(parameters, open_weights([path]), where=str(path))
+        load_changes(parameters, path)
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
@@ -135,8 +143,7 @@ class Lycoris:
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
         """See `Kind.read`."""
         config = saved.config
-        adapter = load_lycoris(saved.path)
-        entries = {f"{name}.{CHANGE}.{part}": entry for name, one in adapter.changes.items() for part, entry in one.tensors.items()}
+        entries = list_entries(load_lycoris(saved.path))
         if saved.ema is not None:
             entries |= open_weights([saved.ema])
         check_tensors(trained.shapes, entries, where=str(saved.path))

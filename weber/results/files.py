@@ -55,8 +55,9 @@ def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folde
 
 def save_layout(path: Path, adapter: Named, *, layout: str, architecture: str, pairings: Sequence[Pairing]) -> None:
     """Write an adapter file with everything that other programs show of it."""
-    metadata = build_metadata(adapter.modules, architecture=architecture, title=adapter.title, facts=adapter.facts)
-    save_adapter(path, adapter.modules, layout=layout, facts=adapter.facts, metadata=metadata, pairings=pairings)
+    modules = {name: one.build_baked() for name, one in adapter.modules.items()}
+    metadata = build_metadata(modules, architecture=architecture, title=adapter.title, facts=adapter.facts)
+    save_adapter(path, modules, layout=layout, facts=adapter.facts, metadata=metadata, pairings=pairings)
 
 
 def save_merged(path: Path, model: Model, *, parts: Sequence[Weighted], facts: Mapping[str, object], progress: Progress) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from weber.adapters.files import load_adapter
 from weber.adapters.kinds import find_kind
 from weber.adapters.lora import load_adapter_onto
-from weber.adapters.lycoris_files import is_lycoris, load_lycoris, load_lycoris_onto
+from weber.adapters.lycoris_files import is_lycoris, load_lycoris
+from weber.adapters.lycoris_paint import load_lycoris_onto
 from weber.adapters.text import split_modules
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig

@@ -36,11 +36,11 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
 PAIRINGS: tuple[Pairing, ...] = (
     Pairing("img_in", ("x_embedder",)),
     Pairing("txt_in", ("context_embedder",)),
-    *build_embedder("time_in", "time_guidance_embed.timestep_embedder"),
-    *build_embedder("guidance_in", "time_guidance_embed.guidance_embedder"),
-    Pairing("double_stream_modulation_img.lin", ("double_stream_modulation_img.linear",)),
-    Pairing("double_stream_modulation_txt.lin", ("double_stream_modulation_txt.linear",)),
-    Pairing("single_stream_modulation.lin", ("single_stream_modulation.linear",)),
+    *build_embedder("time_in", "time_guidance_embed.timestep_embedder", only_original=True),
+    *build_embedder("guidance_in", "time_guidance_embed.guidance_embedder", only_original=True),
+    Pairing("double_stream_modulation_img.lin", ("double_stream_modulation_img.linear",), only_original=True),
+    Pairing("double_stream_modulation_txt.lin", ("double_stream_modulation_txt.linear",), only_original=True),
+    Pairing("single_stream_modulation.lin", ("single_stream_modulation.linear",), only_original=True),
     *build_stream(
         "img",
         attention=("to_q", "to_k", "to_v", "to_out.0"),
@@ -59,4 +59,5 @@ PAIRINGS: tuple[Pairing, ...] = (
     Pairing("final_layer.linear", ("proj_out",)),
     Pairing("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped=True),
 )
-"""diffusers 0.42 `loaders/single_file_utils.py:convert_flux2_transformer_checkpoint_to_diffusers`, as a table."""
+"""diffusers 0.42 `loaders/single_file_utils.py:convert_flux2_transformer_checkpoint_to_diffusers`, as a table. `only_original`: ComfyUI's
+`comfy/utils.py:flux_to_diffusers` (0.33) has no name of the library for them."""
