@@ -16,8 +16,9 @@ from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import list_changes
-from weber.data.examples import Example, list_reasons
+from weber.data.examples import Example
 from weber.data.report import list_bucket_counts
+from weber.data.set_aside import list_reasons
 from weber.data.views import View
 from weber.families.family import Family
 from weber.families.route import build_routes, count_kept
