@@ -74,6 +74,7 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     plot
         Write a picture of the noise levels that are trained: a PNG file.
     """
+    from weber.planning.data_report import save_list
     from weber.planning.plan import build_plan
     from weber.planning.plot import build_plot
     from weber.planning.report import build_report
@@ -85,7 +86,9 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     watcher = Watcher(Console(stderr=True))
     with watcher.shown():
         built = build_plan(load_config(config, overrides), watcher.report)
-    _say(build_report(built))
+        save_list(built)
+        report = build_report(built, watcher.report)
+    _say(report)
     if plot is not None:
         save_picture(build_plot(built), plot)
         _say(f"\nThe noise levels that are trained are in {plot}.")

@@ -99,7 +99,7 @@ def test_all_else_beside_good_pictures_is_said(tmp_path: Path, write_picture: Wr
     kinds = {item.path.name: item.reason.partition(":")[0] for item in dataset.set_aside}
     assert kinds == {name: kind for name, (kind, _) in others.items()}
     assert all(": " in item.reason for item in dataset.set_aside)  # and what would help
-    assert dataset.notes == ("set: 4 files beside the pictures are none: 2 x .npz, 1 x no ending, 1 x .md",)
+    assert dataset.notes == ("set: 4 files of other kinds beside the pictures: 2 x .npz, 1 x no ending, 1 x .md",)
 
 
 def test_references_and_masks_likewise(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:

@@ -64,7 +64,8 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
         rows = [Row(path, reason=files.unread.get(path, "")) for path in sorted([*files.pictures, *files.unread], key=Path.as_posix)]
     others = [path for path in files.others if config.metadata is None or path != config.metadata.absolute()]
     if others:
-        notes.append(f"{config.set_name}: {describe_count(len(others), 'file')} beside the pictures are none: {describe_kinds(others)}")
+        count = describe_count(len(others), "file")
+        notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
     beside = _Folders(config, own)
     rows = _add_files(rows, config, folder, captions=files.captions, beside=beside)
     usable = [row for row in rows if not row.reason]
