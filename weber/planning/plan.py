@@ -21,7 +21,8 @@ from weber.config.adapter import AdapterConfig
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
-from weber.data.examples import Dataset, build_dataset
+from weber.data.build import build_dataset
+from weber.data.examples import Dataset
 from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
@@ -145,6 +146,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
         progress=progress,
+        own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
     batches = BatchPlan(

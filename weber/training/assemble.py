@@ -59,7 +59,7 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
     try:
         with watcher.shown():
             plan = build_plan(config, watcher.report, is_resumed=resume and load_latest(folder).folder is not None)
-            watcher.write(build_summary(plan))
+            watcher.write(build_summary(plan, watcher.report))
             with lock_folder(folder):
                 start = _find_start(plan, folder, watcher) if resume else Found(0, None, {})
                 store = Store(plan.resolved.output.cache)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from weber.errors import ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
-from weber.families.family import Predictor
+from weber.families.family import Predictor, TextLimit
 from weber.families.flux2 import keys, original
 from weber.families.flux2.predict import Flux2Predictor
-from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_prompt_encoder, read_text_config
+from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
@@ -82,6 +82,10 @@ class Flux2(PatchFamily):
             return text
         assert isinstance(encoder, PromptEncoder)
         return text | {TEXT_READ: encoder.read_mask(prompts)}
+
+    def load_limit(self, part: str) -> TextLimit:
+        """See `Family.load_limit`."""
+        return load_limit(part, self.source)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from weber.errors import ConfigError, ModelError
 from weber.families import patches
-from weber.families.family import Predictor
+from weber.families.family import Predictor, TextLimit
 from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
-from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
@@ -81,6 +81,10 @@ class Flux3(PatchFamily):
         """See `Family.encode_prompts`: `text` (1, T, D) of one prompt, as T depends on it."""
         assert len(prompts) == self.prompts_per_batch
         return {"text": encoder(prompts[0])}
+
+    def load_limit(self, part: str) -> TextLimit:
+        """See `Family.load_limit`."""
+        return load_limit(self.source)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`: of a prompt of up to 80 tokens; longer ones have multiples of that."""
