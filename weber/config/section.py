@@ -33,5 +33,5 @@ class Section(BaseModel):
     @classmethod
     def _refuse_empty(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
-            raise ValueError("an empty text is not a value; set it or remove the line")
+            raise ValueError("an empty text is not a value; set it or remove the line (on the command line: null)")
         return value
