@@ -58,11 +58,12 @@ HUB_NAME = "hub"
 class Plan:
     """What a run will do. `trained` is what learns.
 
-    `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which settings were
-    chosen so that the run fits into a memory.
+    `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
+    everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
+    settings were chosen so that the run fits into a memory.
     """
 
+    asked: RunConfig
     config: RunConfig
     resolved: RunConfig
     family: Family
@@ -120,7 +121,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     """
     device = build_device(config.memory)
     family = build_family(config.model, hides_padding=config.objective.text_mask)
-    config = _fit_sizes(config, family)
+    asked, config = config, _fit_sizes(config, family)
     check_objective(config, family)
     check_sampling(config, family)
     check_assistant(config, family)
@@ -165,7 +166,8 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
     )
     resolved = build_resolved(config, family, num_steps=num_steps)
-    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, None))
+    parts = family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
+    return _fit(Plan(asked, config, resolved, *parts, fit=None))
 
 
 def list_captions(plan: Plan) -> list[str]:

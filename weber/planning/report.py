@@ -251,9 +251,10 @@ def _count_file_bytes(plan: Plan) -> int:
 
 
 def _describe_changes(plan: Plan) -> list[str]:
-    chosen = set() if plan.fit is None else {f"memory.{name}" for name in plan.fit.settings}
-    changes = [(key, f"(default {_show(default)})", value) for key, value, default in list_changes(plan.config)]
-    return [f"{key} = {_show(value)}  {'(chosen by memory.fit)' if key in chosen else default}" for key, default, value in changes]
+    """What somebody has set otherwise, and what was chosen; not what the model's own sizes filled in."""
+    chosen = {} if plan.fit is None else plan.fit.settings
+    lines = [f"{key} = {_show(value)}  (default {_show(default)})" for key, value, default in list_changes(plan.asked)]
+    return lines + [f"memory.{name} = {_show(value)}  (chosen by memory.fit)" for name, value in chosen.items()]
 
 
 def _count_due(num_steps: int, every: int) -> int:
