@@ -21,6 +21,7 @@ from weber.adapters.lycoris_forms import LENGTHS, WEIGHTS, build_delta, find_alp
 from weber.adapters.merge import check_base
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.names import WHOLE, list_fits
+from weber.adapters.precision import build_rounded
 from weber.config.adapter import AdapterConfig
 from weber.config.lycoris import LycorisLayer
 from weber.errors import AdapterError, ModelError
@@ -103,10 +104,12 @@ def is_lycoris(path: Path) -> bool:
         return False
 
 
-def save_lycoris(path: Path, model: nn.Module, *, architecture: str, title: str, facts: Mapping[str, object]) -> None:
-    """Write the changes on a model, whole or not at all. The same numbers give the same bytes."""
+def save_lycoris(
+    path: Path, model: nn.Module, *, architecture: str, title: str, facts: Mapping[str, object], precision: str | None = None
+) -> None:
+    """Write the changes on a model, whole or not at all. The same numbers give the same bytes. `precision`: see `save_adapter`."""
     changes = list(list_changes(model))
-    tensors = {key: tensor for change in changes for key, tensor in _list_tensors(change).items()}
+    tensors = build_rounded({key: tensor for change in changes for key, tensor in _list_tensors(change).items()}, precision)
     sizes = [(rank, change.alpha) for change in changes if (rank := find_rank(change.tensors)) is not None] or [(0, 0.0)]
     rank, alpha = Counter(sizes).most_common(1)[0][0]
     likeness = Factors(torch.empty(rank, 1), torch.empty(1, rank), alpha)  # what headers say of a LoRA

@@ -43,16 +43,17 @@ def sample(
     out
         Folder for the PNG files; RUN/samples if left out.
     """
-    from weber.sampling.validate import save_picture
-    from weber.training.paint import Wish, build_file_name, find_free, read_size
-    from weber.training.paint import sample as paint
+    from weber.results.runs import find_run
+    from weber.sampling.validate import find_free, save_picture
+    from weber.training.paint import Wish, build_file_name, read_size, sample_saved
 
     given = asdict(asked or Asked())
     width, height = read_size(given.pop("size"))
     wish = Wish(prompt, width=width, height=height, **given)
-    pictures = paint(run, wish, watcher=build_watcher())
-    folder = out or (run.parent if run.is_file() else run) / "samples"
+    saved = find_run(run)
+    pictures = sample_saved(saved, wish, watcher=build_watcher())
+    folder = out or saved.home.folder / "samples"
     for number, picture in enumerate(pictures):
-        file = find_free(folder / build_file_name(wish, number))
+        file = find_free(folder / build_file_name(wish, number, ending=saved.home.ending))
         save_picture(picture, file)
         say(str(file))

@@ -252,7 +252,7 @@ FOREIGN_NAMES: dict[str, str] = {
     "logging_dir": "output.folder",
     "max_step_saves_to_keep": "output.keep_last",
     "output_dir": "output.folder",
-    "output_name": "output.folder",
+    "output_name": "output.name",
     "report_to": "output.tensorboard",
     "save_every_n_steps": "output.save_every",
     "save_format": "output.formats",

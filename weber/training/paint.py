@@ -26,7 +26,8 @@ from weber.planning.assistant import load_frozen
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
 from weber.planning.encoders import build_encoders
 from weber.planning.prompts import Prompt, build_prompts
-from weber.results.runs import find_run
+from weber.results.files import read_model_facts
+from weber.results.runs import Saved, find_run
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
 from weber.training.network import build_put, load_network
@@ -55,7 +56,11 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
 
     Raises CheckpointError where nothing was saved yet; ConfigError for a wish that cannot be.
     """
-    saved = find_run(run)
+    return sample_saved(find_run(run), wish, watcher=watcher)
+
+
+def sample_saved(saved: Saved, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
+    """One picture per prompt, with what a run has saved."""
     config, kind = saved.config, KINDS[saved.config.adapter.kind]
     family = build_family(config.model, hides_padding=config.objective.text_mask)
     _check_wish(wish, family)
@@ -74,6 +79,7 @@ def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
         masks=[wish.mask] * len(wish.prompts) if wish.mask is not None else [],
         keys=("--conditioning", "--mask"),
     )
+    watcher.write(f"Painting with {describe_saved(saved)}.")
     device = build_device(config.memory)
     dtype = build_dtype(config.memory, device)
     trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
@@ -132,20 +138,18 @@ def _build_look(config: RunConfig, wish: Wish, family: Family) -> Look:
     )
 
 
-def build_file_name(wish: Wish, number: int) -> str:
-    """Name of a picture: its prompt, and what else it depends on."""
+def describe_saved(saved: Saved) -> str:
+    """Which files paint, and the step that they are of."""
+    step = saved.home.step if saved.home.step is not None else read_model_facts(saved.path).get("steps")
+    mean = "" if saved.ema is None else f" and {saved.ema.name}"
+    return f"{saved.path}{mean}" + ("" if step is None else f" of step {step}")
+
+
+def build_file_name(wish: Wish, number: int, *, ending: str = "") -> str:
+    """Name of a picture: its prompt, and what else it depends on. `ending`: the step, where it is not the finished result."""
     slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number].lower()).strip("-")[:60] or "picture"
     seed = "" if wish.seed is None else f"-seed{wish.seed}"
-    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
-
-
-def find_free(file: Path) -> Path:
-    """The file, or with -2, -3, ... before its ending if that name is taken: no picture replaces another."""
-    number, free = 1, file
-    while free.exists():
-        number += 1
-        free = file.with_stem(f"{file.stem}-{number}")
-    return free
+    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}{ending}.png"
 
 
 def read_size(text: str | None) -> tuple[int | None, int | None]:
