@@ -20,7 +20,7 @@ def find_collapse(run_folder: Path) -> str | None:
     found = []
     if len(losses) >= _LEAST:
         start, end = _compare(losses)
-        if end >= _LOSS_FACTOR * start > 0:
+        if start > 0 and end >= _LOSS_FACTOR * start:
             found.append(f"the loss has become {end / start:.3g} times what it was ({start:.3g} at the start, {end:.3g} at the end)")
     if len(norms) >= _LEAST:
         start, end = _compare(norms)
@@ -32,6 +32,10 @@ def find_collapse(run_folder: Path) -> str | None:
 
 
 def _compare(numbers: Sequence[float]) -> tuple[float, float]:
-    """The means of the first and of the last steps."""
+    """What the numbers of a run were at its start and are at its end: the means of some steps; or, where a run has collapsed before these,
+    the first one, and what none of the last ones falls below."""
     window = min(_WINDOW, len(numbers) // 2)
-    return mean(numbers[:window]), mean(numbers[-window:])
+    last = numbers[-window:]
+    if min(last) >= _LOSS_FACTOR * numbers[0]:
+        return numbers[0], mean(last)
+    return mean(numbers[:window]), mean(last)
