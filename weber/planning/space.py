@@ -30,10 +30,11 @@ from weber.planning.sizes import (
     count_numbers,
     describe_size,
 )
-from weber.results.formats import MERGED_FILE, MERGED_FOLDER, list_models
+from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, list_models
 
 _PIXEL_BYTES = 2.0  # of a PNG file
 _FP32_BYTES = 4
+_FUSED_SHARE = 2  # of the makers' layouts, whose layers are of several of the library's: the factors of each beside zeros
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _count_result_bytes(plan: Plan) -> int:
         models = list_models(output.formats, output.folder)
         return copies * len(models) * count_model_bytes(plan) if plan.family.is_local else 0
     merged = {MERGED_FILE, MERGED_FOLDER} & set(output.formats)
-    layouts = 1 + len({*output.formats} - {MERGED_FILE, MERGED_FOLDER, "diffusers"})
+    layouts = 1 + _FUSED_SHARE * len({*output.formats} - {MERGED_FILE, MERGED_FOLDER, DIFFUSERS})
     whole_bytes = len(merged) * count_model_bytes(plan) if merged and plan.family.is_local else 0
     return copies * (layouts * count_finished_bytes(plan) + whole_bytes)
 
