@@ -40,14 +40,17 @@ def plan(config: RunConfig) -> Plan:
     return build_plan(config)
 
 
-def train(config: RunConfig, *, resume: bool = False) -> Path:
-    """Train to the end; returns the finished adapter file, or the folder of the model. Progress goes to standard error."""
-    from rich.console import Console
+def train(config: RunConfig, *, resume: bool | int | str | Path = False) -> Path:
+    """Train to the end; returns the finished adapter file, or the folder of the model. Progress goes to standard error.
 
-    from weber.track.progress import Watcher
+    `resume`: go on from the latest good checkpoint; or a step, or the folder of a checkpoint, to go on from that.
+    """
+    import sys
+
+    from weber.track.progress import Watcher, build_console
     from weber.training import assemble
 
-    return assemble.train(config, resume=resume, watcher=Watcher(Console(stderr=True)))
+    return assemble.train(config, resume=resume, watcher=Watcher(build_console(sys.stderr)))
 
 
 def sample(

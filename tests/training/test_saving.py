@@ -113,7 +113,7 @@ def test_a_state_after_which_all_is_nan_is_never_gone_on_from(build_small: Build
         with pytest.raises(TrainingError) as caught:
             run(config)
     assert "step 5 is not finite" in caught.value.what and ".png" in caught.value.got
-    assert f"go on from checkpoint-000002" in caught.value.fix
+    assert "go on from checkpoint-000002" in caught.value.fix
     assert f"weber train {folder / 'config.toml'} --resume optim.lr=0.0001" in caught.value.fix
     assert list_steps(folder) == [2]
     assert (folder / "checkpoint-000004-not-finite" / "manifest.json").is_file()
