@@ -57,8 +57,8 @@ def sample(
         Folder for the PNG files; `samples` beside what is painted with if left out.
     """
     memory = read_memory(overrides)
-    from weber.sampling.validate import save_picture
-    from weber.training.paint import Sampler, Wish, build_file_name, find_free, read_size
+    from weber.sampling.validate import find_free, save_picture
+    from weber.training.paint import Sampler, Wish, build_file_name, read_size
     from weber.training.subject import find_subject
 
     given = asdict(asked or Asked())
@@ -67,8 +67,9 @@ def sample(
     watcher = build_watcher()
     with watcher.shown(), closing(Sampler(find_subject(place, base=base, memory=memory), watcher=watcher)) as sampler:
         pictures = sampler.paint(wish)
-        folder = out or (sampler.subject.home or Path()) / "samples"
+        subject = sampler.subject
+    folder = out or (subject.home or Path()) / "samples"
     for number, picture in enumerate(pictures):
-        file = find_free(folder / build_file_name(wish, number))
+        file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
         save_picture(picture, file)
         say(str(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,8 +49,6 @@ def read_memory(overrides: Sequence[str]) -> dict[str, object]:
 
 def build_watcher() -> Watcher:
     """Progress on standard error."""
-    from rich.console import Console
+    from weber.track.progress import Watcher, build_console
 
-    from weber.track.progress import Watcher
-
-    return Watcher(Console(stderr=True))
+    return Watcher(build_console(sys.stderr))

@@ -192,7 +192,7 @@ def list_near_variants(text: str) -> list[str]:
     """
     known = {name: (name, home.rpartition("/")[2]) for row in FAMILIES for name, (home, _) in row.variants.items()}
     words = _split_words(text.rpartition("/")[2])
-    surplus = {}
+    surplus: dict[str, int] = {}
     for name, titles in known.items():
         sizes = [len(_split_words(title)) - len(words) for title in titles if words and words <= _split_words(title)]
         surplus |= {name: min(sizes)} if sizes else {}

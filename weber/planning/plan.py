@@ -18,6 +18,7 @@ from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
+from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
@@ -101,6 +102,10 @@ class Plan:
     def modules(self) -> Mapping[str, tuple[int, int]]:
         """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
         return self.trained.modules
+
+    def count_steps(self, every: int | str) -> int:
+        """Steps of what is said in steps or in epochs."""
+        return count_steps(every, steps_per_epoch=self.batches.steps_per_epoch)
 
     @property
     def num_parameters(self) -> int:

@@ -81,6 +81,7 @@ class Sampler:
             masks=[wish.mask] * len(wish.prompts) * wish.num if wish.mask is not None else [],
             keys=("--conditioning", "--mask"),
         )
+        self._watcher.write(f"Painting with {subject.name}.")
         reader = self._encode(prompts, look)
         seed = subject.sampling.seed if wish.seed is None else wish.seed
         return paint_all(
@@ -143,20 +144,11 @@ def _build_look(wish: Wish, subject: Subject) -> Look:
     )
 
 
-def build_file_name(wish: Wish, number: int) -> str:
-    """Name of a picture: its prompt, and what else it depends on."""
+def build_file_name(wish: Wish, number: int, *, ending: str = "") -> str:
+    """Name of a picture: its prompt, and what else it depends on. `ending`: the step, where it is not the finished result."""
     slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number // wish.num].lower()).strip("-")[:60] or "picture"
     seed = "" if wish.seed is None else f"-seed{wish.seed}"
-    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
-
-
-def find_free(file: Path) -> Path:
-    """The file, or with -2, -3, ... before its ending if that name is taken: no picture replaces another."""
-    number, free = 1, file
-    while free.exists():
-        number += 1
-        free = file.with_stem(f"{file.stem}-{number}")
-    return free
+    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}{ending}.png"
 
 
 def read_size(text: str | None) -> tuple[int | None, int | None]:

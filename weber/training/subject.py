@@ -30,7 +30,8 @@ from weber.memory.device import build_device, build_dtype
 from weber.planning.assistant import Frozen, load_frozen
 from weber.planning.checks import sample_size
 from weber.results.bases import read_base
-from weber.results.runs import find_adapter, find_config, find_run
+from weber.results.files import read_model_facts
+from weber.results.runs import Saved, find_adapter, find_home, find_run
 from weber.training.pictures import build_reference_t
 
 _ONLY_IN_TRAINING = ("fit", "gradient_checkpointing", "offload_activations")
@@ -43,7 +44,8 @@ def _put_nothing(transformer: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is painted with. `name`: for a person. `home`: the folder that it lies in, if it is one of this machine.
+    """What is painted with. `name`: for a person. `home`: the folder that pictures of it go beside, if it is on this machine. `ending`: of
+    the names of its pictures.
 
     `kind` says how strong it is; None for a model as it is. `trained`: weights that are its own, which are never packed. `has_text`: CLIP
     is part of it. `size`: (height, width) of its pictures.
@@ -62,6 +64,7 @@ class Subject:
     trained: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     frozen: tuple[Frozen, ...] = ()
     has_text: bool = False
+    ending: str = ""
 
 
 def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[str, object]) -> Subject:
@@ -72,7 +75,7 @@ def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[
     path = Path(place).expanduser()
     if base is not None:
         return _find_adapter(path, base, memory=memory)
-    if path.exists() and find_config(path.absolute().parent if path.is_file() else path.absolute()) is not None:
+    if path.exists() and find_home(path.absolute()) is not None:
         return _find_run(path, memory=memory)
     if path.is_file() and _is_adapter(path):
         raise ConfigError(
@@ -100,8 +103,8 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
     dtype = build_dtype(config.memory, build_device(config.memory))
     trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
     return Subject(
-        name=str(saved.path),
-        home=path.absolute().parent if path.is_file() else path.absolute(),
+        name=_describe_saved(saved),
+        home=saved.home.folder,
         family=family,
         memory=config.memory,
         sampling=config.sampling,
@@ -113,7 +116,15 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
         trained=trained.shapes,
         frozen=load_frozen(config.model, family, in_pictures=True),
         has_text=config.adapter.text_encoder,
+        ending=saved.home.ending,
     )
+
+
+def _describe_saved(saved: Saved) -> str:
+    """Which files paint, and the step that they are of."""
+    step = saved.home.step if saved.home.step is not None else read_model_facts(saved.path).get("steps")
+    mean = "" if saved.ema is None else f" and {saved.ema.name}"
+    return f"{saved.path}{mean}" + ("" if step is None else f" of step {step}")
 
 
 def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Subject:
