@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from tests.adapters.comfyui import read_file
 from tests.adapters.conftest import DrawFactors
 from tests.adapters.test_lycoris import FORMS, put, shake
+from weber.adapters import layouts
 from weber.adapters.files import save_adapter
 from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.lycoris import list_changes
 from weber.adapters.lycoris_files import load_lycoris, save_lycoris
 from weber.adapters.lycoris_merge import build_changed_weights
+from weber.adapters.lycoris_names import list_readers
 from weber.adapters.merge import build_merged_weights
 from weber.adapters.target import list_targets
 from weber.errors import AdapterError
@@ -85,6 +88,8 @@ def test_every_set_of_targets_in_every_layout(family: Family, tmp_path: Path, dr
             theirs, lost = read_file(path, originals)
             absent = {f"transformer.{name}" for name in BY_ORIGINAL & modules.keys()} if layout == "diffusers" else set()
             assert set(lost) == absent
+            notes = layouts.list_readers(modules, pairings=family.pairings) if layout == "diffusers" else []
+            assert [note.startswith(f"ComfyUI does not find {len(absent)} layers") for note in notes] == [True] * bool(absent)
             assert absent or not _is_equal(theirs, expected), (target, layout)
 
 
@@ -117,3 +122,6 @@ def test_every_form_of_lycoris_on_every_layer(form: str, family: Family, tmp_pat
         assert not lost
         misread = form.split(",")[0] in ("diag-oft", "boft", "glora") and target == ["*"]
         assert _is_equal(theirs, expected) == (["final_layer.adaLN_modulation.1.weight"] if misread else [])
+        notes = list_readers({one.name: one.settings for one in list_changes(network)}, pairings=family.pairings)
+        told = "ComfyUI reads norm_out.linear otherwise, which has its rows in another order there: for it merge the adapter into its model"
+        assert notes == ([told] if misread else [])

@@ -63,6 +63,7 @@ def test_an_adapter_of_ours(layout: str, tmp_path: Path, build_second: Callable[
         ("all+ffs", "the set 'all+ffs'"),
         ("mmdit", "the set 'mmdit'"),
         ("ai-toolkit", "the set 'ai-toolkit'"),
+        ("all+ffs+modulation", "the set 'all+ffs+modulation'"),
         ("context", "the set 'context'"),
         (["attn.to_q", "proj_mlp"], "no set; layers such as single_transformer_blocks.0.attn.to_q"),
     ],

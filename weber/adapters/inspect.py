@@ -14,10 +14,11 @@ import torch
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.kinds import LORA, LYCORIS, TRANSFORMER, Kind, find_kind
-from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.layouts import LAYOUTS, check_layout, list_readers
 from weber.adapters.lycoris_files import load_lycoris
 from weber.adapters.lycoris_layers import find_factor
 from weber.adapters.metadata import read_facts
+from weber.adapters.names import DIFFUSERS
 from weber.adapters.target import find_set
 from weber.adapters.text import is_text, split_modules
 from weber.errors import AdapterError, ModelError
@@ -135,7 +136,8 @@ def _inspect_adapter(path: Path, lines: list[tuple[str, str]], metadata: Mapping
         *lines,
         *_list_facts(adapter.facts, metadata),
     ]
-    return Report(path, kind, tuple(lines), adapter.notes, _list_uses(adapter, families))
+    lost = list_readers(changed, pairings=families[0].pairings) if families and adapter.layout == DIFFUSERS else []
+    return Report(path, kind, tuple(lines), (*adapter.notes, *lost), _list_uses(adapter, families))
 
 
 def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:

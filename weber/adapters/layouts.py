@@ -83,6 +83,14 @@ def check_layout(
         )
 
 
+def list_readers(modules: Iterable[str], *, pairings: Sequence[Pairing]) -> list[str]:
+    """What ComfyUI does not find in the library's layout, as a sentence; nothing where it finds all."""
+    matches = {name: find_module(pairings, name) for name in modules}
+    lost = [name for name, match in matches.items() if match is not None and match.pairing.only_original]
+    shown = f"{len(lost)} layers in the diffusers layout, such as {', '.join(lost[:_NUM_SHOWN])}"
+    return [f"ComfyUI does not find {shown}: for it add comfyui to the formats"] if lost else []
+
+
 def find_layout(name: str) -> Layout:
     """The row of that name. Raises AdapterError where there is none."""
     if name not in LAYOUTS:

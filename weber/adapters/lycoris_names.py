@@ -23,6 +23,7 @@ from torch import Tensor
 from weber.adapters.lycoris_forms import LENGTHS, WEIGHTS
 from weber.adapters.lycoris_layers import ALPHA
 from weber.adapters.names import COMFYUI_MODEL, LYCORIS_PREFIX, build_note, cut_prefix, list_further
+from weber.config.lycoris import LycorisLayer
 from weber.errors import AdapterError
 from weber.families.pairing import Match, Pairing, find_module, swap_halves
 from weber.families.tensors import Entry, Weights
@@ -35,6 +36,7 @@ _PARTS = (
 )
 _OTHER_PARTS = {"lora_A": "lora_down", "lora_B": "lora_up", "lora.down": "lora_down", "lora.up": "lora_up"}
 _NAME = re.compile(rf"(?P<stem>.+?)\.(?P<part>{'|'.join(map(re.escape, (*_PARTS, *_OTHER_PARTS)))})(?:\.default)?(?:\.weight)?")
+_TURNS = ("diag-oft", "boft")
 _NUM_SHOWN = 3
 
 
@@ -100,6 +102,19 @@ def build_names(tensors: Mapping[str, Mapping[str, Tensor]], pairings: Sequence[
     for original, match in fused.items():
         named[_build_name(COMFYUI_MODEL + original, BIAS)] = _join_biases(tensors, match)
     return named
+
+
+def list_readers(settings: Mapping[str, LycorisLayer], *, pairings: Sequence[Pairing]) -> list[str]:
+    """What ComfyUI makes otherwise of changes of these modules, a sentence each."""
+    matches = {module: find_module(pairings, module) for module in settings}
+    swapped = {module for module, match in matches.items() if match is not None and match.pairing.swapped}
+    turned = [module for module, one in settings.items() if module in swapped and one.algo in (*_TURNS, "glora")]
+    notes = [f"ComfyUI reads {module} otherwise, which has its rows in another order there" for module in turned]
+    if any(one.algo in _TURNS and one.constraint > 0 for one in settings.values()):
+        notes.append("ComfyUI takes the constraint of turns for another one")
+    if any(one.weight_decompose and one.wd_on_out for one in settings.values()):
+        notes.append("ComfyUI divides a DoRA by other lengths")
+    return [f"{note}: for it merge the adapter into its model" for note in notes]
 
 
 def _join_biases(tensors: Mapping[str, Mapping[str, Tensor]], match: Match) -> Tensor:

@@ -99,6 +99,10 @@ class Full:
 
         return put
 
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return []
+
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""
         targets = config.adapter.chosen_targets

@@ -111,6 +111,10 @@ class Kind(Protocol):
         """What a run has saved, checked now, to be put on a network that is read later."""
         ...
 
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """What programs make otherwise of the finished file than it says, a line each."""
+        ...
+
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """A short and a longer line about it, for a person."""
         ...

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.full import Parameters, load_tensors
+from weber.adapters.layouts import list_readers
 from weber.adapters.lora import build_lora, list_exact, list_factors, list_parameters, load_adapter_onto, load_factors, write_strength
 from weber.adapters.merge import check_base, check_mergeable
 from weber.adapters.rules import Setting, build_settings, check_rules, list_groups
@@ -139,6 +140,10 @@ class Lora:
                 load_tensors(list_parameters(transformer), mean, where=str(saved.ema))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.modules, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

@@ -25,6 +25,7 @@ from weber.adapters.lycoris_files import (
 )
 from weber.adapters.lycoris_forms import list_shapes
 from weber.adapters.lycoris_merge import build_changed_weights
+from weber.adapters.lycoris_names import list_readers
 from weber.adapters.lycoris_targets import list_layers
 from weber.adapters.merge import check_base
 from weber.adapters.target import list_targets
@@ -162,6 +163,10 @@ class Lycoris:
             load_tensors(parameters, entries, where=str(saved.path))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.settings, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

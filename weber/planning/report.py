@@ -215,6 +215,7 @@ def _describe_files(plan: Plan) -> list[str]:
     saves = count_due(plan.num_steps, plan.count_steps(output.save_every))
     lines = [
         *_describe_finished(plan),
+        *(f"note: {note}" for note in plan.kind.list_notes(plan.config, plan.family, trained=plan.trained)),
         f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
         f"checkpoints every {_describe_every(output.save_every)} ({saves}), {describe_size(count_checkpoint_bytes(plan))} each;"
         f" {'all' if output.keep_last == 'all' else f'the last {output.keep_last}'} are kept"

@@ -35,6 +35,8 @@ FIXED = (
     *("optim.name", "optim.options"),
 )
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume; but the rates of rules."""
+LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
+"""Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
     *("output.", "sampling.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
@@ -74,6 +76,8 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
     changed = _list_differences(build_config(state["config"]), plan.resolved)
     fixed = [line for line in changed if line.startswith(FIXED) and not _RATE.match(line)]
+    if fixed and _has_same_names(folder, plan):
+        fixed = [line for line in fixed if not line.startswith(LAYERS)]
     if state["model"] != plan.family.identify("transformer"):
         fixed.append(f"the weights of the model in {plan.resolved.model.path or plan.family.variant}")
     precision = str(plan.trained.dtype).removeprefix("torch.")
@@ -89,6 +93,12 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     parts = _identify_parts(plan)
     other = [f"the {part} of the model" for part, identity in state.get("parts", parts).items() if parts.get(part) != identity]
     return [line for line in changed if not line.startswith(FREE) and not _FREE_ADAPTER.match(line)] + data + other
+
+
+def _has_same_names(folder: Path, plan: Plan) -> bool:
+    """Whether the optimizer has moved the same parameters as it would now, by their names."""
+    names = {name for key in open_weights([folder / OPTIMIZER_NAME]) if "." in (name := key.partition("/")[0])}
+    return names == set(plan.trained.shapes)
 
 
 def load_state(folder: Path, learner: Learner, *, plan: Plan) -> None:

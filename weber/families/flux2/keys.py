@@ -1,7 +1,8 @@
 """Names inside FLUX.2: which linear layers the target sets mean, and what modules are called in saved files.
 
 A single-stream block has two linear layers only: `attn.to_qkv_mlp_proj` (queries, keys, values and the feed-forward's input in one)
-and `attn.to_out` (ecosystem.md 1.3). The modulations are shared by all blocks. Patterns are read by `adapters/target.py`.
+and `attn.to_out` (ecosystem.md 1.3). The modulations are shared by all blocks, and ai-toolkit trains the blocks alone
+(`Flux2Model.get_transformer_block_names`). Patterns are read by `adapters/target.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "context+ffs": _CONTEXT + _CONTEXT_FFS,
     "all+ffs": _ATTENTION + _CONTEXT + _FFS,
     "all+ffs+embedder": (*_ATTENTION, *_CONTEXT, *_FFS, "x_embedder"),
-    "ai-toolkit": _ATTENTION + _CONTEXT + _FFS + _MODULATION,
+    "all+ffs+modulation": _ATTENTION + _CONTEXT + _FFS + _MODULATION,
+    "ai-toolkit": _ATTENTION + _CONTEXT + _FFS,
     "mmdit": ("transformer_blocks.*.attn.*", "transformer_blocks.*.ff.*", "transformer_blocks.*.ff_context.*"),
     "simpletuner": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_qkv_mlp_proj"),
 }
