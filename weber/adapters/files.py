@@ -14,6 +14,7 @@ from torch import Tensor
 from weber.adapters.factors import Factors
 from weber.adapters.layouts import check_layout, find_layout
 from weber.adapters.metadata import FACTS_KEY, HASH_KEY, SETTINGS_KEY, VERSION_KEY, read_facts
+from weber.adapters.precision import build_rounded
 from weber.adapters.read import read_modules
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import Pairing
@@ -57,17 +58,19 @@ def save_adapter(
     facts: Mapping[str, object],
     metadata: Mapping[str, str],
     pairings: Sequence[Pairing],
+    precision: str | None = None,
 ) -> None:
     """Write an adapter to `path`, whole or not at all. The same input gives the same bytes.
 
     The scale is in the factors, in every layout, and alpha is the rank: not all readers of a layout read its alpha. `metadata` is for
-    other programs (`metadata.build_metadata`). Raises AdapterError where the layout cannot carry the adapter.
+    other programs (`metadata.build_metadata`). `precision`: that of the file, as `output.precision`; None: as it is. Raises AdapterError
+    where the layout cannot carry the adapter.
     """
     if not modules:
         raise AdapterError("There is nothing to save.", got="an adapter without layers", fix="check the targets")
     check_layout(modules, layout=layout, pairings=pairings)
     tensors, settings = find_layout(layout).write({name: one.build_baked() for name, one in modules.items()}, pairings)
-    tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    tensors = build_rounded({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, precision)
     header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings
     if VERSION_KEY in header:
         header |= {HASH_KEY: "0x" + _hash(tensors)}

@@ -23,6 +23,7 @@ from weber.adapters.lycoris_merge import FusedChange
 from weber.adapters.lycoris_names import BIAS, Group, build_names, group_tensors
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
 from weber.adapters.names import LYCORIS_LAYOUT, WHOLE, Fit, list_fits
+from weber.adapters.precision import build_rounded
 from weber.adapters.read import build_failure
 from weber.adapters.text import find_text_module
 from weber.config.adapter import AdapterConfig
@@ -97,11 +98,19 @@ def is_lycoris(path: Path) -> bool:
 
 
 def save_lycoris(
-    path: Path, model: nn.Module, *, architecture: str, title: str, facts: Mapping[str, object], pairings: Sequence[Pairing]
+    path: Path,
+    model: nn.Module,
+    *,
+    architecture: str,
+    title: str,
+    facts: Mapping[str, object],
+    pairings: Sequence[Pairing],
+    precision: str | None = None,
 ) -> None:
-    """Write the changes on a model, whole or not at all. The same numbers give the same bytes."""
+    """Write the changes on a model, whole or not at all. The same numbers give the same bytes. `precision`: see `save_adapter`."""
     changes = list(list_changes(model))
     tensors = build_names({one.name: _list_tensors(one.settings.algo, one.tensors, one.alpha) for one in changes}, pairings)
+    tensors = build_rounded(tensors, precision)
     sizes = [(rank, change.alpha) for change in changes if (rank := find_rank(change.tensors)) is not None] or [(0, 0.0)]
     rank, alpha = Counter(sizes).most_common(1)[0][0]
     likeness = Factors(torch.empty(rank, 1), torch.empty(1, rank), alpha)  # what headers say of a LoRA

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 
 import torch
-from lycoris.wrapper import LycorisNetwork
 from torch import nn
 
 from weber.config.lycoris import LycorisConfig, LycorisLayer, LycorisPreset
@@ -67,6 +66,8 @@ def _find(model: nn.Module, preset: LycorisPreset, classes: Mapping[str, Sequenc
 
     LyCORIS puts the smallest change on a model without numbers; the rank says which entry it followed.
     """
+    from lycoris.wrapper import LycorisNetwork
+
     keys = ["", *preset.entries]
     marks = {key: {"dim": number} for number, key in enumerate(keys, 1)}
     targets = ["Linear"] if preset.target_module is None else [one for name in preset.target_module for one in classes[name]]
@@ -89,6 +90,8 @@ def _find(model: nn.Module, preset: LycorisPreset, classes: Mapping[str, Sequenc
 @contextmanager
 def _told(preset: Mapping[str, object]) -> Iterator[None]:
     """LyCORIS keeps its preset in a class; afterwards it is as it was. What it prints on the way is for its own users."""
+    from lycoris.wrapper import LycorisNetwork
+
     kept = {name: value for name, value in vars(LycorisNetwork).items() if name.isupper()}
     logger = logging.getLogger("LyCORIS")
     was_disabled, logger.disabled = logger.disabled, True

@@ -12,9 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-
-from peft.utils.other import get_pattern_key
+from typing import Any, TypeVar
 
 from weber.adapters.factors import Factors
 from weber.adapters.text import ROOT, TEXT_PREFIX, split_modules
@@ -125,8 +123,7 @@ def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) ->
     try:
         settings = {key.removeprefix(prefix): value for key, value in json.loads(text).items()}
         common, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
-        keys = {name: get_pattern_key(list(patterns), name) for name in ranks}
-        alphas = {name: float(patterns.get(key, common)) for name, key in keys.items()}
+        alphas = {name: _find_alpha(name, patterns, common) for name in ranks}
         if not all(map(math.isfinite, alphas.values())):
             raise ValueError("an alpha that is not finite")
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
@@ -138,7 +135,17 @@ def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) ->
         ) from error
     if settings.get("use_rslora"):
         alphas = {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
-    return Alphas(alphas, {one: any(re.match(rf"(.*\.)?({one})$", name) for name in ranks) for one in patterns})
+    return Alphas(alphas, {one: any(_is_meant(one, name) for name in ranks) for one in patterns})
+
+
+def _find_alpha(name: str, patterns: Mapping[str, Any], common: float) -> float:
+    """That of the first pattern which means the module."""
+    return next((float(alpha) for key, alpha in patterns.items() if _is_meant(key, name)), common)
+
+
+def _is_meant(pattern: str, name: str) -> bool:
+    """Whether the end of a module's name matches a pattern, as `peft/utils/other.py:get_pattern_key` sees it."""
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None
 
 
 def read_facts(metadata: Mapping[str, str]) -> dict[str, object]:

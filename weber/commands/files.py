@@ -49,7 +49,7 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
     Parameters
     ----------
     adapters
-        Adapter files of any layout, each as FILE or FILE:WEIGHT.
+        Adapter files of any layout, or run folders, each as FILE or FILE:WEIGHT.
     out
         The adapter file. With a base: a *.safetensors file with the makers' names, or a folder in the library's layout.
     base

@@ -73,7 +73,7 @@ class Full:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`: whole models, in the precision of the base's files."""
-        paths = list_models(learned.config.output.formats, folder)
+        paths = list_models(learned.config.output.formats, folder, name=learned.config.output.name)
         written = self._write(paths, _build_entries(learned.parameters), learned, progress=progress)
         if learned.ema is not None:
             means = {name: build_entry(tensor) for name, tensor in learned.ema.list_tensors().items()}
@@ -127,7 +127,8 @@ class Full:
     def _check_places(self, config: RunConfig) -> None:
         """The finished model must not replace the one that it is made from, nor anything else."""
         inputs = [Path(place).expanduser().absolute() for place in (config.model.path, config.model.transformer) if place is not None]
-        finished = list_models(config.output.formats, config.output.folder.expanduser().absolute())
+        output = config.output
+        finished = list_models(output.formats, output.folder.expanduser().absolute(), name=output.name)
         means = [] if config.optim.ema_decay is None else [build_mean_path(path) for path in finished]
         for target in (*finished, *means):
             for one in (place.resolve() for place in inputs):

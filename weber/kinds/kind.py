@@ -19,7 +19,7 @@ from weber.families.tensors import Weights
 from weber.optim.ema import Ema
 from weber.progress import Progress
 from weber.results.files import Model
-from weber.results.runs import Saved, build_mean_path
+from weber.results.runs import Saved, build_adapter_name, build_mean_path
 
 Put = Callable[[nn.Module], None]
 """Puts what a run has learned on a transformer, to paint with."""
@@ -120,6 +120,11 @@ class Kind(Protocol):
         ...
 
 
+def build_title(config: RunConfig) -> str:
+    """What files say that they are called."""
+    return config.output.name or config.output.folder.name
+
+
 def list_linears(skeleton: nn.Module) -> dict[str, tuple[int, int]]:
     """The linear layers of a transformer, with (inputs, outputs)."""
     return {name: (one.in_features, one.out_features) for name, one in skeleton.named_modules() if isinstance(one, nn.Linear)}
@@ -131,8 +136,9 @@ def build_model(family: Family, weights: Weights) -> Model:
     return Model(weights, config, family.pairings, family.architecture)
 
 
-def write_with_mean(learned: Learned, path: Path, *, write: Callable[[Path], list[Path]]) -> list[Path]:
-    """`write` what is trained to `path`, and its running mean beside it, if there is one; returns all that was written."""
+def write_with_mean(learned: Learned, folder: Path, *, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """`write` the adapter into a folder, and its running mean beside it, if there is one; returns all that was written."""
+    path = folder / build_adapter_name(learned.config)
     written = write(path)
     if learned.ema is not None:
         with learned.ema.swapped():

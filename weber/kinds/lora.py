@@ -22,7 +22,7 @@ from weber.data.seeds import build_seed
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.tensors import Weights, open_weights
-from weber.kinds.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
+from weber.kinds.kind import Learned, Put, Trained, build_model, build_title, list_linears, write_with_mean
 from weber.kinds.text import build_text_lora, choose_text
 from weber.memory.load import choose_formats
 from weber.memory.packed import PackedLinear
@@ -101,7 +101,7 @@ class Lora:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: an adapter file like the finished one."""
-        adapter = Named(list_factors(learned.transformer), learned.facts, learned.config.output.folder.name)
+        adapter = Named(list_factors(learned.transformer), learned.facts, build_title(learned.config))
         family = learned.family
         save_layout(path, adapter, layout=DIFFUSERS, architecture=family.architecture, pairings=family.pairings)
 
@@ -115,16 +115,16 @@ class Lora:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
+        return write_with_mean(learned, folder, write=partial(self._write, learned=learned, progress=progress))
 
     def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and the same in the other formats."""
-        self.save(path, learned)
-        family = learned.family
-        formats = [name for name in learned.config.output.formats if name != DIFFUSERS]
+        family, output = learned.family, learned.config.output
+        formats = [name for name in output.formats if name != DIFFUSERS]
         weights = family.open_transformer() if {MERGED_FILE, MERGED_FOLDER} & set(formats) else {}
         model = build_model(family, weights)
-        named = Named(list_factors(learned.transformer), learned.facts, path.parent.name)
+        named = Named(list_factors(learned.transformer), learned.facts, build_title(learned.config), output.precision)
+        save_layout(path, named, layout=DIFFUSERS, architecture=family.architecture, pairings=family.pairings)
         return [path, *write_formats(named, formats, model=model, folder=path.parent, stem=path.stem, progress=progress)]
 
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:

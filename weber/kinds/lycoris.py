@@ -35,12 +35,12 @@ from weber.data.seeds import build_seed
 from weber.errors import AdapterError, ConfigError
 from weber.families.family import Family
 from weber.families.tensors import Weights, open_weights
-from weber.kinds.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
+from weber.kinds.kind import Learned, Put, Trained, build_model, build_title, list_linears, write_with_mean
 from weber.kinds.lora import read_computed
 from weber.progress import Progress
-from weber.results.files import save_whole
+from weber.results.files import build_precise_facts, save_whole
 from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, build_format_path, check_formats, check_merged
-from weber.results.runs import ADAPTER_NAME, Saved
+from weber.results.runs import ADAPTER_NAME, SUFFIX, Saved
 
 
 class Lycoris:
@@ -110,15 +110,23 @@ class Lycoris:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: a file like the finished one."""
-        title = learned.config.output.folder.name
-        family = learned.family
-        save_lycoris(
-            path, learned.transformer, architecture=family.architecture, title=title, facts=learned.facts, pairings=family.pairings
-        )
+        self._save(path, learned)
 
     def list_exact(self, learned: Learned) -> dict[str, Tensor]:
         """See `Kind.list_exact`."""
         return {}
+
+    def _save(self, path: Path, learned: Learned, *, precision: str | None = None) -> None:
+        family, facts = learned.family, build_precise_facts(learned.facts, precision)
+        save_lycoris(
+            path,
+            learned.transformer,
+            architecture=family.architecture,
+            title=build_title(learned.config),
+            facts=facts,
+            pairings=family.pairings,
+            precision=precision,
+        )
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
@@ -126,18 +134,19 @@ class Lycoris:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
+        return write_with_mean(learned, folder, write=partial(self._write, learned=learned, progress=progress))
 
     def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and whole models with it in their weights."""
-        self.save(path, learned)
+        output = learned.config.output
+        self._save(path, learned, precision=output.precision)
         written = [path]
-        for name in dict.fromkeys(learned.config.output.formats):
+        for name in dict.fromkeys(output.formats):
             if name == DIFFUSERS:
                 continue
             model = build_model(learned.family, learned.family.open_transformer())
             model = replace(model, weights=build_changed_weights(model.weights, list_layer_changes(learned.transformer)))
-            written.append(build_format_path(path.with_suffix(""), name))
+            written.append(build_format_path(path.with_name(path.name.removesuffix(SUFFIX)), name))
             save_whole(written[-1], model, facts=learned.facts, progress=progress)
         return written
 

@@ -17,6 +17,7 @@ from weber.progress import Progress
 from weber.results.bases import find_architecture, find_pairings, open_model, read_base
 from weber.results.files import Named, save_layout, save_merged, save_whole
 from weber.results.formats import DIFFUSERS, check_named_layout
+from weber.results.runs import find_adapter
 from weber.results.targets import MERGED, check_file, check_model, list_places
 
 
@@ -69,12 +70,16 @@ def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, pr
 
 
 def read_weighted(text: str) -> tuple[Path, float]:
-    """`file:0.8` as (file, 0.8); without a number the weight is 1. Raises ConfigError where there is no such file or number."""
+    """`file:0.8` as (file, 0.8); without a number the weight is 1. Of a run folder or a checkpoint, its adapter.
+
+    Raises ConfigError where there is no such file or number, CheckpointError where a folder has no adapter.
+    """
     path, colon, number = text.rpartition(":")
-    if Path(text).is_file() or not (colon and Path(path).is_file()):
+    if Path(text).exists() or not (colon and Path(path).exists()):
         path, number = text, "1"
-    if not Path(path).is_file():
-        raise ConfigError("There is no such adapter file.", got=text, expected="a file, as FILE or FILE:WEIGHT", fix="correct it")
+    if not Path(path).exists():
+        expected = "a file or a run folder, as FILE or FILE:WEIGHT"
+        raise ConfigError("There is no such adapter file.", got=text, expected=expected, fix="correct it")
     try:
         weight = float(number)
     except ValueError:
@@ -82,4 +87,4 @@ def read_weighted(text: str) -> tuple[Path, float]:
     if not math.isfinite(weight):
         expected = "FILE:WEIGHT, such as a.safetensors:0.8"
         raise ConfigError("The weight of an adapter is no number.", got=text, expected=expected, fix="correct it")
-    return Path(path), weight
+    return find_adapter(Path(path)) if Path(path).is_dir() else Path(path), weight

@@ -47,8 +47,8 @@ FREE = (
 _FREE_ADAPTER = re.compile(r"model\.adapters\.\d+\.(path|sample_strength):")
 
 
-def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
-    """Write the checkpoint of `step` finished steps."""
+def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int, ending: str = "") -> Path:
+    """Write the checkpoint of `step` finished steps. `ending` of its name: no run goes on from it by itself."""
     learned, ema = build_learned(learner, plan=plan, step=step), learner.ema
 
     def save_learned(path: Path) -> None:
@@ -65,7 +65,7 @@ def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> 
         files[EXACT_NAME] = lambda path: _write_tensors(path, exact)
     if ema is not None:
         files[EMA_NAME] = lambda path: _write_tensors(path, ema.list_tensors(), facts=learned.facts)
-    return save_checkpoint(run_folder, step, files=files)
+    return save_checkpoint(run_folder, step, files=files, ending=ending)
 
 
 def check_state(folder: Path, plan: Plan) -> list[str]:
@@ -172,6 +172,7 @@ def _describe_pictures(plan: Plan) -> dict[str, object]:
 def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
     return {
         "step": step,
+        "num_steps": plan.num_steps,
         "weber": VERSION,
         "model": plan.family.identify("transformer"),
         "parts": _identify_parts(plan),
