@@ -144,8 +144,8 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
     try:
         adapter = load_lycoris(path)
     except AdapterError as error:
-        report = _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
-        return replace(report, notes=(*report.notes, f"{error.what} {error.got}"))
+        told = (*lines, *_list_facts(read_facts(metadata), metadata))
+        return Report(path, f"{kind.name} that weber cannot read", told, (f"{error.what} {error.got}",))
     layers = adapter.layers
     cut = f", of which {len(adapter.fused)} are several in the library's model, and cannot be divided" if adapter.fused else ""
     factors = count_factors(layers)

@@ -110,7 +110,7 @@ def build_change(stem: str, tensors: Mapping[str, Entry], *, where: str) -> Laye
     there = [sorted(set(own) & {name for one in group for name in one}) for group in _NEEDED[algo]]
     missing = [group for group, names in zip(_NEEDED[algo], there, strict=True) if names not in map(sorted, group)]
     if missing:
-        needed = " or ".join(" with ".join(one) for one in missing[0])
+        needed = ", or ".join(" and ".join(one) for one in missing[0])
         raise _build_error(f"A layer lacks tensors of its form, which is {algo}.", stem, own, where=where, expected=needed)
     for name, entry in own.items():
         if not entry.dtype.is_floating_point or entry.is_quantized:
