@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from weber.api import export, extract, inspect, merge, open_run, plan, sample, train
+from weber.api import export, extract, inspect, merge, open_run, plan, report, sample, train
 from weber.errors import WeberError
 from weber.version import VERSION as __version__
 
@@ -28,6 +28,7 @@ __all__ = [
     "merge",
     "open_run",
     "plan",
+    "report",
     "sample",
     "train",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from weber.data.set_aside import list_reasons
 from weber.data.words import describe_count
 from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
+from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
 from weber.planning.budget import build_estimate, build_lines
 from weber.planning.checks import sample_size
@@ -45,8 +47,25 @@ from weber.results.formats import DIFFUSERS, list_models
 from weber.results.runs import EMA_ENDING, build_adapter_name
 
 
+@dataclass(frozen=True)
+class Report:
+    """A plan in words, by section, and what it is estimated to take; `str` of it is what `weber plan` prints."""
+
+    sections: Mapping[str, Sequence[str]]
+    estimate: Estimate
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in self.sections.items())
+
+
 def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
     """The whole plan, section by section."""
+    return str(describe_plan(plan, progress))
+
+
+def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
+    """See `Report`."""
+    estimate = build_estimate(plan.config, plan.workload)
     sections = (
         ("Model", _describe_model(plan)),
         ("Pictures", describe_pictures(plan)),
@@ -56,13 +75,13 @@ def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
-        ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
+        ("Memory and time", build_lines(estimate, plan.fit)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
         ("Disk", _describe_disks(plan)),
         ("Settings that differ from the default", _describe_changes(plan)),
     )
-    return "\n\n".join(title + "\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
+    return Report({title: lines for title, lines in sections if lines}, estimate)
 
 
 def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
