@@ -62,7 +62,7 @@ def test_schema_is_json(weber: Run) -> None:
 
 def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) -> None:
     code, out, _ = weber("plan", run_toml)
-    assert code == 0 and "4 steps of 1 pictures" in out
+    assert code == 0 and "4 steps of 1 picture" in out
     assert not (tmp_path / "run").exists()
 
     code, out, _ = weber("cache", run_toml)

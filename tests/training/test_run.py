@@ -55,7 +55,7 @@ def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
     before, after = (np.asarray(Image.open(folder / "pictures" / f"step-{step:06d}" / "00.png"), dtype=int) for step in (0, 10))
     assert np.abs(before - after).max() > 0
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
-    assert "12 pictures in 1 buckets" in said and "training: 10/10" in said
+    assert "12 pictures in 1 bucket" in said and "training: 10/10" in said
 
     with safe_open(folder / "adapter.safetensors", framework="pt") as file:
         metadata = file.metadata()

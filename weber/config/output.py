@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from weber.config.section import FolderPath, Section
 
@@ -125,6 +125,14 @@ class SamplingConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
     """Seed of the first picture's noise; each further prompt adds 1."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _refuse_files(cls, value: list[str]) -> list[str]:
+        files = [prompt for prompt in value if re.fullmatch(r"\S+\.(txt|jsonl?|toml|csv|ya?ml)", prompt.strip())]
+        if files:
+            raise ValueError(f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"]')
+        return value
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:

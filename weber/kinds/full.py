@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters, build_full, build_whole_weights, check_tensors, check_whole, list_trained, load_tensors
@@ -63,6 +63,10 @@ class Full:
         """See `Kind.save`: the trained tensors in their own precision, under the library's names."""
         save_weights(path, _build_entries(learned.parameters), metadata={FACTS_KEY: json.dumps(learned.facts, sort_keys=True)})
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
+
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
         load_tensors(parameters, open_weights([path]), where=str(path))
@@ -94,6 +98,10 @@ class Full:
             load_tensors([(name, transformer.get_parameter(name)) for name in trained.shapes], weights, where=str(saved.path))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return []
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters
@@ -95,6 +95,10 @@ class Kind(Protocol):
         """Write the checkpoint's file."""
         ...
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """Parameters of the network whose numbers the checkpoint's file rounds, to be kept beside it as they are."""
+        ...
+
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """Put the numbers of a checkpoint's file back."""
         ...
@@ -105,6 +109,10 @@ class Kind(Protocol):
 
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
         """What a run has saved, checked now, to be put on a network that is read later."""
+        ...
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """What programs make otherwise of the finished file than it says, a line each."""
         ...
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from weber.adapters.files import AdapterFile, load_adapter, save_adapter
+from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.full import Parameters, load_tensors
-from weber.adapters.lora import build_lora, list_factors, list_parameters, load_adapter_onto, load_factors, write_strength
+from weber.adapters.layouts import list_readers
+from weber.adapters.lora import build_lora, list_exact, list_factors, list_parameters, load_adapter_onto, load_factors, write_strength
 from weber.adapters.merge import check_base, check_mergeable
-from weber.adapters.metadata import build_metadata
 from weber.adapters.rules import Setting, build_settings, check_rules, list_groups
 from weber.adapters.target import list_targets
 from weber.config.adapter import SHIFTED_STARTS
@@ -101,9 +101,13 @@ class Lora:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: an adapter file like the finished one."""
-        modules, family, title = list_factors(learned.transformer), learned.family, build_title(learned.config)
-        metadata = build_metadata(modules, architecture=family.architecture, title=title, facts=learned.facts)
-        save_adapter(path, modules, layout=DIFFUSERS, facts=learned.facts, metadata=metadata, pairings=family.pairings)
+        adapter = Named(list_factors(learned.transformer), learned.facts, build_title(learned.config))
+        family = learned.family
+        save_layout(path, adapter, layout=DIFFUSERS, architecture=family.architecture, pairings=family.pairings)
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return list_exact(learned.transformer)
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
@@ -136,6 +140,10 @@ class Lora:
                 load_tensors(list_parameters(transformer), mean, where=str(saved.ema))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.modules, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

@@ -16,7 +16,7 @@ from weber.adapters.full import Parameters, check_tensors, load_tensors
 from weber.adapters.lycoris import CHANGE, build_changes, write_strength
 from weber.adapters.lycoris_files import (
     LycorisFile,
-    build_changed_weights,
+    list_entries,
     list_layer_changes,
     load_changes,
     load_lycoris,
@@ -24,6 +24,8 @@ from weber.adapters.lycoris_files import (
     write_start,
 )
 from weber.adapters.lycoris_forms import list_shapes
+from weber.adapters.lycoris_merge import build_changed_weights
+from weber.adapters.lycoris_names import list_readers
 from weber.adapters.lycoris_targets import list_layers
 from weber.adapters.merge import check_base
 from weber.adapters.target import list_targets
@@ -110,14 +112,25 @@ class Lycoris:
         """See `Kind.save`: a file like the finished one."""
         self._save(path, learned)
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
+
     def _save(self, path: Path, learned: Learned, *, precision: str | None = None) -> None:
-        title, architecture = build_title(learned.config), learned.family.architecture
-        facts = build_precise_facts(learned.facts, precision)
-        save_lycoris(path, learned.transformer, architecture=architecture, title=title, facts=facts, precision=precision)
+        family, facts = learned.family, build_precise_facts(learned.facts, precision)
+        save_lycoris(
+            path,
+            learned.transformer,
+            architecture=family.architecture,
+            title=build_title(learned.config),
+            facts=facts,
+            pairings=family.pairings,
+            precision=precision,
+        )
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
-        load_changes(parameters, open_weights([path]), where=str(path))
+        load_changes(parameters, path)
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
@@ -140,8 +153,7 @@ class Lycoris:
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
         """See `Kind.read`."""
         config = saved.config
-        adapter = load_lycoris(saved.path)
-        entries = {f"{name}.{CHANGE}.{part}": entry for name, one in adapter.changes.items() for part, entry in one.tensors.items()}
+        entries = list_entries(load_lycoris(saved.path))
         if saved.ema is not None:
             entries |= open_weights([saved.ema])
         check_tensors(trained.shapes, entries, where=str(saved.path))
@@ -151,6 +163,10 @@ class Lycoris:
             load_tensors(parameters, entries, where=str(saved.path))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.settings, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

@@ -149,7 +149,7 @@ def _count_kept_bytes(plan: Plan) -> int:
 
 def _list_packed_bytes(plan: Plan, skeleton: nn.Module) -> dict[str, int]:
     formats = choose_formats(plan.family, skeleton, memory=plan.resolved.memory, trained=plan.trained.shapes)
-    shapes: Mapping[str, tuple[int, ...]] = {name: tuple(skeleton.get_submodule(name).weight.shape) for name in formats}
+    shapes: Mapping[str, tuple[int, ...]] = {name: tuple(skeleton.get_parameter(f"{name}.weight").shape) for name in formats}
     return {f"{name}.weight": FORMATS[form].num_bytes(shapes[name][0], shapes[name][1]) for name, form in formats.items()}
 
 

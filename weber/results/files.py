@@ -56,9 +56,10 @@ def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folde
 
 def save_layout(path: Path, adapter: Named, *, layout: str, architecture: str, pairings: Sequence[Pairing]) -> None:
     """Write an adapter file with everything that other programs show of it."""
+    modules = {name: one.build_baked() for name, one in adapter.modules.items()}
     facts = build_precise_facts(adapter.facts, adapter.precision)
-    metadata = build_metadata(adapter.modules, architecture=architecture, title=adapter.title, facts=facts)
-    save_adapter(path, adapter.modules, layout=layout, facts=facts, metadata=metadata, pairings=pairings, precision=adapter.precision)
+    metadata = build_metadata(modules, architecture=architecture, title=adapter.title, facts=facts)
+    save_adapter(path, modules, layout=layout, facts=facts, metadata=metadata, pairings=pairings, precision=adapter.precision)
 
 
 def build_precise_facts(facts: Mapping[str, object], precision: str | None) -> dict[str, object]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from weber.adapters.files import load_adapter
-from weber.adapters.lycoris_files import build_changed_weights, is_lycoris, load_lycoris
+from weber.adapters.lycoris_files import is_lycoris, load_lycoris
+from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.merge import Weighted, build_merged_adapter
 from weber.config.model import ModelConfig
 from weber.errors import ConfigError
@@ -63,7 +64,8 @@ def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, pr
     adapter = load_lycoris(path)
     model = open_model(base, architecture=find_architecture(adapter))
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
-    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, strength=weight))
+    weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)
+    merged = replace(model, weights=weights)
     save_whole(out, merged, facts=facts, progress=progress)
 
 

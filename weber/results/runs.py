@@ -15,6 +15,8 @@ from weber.errors import CheckpointError
 ADAPTER_NAME = "adapter.safetensors"
 TRAINED_NAME = "trained.safetensors"
 """The trained tensors of a checkpoint, where the model itself is trained."""
+EXACT_NAME = "exact.safetensors"
+"""Numbers of a checkpoint that its adapter file rounds: tensors under the names of the parameters."""
 EMA_NAME = "ema.safetensors"
 """The running mean in a checkpoint: tensors under the names of the parameters."""
 MODEL_FOLDER, MODEL_NAME = "transformer", "model.safetensors"

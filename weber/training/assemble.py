@@ -15,6 +15,7 @@ from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
 from weber.checkpoint.resume import Found
+from weber.checkpoint.save import CONFIG_NAME
 from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
@@ -32,7 +33,6 @@ from weber.planning.plan import Plan, build_plan, list_captions, list_views, lis
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
-from weber.results.runs import CONFIG_NAME
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
@@ -70,7 +70,7 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
             plan = build_plan(config, stop.guard(watcher.report), is_resumed=start.folder is not None)
-            watcher.write(build_summary(plan))
+            watcher.write(build_summary(plan, stop.guard(watcher.report)))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
                 held.enter_context(lock_folder(folder))
@@ -141,7 +141,7 @@ def assemble(plan: Plan, store: Store, *, start: Found, previous: RunConfig | No
         device=plan.device,
         dtype=plan.dtype,
         trained=plan.trained.shapes,
-        put=build_text_put(build_put(put, plan.frozen), config, encoders=plan.encoders),
+        put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         cache=config.output.cache,
         progress=progress,
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from weber.checkpoint.resume import Found
+from weber.checkpoint.save import CONFIG_NAME
 from weber.errors import CacheError, CheckpointError, TrainingError, WeberError
 from weber.memory.device import peak_memory_bytes
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.planning.plan import Plan
 from weber.results.finished import clear_staged, publish
-from weber.results.runs import CONFIG_NAME
 from weber.track.health import find_collapse
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher

@@ -260,7 +260,7 @@ def paint_all(
     predictor: Predictor,
     *,
     paintings: Sequence[Painting],
-    kind: Kind,
+    kind: Kind | None,
     num_steps: int,
     strength: float,
     progress: Progress,
@@ -268,12 +268,13 @@ def paint_all(
 ) -> list[Image.Image]:
     """Pictures of all paintings with what is trained at `strength`; the network is left as it was found, in training mode or not.
 
-    `frozen`: adapters that have another strength in pictures.
+    `kind`: that of what is trained; None where nothing is. `frozen`: adapters that have another strength in pictures.
     """
     family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
-    kind.write_strength(transformer, strength)
+    if kind is not None:
+        kind.write_strength(transformer, strength)
     write_frozen_strengths(transformer, frozen, in_pictures=True)
     text = find_text(family, transformer)
     try:
@@ -285,7 +286,8 @@ def paint_all(
             progress=progress,
         )
     finally:
-        kind.write_strength(transformer, 1.0)
+        if kind is not None:
+            kind.write_strength(transformer, 1.0)
         write_frozen_strengths(transformer, frozen, in_pictures=False)
         transformer.train(was_training)
     decoder = encoders.load(family.image_part)
