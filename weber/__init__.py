@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weber.errors import WeberError
+from weber.imports import quiet_libraries
 from weber.version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from weber.config.run import RunConfig
     from weber.planning.plan import Plan
 
-# diffusers imports bitsandbytes and torchao where they are installed, which then note that kernels are missing that nothing here uses.
-for _name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+quiet_libraries()
 
 __all__ = ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
 

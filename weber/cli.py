@@ -10,6 +10,7 @@ from rich.console import Console
 
 from weber.commands import bench, cache, files, lists, plan, sample, train
 from weber.errors import WeberError
+from weber.imports import start_command
 from weber.version import VERSION
 
 USER_ERROR = 2
@@ -38,6 +39,7 @@ for _verb in (
 def main() -> None:
     """Entry point of the `weber` command: problems that a person can fix are one message and exit code 2."""
     arguments = sys.argv[1:]
+    start_command()
     try:
         _write_settings_help(arguments)
         app(arguments, exit_on_error=False, print_error=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from weber.imports import begin_work
+
 if TYPE_CHECKING:
     from weber.config.run import RunConfig
     from weber.track.progress import Watcher
@@ -29,9 +31,10 @@ def read_settings(config: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def build_watcher() -> Watcher:
-    """Progress on standard error."""
+    """Progress on standard error. Called when all that a verb needs is imported, and its work begins."""
     from rich.console import Console
 
     from weber.track.progress import Watcher
 
+    begin_work()
     return Watcher(Console(stderr=True))
