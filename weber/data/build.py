@@ -109,7 +109,7 @@ def _read_set(
     config: DataConfig, index: Index, seed: int, *, key: str, inputs: PictureLimits, own: Sequence[Path], progress: Progress
 ) -> _Set:
     listed = list_rows(config, key=key, own=own)
-    files = inspect_files([row for row in listed.rows if not row.reason], config, index, progress)
+    files = inspect_files([row for row in listed.rows if not row.reason], config, index=index, progress=progress)
     examples: list[Example] = []
     set_aside: list[SetAside] = []
     for row in listed.rows:
@@ -253,6 +253,6 @@ def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside], *, ke
         lines += [f"      {line}" for line in describe_items(items, most=_NUM_SHOWN)]
         advice += [f"{kind}: {one}" for one in [find_advice(kind)] if one]
     names = {} if config.hub is not None else find_repeat_names(config, (item.path for item in refused))
-    advice += [explain_repeat_name(name, *said, key=key) for name, said in names.items()]
+    advice += [explain_repeat_name(name, said, key=key) for name, said in names.items()]
     fix = "; ".join(advice) or "mend the files, or change the set's settings"
     return DataError("\n".join(lines), got=f"{describe_count(len(refused), 'picture')}, all set aside", fix=fix)

@@ -50,14 +50,15 @@ def describe_repeat_names(config: DataConfig, paths: Iterable[Path], *, key: str
     if config.hub is not None:
         return []
     lines = []
-    for name, (number, words) in find_repeat_names(config, paths).items():
-        if number != config.repeats:
-            lines.append(f'{config.set_name}: {explain_repeat_name(name, number, words, key=key)}')
+    for name, said in find_repeat_names(config, paths).items():
+        if said[0] != config.repeats:
+            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, key=key)}")
     return lines
 
 
-def explain_repeat_name(name: str, number: int, words: str, *, key: str) -> str:
+def explain_repeat_name(name: str, said: tuple[int, str], *, key: str) -> str:
     """What such a name does not do, and what does."""
+    number, words = said
     return (
         f'the folder "{name}" is named as kohya\'s trainer wants it, but here its name says nothing: in a set of its own, set'
         f' {key}.repeats = {number}, and without caption files {key}.captions = "instance", {key}.instance_prompt = "{words}"'

@@ -50,7 +50,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     lines = [_count_captions(config, _list_of(plan, config)) for config in plan.config.data]
     lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
     texts = list_captions(plan)
-    for one in list_lengths(plan.family, texts, progress):
+    for one in list_lengths(plan.family, texts, progress=progress):
         read = f"{one.part} reads {one.most_tokens} tokens: "
         lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
     return lines
@@ -58,7 +58,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
 
 def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
     """A line for each text part that cuts captions."""
-    found = list_lengths(plan.family, list_captions(plan), progress)
+    found = list_lengths(plan.family, list_captions(plan), progress=progress)
     return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
 
 
