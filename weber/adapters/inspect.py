@@ -161,7 +161,8 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
         *_list_facts(adapter.facts, metadata),
     ]
     uses = ["merge it into its model (`weber merge --base`)"]
-    uses += [] if adapter.fused else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
+    can_start = not adapter.fused and all(one.algo != "lokr" or find_factor(one) is not None for one in layers)
+    uses += [] if not can_start else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
     return Report(path, kind.name, tuple(told), adapter.notes, tuple(uses))
 
 
