@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from lycoris.functional import factorization
 from torch import Tensor
 
 from weber.adapters.lycoris_forms import LENGTHS, find_rank
@@ -158,6 +157,8 @@ def find_factor(change: LayerChange) -> str | None:
     """The `factor` with which LyCORIS cuts a layer of that size so; None for what is no Kronecker product, or is cut otherwise."""
     if change.algo != "lokr":
         return None
+    from lycoris.functional import factorization
+
     sizes = change.sizes
     for factor in (-1, *sorted({sizes["a"], sizes["b"]})):
         outputs, inputs = (factorization(size, factor) for size in (change.num_outputs, sizes["b"] * sizes["d"]))
