@@ -232,6 +232,13 @@ def test_a_set_in_which_nothing_is_left_is_an_error(tmp_path: Path, write_pictur
             ConfigError,
             ["data.1.resolution = 0.0001 (megapixels)", "10 x 10 pixels"],
         ),
+        ("good", {"resolution": 1.0}, ConfigError, ["data.1.resolution = 1 (area)", 'resolution_type = "megapixels"']),
+        (
+            "good",
+            {"resolution": 1024, "resolution_type": "megapixels"},
+            ConfigError,
+            ["data.1.resolution = 1024 megapixels", 'resolution_type = "area"'],
+        ),
     ],
 )
 def test_errors_name_the_key_and_the_fix(

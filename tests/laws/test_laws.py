@@ -35,7 +35,9 @@ FREE_POSITIONALS = {
 }
 EDGES = {
     "weber/cli.py": "talks to the person at the terminal",
+    "weber/commands/terminal.py": "talks to the person at the terminal",
     "weber/__init__.py": "imports lazily",
+    "weber/api.py": "imports lazily",
 }
 BANNED_FILES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 # Written with a gap so that this file does not break its own law.
@@ -188,7 +190,7 @@ def no_print_exit_or_environment_in_a_library_room(source: Source) -> Iterator[B
 
 
 def no_import_of_weber_inside_a_function(source: Source) -> Iterator[Breach]:
-    if source.name in EDGES:
+    if source.name in EDGES or source.room == "commands":
         return
     for node in chain.from_iterable(ast.walk(function) for function in _functions(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -45,6 +45,15 @@ def test_the_arithmetic_is_written_out(build_run: BuildRun, pictures: Path) -> N
     assert "pictures/: 2 times 1 picture of 64 x 64" in report
 
 
+def test_only_what_somebody_set_is_listed_as_set(build_run: BuildRun) -> None:
+    report = build_report(build_plan(build_run(data=[{"repeats": 3}])))
+    listed = report.partition("Settings that differ from the default\n")[2]
+    keys = {line.split(" = ")[0].strip() for line in listed.splitlines()}
+    output = {"output.folder", "output.cache", "output.save_every"}
+    train = {"train.steps", "train.batch_size"}
+    assert keys == {"model.variant", "data.0.path", "data.0.repeats", "adapter.rank", "memory.device", "optim.lr"} | train | output
+
+
 def test_the_plan_knows_what_is_cached(build_run: BuildRun) -> None:
     config = build_run()
     watcher, _ = build_watcher()

@@ -15,6 +15,9 @@ from weber.data.names import find_spelled
 from weber.data.words import describe_some
 from weber.errors import ConfigError, DataError
 
+_FEWEST_PIXELS, _MOST_PIXELS = 8, 8192
+"""Of an edge: what is less or more was meant in another unit."""
+
 
 def _keep_size(width: int, height: int) -> tuple[int, int]:
     return width, height
@@ -85,7 +88,15 @@ def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs:
         raise ConfigError(
             f"{key}.resolution = {config.resolution or edge:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
             got=f"pictures of {edge} x {edge} pixels, less than one step of {step}",
-            fix=f"raise {key}.resolution{lower_step}",
+            fix=f'set {key}.resolution_type = "megapixels", or write the edge in pixels'
+            if config.resolution_type != "megapixels" and edge < _FEWEST_PIXELS
+            else f"raise {key}.resolution{lower_step}",
+        )
+    if config.resolution_type == "megapixels" and edge > _MOST_PIXELS:
+        raise ConfigError(
+            f"{key}.resolution = {config.resolution:g} megapixels are more than any picture has that is trained",
+            got=f"pictures of {edge} x {edge} pixels",
+            fix=f'set {key}.resolution_type = "area", if that is an edge in pixels; or write 1.0 or so',
         )
 
 

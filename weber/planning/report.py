@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,16 +13,13 @@ import torch
 from weber.adapters.layouts import LAYOUTS
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
-from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import list_changes
 from weber.data.set_aside import list_reasons
-from weber.data.views import View
 from weber.data.words import describe_count
-from weber.families.family import Family
 from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
+from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
-from weber.optim.table import count_state_bytes
 from weber.planning.budget import build_estimate, build_lines
 from weber.planning.checks import sample_size
 from weber.planning.data_report import (
@@ -33,14 +31,41 @@ from weber.planning.data_report import (
     describe_sets,
 )
 from weber.planning.needs import build_needs, count_missing
+from weber.planning.places import is_run
 from weber.planning.plan import Plan, build_lessons, list_lacking
+from weber.planning.sizes import (
+    count_checkpoint_bytes,
+    count_due,
+    count_finished_bytes,
+    count_model_bytes,
+    count_numbers,
+    describe_size,
+)
+from weber.planning.space import list_disks
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
-from weber.results.runs import ADAPTER_NAME, EMA_ENDING
+from weber.results.runs import EMA_ENDING, build_adapter_name
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan in words, by section, and what it is estimated to take; `str` of it is what `weber plan` prints."""
+
+    sections: Mapping[str, Sequence[str]]
+    estimate: Estimate
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in self.sections.items())
 
 
 def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
     """The whole plan, section by section."""
+    return str(describe_plan(plan, progress))
+
+
+def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
+    """See `Report`."""
+    estimate = build_estimate(plan.config, plan.workload)
     sections = (
         ("Model", _describe_model(plan)),
         ("Pictures", describe_pictures(plan)),
@@ -50,12 +75,13 @@ def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
-        ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
+        ("Memory and time", build_lines(estimate, plan.fit)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
+        ("Disk", _describe_disks(plan)),
         ("Settings that differ from the default", _describe_changes(plan)),
     )
-    return "\n\n".join(title + "\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
+    return Report({title: lines for title, lines in sections if lines}, estimate)
 
 
 def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
@@ -173,20 +199,21 @@ def _describe_smaller_steps(plan: Plan) -> list[str]:
 def _describe_cache(plan: Plan) -> list[str]:
     family, needs = plan.family, build_needs(plan)
     element_bytes = torch.empty((), dtype=plan.dtype).element_size()
-    latent_bytes = sum(_count_numbers(view, family) * element_bytes for view in needs.latents.values())
+    latent_bytes = sum(count_numbers(view, family) * element_bytes for view in needs.latents.values())
     text_bytes = sum(math.prod(shape) * element_bytes for part in needs.texts.values() for shape in family.text_shapes(part).values())
     texts = describe_count(len(needs.texts), "text")
     if len(family.text_parts) > 1:
         texts += f" ({len(needs.texts) // len(family.text_parts)} for each of {' and '.join(family.text_parts)})"
-    lines = [f"{describe_count(len(needs.latents), 'latent')}, {_size(latent_bytes)}; {texts}, {_size(text_bytes)}"]
+    lines = [f"{describe_count(len(needs.latents), 'latent')}, {describe_size(latent_bytes)}; {texts}, {describe_size(text_bytes)}"]
     if needs.masks:
         numbers = sum(math.prod(find_shape(window, family)) for window in needs.masks.values())
-        lines.append(f"{describe_count(len(needs.masks), 'mask')} for the loss, {_size(4 * numbers)}")
+        lines.append(f"{describe_count(len(needs.masks), 'mask')} for the loss, {describe_size(4 * numbers)}")
     lessons = build_lessons(plan)
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
     if answers:
-        numbers = sum(_count_numbers(one.example.target(one.crop), family) for one in answers)
-        lines.append(f"{len(answers)} answers of the teacher, {_size(4 * numbers)}; each costs a forward pass before the first step")
+        numbers = sum(count_numbers(one.example.target(one.crop), family) for one in answers)
+        size = describe_size(4 * numbers)
+        lines.append(f"{len(answers)} answers of the teacher, {size}; each costs a forward pass before the first step")
     folder = plan.config.output.cache
     if not family.is_local:
         return [*lines, f"kept in the folder {folder}; the model is not on this machine yet, so what is there already is not known"]
@@ -200,25 +227,22 @@ def _describe_cache(plan: Plan) -> list[str]:
     return [*lines, f"to be encoded now: {describe_count(missing.latents, 'latent')} and {texts}{masks}{where}"]
 
 
-def _count_numbers(view: View, family: Family) -> int:
-    """Numbers that the encoder makes of a picture, and of its mask."""
-    channels, height, width = family.latent_shape(view.crop.height, view.crop.width)
-    return (channels + (0 if view.mask is None else family.picture_inputs.mask_channels)) * height * width
-
-
 def _describe_files(plan: Plan) -> list[str]:
     config = plan.config
     folder = config.output.folder
-    saves = _count_due(plan.num_steps, config.output.save_every)
+    output = config.output
+    saves = count_due(plan.num_steps, plan.count_steps(output.save_every))
     lines = [
         *_describe_finished(plan),
+        *(f"note: {note}" for note in plan.kind.list_notes(plan.config, plan.family, trained=plan.trained)),
         f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
-        f"checkpoints every {config.output.save_every} steps ({saves}), {_size(_count_checkpoint_bytes(plan))} each;"
-        f" the last {config.output.keep_last} are kept",
+        f"checkpoints every {_describe_every(output.save_every)} ({saves}), {describe_size(count_checkpoint_bytes(plan))} each;"
+        f" {'all' if output.keep_last == 'all' else f'the last {output.keep_last}'} are kept"
+        + ("" if output.keep_every is None else f", and for good those of every {_describe_every(output.keep_every)}"),
     ]
     if config.sampling.prompts:
         height, width = sample_size(config, plan.family.alignment_pixels)
-        times = _count_due(plan.num_steps, config.sampling.every) + 1
+        times = count_due(plan.num_steps, plan.count_steps(config.sampling.every)) + 1
         painted = describe_count(len(config.sampling.prompts), "picture")
         lines.append(f"pictures/: {times} times {painted} of {width} x {height} and a sheet each")
     return lines
@@ -227,37 +251,34 @@ def _describe_files(plan: Plan) -> list[str]:
 def _describe_finished(plan: Plan) -> list[str]:
     """What is there at the end, and the same for the running mean."""
     output = plan.config.output
-    whole_bytes = sum(entry.num_bytes for entry in plan.family.open_transformer().values()) if plan.family.is_local else None
-    whole = "" if whole_bytes is None else f", {_size(whole_bytes)}"
+    whole_bytes = count_model_bytes(plan) if plan.family.is_local else None
+    whole = "" if whole_bytes is None else f", {describe_size(whole_bytes)}"
     if plan.kind.is_adapter:
-        lines = [f"{output.folder / ADAPTER_NAME}, {_size(_count_file_bytes(plan))}: the finished adapter"]
+        path, size = output.folder / build_adapter_name(plan.config), describe_size(count_finished_bytes(plan))
+        lines = [f"{path}, {size} in {output.precision}: the finished adapter"]
         others = [name for name in output.formats if name != DIFFUSERS]
-        size = f"; {whole[2:]} for each merged model" if whole and not set(others) <= set(LAYOUTS) else ""
-        lines += [f"at the end {', '.join(others)} beside it{size}"] if others else []
+        merged = f"; {whole[2:]} for each merged model" if whole and not set(others) <= set(LAYOUTS) else ""
+        lines += [f"at the end {', '.join(others)} beside it{merged}"] if others else []
     else:
-        lines = [f"{path}{whole}: the finished model" for path in list_models(output.formats, output.folder)]
+        lines = [f"{path}{whole}: the finished model" for path in list_models(output.formats, output.folder, name=output.name)]
     return [*lines, f"the same of the running mean, with {EMA_ENDING} in the name"] if plan.config.optim.ema_decay is not None else lines
 
 
-def _count_checkpoint_bytes(plan: Plan) -> int:
-    mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
-    state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
-    return _count_file_bytes(plan) + state_bytes + mean_bytes
+def _describe_every(every: int | str) -> str:
+    return f"{every} steps" if isinstance(every, int) else every
 
 
-def _count_file_bytes(plan: Plan) -> int:
-    """What learned, and what is taken away beside it."""
-    return plan.trained.num_bytes * (2 if plan.config.adapter.init in SHIFTED_STARTS else 1)
+def _describe_disks(plan: Plan) -> list[str]:
+    folder = plan.resolved.output.folder
+    lines = [disk.describe() for disk in list_disks(plan)]
+    return [*lines, f"{folder} holds a run: `weber train` goes on with it with --resume, and not without"] if is_run(folder) else lines
 
 
 def _describe_changes(plan: Plan) -> list[str]:
-    chosen = set() if plan.fit is None else {f"memory.{name}" for name in plan.fit.settings}
-    changes = [(key, f"(default {_show(default)})", value) for key, value, default in list_changes(plan.config)]
-    return [f"{key} = {_show(value)}  {'(chosen by memory.fit)' if key in chosen else default}" for key, default, value in changes]
-
-
-def _count_due(num_steps: int, every: int) -> int:
-    return -(-num_steps // every)
+    """What somebody has set otherwise, and what was chosen; not what the model's own sizes filled in."""
+    chosen = {} if plan.fit is None else plan.fit.settings
+    lines = [f"{key} = {_show(value)}  (default {_show(default)})" for key, value, default in list_changes(plan.asked)]
+    return lines + [f"memory.{name} = {_show(value)}  (chosen by memory.fit)" for name, value in chosen.items()]
 
 
 def _show(value: object) -> str:
@@ -268,8 +289,3 @@ def _name(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
 
 
-def _size(num_bytes: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.1f} {unit}"
-    return f"{num_bytes} bytes"

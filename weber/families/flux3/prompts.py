@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLTextModel
 
 from weber.errors import ModelError
 from weber.families.family import TextLimit
@@ -62,6 +61,8 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype, fill: Fill | None
     Of the language model only what is needed is read from the disk and held in memory: 33 of its 36 layers, as the library normalizes
     the state after the last one, and neither the head nor the vision tower.
     """
+    from transformers import Qwen3VLTextModel
+
     tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     config = read_text_config(source)
     changes = config | {"num_hidden_layers": min(int(str(config["num_hidden_layers"])), STATES[-1] + 1)}
