@@ -60,7 +60,7 @@ _WHY: dict[str, str] = {
     ),
     _CAPTIONS: (
         "caps_randomize_* caption_filter_list caption_prefix caption_separator caption_shuffle caption_suffix"
-        " caption_tag_dropout_rate disable_multiline_split enable_tag_shuffling enable_wildcard keep_tags_count keep_tokens"
+        " caption_tag_dropout_rate enable_tag_shuffling enable_wildcard keep_tags_count keep_tokens"
         " keep_tokens_separator prepend_instance_prompt random_triggers random_triggers_max replacements secondary_separator"
         " short_and_long_captions* shuffle_caption shuffle_tags shuffle_tokens tag_delimiter tag_dropout_* tag_frequency"
         " text_variations token_dropout_rate token_warmup_* use_short_captions weighted_captions"

@@ -157,10 +157,11 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "aspect_ratio_bucketing": {"true": 'data.0.aspect = "bucket"', "false": 'data.0.aspect = "square"'},
     "bucket_no_upscale": {"true": "data.0.upscale = false, the default", "false": "data.0.upscale = true"},
     "caption_extension|caption_ext|caption_extention": {
-        ".txt|txt": 'data.0.captions = "textfile", which reads NAME.txt beside NAME.png',
+        ".txt|txt|.caption|caption": 'data.0.captions = "textfile", which reads NAME.txt or NAME.caption beside NAME.png',
         ".json|json|.jsonl|.csv": 'data.0.captions = "metadata", with data.0.metadata',
     },
     "center_crop": {"true": 'data.0.crop = "center"', "false": 'data.0.crop = "random"'},
+    "disable_multiline_split": {"true": 'data.0.caption_per = "file"', "false": 'data.0.caption_per = "line"'},
     "disable_assistant_lora": {"true": 'model.assistant = "off"'},
     "do_fp8_training|fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
     "dynamic_timestep_shifting|flow_schedule_auto_shift|schedule_auto_shift": {"true": 'objective.shift = "tokens"'},
@@ -214,7 +215,7 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "data.0.crop": {"face*": "weber does not look for faces; crop the pictures before"},
     "data.0.aspect": {"random*": "each picture has one shape; the nearest is \"bucket\""},
     "data.0.captions": {
-        "caption|.caption": 'write "textfile": captions are in NAME.txt beside NAME.png',
+        "caption|.caption": 'write "textfile": captions are in NAME.txt or NAME.caption beside NAME.png',
         "blip*|wd14*|florence*|joycaption*|qwen*|auto": "weber writes no captions; write them with a captioner first",
     },
     "data.0.conditioning_type": {
