@@ -13,6 +13,7 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.examples import Dataset
+from weber.data.sets import PictureLimits
 from weber.errors import DataError
 
 Read = Callable[..., Dataset]
@@ -75,6 +76,20 @@ def test_folders_named_as_elsewhere(tmp_path: Path, write_picture: Write, read_s
     assert 'data.0.captions = "instance", data.0.instance_prompt = "sks dog"' in error.value.fix
     write_picture(tmp_path / "2024_summer" / "a.png")
     assert read_sets(_config(tmp_path / "2024_summer")).notes == ()
+
+
+def test_references_that_are_the_picture_or_nobodys(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    takes = PictureLimits(max_references=1)
+    for number, name in enumerate("ab"):
+        write_picture(tmp_path / "set" / f"{name}.png", seed=number)
+        write_picture(tmp_path / "before" / f"{name}.png", seed=2 * number, caption=None)
+    config = _config(tmp_path / "set", conditioning=[tmp_path / "before"])
+    assert read_sets(config, inputs=takes).notes == ("set: 1 picture (a.png) with itself as its reference, byte for byte",)
+    for name in "ab":
+        (tmp_path / "before" / f"{name}.png").rename(tmp_path / "before" / f"{name}_before.png")
+    with pytest.raises(DataError) as error:
+        read_sets(config, inputs=takes)
+    assert "before: 2 references without a picture of that name: a_before.png, b_before.png" in error.value.got
 
 
 def test_masks_among_the_pictures(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:

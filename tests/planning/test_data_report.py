@@ -99,6 +99,10 @@ def test_ten_set_aside_are_shown_and_a_file_has_them_all(build_run: BuildRun, ow
     lines = path.read_text().splitlines()
     assert len(lines) == 13 and lines[11] == f"{own / 'alone 11.png'}: no caption file: alone 11.txt" and "video.mp4: video" in lines[12]
     assert "13 pictures set aside: 12 no caption file, 1 video" in build_summary(plan)
+    for number in range(12):
+        (own / f"alone {number:02}.png").unlink()
+    save_list(build_plan(_build(build_run, own)))
+    assert not path.exists()
 
 
 def test_steps_have_as_many_pictures_as_are_left_of_a_bucket(build_run: BuildRun, own: Path) -> None:

@@ -23,6 +23,7 @@ from weber.data.notes import (
     describe_doubles,
     describe_json,
     describe_mask_names,
+    describe_own_references,
     describe_problems,
     describe_repeat_names,
     describe_small,
@@ -119,12 +120,13 @@ def _read_set(
         except DataError as error:
             set_aside.append(SetAside(config.set_name, row.path, error.what))
     if not examples:
-        raise _explain_nothing_left(config, set_aside, notes=listed.notes, key=key)
+        raise _explain_nothing_left(config, set_aside, notes=[*listed.notes, *describe_unused(listed.beside)], key=key)
     _check_masked(config, examples, key=key)
     notes = [
         *listed.notes,
         *describe_repeat_names(config, (example.path for example in examples), key=key),
         *describe_mask_names(config, [example.path for example in examples]),
+        *describe_own_references(config, examples),
         *describe_json(config, files.captions),
         *describe_problems(config.set_name, {**files.references, **files.pictures}),
         *describe_small(config, examples, sizes=inputs.sizes),

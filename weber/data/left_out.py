@@ -29,20 +29,16 @@ def leave_out(files: Sequence[Path], folder: Path, *, own: Iterable[Path]) -> Ke
 
     Of a folder that is a run itself, its pictures and checkpoints are left out.
     """
-    folders = {above for parent in {path.parent for path in files} for above in (parent, *parent.parents)}
-    checkpoints = [one for one in folders if one.name.startswith(CHECKPOINT_START)]
+    homes = {path.parent for path in files}
+    checkpoints = [one for home in homes for one in (home, *home.parents) if one.name.startswith(CHECKPOINT_START)]
     found = _list_runs(files, checkpoints) | {one.absolute() for one in own}
     roots = {path for path in found if path != folder and path.is_relative_to(folder)}
     if folder in found:
         roots |= {folder / name for name in RUN_FOLDERS} | {one for one in checkpoints if one.parent == folder}
-    kept, left = [], set()
-    for path in files:
-        above = [one for one in path.parents if one in roots]
-        if above:
-            left.add(above[-1].relative_to(folder).as_posix())
-        elif not _is_of_system(path.relative_to(folder)):
-            kept.append(path)
-    return Kept(kept, sorted(left))
+    above = {home: [one for one in (home, *home.parents) if one in roots] for home in homes}
+    kept = {home for home in homes if not above[home] and not _is_of_system(home.relative_to(folder))}
+    left = {one[-1].relative_to(folder).as_posix() for one in above.values() if one}
+    return Kept([path for path in files if path.parent in kept], sorted(left))
 
 
 def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
@@ -60,4 +56,4 @@ def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
 
 
 def _is_of_system(below: PurePath) -> bool:
-    return any(part.lower() in _SYSTEM for part in below.parts[:-1])
+    return any(part.lower() in _SYSTEM for part in below.parts)

@@ -77,6 +77,12 @@ def describe_mask_names(config: DataConfig, paths: Sequence[Path]) -> list[str]:
     return [f"{config.set_name}: {_name(masks, 'picture')} named as a mask of another one, but trained as a picture: {advice}"]
 
 
+def describe_own_references(config: DataConfig, examples: Sequence[Example]) -> list[str]:
+    """A line where a reference is the picture itself, so that all there is to learn is to copy it."""
+    same = [one.path for one in examples if any(reference.content == one.content for reference in one.references)]
+    return [f"{config.set_name}: {_name(same, 'picture')} with itself as its reference, byte for byte"] if same else []
+
+
 def describe_small(config: DataConfig, examples: Sequence[Example], *, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """A line where pictures are smaller than asked for, and so are trained smaller."""
     if config.upscale:

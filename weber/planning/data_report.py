@@ -115,11 +115,13 @@ def find_list(plan: Plan) -> Path:
 
 
 def save_list(plan: Plan) -> None:
-    """Write that file where it is needed."""
+    """Write that file where it is needed, and remove it where it is not."""
     reasons: Sequence[tuple[str, Sequence[SetAside]]] = list_reasons(plan.dataset.set_aside)
     if any(len(items) > SHOWN_ITEMS for _, items in reasons):
         lines = [line for _, items in reasons for line in describe_items(items, most=len(items))]
         find_list(plan).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        find_list(plan).unlink(missing_ok=True)
 
 
 def _list_of(plan: Plan, config: DataConfig) -> list[Example]:
@@ -193,7 +195,7 @@ def _describe_sizes(examples: Sequence[Example], family: Family) -> list[str]:
     cut = sum(1 for view in views if 1 - view.crop.width * view.crop.height / (view.crop.resize_width * view.crop.resize_height) > _CUT)
     if cut:
         verb = "is" if cut == 1 else "are"
-        lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: their shape is not the picture's")
+        lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: of another shape than the picture")
     return lines
 
 
