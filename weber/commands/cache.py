@@ -34,7 +34,7 @@ def fill(config: Path, /, *overrides: str) -> None:
 
     watcher = build_watcher()
     with watcher.shown():
-        built = build_plan(settings, watcher.report)
+        built = build_plan(settings, watcher.report, is_run=True)
         encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher)
     say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {settings.output.cache} is complete for this run.")
 

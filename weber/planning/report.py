@@ -24,8 +24,8 @@ from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
 from weber.objective.timesteps import describe_law
 from weber.optim.table import count_state_bytes
-from weber.planning.budget import build_estimate, build_lines
 from weber.planning.checks import sample_size
+from weber.planning.costs import describe_costs
 from weber.planning.plan import Plan, build_lessons, list_captions, list_lacking, list_views, list_windows
 from weber.results.formats import DIFFUSERS, list_models
 from weber.results.runs import ADAPTER_NAME, EMA_ENDING
@@ -42,7 +42,7 @@ def build_report(plan: Plan) -> str:
         ("What is asked of each set", _describe_sets(plan)),
         ("Set aside", _describe_set_aside(plan)),
         ("Steps", _describe_steps(plan)),
-        ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
+        ("Memory and time", describe_costs(plan)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
         ("Settings that differ from the default", _describe_changes(plan)),
@@ -88,8 +88,11 @@ def _describe_model(plan: Plan) -> list[str]:
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
     guidance = guidance if between is None else f", guidance {between[0]:g} to {between[1]:g} in training"
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
+    wish, lacking = plan.machine.wish, plan.model.lacking
+    where = str(plan.device) if wish is None else f"{wish.title}, which is not here,"
     lines = [
-        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
+        f"{plan.family.variant} ({home}) on {where} in {_name(plan.dtype)}, {short}",
+        *([] if lacking is None else [f"planned from the sizes that weber ships: {lacking.what[:1].lower()}{lacking.what[1:]}"]),
         *longer.splitlines(),
         f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
     ]

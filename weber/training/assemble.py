@@ -58,7 +58,7 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
     _check_run_folder(folder, resume=resume)
     try:
         with watcher.shown():
-            plan = build_plan(config, watcher.report, is_resumed=resume and load_latest(folder).folder is not None)
+            plan = build_plan(config, watcher.report, is_run=True, is_resumed=resume and load_latest(folder).folder is not None)
             watcher.write(build_summary(plan))
             with lock_folder(folder):
                 start = _find_start(plan, folder, watcher) if resume else Found(0, None, {})
