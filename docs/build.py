@@ -119,7 +119,8 @@ def _write(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.1f}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write every page that is made here."""
     page, optimizers = FOLDER / "memory.md", FOLDER / "optimizers.md"
     written = {
         FOLDER / "config.md": build_docs(),
@@ -129,3 +130,7 @@ if __name__ == "__main__":
     }
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

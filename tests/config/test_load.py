@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from weber.config.data import DataConfig
 from weber.config.load import build_config, list_changes, load_config, save_config
-from weber.config.optim import OptimConfig
+from weber.config.optim import LARGEST_LR, OptimConfig
 from weber.config.output import OutputConfig, SamplingConfig
 from weber.config.run import RunConfig
 from weber.config.settings import Setting, list_settings
@@ -234,7 +234,7 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
         data=st.lists(_draw_data(), min_size=1, max_size=3, unique_by=lambda data: data.name),
         optim=st.builds(
             OptimConfig,
-            lr=POSITIVE,
+            lr=st.floats(0, LARGEST_LR, exclude_min=True),
             clip_norm=POSITIVE | st.just("off"),
             betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
             warmup_steps=st.integers(0, 10**12),
@@ -242,7 +242,15 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
         train=st.builds(TrainConfig, steps=st.none() | COUNTS, seed=st.integers(0, 2**64)),
         sampling=st.just(SamplingConfig())
         | st.builds(SamplingConfig, prompts=st.lists(st.text(), min_size=1), width=st.none() | st.just(16)),
-        output=st.builds(OutputConfig, folder=PATHS, cache=PATHS, tensorboard=st.booleans()),
+        output=st.builds(
+            OutputConfig,
+            folder=PATHS,
+            name=st.none() | st.just("my-style.v2"),
+            cache=PATHS,
+            save_every=COUNTS | st.just("2 epochs"),
+            keep_last=COUNTS | st.just("all"),
+            tensorboard=st.booleans(),
+        ),
     )
 
 

@@ -11,9 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
-
-from peft.utils.other import get_pattern_key
+from typing import Any, TypeVar
 
 from weber.adapters.factors import Factors
 from weber.adapters.text import ROOT, TEXT_PREFIX, split_modules
@@ -116,7 +114,7 @@ def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) ->
     try:
         settings = {key.removeprefix(prefix): value for key, value in json.loads(text).items()}
         common, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
-        alphas = {name: float(patterns.get(get_pattern_key(list(patterns), name), common)) for name in ranks}
+        alphas = {name: _find_alpha(name, patterns, common) for name in ranks}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(
             "The adapter file does not say its alpha.",
@@ -127,6 +125,11 @@ def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) ->
     if settings.get("use_rslora"):
         return {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
     return alphas
+
+
+def _find_alpha(name: str, patterns: Mapping[str, Any], common: float) -> float:
+    """That of the first pattern which the end of a module's name matches, as `peft/utils/other.py:get_pattern_key` finds it."""
+    return next((float(alpha) for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), common)
 
 
 def read_facts(metadata: Mapping[str, str]) -> dict[str, object]:

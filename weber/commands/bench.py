@@ -41,7 +41,7 @@ def memory(
     out
         File for the same as JSON.
     """
-    from weber.pocket.full_size import LARGE_AND_SMALL
+    from weber.pocket.published import LARGE_AND_SMALL
     from weber.training.bench import PRECISIONS, build_records, build_table, list_cases, measure_cases
 
     cases = list_cases(models or LARGE_AND_SMALL, precisions=precision or PRECISIONS, edges=pixels or [512, 1024], num_blocks=blocks)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from weber.config.lycoris import LycorisConfig
+from weber.config.optim import Rate
 from weber.config.section import PathText, Section
 
 SHIFTED_STARTS = ("pissa", "olora", "loftq")
@@ -30,7 +31,7 @@ class RuleConfig(Section):
     alpha: Annotated[float, Field(gt=0)] | None = None
     """Their alpha. Left out: as `adapter.alpha`, or equal to their rank where that is left out too."""
 
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Rate | None = None
     """Their learning rate after warm-up, in place of `optim.lr`; it follows the same schedule."""
 
     @model_validator(mode="after")

@@ -231,8 +231,10 @@ _MEANT: dict[str, str] = {
     "sampling.seed": "sample_seed validation_seed",
     # what is left behind
     "output.cache": "cache_dir cache_dir_text cache_dir_vae cache_directory latent_cache_dir",
+    "output.name": "output_name save_filename_prefix",
+    "output.precision": "output_dtype save_precision",
     "output.folder": (
-        "logging_dir model_output_dir output_dir output_model_destination output_name output_path save_dir save_filename_prefix"
+        "logging_dir model_output_dir output_dir output_model_destination output_path save_dir"
         " save_root training_folder workspace_dir"
     ),
     "output.save_every": (

@@ -29,6 +29,12 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     message.
     """
     tree = {} if path is None else read_toml(Path(path))
+    write_overrides(tree, overrides)
+    return build_config(tree)
+
+
+def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
+    """Put `section.key=value` texts into a tree of plain values. Raises ConfigError for what is none."""
     values: dict[str, object] = {}
     for override in overrides:
         key, value = _split_override(override)
@@ -40,7 +46,6 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
             _set(tree, key, value)
     for key in sorted((key for key, value in values.items() if value is None), reverse=True, key=_sort_entries):
         _leave_out(tree, key)
-    return build_config(tree)
 
 
 def build_config(tree: Mapping[str, object]) -> RunConfig:

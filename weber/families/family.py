@@ -62,6 +62,14 @@ class PictureInputs:
     mask_channels: int = 0
 
 
+@dataclass(frozen=True)
+class TextLimit:
+    """How much a text part reads: the first `most_tokens` of a prompt, of which `count` says how many tokens each has, uncut."""
+
+    most_tokens: int
+    count: Callable[[Sequence[str]], list[int]]
+
+
 class Run(Protocol):
     """How a block is run: what checkpoints, swaps or shards a network is put here, so that the loop over the blocks knows of none of it."""
 
@@ -170,6 +178,10 @@ class Family(Protocol):
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What this text part adds to the condition; the first dimension of every tensor is the prompt."""
+        ...
+
+    def load_limit(self, part: str) -> TextLimit:
+        """How much of a prompt a text part reads; opens its tokenizer, no weights."""
         ...
 
     def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from weber.errors import ModelError
 from weber.families.identity import build_file_identity, build_identity
@@ -170,6 +169,8 @@ class Source:
 
     def _not_at_home(self, part: str, home: Root, error: ModelError) -> ModelError:
         """Nothing that was given holds the part, and the variant's own place does not have it either."""
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
         parts = [other for other in self.parts if self._choose(other) is home]
         command = " ".join(["hf download", home.text, *(f'--include "{other}/*"' for other in parts)])
         steps = f"run `{command}` where there is a connection, which fetches all that is missing"

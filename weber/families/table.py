@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import diffusers
-
 from weber.config.model import ModelConfig
 from weber.config.near import find_near
 from weber.errors import ConfigError, ModelError
@@ -120,6 +118,8 @@ class Transformer:
 
 def open_transformer(config: ModelConfig) -> Transformer:
     """The transformer of a model, for work on files: other parts need not be there, and no weights are read. Raises as `build_family`."""
+    import diffusers
+
     source, _ = _build_source(config)
     row = _recognize(source)
     [original] = row.originals["transformer"]
@@ -193,7 +193,7 @@ def list_near_variants(text: str) -> list[str]:
     """
     known = {name: (name, home.rpartition("/")[2]) for row in FAMILIES for name, (home, _) in row.variants.items()}
     words = _split_words(text.rpartition("/")[2])
-    surplus = {}
+    surplus: dict[str, int] = {}
     for name, titles in known.items():
         sizes = [len(_split_words(title)) - len(words) for title in titles if words and words <= _split_words(title)]
         surplus |= {name: min(sizes)} if sizes else {}

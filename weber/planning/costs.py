@@ -6,9 +6,9 @@ from weber.errors import ConfigError
 from weber.memory.estimate import Estimate, Phase
 from weber.memory.fit import Fit
 from weber.memory.rates import GIB
-from weber.planning.budget import build_estimate
 from weber.planning.fitting import build_fitted
 from weber.planning.plan import Plan, list_captions, list_views
+from weber.planning.sizes import count_due
 
 _LESS = 0.02
 """What is too little to be said."""
@@ -16,9 +16,8 @@ _LESS = 0.02
 _UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
-def describe_costs(plan: Plan) -> list[str]:
+def describe_costs(plan: Plan, estimate: Estimate) -> list[str]:
     """Memory and time of a plan."""
-    estimate = build_estimate(plan.config, plan.workload)
     lines = [] if plan.fit is None else _describe_fit(plan.fit)
     return [*lines, *describe_memory(estimate), *_describe_lack(plan, estimate), *_describe_time(plan, estimate)]
 
@@ -80,7 +79,7 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
 def _count_pictures(plan: Plan) -> tuple[int, int]:
     """Pictures that are painted in the whole run, and passes through the network for each."""
     sampling = plan.resolved.sampling
-    times = -(-plan.num_steps // sampling.every) + 1
+    times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
     return times * len(sampling.prompts), (sampling.steps or 0) * (1 if sampling.cfg in (None, 1) else 2)
 
 

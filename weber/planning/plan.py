@@ -18,10 +18,12 @@ from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
+from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
-from weber.data.examples import Dataset, build_dataset
+from weber.data.build import build_dataset
+from weber.data.examples import Dataset
 from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
@@ -108,6 +110,10 @@ class Plan:
         """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
         return self.trained.modules
 
+    def count_steps(self, every: int | str) -> int:
+        """Steps of what is said in steps or in epochs."""
+        return count_steps(every, steps_per_epoch=self.batches.steps_per_epoch)
+
     @property
     def num_parameters(self) -> int:
         """Numbers that learn."""
@@ -160,6 +166,7 @@ def build_plan(
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
         progress=progress,
+        own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
     batches = BatchPlan(

@@ -39,7 +39,7 @@ from weber.objective.losses import build_losses
 from weber.optim.methods import PIECE
 from weber.planning.assistant import Frozen
 from weber.planning.encoders import TILE_PIXELS
-from weber.pocket.full_size import build_encoders
+from weber.pocket.published import build_encoders
 
 META = torch.device("meta")
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
