@@ -142,7 +142,8 @@ def _describe_model(plan: Plan) -> list[str]:
         lines.append(describe_text(plan.config, plan.trained))
     lines += [f"{one.name.replace('_', ' ')} {one.describe()}" for one in plan.frozen]
     if plan.start is not None:
-        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {plan.start.num_layers} layers")
+        lines += plan.start.notes
     lines += _describe_routes(plan)
     if plan.config.objective.text_mask:
         lines.append("the padding behind captions is hidden, in training and in pictures")
