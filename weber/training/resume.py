@@ -16,8 +16,8 @@ from weber.config.load import build_config, load_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, ConfigError
 from weber.optim.schedules import build_schedule
-from weber.planning.places import is_run
 from weber.planning.plan import Plan
+from weber.results.runs import is_run
 from weber.sampling.validate import find_free
 from weber.track.jsonl import METRICS_NAME, read_metrics
 from weber.track.progress import Watcher
