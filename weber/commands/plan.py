@@ -6,7 +6,6 @@ from pathlib import Path
 
 from weber.commands.terminal import build_watcher, read_settings, say
 from weber.errors import ConfigError
-from weber.imports import put_compiler_to_sleep
 
 
 def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
@@ -24,7 +23,6 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
         raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
     settings = read_settings(config, overrides)
-    put_compiler_to_sleep()
     from weber.planning.plan import build_plan
     from weber.planning.plot import build_plot
     from weber.planning.report import build_report
