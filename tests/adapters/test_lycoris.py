@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from torch.nn import functional
 from tests.adapters.conftest import DrawFactors
 from weber.adapters.lora import add_frozen, write_frozen_strength
 from weber.adapters.lycoris import CHANGE, build_changes, list_changes, write_strength
-from weber.adapters.lycoris_files import build_changed_weights, list_layer_changes, load_changes, load_lycoris, save_lycoris
+from weber.adapters.lycoris_files import list_layer_changes, load_changes, load_lycoris, save_lycoris
 from weber.adapters.lycoris_forms import build_delta, list_shapes
+from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.lycoris_targets import list_layers
 from weber.config.lycoris import LycorisConfig
 from weber.errors import AdapterError
-from weber.families.tensors import build_entry, open_weights, read_metadata
+from weber.families.flux1.keys import PAIRINGS
+from weber.families.tensors import build_entry, read_metadata
 from weber.memory.formats import FORMATS
 from weber.memory.packed import build_packed
 
@@ -66,10 +68,13 @@ def quiet() -> Iterator[None]:
     logger.disabled = False
 
 
-def put(network: nn.Module, table: Mapping[str, Any], *, seed: int = 0) -> list[tuple[str, nn.Parameter]]:
-    """Changes on all linear layers of the blocks, or on those of a preset."""
+def put(
+    network: nn.Module, table: Mapping[str, Any], *, names: Sequence[str] | None = None, seed: int = 0
+) -> list[tuple[str, nn.Parameter]]:
+    """Changes on all linear layers of the blocks, on those that are named, or on those of a preset."""
     config = LycorisConfig.model_validate(table)
-    names = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    inside = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    names = inside if names is None else list(names)
     settings = list_layers(network, config, names=names)
     shapes = {}
     for name, one in settings.items():
@@ -115,7 +120,7 @@ def test_lycoris_makes_the_same_of_the_file(
     shake(put(network, FORMS[form]))
     ours = predict(network)
     file = tmp_path / "adapter.safetensors"
-    save_lycoris(file, network, architecture="", title="", facts={})
+    save_lycoris(file, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     theirs = build()
     base = predict(theirs)
     changes, _ = create_lycoris_from_weights(1.0, str(file), theirs)
@@ -133,7 +138,7 @@ def test_in_the_weights_it_does_the_same(form: str, load_network: Load, predict:
     shake(put(network, EVERY[form]))
     ours = predict(network)
     file = tmp_path / "adapter.safetensors"
-    save_lycoris(file, network, architecture="", title="", facts={})
+    save_lycoris(file, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     for changes in (list_layer_changes(network), load_lycoris(file).changes):
         merged = build_changed_weights(base, changes)
         plain.load_state_dict({name: entry.read() for name, entry in merged.items()})
@@ -146,10 +151,10 @@ def test_a_file_is_read_back_to_the_bit(load_network: Load, tmp_path: Path) -> N
     shake(parameters)
     for name in ("one", "two"):
         facts = {"lycoris": {"algo": "lokr", "factor": 4}, "steps": 3}
-        save_lycoris(tmp_path / name, network, architecture="flux-1-dev", title="cat", facts=facts)
+        save_lycoris(tmp_path / name, network, architecture="flux-1-dev", title="cat", facts=facts, pairings=PAIRINGS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     others = put(other, FORMS["lokr"], seed=1)
-    load_changes(others, open_weights([tmp_path / "one"]), where="one")
+    load_changes(others, tmp_path / "one")
     assert all(torch.equal(one, two) for (_, one), (_, two) in zip(parameters, others, strict=True))
     metadata = read_metadata(tmp_path / "one")
     assert json.loads(metadata["ss_network_args"]) == {"algo": "lokr", "factor": 4}
@@ -274,7 +279,7 @@ def test_the_library_reads_kronecker_products_of_the_second_family(build_second:
     table = {"target_module": [], "target_name": [name.replace(".", r"\.") + "$" for name in names]}
     shake(put(network, {**FORMS["lokr"], "apply_preset": table}))
     ours = predict(network)
-    save_lycoris(tmp_path / "adapter.safetensors", network, architecture="", title="", facts={})
+    save_lycoris(tmp_path / "adapter.safetensors", network, architecture="", title="", facts={}, pairings=PAIRINGS)
     state = Flux2LoraLoaderMixin.lora_state_dict(str(tmp_path), weight_name="adapter.safetensors", local_files_only=True)
     theirs.load_lora_adapter(state, prefix="transformer")
     torch.testing.assert_close(predict(theirs), ours, atol=2e-5, rtol=1e-4)
@@ -347,7 +352,7 @@ def test_files_that_are_none(tmp_path: Path, load_network: Load) -> None:
     network = load_network()
     put(network, FORMS["lokr"])
     good = tmp_path / "good.safetensors"
-    save_lycoris(good, network, architecture="", title="", facts={})
+    save_lycoris(good, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     tensors = load_file(good)
     cases = {
         "no model has": {name.replace("transformer_blocks", "blocks"): tensor for name, tensor in tensors.items()},

@@ -186,7 +186,7 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, str], str]] = {
         "a LoRA that also changes a text encoder other than CLIP-L",
     ),
     "biases": (_factor(f"transformer.{MODULE}") | {f"transformer.{MODULE}.lora_B.bias": UP[:, 0]}, {}, "also changes biases or norms"),
-    "dora_scale": (_factor(f"diffusion_model.{ORIGINAL}", dora_scale=torch.ones(WIDTH, 1)), {}, "a DoRA with `dora_scale`"),
+    "dora_scale": (_factor(f"diffusion_model.{ORIGINAL}", dora_scale=torch.ones(WIDTH, 1)), {}, "a DoRA with dora_scale"),
     "whole model": ({f"{MODULE}.weight": UP}, {}, "no LoRA that weber reads, but a transformer."),
     "nothing known": ({"something": UP}, {}, "a file of a kind that weber does not know"),
     "strangers beside it": (_factor(f"transformer.{MODULE}") | {"extra.tensor": UP}, {}, "tensors that are none of a LoRA"),

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 
 from examples import build_fluent, build_zorb
 from weber.config.run import RunConfig
+from weber.families.table import FAMILIES
 from weber.training.demo import SUBJECTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -104,3 +105,11 @@ def test_a_run_file_is_a_valid_config(name: str) -> None:
 def test_the_run_over_the_examples_points_at_them() -> None:
     config = RunConfig.model_validate(tomllib.loads((EXAMPLES / "fluent.toml").read_text(encoding="utf-8")))
     assert (EXAMPLES.parent / config.data[0].path).samefile(EXAMPLES / "fluent")
+
+
+def test_the_quickstart_says_which_model_it_trains() -> None:
+    text = (EXAMPLES / "quickstart.toml").read_text(encoding="utf-8")
+    config = RunConfig.model_validate(tomllib.loads(text))
+    assert config.model.variant is None and config.model.path is None
+    _, summary = next(iter(FAMILIES[0].variants.values()))
+    assert f"a LoRA for {summary.partition(',')[0]} at 1024 px" in text

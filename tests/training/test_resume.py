@@ -106,6 +106,15 @@ def test_a_folder_with_a_run_is_not_overwritten(build_run: BuildRun) -> None:
     assert before.read_bytes() == content
 
 
+def test_targets_may_be_said_in_other_words(build_run: BuildRun) -> None:
+    """As where the name of a set means something else in a later version."""
+    run_whole(build_run(adapter={"targets": "context"}, train={"steps": 1}))
+    same = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+    train(build_run(adapter={"targets": same}, train={"steps": 2}), resume=True, watcher=build_watcher()[0])
+    with pytest.raises(CheckpointError, match="adapter.targets"):
+        train(build_run(adapter={"targets": same[:3]}, train={"steps": 3}), resume=True, watcher=build_watcher()[0])
+
+
 def test_settings_that_tensors_depend_on_cannot_change(build_run: BuildRun) -> None:
     run_whole(build_run(train={"steps": 2}))
     watcher, _ = build_watcher()

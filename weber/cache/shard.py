@@ -8,6 +8,7 @@ when the file is opened, in a tensor when it is read first. Format: https://hugg
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import warnings
@@ -44,6 +45,11 @@ class Entry(NamedTuple):
     stride: tuple[int, ...]
     offset: int
     checksum: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Shard:

@@ -31,11 +31,16 @@ def fill(config: Path, /, *overrides: str) -> None:
     from weber.cache.store import Store
     from weber.planning.plan import build_plan
     from weber.training.assemble import encode_cache
+    from weber.training.stop import Stop, Stopped, stop_signals
 
-    watcher = build_watcher()
-    with watcher.shown():
-        built = build_plan(settings, watcher.report)
-        encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher)
+    watcher, stop = build_watcher(), Stop()
+    try:
+        with watcher.shown(), stop_signals(stop, write=watcher.write):
+            built = build_plan(settings, stop.guard(watcher.report))
+            encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher, stop=stop)
+    except Stopped:
+        watcher.write(f"What was encoded is in {settings.output.cache}; the same command goes on with it.")
+        raise
     say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {settings.output.cache} is complete for this run.")
 
 
@@ -61,13 +66,15 @@ def verify(place: Path = Path("cache"), /) -> None:
 
 
 @app.command
-def gc(*configs: Path) -> None:
+def gc(*configs: Path, dry_run: bool = False) -> None:
     """Delete every tensor and every quantized model that none of these runs needs.
 
     Parameters
     ----------
     configs
         The TOML files of all runs whose tensors are kept; they must share one cache folder.
+    dry_run
+        Say what would be deleted, and delete nothing.
     """
     if not configs:
         raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
@@ -85,8 +92,13 @@ def gc(*configs: Path) -> None:
     with watcher.shown():
         plans = [build_plan(one, watcher.report) for one in settings]
         folder = folders.pop()
-        report = _open_cache(folder).collect({key for one in plans for key in list_keys(one)}, progress=watcher.report)
-        num_models, model_bytes = collect_kept(folder, {key for one in plans for key in list_models(one)})
+        store, keep = _open_cache(folder), {key for one in plans for key in list_keys(one)}
+        report = store.weigh(keep) if dry_run else store.collect(keep, progress=watcher.report)
+        num_models, model_bytes = collect_kept(folder, {key for one in plans for key in list_models(one)}, is_dry=dry_run)
+    if dry_run:
+        removed, freed = f"{report.num_removed} samples", report.freed_bytes
+        say(f"Would keep {report.num_kept} samples, and remove {removed} and {num_models} quantized models: {freed + model_bytes:,} bytes.")
+        return
     say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
     if num_models:
         say(f"Removed {num_models} quantized models, freed {model_bytes:,} bytes.")

@@ -15,9 +15,9 @@ def inspect(file: Path, /) -> None:
     file
         An adapter, a checkpoint, a text encoder or an autoencoder, as a *.safetensors file or a folder.
     """
-    from weber.adapters.inspect import build_text, inspect_file
+    from weber.adapters.inspect import inspect_file
 
-    say(build_text(inspect_file(file)))
+    say(str(inspect_file(file)))
 
 
 def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path | None = None) -> None:
@@ -49,7 +49,7 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
     Parameters
     ----------
     adapters
-        Adapter files of any layout, each as FILE or FILE:WEIGHT.
+        Adapter files of any layout, or run folders, each as FILE or FILE:WEIGHT.
     out
         The adapter file. With a base: a *.safetensors file with the makers' names, or a folder in the library's layout.
     base

@@ -23,15 +23,22 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
         raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
     settings = read_settings(config, overrides)
+    from weber.planning.data_report import save_list
+    from weber.planning.places import check_places
     from weber.planning.plan import build_plan
     from weber.planning.plot import build_plot
     from weber.planning.report import build_report
+    from weber.planning.space import check_space
     from weber.sampling.validate import save_picture
 
+    check_places(settings)
     watcher = build_watcher()
     with watcher.shown():
         built = build_plan(settings, watcher.report)
-    say(build_report(built))
+        save_list(built)
+        report = build_report(built, watcher.report)
+    check_space(built)
+    say(report)
     if plot is not None:
         save_picture(build_plot(built), plot)
         say(f"\nThe noise levels that are trained are in {plot}.")

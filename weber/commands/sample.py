@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from weber.commands.terminal import Texts, build_watcher, say
+from weber.commands.terminal import Texts, build_watcher, read_memory, say
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Asked:
     """How pictures are painted; what is left out comes from the run, else from the model."""
 
     strength: Annotated[float, Parameter(help="1 is as trained, 0 is the base model; any number is allowed.")] = 1.0
-    seed: Annotated[int | None, Parameter(help="Seed of the first picture; each further prompt adds 1.")] = None
+    seed: Annotated[int | None, Parameter(help="Seed of the first picture; each further one adds 1.")] = None
     steps: Annotated[int | None, Parameter(help="Sampling steps.")] = None
     guidance: Annotated[float | None, Parameter(help="Guidance, for models that have that input.")] = None
     cfg: Annotated[float | None, Parameter(help="Scale of classifier-free guidance; 1 is off.")] = None
@@ -27,32 +28,48 @@ class Asked:
         Parameter(help="Reference picture, or the picture to be repainted; all that are given go with every prompt.", negative=""),
     ] = field(default_factory=list)
     mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
+    num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
 
 
 def sample(
-    run: Path, /, *, prompt: Texts, asked: Annotated[Asked | None, Parameter(name="*")] = None, out: Path | None = None
+    place: str,
+    /,
+    *overrides: str,
+    prompt: Texts,
+    base: str | None = None,
+    asked: Annotated[Asked | None, Parameter(name="*")] = None,
+    out: Path | None = None,
 ) -> None:
-    """Paint pictures with what a run has trained.
+    """Paint pictures with what a run has trained, with an adapter file on a model, or with a model as it is.
 
     Parameters
     ----------
-    run
-        A run folder, one of its checkpoints, or an adapter file or a model in either.
+    place
+        A run folder, one of its checkpoints, or an adapter file or a model in either; with --base an adapter file from anywhere; or a
+        model: a variant, a folder, a hub id or a file.
+    overrides
+        Settings of [memory], such as `memory.quantize=nf4`.
     prompt
         What to paint; may be given several times.
+    base
+        The model that an adapter file from anywhere is put on: a variant, a folder, a hub id or a file.
     out
-        Folder for the PNG files; RUN/samples if left out.
+        Folder for the PNG files; `samples` beside what is painted with if left out.
     """
-    from weber.sampling.validate import save_picture
-    from weber.training.paint import Wish, build_file_name, find_free, read_size
-    from weber.training.paint import sample as paint
+    memory = read_memory(overrides)
+    from weber.sampling.validate import find_free, save_picture
+    from weber.training.paint import Sampler, Wish, build_file_name, read_size
+    from weber.training.subject import find_subject
 
     given = asdict(asked or Asked())
     width, height = read_size(given.pop("size"))
     wish = Wish(prompt, width=width, height=height, **given)
-    pictures = paint(run, wish, watcher=build_watcher())
-    folder = out or (run.parent if run.is_file() else run) / "samples"
+    watcher = build_watcher()
+    with watcher.shown(), closing(Sampler(find_subject(place, base=base, memory=memory), watcher=watcher)) as sampler:
+        pictures = sampler.paint(wish)
+        subject = sampler.subject
+    folder = out or (subject.home or Path()) / "samples"
     for number, picture in enumerate(pictures):
-        file = find_free(folder / build_file_name(wish, number))
+        file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
         save_picture(picture, file)
         say(str(file))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from weber.config.model import ModelConfig
+from weber.config.near import find_near
 from weber.errors import ConfigError, ModelError
 from weber.families.complete import check_complete
 from weber.families.family import Family
@@ -30,6 +31,8 @@ from weber.families.pairing import Pairing
 from weber.families.source import Source
 from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
+
+_NUM_NEAR = 3
 
 
 class Build(Protocol):
@@ -171,13 +174,35 @@ def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
 
 def _check_variant(name: str | None, homes: Mapping[str, str]) -> None:
     if name is not None and name not in homes:
-        near = difflib.get_close_matches(name, homes, n=1, cutoff=0.3)
+        near = list_near_variants(name)
+        is_place = "/" in name or name.endswith(".safetensors")
+        other = f"write model.path = {name!r}" if is_place else "run `weber variants`, which says what each is"
         raise ConfigError(
             "There is no such model variant.",
             got=f"model.variant = {name!r}",
             expected=", ".join(homes),
-            fix=f"did you mean {near[0]!r}?" if near else "run `weber variants`",
+            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else other,
         )
+
+
+def list_near_variants(text: str) -> list[str]:
+    """The variants that another name for a model may mean: those that have all of its words and the fewest others; else a misspelled one.
+
+    None where many have: the name of a family is no model.
+    """
+    known = {name: (name, home.rpartition("/")[2]) for row in FAMILIES for name, (home, _) in row.variants.items()}
+    words = _split_words(text.rpartition("/")[2])
+    surplus: dict[str, int] = {}
+    for name, titles in known.items():
+        sizes = [len(_split_words(title)) - len(words) for title in titles if words and words <= _split_words(title)]
+        surplus |= {name: min(sizes)} if sizes else {}
+    meant = [name for name, size in surplus.items() if size == min(surplus.values())]
+    near = find_near(text, known)
+    return meant if 0 < len(meant) <= _NUM_NEAR else [near] if near is not None and not meant else []
+
+
+def _split_words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\d+b|[a-z]+|\d+", text.lower()))
 
 
 def _recognize(source: Source) -> FamilyRow:

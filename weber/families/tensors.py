@@ -44,12 +44,16 @@ _NAMES = {dtype: code for code, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: what is known of it, and how to read it. `is_quantized`: its file has it in fewer bits than `dtype`, with scales."""
+    """One tensor: what is known of it, and how to read it. `is_quantized`: its file has it in fewer bits than `dtype`, with scales.
+
+    `file`: where it lies, if it is of one file.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     is_quantized: bool = False
+    file: Path | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -85,6 +89,27 @@ def read_header(file: Path) -> tuple[bytes | None, int]:
 def build_entry(tensor: Tensor) -> Entry:
     """A tensor that is in memory already."""
     return Entry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def read_finite(name: str, entry: Entry) -> Tensor:
+    """The tensor, all of whose numbers are finite. Raises ModelError with its name and its file."""
+    tensor = entry.read()
+    if not is_finite(tensor):
+        raise ModelError(
+            "A model holds numbers that are not finite: it is damaged, or its training has failed.",
+            got=f"{name}" + (f" in {entry.file}" if entry.file is not None else ""),
+            expected="finite numbers in all tensors",
+            fix="download the file again, or take an earlier checkpoint of the run that made it",
+        )
+    return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite; one pass, in which nothing is built."""
+    if not tensor.dtype.is_floating_point or tensor.numel() == 0:
+        return True
+    ends = torch.aminmax(tensor if tensor.dtype.itemsize > 1 else tensor.to(torch.bfloat16))
+    return all(bool(end.isfinite()) for end in ends)
 
 
 def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], progress: Progress = ignore_progress) -> None:
@@ -123,7 +148,7 @@ def _open_file(file: Path) -> dict[str, Entry]:
         shape, dtype, begin, end = _read_row(file, name, row)
         if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or start + end > file_bytes:
             raise _damaged(file, ValueError(f"{name} lies outside of the file, whose end is missing"))
-        entries[name] = Entry(shape, dtype, partial(_read_tensor, file, start + begin, shape, dtype))
+        entries[name] = Entry(shape, dtype, partial(_read_tensor, file, start + begin, shape, dtype), file=file)
     return entries
 
 

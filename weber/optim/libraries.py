@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import io
 import json
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weber.config.near import find_near
 from weber.config.optim import OptimConfig
 from weber.data.seeds import build_seed
 from weber.errors import ConfigError, MissingExtraError
@@ -206,8 +206,8 @@ def _check_options(taken: Mapping[str, inspect.Parameter], config: OptimConfig) 
     options: dict[str, Any] = {}
     for key, value in config.options.items():
         if key in _OURS or key in _HELD_BACK or key not in taken:
-            near = difflib.get_close_matches(key, [one for one in taken if _is_option(one)], n=1)
-            meant = f"write {near[0]}" if near else "remove it"
+            near = find_near(key, [one for one in taken if _is_option(one)])
+            meant = "remove it" if near is None else f"write {near}"
             fix = f"set optim.{key}" if key in _OURS else _HELD_BACK.get(key, meant)
             raise ConfigError(
                 f'optim.options cannot hold {key} with optim.name = "{config.name}".',

@@ -18,10 +18,12 @@ from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
+from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
-from weber.data.examples import Dataset, build_dataset
+from weber.data.build import build_dataset
+from weber.data.examples import Dataset
 from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
@@ -57,11 +59,12 @@ HUB_NAME = "hub"
 class Plan:
     """What a run will do. `trained` is what learns.
 
-    `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which settings were
-    chosen so that the run fits into a memory.
+    `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
+    everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
+    settings were chosen so that the run fits into a memory.
     """
 
+    asked: RunConfig
     config: RunConfig
     resolved: RunConfig
     family: Family
@@ -100,6 +103,10 @@ class Plan:
         """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
         return self.trained.modules
 
+    def count_steps(self, every: int | str) -> int:
+        """Steps of what is said in steps or in epochs."""
+        return count_steps(every, steps_per_epoch=self.batches.steps_per_epoch)
+
     @property
     def num_parameters(self) -> int:
         """Numbers that learn."""
@@ -119,7 +126,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     """
     device = build_device(config.memory)
     family = build_family(config.model, hides_padding=config.objective.text_mask)
-    config = _fit_sizes(config, family)
+    asked, config = config, _fit_sizes(config, family)
     check_objective(config, family)
     check_sampling(config, family)
     check_assistant(config, family)
@@ -145,6 +152,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
         progress=progress,
+        own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
     batches = BatchPlan(
@@ -163,7 +171,8 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
     )
     resolved = build_resolved(config, family, num_steps=num_steps)
-    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, None))
+    parts = family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
+    return _fit(Plan(asked, config, resolved, *parts, fit=None))
 
 
 def list_captions(plan: Plan) -> list[str]:

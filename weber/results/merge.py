@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from weber.adapters.files import load_adapter
-from weber.adapters.lycoris_files import build_changed_weights, is_lycoris, load_lycoris
+from weber.adapters.lycoris_files import is_lycoris, load_lycoris
+from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.merge import Weighted, build_merged_adapter
 from weber.config.model import ModelConfig
 from weber.errors import ConfigError
@@ -16,6 +17,7 @@ from weber.progress import Progress
 from weber.results.bases import find_architecture, find_pairings, open_model, read_base
 from weber.results.files import Named, save_layout, save_merged, save_whole
 from weber.results.formats import DIFFUSERS, check_named_layout
+from weber.results.runs import find_adapter
 from weber.results.targets import MERGED, check_file, check_model, list_places
 
 
@@ -62,17 +64,22 @@ def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, pr
     adapter = load_lycoris(path)
     model = open_model(base, architecture=find_architecture(adapter))
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
-    merged = replace(model, weights=build_changed_weights(model.weights, adapter.changes, strength=weight))
+    weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)
+    merged = replace(model, weights=weights)
     save_whole(out, merged, facts=facts, progress=progress)
 
 
 def read_weighted(text: str) -> tuple[Path, float]:
-    """`file:0.8` as (file, 0.8); without a number the weight is 1. Raises ConfigError where there is no such file or number."""
+    """`file:0.8` as (file, 0.8); without a number the weight is 1. Of a run folder or a checkpoint, its adapter.
+
+    Raises ConfigError where there is no such file or number, CheckpointError where a folder has no adapter.
+    """
     path, colon, number = text.rpartition(":")
-    if Path(text).is_file() or not (colon and Path(path).is_file()):
+    if Path(text).exists() or not (colon and Path(path).exists()):
         path, number = text, "1"
-    if not Path(path).is_file():
-        raise ConfigError("There is no such adapter file.", got=text, expected="a file, as FILE or FILE:WEIGHT", fix="correct it")
+    if not Path(path).exists():
+        expected = "a file or a run folder, as FILE or FILE:WEIGHT"
+        raise ConfigError("There is no such adapter file.", got=text, expected=expected, fix="correct it")
     try:
         weight = float(number)
     except ValueError:
@@ -80,4 +87,4 @@ def read_weighted(text: str) -> tuple[Path, float]:
     if not math.isfinite(weight):
         expected = "FILE:WEIGHT, such as a.safetensors:0.8"
         raise ConfigError("The weight of an adapter is no number.", got=text, expected=expected, fix="correct it")
-    return Path(path), weight
+    return find_adapter(Path(path)) if Path(path).is_dir() else Path(path), weight

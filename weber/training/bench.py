@@ -253,7 +253,7 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         device=workload.device,
         dtype=workload.dtype,
         trained=workload.trained.shapes,
-        put=build_text_put(put, config, encoders=encoders),
+        put=build_text_put(put, encoders=encoders, learns=config.adapter.text_encoder),
         cache=folder / "cache",
         progress=ignore_progress,
     )

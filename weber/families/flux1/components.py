@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from weber.errors import ConfigError
 from weber.families.attention import TEXT_MASK, TEXT_READ
-from weber.families.family import TRANSFORMER, Predictor
+from weber.families.family import TRANSFORMER, Predictor, TextLimits
 from weber.families.flux1 import keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
@@ -68,6 +69,9 @@ class Flux1:
             for folder in folders:
                 source.check_part(folder)
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {
+            part: partial(prompts.load_limit, source, part, num_tokens=variant.text_tokens) for part in self.text_parts
+        }
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         settings = source.read_config("scheduler", "scheduler_config.json")

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from weber.errors import ModelError
+from weber.families.family import TextLimit
 from weber.families.flux2.original import MISTRAL, QWEN
 from weber.families.source import Source
 from weber.families.weights import Fill, Original, load_chat_tokenizer, load_part, read_part_config
 
 TEXT_TOKENS = 512
 NUM_STATES = 3
+_CUT: Mapping[str, Any] = {"return_tensors": "pt", "padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Recipe:
     config: str
     states: tuple[int, int, int]
     original: Original
-    tokenize: Callable[[Any, Sequence[str]], Any]
+    tokenize: Callable[..., Any]
     list_facts: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -71,6 +73,12 @@ def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype, fill: 
     place = replace(source.find("text_encoder"), is_single=True)
     encoder = load_part(_find_class(recipe.kind), place, original=recipe.original, dtype=dtype, changes=config, fill=fill)
     return PromptEncoder(tokenizer, encoder, recipe=recipe)
+
+
+def load_limit(part: str, source: Source) -> TextLimit:
+    """How much a text part reads of a prompt; what its template adds counts too."""
+    tokenizer, recipe = load_chat_tokenizer(str(source.load_folder("tokenizer"))), RECIPES[part]
+    return TextLimit(TEXT_TOKENS, lambda prompts: [len(tokens) for tokens in recipe.tokenize(tokenizer, prompts, cut={}).input_ids])
 
 
 def read_text_config(part: str, source: Source) -> dict[str, object]:
@@ -116,7 +124,7 @@ def _cut_config(config: Mapping[str, object], recipe: Recipe) -> dict[str, objec
     return settings
 
 
-def _tokenize_mistral(tokenizer: Any, prompts: Sequence[str]) -> Any:
+def _tokenize_mistral(tokenizer: Any, prompts: Sequence[str], *, cut: Mapping[str, Any] = _CUT) -> Any:
     """As `Flux2Pipeline._get_mistral_3_small_prompt_embeds`: the system message of the makers, no `[IMG]`."""
     from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
@@ -125,18 +133,15 @@ def _tokenize_mistral(tokenizer: Any, prompts: Sequence[str]) -> Any:
         add_generation_prompt=False,
         tokenize=True,
         return_dict=True,
-        return_tensors="pt",
-        padding="max_length",
-        truncation=True,
-        max_length=TEXT_TOKENS,
+        **cut,
     )
 
 
-def _tokenize_qwen(tokenizer: Any, prompts: Sequence[str]) -> Any:
+def _tokenize_qwen(tokenizer: Any, prompts: Sequence[str], *, cut: Mapping[str, Any] = _CUT) -> Any:
     """As `Flux2KleinPipeline._get_qwen3_prompt_embeds`: an answer is begun, without thinking."""
     messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
     texts = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=TEXT_TOKENS)
+    return tokenizer(texts, **cut)
 
 
 def _list_facts_of_mistral() -> tuple[str, ...]:

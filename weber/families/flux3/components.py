@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from weber.errors import ConfigError, ModelError
 from weber.families import patches
-from weber.families.family import Predictor
+from weber.families.family import Predictor, TextLimits
 from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
-from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
@@ -42,6 +43,7 @@ class Flux3(PatchFamily):
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {"qwen": partial(load_limit, source)}
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
         _check_transformer(self.transformer_config, source)
         for part in ("transformer", self.image_part, *TEXT_FOLDERS):

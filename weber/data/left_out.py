@@ -1,0 +1,63 @@
+"""Folders below a set that hold pictures, but not of the set: weber's own runs and caches, and what systems keep beside pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+CONFIG_FILE, METRICS_FILE = "config.toml", "metrics.jsonl"
+"""What every run folder has from its first step on; without the numbers, its checkpoints tell it too."""
+RUN_FOLDERS = ("pictures", "samples")
+CHECKPOINT_START = "checkpoint-"
+CACHE_FILE = "index.sqlite"
+"""What every cache has."""
+
+_SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The files of a set, and the folders of weber's own that were left out, by their names below the set's."""
+
+    files: list[Path]
+    own: list[str]
+
+
+def leave_out(files: Sequence[Path], folder: Path, *, own: Iterable[Path]) -> Kept:
+    """Files below a folder without those that lie in other folders of weber's own: `own`, and all that look like a run or a cache.
+
+    Of a folder that is a run itself, its pictures and checkpoints are left out.
+    """
+    folders = {above for parent in {path.parent for path in files} for above in (parent, *parent.parents)}
+    checkpoints = [one for one in folders if one.name.startswith(CHECKPOINT_START)]
+    found = _list_runs(files, checkpoints) | {one.absolute() for one in own}
+    roots = {path for path in found if path != folder and path.is_relative_to(folder)}
+    if folder in found:
+        roots |= {folder / name for name in RUN_FOLDERS} | {one for one in checkpoints if one.parent == folder}
+    kept, left = [], set()
+    for path in files:
+        above = [one for one in path.parents if one in roots]
+        if above:
+            left.add(above[-1].relative_to(folder).as_posix())
+        elif not _is_of_system(path.relative_to(folder)):
+            kept.append(path)
+    return Kept(kept, sorted(left))
+
+
+def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
+    """The folders that are a run or a cache, by what is in them."""
+    with_checkpoints = {one.parent for one in checkpoints}
+    names: dict[Path, set[str]] = {}
+    for path in files:
+        if path.name in (CONFIG_FILE, METRICS_FILE, CACHE_FILE):
+            names.setdefault(path.parent, set()).add(path.name)
+    return {
+        folder
+        for folder, found in names.items()
+        if CACHE_FILE in found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
+    }
+
+
+def _is_of_system(below: PurePath) -> bool:
+    return any(part.lower() in _SYSTEM for part in below.parts[:-1])
