@@ -6,7 +6,6 @@ from pathlib import Path
 
 from weber.commands.terminal import build_watcher, read_settings, say
 from weber.errors import ConfigError
-from weber.imports import put_compiler_to_sleep
 
 
 def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path | None = None) -> None:
@@ -26,7 +25,6 @@ def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path |
     if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
         raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
     settings = read_settings(config, overrides)
-    put_compiler_to_sleep()
     from weber.planning.data_report import save_list
     from weber.planning.places import check_places
     from weber.planning.plan import build_plan
