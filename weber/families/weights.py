@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from diffusers import ModelMixin
+from diffusers.models.modeling_utils import no_init_weights
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -195,7 +196,7 @@ def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
 
 def build_skeleton(kind: Any, config: Mapping[str, object]) -> nn.Module:
     """A model of a diffusers class on the meta device: names and shapes without weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():  # drawing numbers that nobody reads takes most of the time
         skeleton: nn.Module = kind.from_config(config)
     return skeleton
 
