@@ -13,15 +13,19 @@ from PIL import Image, ImageCms
 
 from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
+from weber.checkpoint.lock import LOCK_NAME
+from weber.checkpoint.save import CONFIG_NAME
 from weber.config.run import RunConfig
+from weber.data import left_out
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.planning.data_report import save_list
 from weber.planning.lengths import list_lengths
 from weber.planning.needs import build_needs, count_missing
-from weber.planning.plan import build_plan
+from weber.planning.plan import INDEX_NAME, build_plan
 from weber.planning.prompt_options import check_options
 from weber.planning.report import build_report, build_summary
+from weber.track.jsonl import METRICS_NAME
 from weber.training.assemble import encode_cache
 
 LONG = "a very long caption " * 20
@@ -156,6 +160,11 @@ def test_runs_below_the_pictures_are_said_once(build_run: BuildRun, own: Path) -
     summary = build_summary(build_plan(config))
     assert summary.count("own: runs and caches of weber below it are left out: run") == 1
     assert len(build_plan(config).dataset.examples) == len(plan.dataset.examples)
+
+
+def test_runs_and_caches_are_known_by_what_they_have() -> None:
+    assert (left_out.CONFIG_FILE, left_out.METRICS_FILE, left_out.LOCK_FILE) == (CONFIG_NAME, METRICS_NAME, LOCK_NAME)
+    assert left_out.CACHE_FILE == INDEX_NAME
 
 
 def test_colors_that_cannot_be_converted_are_said(build_run: BuildRun, own: Path) -> None:
