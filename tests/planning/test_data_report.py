@@ -75,7 +75,7 @@ def test_captions_above_the_limit_are_counted_for_each_part(build_run: BuildRun,
 def test_many_captions_are_measured_in_portions(build_run: BuildRun, own: Path) -> None:
     family: Family = build_plan(_build(build_run, own)).family
     said: list[tuple[str, int, int]] = []
-    lengths = list_lengths(family, [f"{number}" for number in range(600)] + [LONG], lambda *told: said.append(told))
+    lengths = list_lengths(family, [f"{number}" for number in range(600)] + [LONG], progress=lambda *told: said.append(told))
     assert [(one.part, one.num_texts, one.num_cut, one.longest) for one in lengths] == [("clip", 601, 1, LONG), ("t5", 601, 1, LONG)]
     assert said[:2] == [("measuring the captions (clip)", 512, 601), ("measuring the captions (clip)", 601, 601)]
     assert list_lengths(family, [])[0].longest_tokens == 0

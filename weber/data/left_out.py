@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-CONFIG_FILE, METRICS_FILE = "config.toml", "metrics.jsonl"
-"""What every run folder has from its first step on; without the numbers, its checkpoints tell it too."""
+CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.toml", "metrics.jsonl", "run.lock"
+"""What a run folder has: from its start the lock; from its first step on the others, which are in copies of it too."""
 RUN_FOLDERS = ("pictures", "samples")
 CHECKPOINT_START = "checkpoint-"
 CACHE_FILE = "index.sqlite"
@@ -50,12 +50,12 @@ def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
     with_checkpoints = {one.parent for one in checkpoints}
     names: dict[Path, set[str]] = {}
     for path in files:
-        if path.name in (CONFIG_FILE, METRICS_FILE, CACHE_FILE):
+        if path.name in (CONFIG_FILE, METRICS_FILE, LOCK_FILE, CACHE_FILE):
             names.setdefault(path.parent, set()).add(path.name)
     return {
         folder
         for folder, found in names.items()
-        if CACHE_FILE in found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
+        if {CACHE_FILE, LOCK_FILE} & found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
     }
 
 

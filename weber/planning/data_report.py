@@ -50,7 +50,9 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     lines = [_count_captions(config, _list_of(plan, config)) for config in plan.config.data]
     lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
     texts = list_captions(plan)
-    for one in list_lengths(plan.family, texts, progress):
+    if plan.model.lacking is not None:
+        return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
+    for one in list_lengths(plan.family, texts, progress=progress):
         read = f"{one.part} reads {one.most_tokens} tokens: "
         lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
     return lines
@@ -58,7 +60,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
 
 def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
     """A line for each text part that cuts captions."""
-    found = list_lengths(plan.family, list_captions(plan), progress)
+    found = list_lengths(plan.family, list_captions(plan), progress=progress)
     return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
 
 
@@ -158,7 +160,8 @@ def _describe_cut(one: Lengths, plan: Plan) -> str:
 def _describe_loss_masks(config: DataConfig, examples: Sequence[Example]) -> str:
     where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
     masks = [one.loss_mask for one in examples if one.loss_mask is not None]
-    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} have a mask for the loss, from {where}"
+    verb = "has" if len(masks) == 1 else "have"
+    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} {verb} a mask for the loss, from {where}"
     line += f": {_describe_shares([one.share for one in masks])} learned{_describe_cutouts(one.form for one in masks)}"
     return line + ("" if len(masks) == len(examples) else "; of the others all is learned")
 
@@ -167,7 +170,7 @@ def _describe_shares(shares: Sequence[float]) -> str:
     """How much of the pictures masks cover."""
     lowest, mean, highest = min(shares), sum(shares) / len(shares), max(shares)
     between = "" if highest - lowest < 0.005 else f" ({lowest:.0%} to {highest:.0%})"
-    return f"{mean:.0%} of each{between} is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
+    return f"{mean:.0%} of it is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
 
 
 def _describe_cutouts(forms: Iterable[str]) -> str:

@@ -69,7 +69,7 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_resumed=start.folder is not None)
+            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
             watcher.write(build_summary(plan, stop.guard(watcher.report)))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
