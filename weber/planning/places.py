@@ -56,7 +56,9 @@ def _check_place(place: Path, config: RunConfig, *, key: str) -> None:
         raise ConfigError("The folder is a file.", got=f"{key} = {place}, and {file} is a file", fix=f"choose another {key}")
     checkpoint = next((one for one in _up(place) if _CHECKPOINT.fullmatch(one.name) and (one / MANIFEST).is_file()), None)
     if checkpoint is not None:
-        resume = f"; to go on from the checkpoint add --resume {checkpoint}" if key == "output.folder" else ""
+        resume = ""
+        if key == "output.folder":
+            resume = f"; to go on from the checkpoint set it to {checkpoint.parent} and add --resume {checkpoint.name}"
         raise ConfigError(
             "A checkpoint of a run is no place for anything else: it is deleted when newer ones are there.",
             got=f"{key} = {place}",

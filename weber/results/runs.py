@@ -67,6 +67,13 @@ def find_run(place: Path, *, weights: str | None = None) -> Saved:
             expected=f"a folder with {CONFIG_NAME}, one of its checkpoints, or an adapter file in either",
             fix="give output.folder of a run",
         )
+    if place.is_file() and place.suffix != SUFFIX:
+        raise CheckpointError(
+            "The file holds nothing that was learned.",
+            got=str(place),
+            expected=f"a run folder, one of its checkpoints, or a *{SUFFIX} file in either",
+            fix=f"give {place.parent if home.step is not None else home.folder}",
+        )
     config = load_config(home.folder / CONFIG_NAME)
     weights = weights or config.sampling.weights
     if place.is_file() and place.name == EMA_NAME:
