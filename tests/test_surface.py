@@ -22,7 +22,7 @@ SIGNATURES = {
     "inspect": ["file"],
     "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
-    "plan": ["config", "overrides", "progress"],
+    "plan": ["config", "overrides", "card", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],

@@ -74,17 +74,24 @@ class OpenRun:
         self.close()
 
 
-def plan(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = (), *, progress: Progress | None = None) -> Plan:
+def plan(
+    config: RunConfig | Place | Mapping[str, object],
+    overrides: Sequence[str] = (),
+    *,
+    card: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
     """Check a run against its model, data and machine, without reading weights.
 
-    `config`: a config, a TOML file, or a tree of plain values; `overrides`: `section.key=value` texts.
+    `config`: a config, a TOML file, or a tree of plain values; `overrides`: `section.key=value` texts; `card`: a GPU that need not be
+    here, such as "RTX 4090" or "24GB".
     """
     with _speaking_of_arguments():
         settings, watcher = read_config(config, overrides), _build_watcher(progress)
         from weber.planning.plan import build_plan
 
         with watcher.shown():
-            return build_plan(settings, watcher.report)
+            return build_plan(settings, watcher.report, card=card)
 
 
 def report(plan: Plan, *, progress: Progress | None = None) -> Report:

@@ -23,7 +23,8 @@ from weber.results.export import export
 from weber.results.finished import clear_staged, publish, put_aside
 from weber.results.formats import list_finished
 from weber.results.runs import choose_target, find_home, find_run
-from weber.training import paint
+from weber.training.paint import Sampler
+from weber.training.subject import find_subject
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def test_what_is_made_from_a_checkpoint_lies_beside_the_run(run: RunConfig) -> N
 
 def test_what_is_painted_from_a_checkpoint_lies_beside_the_run(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run.output.folder
-    monkeypatch.setattr(paint, "sample_saved", lambda saved, wish, watcher: [Image.new("RGB", (8, 8))])
+    monkeypatch.setattr(Sampler, "paint", lambda sampler, wish: [Image.new("RGB", (8, 8))])
     for place in (folder, folder / "checkpoint-000040"):
-        sample_command.sample(place, prompt=["a dog"])
+        sample_command.sample(str(place), prompt=["a dog"])
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     assert names == {"samples/00-a-dog-strength1-step-000040.png", "samples/00-a-dog-strength1-step-000040-2.png"}
 
@@ -65,9 +66,9 @@ def test_what_is_painted_from_a_checkpoint_lies_beside_the_run(run: RunConfig, m
 def test_it_is_said_which_files_paint(run: RunConfig) -> None:
     folder = run.output.folder
     checkpoint = folder / "checkpoint-000040" / "adapter.safetensors"
-    assert paint.describe_saved(find_run(folder)) == f"{checkpoint} of step 40"
+    assert find_subject(folder, memory={}).name == f"{checkpoint} of step 40"
     write_result(folder / "adapter.safetensors", steps=50)
-    assert paint.describe_saved(find_run(folder)) == f"{folder / 'adapter.safetensors'} of step 50"
+    assert find_subject(folder, memory={}).name == f"{folder / 'adapter.safetensors'} of step 50"
 
 
 def test_the_home_of_a_file(run: RunConfig, tmp_path: Path) -> None:

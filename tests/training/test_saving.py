@@ -220,7 +220,7 @@ def test_results_that_cannot_be_written_leave_the_checkpoint(build_small: BuildR
 
     config = build_small("full")
     with monkeypatch.context() as patch:
-        patch.setattr("weber.results.files.save_adapter", refuse)
+        patch.setattr(loop, "publish", refuse)
         with pytest.raises(CheckpointError, match=r"(?s)checkpoint of step 4 is whole.*--resume"):
             run(config)
     run(config, resume=True)

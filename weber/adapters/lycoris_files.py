@@ -46,14 +46,14 @@ class LycorisFile(AdapterFile):
     fused: dict[str, FusedChange] = field(default_factory=dict)
 
     @property
+    def num_layers(self) -> int:
+        """See `AdapterFile`."""
+        return len(self.changes) + sum(len(one.match.modules) for one in self.fused.values())
+
+    @property
     def layers(self) -> list[LayerChange]:
         """All changes."""
         return [*self.changes.values(), *(one.change for one in self.fused.values())]
-
-    @property
-    def modules_changed(self) -> list[str]:
-        """Names of all modules that change."""
-        return [*self.changes, *(module for one in self.fused.values() for module in one.match.modules)]
 
 
 def load_lycoris(path: Path) -> LycorisFile:

@@ -36,7 +36,7 @@ def fill(config: Path, /, *overrides: str) -> None:
     watcher, stop = build_watcher(), Stop()
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write):
-            built = build_plan(settings, stop.guard(watcher.report))
+            built = build_plan(settings, stop.guard(watcher.report), is_run=True)
             encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher, stop=stop)
     except Stopped:
         watcher.write(f"What was encoded is in {settings.output.cache}; the same command goes on with it.")

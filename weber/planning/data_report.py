@@ -50,6 +50,8 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     lines = [_count_captions(config, _list_of(plan, config)) for config in plan.config.data]
     lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
     texts = list_captions(plan)
+    if plan.model.lacking is not None:
+        return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
     for one in list_lengths(plan.family, texts, progress=progress):
         read = f"{one.part} reads {one.most_tokens} tokens: "
         lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))

@@ -20,8 +20,9 @@ from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
 from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
-from weber.planning.budget import build_estimate, build_lines
+from weber.planning.budget import build_estimate
 from weber.planning.checks import sample_size
+from weber.planning.costs import describe_costs
 from weber.planning.data_report import (
     describe_captions,
     describe_cuts,
@@ -31,7 +32,6 @@ from weber.planning.data_report import (
     describe_sets,
 )
 from weber.planning.needs import build_needs, count_missing
-from weber.planning.places import is_run
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
     count_checkpoint_bytes,
@@ -44,7 +44,7 @@ from weber.planning.sizes import (
 from weber.planning.space import list_disks
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
-from weber.results.runs import EMA_ENDING, build_adapter_name
+from weber.results.runs import EMA_ENDING, build_adapter_name, is_run
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
-        ("Memory and time", build_lines(estimate, plan.fit)),
+        ("Memory and time", describe_costs(plan, estimate)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
         ("Disk", _describe_disks(plan)),
@@ -124,8 +124,11 @@ def _describe_model(plan: Plan) -> list[str]:
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
     guidance = guidance if between is None else f", guidance {between[0]:g} to {between[1]:g} in training"
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
+    wish, lacking = plan.machine.wish, plan.model.lacking
+    where = str(plan.device) if wish is None else f"{wish.title}, which is not here,"
     lines = [
-        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
+        f"{plan.family.variant} ({home}) on {where} in {_name(plan.dtype)}, {short}",
+        *([] if lacking is None else [f"planned from the sizes that weber ships: {lacking.what[:1].lower()}{lacking.what[1:]}"]),
         *longer.splitlines(),
         f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
     ]
@@ -138,7 +141,8 @@ def _describe_model(plan: Plan) -> list[str]:
         lines.append(describe_text(plan.config, plan.trained))
     lines += [f"{one.name.replace('_', ' ')} {one.describe()}" for one in plan.frozen]
     if plan.start is not None:
-        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {plan.start.num_layers} layers")
+        lines += plan.start.notes
     lines += _describe_routes(plan)
     if plan.config.objective.text_mask:
         lines.append("the padding behind captions is hidden, in training and in pictures")
