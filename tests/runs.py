@@ -58,7 +58,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, encoded: Path) -> Path:
-    """The cache of a test's runs, in which all of `encoded` is found. Tests of what is encoded have a fixture of this name that is empty."""
+    """The cache of a test's runs, in which all of `encoded` is. Tests of what is encoded have a fixture of this name that is empty."""
     return Path(shutil.copytree(encoded, tmp_path / "cache"))
 
 
