@@ -164,7 +164,7 @@ def test_a_wrong_setting_is_one_message(weber: Run, run_toml: Path, tmp_path: Pa
         (["sample", "{tmp}", "--prompt", "x"], ["neither a run nor a model", "such as {tmp}/finished"]),
         (["train", "{tmp}/run.toml", "--resume", "3"], ["no such checkpoint", "none is in {tmp}/run"]),
         (["train", "{tmp}/run.toml", "--resume", "{tmp}/finished/checkpoint-000009"], ["no such checkpoint", "000040 of {tmp}/fi"]),
-        (["train", "{tmp}/run.toml", "--resume", "{tmp}/run.toml"], ["adapter.start_from"]),
+        (["train", "{tmp}/run.toml", "--resume", "{tmp}/finished/checkpoint-000040/adapter.safetensors"], ["start_from"]),
         (["train", "{tmp}/run.toml", "output.folder={tmp}"], ["holds other files", "run.toml"]),
         (["train", "{tmp}/run.toml", "output.folder={tmp}/finished/checkpoint-000040"], ["set it to {tmp}/finished and add --resume"]),
         (["plan", "{tmp}/run.toml", "output.cache={tmp}/finished"], ["output.cache", "nothing of a cache"]),
