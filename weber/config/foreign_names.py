@@ -241,7 +241,7 @@ _MEANT: dict[str, str] = {
     ),
     "output.save_every": (
         "backup_after checkpoint_epoch_interval checkpoint_every checkpoint_step_interval checkpointing_rolling_steps"
-        " checkpointing_steps save_every_n_epochs save_every_n_steps save_n_epoch_ratio save_steps"
+        " checkpointing_steps save_every_epochs save_every_n_epochs save_every_n_steps save_n_epoch_ratio save_steps"
     ),
     "output.keep_last": (
         "checkpointing_limit checkpoints_rolling_total_limit checkpoints_total_limit max_step_saves_to_keep rolling_backup_count"
@@ -289,10 +289,11 @@ _ADVICE: dict[str, str] = {
 _NOTES: dict[str, str] = {
     'it is the whole caption and needs captions = "instance"': "class_tokens trigger trigger_word",
     "all in one list": "adam_beta1 adam_beta2 beta1 beta2 beta3 optimizer_beta1 optimizer_beta2",
-    "it counts steps": (
-        "backup_after checkpoint_epoch_interval sample_after sample_every_n_epochs save_every_n_epochs save_n_epoch_ratio"
-        " validation_epoch_interval validation_epochs warmup_ratio"
+    'it counts steps, or epochs as "2 epochs"': (
+        "backup_after checkpoint_epoch_interval sample_after sample_every_n_epochs save_every_epochs save_every_n_epochs save_n_epoch_ratio"
+        " validation_epoch_interval validation_epochs"
     ),
+    "it counts steps": "warmup_ratio",
     "it is a rate": "eta_min lr_min min_lr",
     "it is a rate: the ratio times optim.lr": "learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
     'captions = "textfile" reads NAME.txt or NAME.caption beside NAME.png': "caption_ext caption_extension caption_extention",

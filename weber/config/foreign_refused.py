@@ -211,7 +211,7 @@ _ALWAYS: dict[str, str] = {
         " validation_on_startup validation_randomize walk_seed"
     ),
     "only adapters learn, and CLIP's with adapter.text_encoder = true": "network_train_unet_only train_unet transformer_only",
-    "all is counted in steps": "backup_after_unit sample_after_unit save_every_unit",
+    'what is counted in epochs is written with the word: "2 epochs"': "backup_after_unit sample_after_unit save_every_unit",
     "the settings of a run, defaults included, are written into its folder": "output_config print_config",
     "no code of a model is run": "trust_remote_code",
     "every result is written beside its name and put there when it is whole": "prevent_overwrites",
