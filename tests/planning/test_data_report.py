@@ -135,7 +135,7 @@ def test_the_plan_counts_what_training_encodes(build_run: BuildRun, own: Path, t
     missing = count_missing(needs, store)
     encoded = encode_cache(plan, store, watcher=watcher)
     assert (encoded.latents, encoded.texts) == (missing.latents, missing.texts) == (3, 8)
-    assert "Read 1 masks for the loss" in said.getvalue()
+    assert "Read 1 mask for the loss" in said.getvalue()
     assert f"to be encoded now: 0 latents and 0 texts and 0 masks; all is in the folder {config.output.cache}" in build_report(plan)
     (own / "0.txt").write_text("another one")
     assert "to be encoded now: 0 latents and 2 texts and 0 masks, into" in build_report(build_plan(config))

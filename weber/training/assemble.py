@@ -20,6 +20,7 @@ from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
+from weber.data.words import describe_count
 from weber.errors import TrainingError
 from weber.families.route import build_routes
 from weber.kinds.text import build_text_put, find_text
@@ -115,11 +116,11 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
     masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=progress)
     if masks:
-        watcher.write(f"Read {masks} masks for the loss into {store.folder}.")
+        watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=progress)
     texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=progress)
     if latents or texts:
-        watcher.write(f"Encoded {latents} latents and {texts} texts into {store.folder}.")
+        watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
     return Encoded(latents, texts)
 
 
