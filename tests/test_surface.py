@@ -14,6 +14,7 @@ import pytest
 
 import weber
 from weber.api import Asked
+from weber.config.load import save_config
 
 SIGNATURES = {
     "export": ["source", "formats", "base", "out", "progress"],
@@ -21,9 +22,10 @@ SIGNATURES = {
     "inspect": ["file"],
     "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
-    "plan": ["config", "overrides", "progress"],
+    "plan": ["config", "overrides", "card", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
-    "train": ["config", "overrides", "resume", "progress"],
+    "report": ["plan", "progress"],
+    "train": ["config", "overrides", "resume", "progress", "stop"],
 }
 ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num"]
 
@@ -65,6 +67,7 @@ def test_the_page_of_python_runs_as_a_notebook(run_toml: Path, pictures: Path, m
 def test_errors_speak_of_arguments(run_toml: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").touch()
+    save_config(weber.load_config(run_toml), tmp_path / "run" / "config.toml")
     with pytest.raises(weber.WeberError, match="add resume=True to go on") as error:
         weber.train(run_toml)
     assert "--" not in str(error.value)

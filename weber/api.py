@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from weber.adapters.inspect import Report as FileReport
     from weber.config.run import RunConfig
     from weber.planning.plan import Plan
+    from weber.planning.report import Report
     from weber.progress import Progress
     from weber.track.progress import Watcher
     from weber.training.paint import Sampler, Wish
@@ -72,35 +74,56 @@ class OpenRun:
         self.close()
 
 
-def plan(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = (), *, progress: Progress | None = None) -> Plan:
-    """Check a run against its model, data and machine, without reading weights; `str(plan.report)` is what `weber plan` prints.
+def plan(
+    config: RunConfig | Place | Mapping[str, object],
+    overrides: Sequence[str] = (),
+    *,
+    card: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Check a run against its model, data and machine, without reading weights.
 
-    `config`: a config, a TOML file, or a tree of plain values; `overrides`: `section.key=value` texts.
+    `config`: a config, a TOML file, or a tree of plain values; `overrides`: `section.key=value` texts; `card`: a GPU that need not be
+    here, such as "RTX 4090" or "24GB".
     """
     with _speaking_of_arguments():
         settings, watcher = read_config(config, overrides), _build_watcher(progress)
         from weber.planning.plan import build_plan
 
         with watcher.shown():
-            return build_plan(settings, watcher.report)
+            return build_plan(settings, watcher.report, card=card)
+
+
+def report(plan: Plan, *, progress: Progress | None = None) -> Report:
+    """A plan in words, by section, with its estimate of memory and time; `str` of it is what `weber plan` prints."""
+    with _speaking_of_arguments():
+        from weber.planning.report import describe_plan
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            return describe_plan(plan, watcher.report)
 
 
 def train(
     config: RunConfig | Place | Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
-    resume: bool = False,
+    resume: bool | int | str | Path = False,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Path:
     """Train to the end; returns the finished adapter file, or the folder of the model.
 
-    `config`, `overrides`: as for `plan`. `progress` is called as (what, done, total, note); without it bars go to standard error.
+    `config`, `overrides`: as for `plan`. `resume`: go on from the latest good checkpoint, or from that of a step, or from a folder.
+    `progress` is called as (what, done, total); without it bars go to standard error. `stop` is asked again and again; when it says yes,
+    the run is saved and left with KeyboardInterrupt, as after Ctrl-C.
     """
     with _speaking_of_arguments():
         settings = read_config(config, overrides)
         from weber.training import assemble
+        from weber.training.stop import Stop
 
-        return assemble.train(settings, resume=resume, watcher=_build_watcher(progress))
+        return assemble.train(settings, resume=resume, watcher=_build_watcher(progress), stop=Stop(stop))
 
 
 def open_run(
@@ -222,11 +245,9 @@ def _build_wish(prompts: str | Sequence[str], asked: Asked) -> Wish:
 
 
 def _build_watcher(progress: Progress | None) -> Watcher:
-    from rich.console import Console
+    from weber.track.progress import Listener, Watcher, build_console
 
-    from weber.track.progress import Listener, Watcher
-
-    return Watcher(Console(stderr=True)) if progress is None else Listener(progress)
+    return Watcher(build_console(sys.stderr)) if progress is None else Listener(progress)
 
 
 @contextmanager

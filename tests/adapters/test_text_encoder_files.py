@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weber.adapters.factors import Factors
 from weber.adapters.files import load_adapter, save_adapter
-from weber.adapters.inspect import build_text, inspect_file
+from weber.adapters.inspect import inspect_file
 from weber.adapters.merge import build_merged_adapter, check_base
 from weber.adapters.start import load_start
 from weber.adapters.text import TEXT_PREFIX, find_text_module, split_modules
@@ -162,7 +162,7 @@ def test_a_model_without_clip_is_refused(tmp_path: Path) -> None:
 
 
 def test_inspect_says_that_clip_is_changed(tmp_path: Path) -> None:
-    told = build_text(inspect_file(_save(tmp_path / "adapter.safetensors", "kohya")))
+    told = str(inspect_file(_save(tmp_path / "adapter.safetensors", "kohya")))
     assert "14, of which 12 of CLIP, the text encoder" in told
     assert "transformer_blocks.0.attn.to_q" in told and "adapter.text_encoder = true" in told
 

@@ -69,6 +69,6 @@ def test_work_is_left_where_it_reports() -> None:
     stop = Stop()
     report = stop.guard(ignore_progress)
     report("encoding", 1, 2)
-    stop.asked = True
+    stop.say()
     with pytest.raises(Stopped):
         report("encoding", 2, 2)

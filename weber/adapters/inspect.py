@@ -74,13 +74,20 @@ _NUM_WORDS, _NUM_COUNTS, _NUM_LAYERS, _NUM_LETTERS = 8, 4, 3, 200
 
 @dataclass(frozen=True)
 class Report:
-    """What a file is. `lines` are (label, text) in the order in which they are told; `uses` says what weber can do with it."""
+    """What a file is; `str` of it is what `weber inspect` prints. `lines` are (label, text) in the order in which they are told; `uses`
+    says what weber can do with it."""
 
     path: Path
     kind: str
     lines: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        width = max((len(label) for label, _ in self.lines), default=0)
+        lines = [f"{self.path}: {self.kind}", *(f"  {label:<{width}}  {text}" for label, text in self.lines)]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines + [f"  use:  {use}" for use in self.uses])
 
 
 def inspect_file(path: Path) -> Report:
@@ -106,14 +113,6 @@ def inspect_file(path: Path) -> Report:
     if kind in LYCORIS:
         return _inspect_lycoris(path, lines, kind=kind, weights=weights, metadata=metadata)
     return _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
-
-
-def build_text(report: Report) -> str:
-    """A report for a person."""
-    width = max((len(label) for label, _ in report.lines), default=0)
-    lines = [f"{report.path}: {report.kind}", *(f"  {label:<{width}}  {text}" for label, text in report.lines)]
-    lines += [f"  note: {note}" for note in report.notes]
-    return "\n".join(lines + [f"  use:  {use}" for use in report.uses])
 
 
 def _inspect_adapter(path: Path, lines: list[tuple[str, str]], metadata: Mapping[str, str]) -> Report:

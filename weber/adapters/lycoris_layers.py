@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from lycoris.functional import factorization
 from torch import Tensor
 
 from weber.adapters.lycoris_forms import LENGTHS, find_rank
@@ -170,6 +169,8 @@ def count_factors(changes: Iterable[LayerChange]) -> Counter[str]:
 
 
 def _has_factor(change: LayerChange, factor: int) -> bool:
+    from lycoris.functional import factorization
+
     sizes = change.sizes
     outputs, inputs = (factorization(size, factor) for size in (sizes["a"] * sizes["c"], sizes["b"] * sizes["d"]))
     return bool(outputs == (sizes["a"], sizes["c"]) and inputs == (sizes["b"], sizes["d"]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from weber.commands.terminal import build_watcher, read_settings, say
+from weber.data.words import describe_count
 from weber.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def fill(config: Path, /, *overrides: str) -> None:
     watcher, stop = build_watcher(), Stop()
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write):
-            built = build_plan(settings, stop.guard(watcher.report))
+            built = build_plan(settings, stop.guard(watcher.report), is_run=True)
             encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher, stop=stop)
     except Stopped:
         watcher.write(f"What was encoded is in {settings.output.cache}; the same command goes on with it.")
         raise
-    say(f"Encoded {encoded.latents} latents and {encoded.texts} texts; {settings.output.cache} is complete for this run.")
+    latents, texts = describe_count(encoded.latents, "latent"), describe_count(encoded.texts, "text")
+    say(f"Encoded {latents} and {texts}; {settings.output.cache} is complete for this run.")
 
 
 @app.command

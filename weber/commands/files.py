@@ -15,9 +15,9 @@ def inspect(file: Path, /) -> None:
     file
         An adapter, a checkpoint, a text encoder or an autoencoder, as a *.safetensors file or a folder.
     """
-    from weber.adapters.inspect import build_text, inspect_file
+    from weber.adapters.inspect import inspect_file
 
-    say(build_text(inspect_file(file)))
+    say(str(inspect_file(file)))
 
 
 def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path | None = None) -> None:

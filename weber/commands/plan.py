@@ -8,7 +8,7 @@ from weber.commands.terminal import build_watcher, read_settings, say
 from weber.errors import ConfigError
 
 
-def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
+def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path | None = None) -> None:
     """Say what a run will do, without reading weights: pictures, buckets, steps, cache, files, settings.
 
     Parameters
@@ -17,6 +17,8 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
         A TOML file of settings.
     overrides
         `section.key=value`, for example `optim.lr=2e-4`.
+    card
+        Plan for a machine with this GPU instead of this machine: `--card "RTX 4090"`, `--card 24GB`.
     plot
         Write a picture of the noise levels that are trained: a PNG file.
     """
@@ -34,10 +36,11 @@ def plan(config: Path, /, *overrides: str, plot: Path | None = None) -> None:
     check_places(settings)
     watcher = build_watcher()
     with watcher.shown():
-        built = build_plan(settings, watcher.report)
+        built = build_plan(settings, watcher.report, card=card)
         save_list(built)
         report = build_report(built, watcher.report)
-    check_space(built)
+    if built.machine.wish is None:  # of another machine the disk is another one
+        check_space(built)
     say(report)
     if plot is not None:
         save_picture(build_plot(built), plot)

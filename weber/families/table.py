@@ -28,7 +28,7 @@ from weber.families.flux3.keys import ADAPTER_TARGETS as FLUX3_TARGETS
 from weber.families.flux3.keys import PAIRINGS as FLUX3_PAIRINGS
 from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.families.pairing import Pairing
-from weber.families.source import Source
+from weber.families.source import Source, StandIn
 from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
 
@@ -130,13 +130,14 @@ def open_transformer(config: ModelConfig) -> Transformer:
     return Transformer(row, facts, weights)
 
 
-def build_family(config: ModelConfig, *, hides_padding: bool = False) -> Family:
+def build_family(config: ModelConfig, *, hides_padding: bool = False, stand_in: StandIn | None = None) -> Family:
     """The family of a model, from configuration files and headers only. Raises ConfigError or ModelError in words.
 
     With `hides_padding` it does not look at the padding behind its prompts (`objective.text_mask`).
-    The transformer says which family it is, and its files or `variant` which variant; parts that were not given come from its home.
+    The transformer says which family it is, and its files or `variant` which variant; parts that were not given come from its home, or
+    from what `stand_in` gives in its place.
     """
-    source, variant = _build_source(config)
+    source, variant = _build_source(config, stand_in)
     row = _recognize(source)
     if variant is not None and variant not in row.variants:
         raise ConfigError(
@@ -153,7 +154,7 @@ def build_family(config: ModelConfig, *, hides_padding: bool = False) -> Family:
     return row.build(source, variant, hides_padding=hides_padding)
 
 
-def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
+def _build_source(config: ModelConfig, stand_in: StandIn | None = None) -> tuple[Source, str | None]:
     """Where a model's parts are, and the variant that was asked for: where no place is given, the table's first."""
     homes = {name: home for row in FAMILIES for name, (home, _) in row.variants.items()}
     _check_variant(config.variant, homes)
@@ -164,7 +165,7 @@ def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
         "text_encoder_2": config.text_encoder_2,
         "tokenizer_path": config.tokenizer_path,
     }
-    source = Source(config.path, config.revision, own={name: text for name, text in own.items() if text is not None})
+    source = Source(config.path, config.revision, own={name: text for name, text in own.items() if text is not None}, stand_in=stand_in)
     variant = config.variant
     if config.path is None and config.transformer is None:
         variant = variant or next(iter(homes))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ from weber.data.set_aside import list_reasons
 from weber.data.words import describe_count
 from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
+from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
-from weber.planning.budget import build_estimate, build_lines
+from weber.planning.budget import build_estimate
 from weber.planning.checks import sample_size
+from weber.planning.costs import describe_costs
 from weber.planning.data_report import (
     describe_captions,
     describe_cuts,
@@ -29,7 +32,6 @@ from weber.planning.data_report import (
     describe_sets,
 )
 from weber.planning.needs import build_needs, count_missing
-from weber.planning.places import is_run
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
     count_checkpoint_bytes,
@@ -42,11 +44,28 @@ from weber.planning.sizes import (
 from weber.planning.space import list_disks
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
-from weber.results.runs import EMA_ENDING, build_adapter_name
+from weber.results.runs import EMA_ENDING, build_adapter_name, is_run
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan in words, by section, and what it is estimated to take; `str` of it is what `weber plan` prints."""
+
+    sections: Mapping[str, Sequence[str]]
+    estimate: Estimate
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in self.sections.items())
 
 
 def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
     """The whole plan, section by section."""
+    return str(describe_plan(plan, progress))
+
+
+def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
+    """See `Report`."""
+    estimate = build_estimate(plan.config, plan.workload)
     sections = (
         ("Model", _describe_model(plan)),
         ("Pictures", describe_pictures(plan)),
@@ -56,13 +75,13 @@ def build_report(plan: Plan, progress: Progress = ignore_progress) -> str:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
-        ("Memory and time", build_lines(build_estimate(plan.config, plan.workload), plan.fit)),
+        ("Memory and time", describe_costs(plan, estimate)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
         ("Disk", _describe_disks(plan)),
         ("Settings that differ from the default", _describe_changes(plan)),
     )
-    return "\n\n".join(title + "\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections if lines)
+    return Report({title: lines for title, lines in sections if lines}, estimate)
 
 
 def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
@@ -105,8 +124,11 @@ def _describe_model(plan: Plan) -> list[str]:
     guidance = "" if plan.training_guidance is None else f", guidance {plan.training_guidance} in training"
     guidance = guidance if between is None else f", guidance {between[0]:g} to {between[1]:g} in training"
     home = plan.config.model.path or plan.config.model.transformer or ("comes with weber" if plan.family.is_local else "from the hub")
+    wish, lacking = plan.machine.wish, plan.model.lacking
+    where = str(plan.device) if wish is None else f"{wish.title}, which is not here,"
     lines = [
-        f"{plan.family.variant} ({home}) on {plan.device} in {_name(plan.dtype)}, {short}",
+        f"{plan.family.variant} ({home}) on {where} in {_name(plan.dtype)}, {short}",
+        *([] if lacking is None else [f"planned from the sizes that weber ships: {lacking.what[:1].lower()}{lacking.what[1:]}"]),
         *longer.splitlines(),
         f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
     ]

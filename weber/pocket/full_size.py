@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from weber.families.flux1.variants import VARIANTS as FLUX1_VARIANTS
 from weber.families.flux2.variants import SCHEDULER
 from weber.families.flux2.variants import VARIANTS as FLUX2_VARIANTS
+from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.pocket.folder import Part, build_scheduler, write_folder
 from weber.pocket.published import KLEINS, TRANSFORMERS, list_encoders
 from weber.pocket.random_flux2 import build_mistral_tokenizer, build_qwen_tokenizer
@@ -39,6 +42,20 @@ def build_full_size(folder: Path, variant: str, *, changes: Mapping[str, object]
     if variant in KLEINS:
         index["is_distilled"] = next(row.is_distilled for row in FLUX2_VARIANTS if row.name == variant)
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8", newline="\n")
+    return folder
+
+
+def build_stand_in(home: str) -> str:
+    """A folder with the sizes of the model whose own place on the hub that is; what is here already is itself."""
+    variant = next((row.name for row in (*FLUX1_VARIANTS, *FLUX2_VARIANTS, *FLUX3_VARIANTS) if row.home == home), None)
+    return home if variant is None or variant not in TRANSFORMERS else _build_folder(variant).name
+
+
+@cache
+def _build_folder(variant: str) -> TemporaryDirectory[str]:
+    """Kept as long as the program runs."""
+    folder = TemporaryDirectory(prefix="weber-")
+    build_full_size(Path(folder.name), variant)
     return folder
 
 

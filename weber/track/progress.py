@@ -44,7 +44,7 @@ def build_console(stream: TextIO) -> Console:
 
 
 class Watcher:
-    """Shows any number of tasks by name; `report` is a `weber.Listen`. Enter it as a context."""
+    """Shows any number of tasks by name; `report` is a `weber.progress.Progress`. Enter it as a context."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

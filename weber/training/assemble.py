@@ -20,6 +20,7 @@ from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
+from weber.data.words import describe_count
 from weber.errors import TrainingError
 from weber.families.route import build_routes
 from weber.kinds.text import build_text_put, find_text
@@ -28,11 +29,12 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
-from weber.planning.places import check_places, is_run
+from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
+from weber.results.runs import is_run
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
@@ -69,7 +71,7 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_resumed=start.folder is not None)
+            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
             watcher.write(build_summary(plan, stop.guard(watcher.report)))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
@@ -114,11 +116,11 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
     masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=progress)
     if masks:
-        watcher.write(f"Read {masks} masks for the loss into {store.folder}.")
+        watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=progress)
     texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=progress)
     if latents or texts:
-        watcher.write(f"Encoded {latents} latents and {texts} texts into {store.folder}.")
+        watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
     return Encoded(latents, texts)
 
 

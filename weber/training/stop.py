@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from weber.progress import Progress
@@ -21,9 +21,21 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass
 class Stop:
-    """Whether somebody wants the run to end."""
+    """Whether somebody wants the run to end: said once, or asked of `ask` again and again."""
 
-    asked: bool = False
+    ask: Callable[[], bool] | None = None
+    _is_said: bool = field(default=False, init=False)
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is wanted by now."""
+        if not self._is_said and self.ask is not None:
+            self._is_said = bool(self.ask())
+        return self._is_said
+
+    def say(self) -> None:
+        """Want it."""
+        self._is_said = True
 
     def guard(self, progress: Progress) -> Progress:
         """`progress`, at which work is left (Stopped) when somebody has asked for it."""
@@ -50,7 +62,7 @@ def stop_signals(stop: Stop, *, write: Callable[[str], None]) -> Iterator[None]:
 
     def wish(number: int, frame: FrameType | None) -> None:
         if not stop.asked:
-            stop.asked = True
+            stop.say()
             write("Stopping as soon as nothing is lost by it; once more to leave at once, back to the last checkpoint.")
         for one in (signal.SIGINT, signal.SIGTERM):
             if one in previous:
