@@ -100,7 +100,7 @@ def _choose(budget: Budget, size: int) -> str | None:
     memory = budget.config.memory
     choices, budget_bytes = budget.build_choices(), size * 10**9
     try:
-        fit = choose_settings(memory, choices, weigh=weigh, hint=lambda smallest: (), budget_bytes=budget_bytes, host_bytes=None)
+        fit = choose_settings(memory, choices, weigh=weigh, hint=lambda smallest: [], budget_bytes=budget_bytes, host_bytes=None)
     except ConfigError:
         return None
     whole = weigh(memory.model_copy(update={"gradient_checkpointing": "none"})).time.seconds

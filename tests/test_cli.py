@@ -17,6 +17,7 @@ from PIL import Image
 
 from weber import cli
 from weber.checkpoint.resume import check_checkpoint
+from weber.checkpoint.save import save_checkpoint
 from weber.commands.train import place_resume
 
 Run = Callable[..., tuple[int, str, str]]
@@ -158,6 +159,18 @@ def test_a_wrong_setting_is_one_message(weber: Run, run_toml: Path, tmp_path: Pa
     [
         (["sample", "{tmp}/nowhere", "--prompt", "x"], ["not a run folder"]),
         (["sample", "{tmp}/nowhere"], ["--prompt"]),
+        (["sample", "{tmp}/finished/checkpoint-000009", "--prompt", "x"], ["not a run folder", "its run has checkpoint-000040"]),
+        (["sample", "{tmp}/finished/config.toml", "--prompt", "x"], ["nothing that was learned", "give {tmp}/finished"]),
+        (["sample", "{tmp}", "--prompt", "x"], ["neither a run nor a model", "such as {tmp}/finished"]),
+        (["train", "{tmp}/run.toml", "--resume", "3"], ["no such checkpoint", "none is in {tmp}/run"]),
+        (["train", "{tmp}/run.toml", "--resume", "{tmp}/finished/checkpoint-000009"], ["no such checkpoint", "000040 of {tmp}/fi"]),
+        (["train", "{tmp}/run.toml", "--resume", "{tmp}/finished/checkpoint-000040/adapter.safetensors"], ["start_from"]),
+        (["train", "{tmp}/run.toml", "output.folder={tmp}"], ["holds other files", "run.toml"]),
+        (["train", "{tmp}/run.toml", "output.folder={tmp}/finished/checkpoint-000040"], ["set it to {tmp}/finished and add --resume"]),
+        (["plan", "{tmp}/run.toml", "output.cache={tmp}/finished"], ["output.cache", "nothing of a cache"]),
+        (["train", "{tmp}/run.toml", "output.folder={tmp}/finished"], ["already holds a run", "add --resume"]),
+        (["merge", "{tmp}/nowhere:0.5", "--out", "{tmp}/a.safetensors"], ["no such adapter file", "a run folder"]),
+        (["export", "{tmp}", "--format", "kohya"], ["without adapter.safetensors", "run folder"]),
         (["train", "{tmp}/none.toml"], ["none.toml"]),
         (["train"], ["CONFIG"]),
         (["trian", "{tmp}/run.toml"], ["trian", "train"]),
@@ -167,11 +180,14 @@ def test_a_wrong_setting_is_one_message(weber: Run, run_toml: Path, tmp_path: Pa
     ],
 )
 def test_a_wrong_command_is_one_message(weber: Run, run_toml: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    finished = tmp_path / "finished"
+    save_checkpoint(finished, 40, files={"adapter.safetensors": lambda path: path.write_bytes(b"numbers")})
+    shutil.copyfile(run_toml, finished / "config.toml")
     code, _, err = weber(*[argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
     assert code == 2
     assert "Traceback" not in err
     for word in words:
-        assert word in err, err
+        assert word.replace("{tmp}", str(tmp_path)) in err, err
 
 
 def test_a_plan_is_drawn_into_a_png_file(weber: Run, run_toml: Path, tmp_path: Path) -> None:

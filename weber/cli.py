@@ -38,7 +38,11 @@ def _call(arguments: list[str]) -> None:
 
     try:
         call(arguments)
-    except (WeberError, CycloptsError) as error:
+    except CycloptsError as error:
+        from weber.commands.mistakes import build_mistake
+
+        _fail(str(build_mistake(error, arguments)))
+    except WeberError as error:
         _fail(str(error))
     except BrokenPipeError:
         raise

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
+from peft.utils.other import get_pattern_key
 
 from weber.adapters.factors import Factors
-from weber.adapters.metadata import build_metadata, build_settings, find_most_common, read_alphas, read_facts
+from weber.adapters.metadata import PREFIX, build_metadata, build_settings, find_most_common, read_alphas, read_facts
 
 FACTS: dict[str, object] = {
     "steps": 800,
@@ -81,6 +82,15 @@ def test_alphas_come_back(pairs: tuple[tuple[int, float], ...]) -> None:
 def test_a_name_that_is_the_end_of_another_has_its_own_alpha() -> None:
     modules = {name: Factors(torch.ones(2, 2), torch.ones(2, 2), alpha) for name, alpha in (("a.out", 2.0), ("b.out", 2.0), ("out", 5.0))}
     assert read_alphas(build_settings(modules), dict.fromkeys(modules, 2)).by_module == {"a.out": 2.0, "b.out": 2.0, "out": 5.0}
+
+
+def test_a_pattern_means_to_us_what_it_means_to_peft() -> None:
+    patterns = {"^a.out": 1.0, "b.out": 2.0, r"blocks\.\d+\.m": 3.0, "out": 4.0, "xa.out": 5.0}
+    names = ["a.out", "b.out", "ab.out", "x.b.out", "x.a.out", "xa.out", "blocks.12.m", "y.blocks.1.m", "blocks.1.m.n", "out", "about"]
+    settings = json.dumps({f"{PREFIX}{key}": value for key, value in {"lora_alpha": 9, "alpha_pattern": patterns}.items()})
+    read = read_alphas(settings, dict.fromkeys(names, 2)).by_module
+    assert read == {name: patterns.get(get_pattern_key(list(patterns), name), 9.0) for name in names}
+    assert set(read.values()) == {1.0, 2.0, 3.0, 4.0, 9.0}
 
 
 def test_the_most_common_and_of_several_the_largest() -> None:

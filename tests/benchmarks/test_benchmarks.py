@@ -226,6 +226,20 @@ def test_memory(run: Run, load: Callable[[str], ModuleType]) -> None:
     assert min(map(float, rest)) > 0 and worst == f"worst: {off.strip('+-')}"
 
 
+@pytest.mark.parametrize("is_against", [False, True])
+def test_start(run: Run, is_against: bool) -> None:
+    """Of the command that is quick everywhere; the others are in tests/test_imports.py."""
+    against = ["--against", str(BENCHMARKS.parent)] if is_against else []
+    counted, *lines = run("start", "--rounds", "1", "--only", "help", *against)
+    assert counted.startswith("median of 1 rounds, in seconds of the processor")
+    [[name, ours, goal, *others]] = _read_rows(lines, 5 if is_against else 3)
+    processor, clock = _read_numbers(ours.replace("(", "").replace(")", ""))
+    assert name == "help" and 0 < processor <= clock and re.fullmatch(r"0\.4 (met|MISSED)", goal)
+    if is_against:
+        theirs = _read_numbers(others[0].replace("(", "").replace(")", ""))[0]
+        assert float(others[1]) == pytest.approx(theirs / processor, abs=0.05)
+
+
 def test_streaming(run: Run, tmp_path: Path) -> None:
     options = ["--blocks", "1", "--heads", "4", "--text-tokens", "8", "--precision", "int8", "--folder", str(tmp_path)]
     written, head, *lines = run("streaming", *options)

@@ -24,7 +24,7 @@ TABLES = (FOREIGN_NAMES, FOREIGN_ADVICE, FOREIGN_REFUSED, FOREIGN_ALWAYS)
 SETTINGS = {setting.key: setting for setting in list_settings()}
 TOP_NAMES = {setting.name for setting in SETTINGS.values() if "." not in setting.section}
 SECTIONS = ("", "model", "data", "adapter", "memory", "objective", "optim", "train", "sampling", "output")
-PLAIN_WORDS = {"default", "image", "include", "k", "text", "train", "uuid", "xi", "debug", "verbose", "save_precision", "output_dtype"}
+PLAIN_WORDS = {"default", "image", "include", "k", "text", "train", "uuid", "xi", "debug", "verbose"}
 """Of nested tables; as keys of ours they would say nothing."""
 
 
@@ -189,6 +189,11 @@ VALUES: list[tuple[str, object, str]] = [
     ("output.formats", ["safetensors"], 'write output.formats = ["diffusers"]'),
     ("output.formats", ["comfy", "kohya"], 'write output.formats = ["comfyui", "kohya"]'),
     ("output.formats", "kohya-ss", 'write output.formats = ["kohya"]'),
+    ("output.keep_last", 0, 'write output.keep_last = "all"'),
+    ("output.save_every", "epoch", 'write output.save_every = "1 epochs"'),
+    ("output.precision", "float", 'write output.precision = "fp32"'),
+    ("output.precision", "float16", 'write output.precision = "fp16"'),
+    ("data.0.captions", ".caption", 'write data.0.captions = "textfile"'),
     ("output.formats", ["ckpt"], "files are safetensors"),
 ]
 
@@ -220,6 +225,12 @@ KEYS: list[tuple[str, object, str]] = [
     ("data.0.trigger_word", "zorb", 'it is the whole caption and needs captions = "instance"'),
     ("output.report_to", "tensorboard", "write output.tensorboard = true"),
     ("output.report_to", "wandb", "weber writes metrics.jsonl"),
+    ("output.save_precision", "fp16", "use output.precision ("),
+    ("output.save_precision", "float", 'output.precision = "fp32"'),
+    ("output.output_name", "zorb", "use output.name ("),
+    ("output.save_every_n_epochs", 2, 'epochs are written "2 epochs"'),
+    ("data.0.class_tokens", "a cat", "use data.0.caption_fallback ("),
+    ("data.0.disable_multiline_split", True, 'write data.0.caption_per = "file"'),
     ("train.optimizer", "adamw", "use optim.name ("),
     ("optim.lr_scheduler", "constant_with_warmup", 'optim.schedule = "constant", with optim.warmup_steps'),
     ("optim.max_grad_norm", 0.0, 'optim.clip_norm = "off"'),

@@ -20,9 +20,10 @@ def test_a_period_is_said_in_steps_or_epochs(every: int | str, steps: int) -> No
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("output.save_every=0", ["output.save_every", "number of steps", "2 epochs"]),
+        ("output.save_every=0", ["output.save_every", "one checkpoint is written at the end in any case", "2 epochs"]),
+        ("output.save_every=true", ["output.save_every", "a whole number, at least 1 or epochs, such as"]),
         ("output.save_every=0 epochs", ["2 epochs"]),
-        ("output.save_every=often", ["often", "250"]),
+        ("output.save_every=often", ["often", "2 epochs"]),
         ("output.keep_every=1.5", ["output.keep_every"]),
         ("output.keep_last=every", ["output.keep_last", '"all"']),
         ("output.name=runs/style", ["output.name", "not a path", "output.folder"]),

@@ -118,9 +118,9 @@ def test_the_start_is_the_cached_reading_and_moves_only_with_the_adapters(build_
 
 def test_the_loss_falls_with_clip_alone(build_run: BuildRun) -> None:
     """Where the transformer's adapters do not move, what falls is due to CLIP's."""
-    settings: dict[str, Any] = {"adapter": TEXT, "train": {"steps": 24, "batch_size": 4}, "output": {"save_every": 24}}
+    settings: dict[str, Any] = {"adapter": TEXT, "train": {"steps": 16}, "output": {"save_every": 16}}
     ends = []
-    for name, lr in (("still", 1e-12), ("moving", 1e-2)):
+    for name, lr in (("still", 1e-12), ("moving", 2e-2)):
         folder = _train(build_run(name, optim={"lr": 1e-12, "text_encoder_lr": lr}, **settings))
         ends.append(np.mean(_read_losses(folder)[-10:]))
     assert ends[1] < 0.98 * ends[0]
@@ -195,7 +195,7 @@ def test_ways_of_keeping_less_change_nothing(build_run: BuildRun, monkeypatch: p
         "none": {"gradient_checkpointing": "none"},
         "lean": {"gradient_checkpointing": "lean"},
         "swap": {"swap_blocks": "all"},
-        "host": {"modulation": "host"},
+        "host": {"modulation": "host", "gradient_checkpointing": "all"},
     }
     runs = {name: _train(build_run(name, adapter=TEXT, train={"steps": 2}, memory=memory)) for name, memory in modes.items()}
     files = {name: load_file(folder / "adapter.safetensors") for name, folder in runs.items()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -186,6 +187,18 @@ def test_full_training_that_does_not_fit_is_told_which_optimizer_would(tmp_path:
         build_fitted(config, _build_workload(tmp_path, "flux2-klein-base-4b", config))
     message = str(caught.value)
     assert "a card of 40 GB" in message and "optim.fused_backward = true" in message and 'optim.name = "adafactor"' in message
+
+
+def test_only_changes_that_close_the_gap_are_offered(tmp_path: Path) -> None:
+    """A batch of 8 is the reason here: a lower rank, or another optimizer, would save next to nothing."""
+    config = _build_config(memory={"fit": "1500MB"}, train={"batch_size": 8}, adapter={"rank": 64})
+    changes = {**FLUX1, "joint_attention_dim": 512}  # not the published encoders, which would not fit either
+    workload = _build_workload(tmp_path, "flux1-dev", config, changes=changes, samples={Sample(1024, 1024, batch=8): 1})
+    with pytest.raises(ConfigError) as caught:
+        build_fitted(config, workload)
+    assert caught.value.fix == "set train.batch_size = 1 with train.accumulation = 8; or set data.0.resolution = 512"
+    smaller = _build_config(memory={"fit": "1500MB"}, train={"accumulation": 8}, adapter={"rank": 64})
+    assert build_fitted(smaller, replace(workload, samples={SQUARE: 1}))[1] is not None
 
 
 def test_cases_of_the_bench_are_models_precisions_and_sizes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from weber.config.memory import MemoryConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError, ModelError
 from weber.families.flux1.variants import POCKET
+from weber.planning.budget import build_estimate
+from weber.planning.costs import describe_costs
 from weber.planning.machine import choose_machine
 from weber.planning.model import find_model
 from weber.planning.plan import build_plan
@@ -105,8 +108,9 @@ def test_settings_stay_as_they_are_for_a_card_and_what_is_too_much_is_said(build
     assert plan.fit is None and plan.config.memory.gradient_checkpointing == "all"
     report = build_report(plan)
     assert "NOT ENOUGH MEMORY" not in report
-    tight = build_report(build_plan(config, card="RTX 4060 660MB"))
-    assert "NOT ENOUGH MEMORY: training at 64 x 64, batch 12 takes" in tight and "RTX 4060 (0.66 GB) has" in tight
+    tight = replace(plan, workload=replace(plan.workload, device_bytes=660 * 10**6))
+    lines = "\n".join(describe_costs(tight, build_estimate(plan.config, plan.workload)))
+    assert "NOT ENOUGH MEMORY: training at 64 x 64, batch 12 takes" in lines and "RTX 4060 (0.9 GB) has 0.61 GiB" in lines
 
 
 def test_a_plan_that_exceeds_the_machine_says_so(build_run: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +149,7 @@ def test_the_report_says_that_sizes_are_all_that_is_known(pictures: Path, tmp_pa
     report = build_report(build_plan(config))
     assert "flux2-klein-base-4b (from the hub) on a GPU with 24 GB, which is not here, in bf16" in report
     assert "planned from the sizes that weber ships: the model black-forest-labs/FLUX.2-klein-base-4B is not on this machine" in report
-    assert "tokenizers, which are not here" in report and "what is cached already is not known" in report
+    assert "tokenizers, which are not here" in report and "the model is not on this machine yet" in report
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,23 @@
-"""A run that is killed while it caches, saves and trains ends with the same bytes as one that was left alone."""
+"""Processes that are ended: killed while they cache, save and train, they lose nothing; asked to stop, they end after their step."""
 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from tests.processes import Weber
+from tests.runs import BuildRun, build_watcher
+from tests.training.test_resume import read_losses
+from weber.checkpoint.save import list_checkpoints
+from weber.config.load import save_config
+from weber.training.assemble import train
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_TRIES = 3
@@ -19,7 +29,21 @@ def kill() -> Iterator[ModuleType]:
     """`benchmarks/kill.py`, which kills at many random moments; here are three chosen ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module("kill")
+        module = importlib.import_module("kill")
+        patch.setattr(module, "start", start)
+        yield module
+
+
+@contextmanager
+def start(place: Any) -> Iterator[Weber]:
+    """As `start` there does, but the process need not import the libraries."""
+    resume = ["--resume"] if place.run.exists() else []
+    child = Weber(["train", str(place.folder / "config.toml"), *resume], output=place.folder / "output.txt")
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_killed_run_resumes_to_the_same_bytes(kill: ModuleType, tmp_path: Path) -> None:
@@ -47,3 +71,22 @@ def test_killed_run_resumes_to_the_same_bytes(kill: ModuleType, tmp_path: Path) 
     kill.finish(place)
 
     assert kill.compare(place) == []
+
+
+def test_ctrl_c_ends_a_process_after_its_step(build_run: BuildRun, tmp_path: Path) -> None:
+    config = build_run(train={"steps": 60, "batch_size": 1}, output={"save_every": 100})
+    folder, output = config.output.folder, tmp_path / "said.txt"
+    save_config(config, tmp_path / "run.toml")
+    child = Weber(["train", str(tmp_path / "run.toml")], output=output)
+    while not (folder / "metrics.jsonl").is_file() or len(read_losses(folder)) < 2:
+        assert child.poll() is None, output.read_text()
+        time.sleep(0.02)
+    child.interrupt()
+    assert child.wait() == 130
+    said = output.read_text()
+    assert "Stopping after this step" in said and "Traceback" not in said
+    assert f"weber train {folder / 'config.toml'} --resume" in said.replace("\n", "")
+    [(step, _)] = list_checkpoints(folder)
+    assert step == len(read_losses(folder)) < 60
+    train(build_run(train={"steps": step + 1, "batch_size": 1}), resume=True, watcher=build_watcher()[0])
+    assert [number for number, _, _ in read_losses(folder)] == list(range(1, step + 2))

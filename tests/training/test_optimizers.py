@@ -87,7 +87,7 @@ def training(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterat
     folder = tmp_path_factory.mktemp("optimizers")
     tree = {
         "model": {"variant": "pocket"},
-        "memory": {"device": "cpu"},
+        "memory": {"device": "cpu", "gradient_checkpointing": "none"},
         "adapter": {"rank": 2},
         "data": [{"path": str(pictures), "resolution": 64}],
         "output": {"folder": str(folder / "run"), "cache": str(folder / "cache")},

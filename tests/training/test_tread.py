@@ -106,12 +106,12 @@ def test_two_and_two_are_four(build_run: BuildRun, pictures: Path, tmp_path: Pat
     }
 
     def build(name: str, steps: int) -> RunConfig:
-        return build_run(name, **sections, train={"steps": steps, "batch_size": 2, "accumulation": 2})
+        return build_run(name, **sections, train={"steps": steps, "batch_size": 1, "accumulation": 2})
 
     whole = run(build("whole", 4))
     run(build("parts", 2))
     assert run(build("parts", 4), resume=True) == whole
-    other = build_run("parts", **sections | {"objective": {"tread": TREAD["tread"][:1]}}, train={"steps": 4, "batch_size": 2})
+    other = build_run("parts", **sections | {"objective": {"tread": TREAD["tread"][:1]}}, train={"steps": 4, "batch_size": 1})
     with pytest.raises(CheckpointError, match="tread"):
         train(other, resume=True, watcher=build_watcher()[0])
 

@@ -110,7 +110,7 @@ def build_change(stem: str, tensors: Mapping[str, Entry], *, where: str) -> Laye
     missing = [group for group, names in zip(_NEEDED[algo], there, strict=True) if names not in map(sorted, group)]
     if missing:
         needed = " or ".join(" with ".join(one) for one in missing[0])
-        raise _build_error(f"A layer of a {algo} is not whole.", stem, own, where=where, expected=needed)
+        raise _build_error(f"A layer lacks tensors of its form, which is {algo}.", stem, own, where=where, expected=needed)
     for name, entry in own.items():
         if not entry.dtype.is_floating_point or entry.is_quantized:
             raise _build_error("The numbers of a layer are quantized.", stem, {name: entry}, where=where, expected="fp32, bf16, fp16, fp8")

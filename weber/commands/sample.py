@@ -72,8 +72,12 @@ def sample(
         raise ConfigError("Pictures go into a folder.", got=f"--out {folder}, which is a file", fix="name a folder")
     check_wish(wish, subject)
     folder.mkdir(parents=True, exist_ok=True)  # before anything is painted that could not be kept
-    with watcher.shown(), closing(Sampler(subject, watcher=watcher)) as sampler:
-        pictures = sampler.paint(wish)
+    try:
+        with watcher.shown(), closing(Sampler(subject, watcher=watcher)) as sampler:
+            pictures = sampler.paint(wish)
+    except KeyboardInterrupt:
+        watcher.write("Stopped: no picture is saved, because they are written when all are painted.")
+        raise
     for number, picture in enumerate(pictures):
         file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
         save_picture(picture, file)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from weber.config.foreign import FOREIGN_SECTIONS
 from weber.config.near import find_near
-from weber.config.propose import find_refusal, is_natural, normalize, propose_key, propose_value
-from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, list_sections
+from weber.config.propose import find_refusal, is_natural, normalize, propose_key, propose_known, propose_value
+from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, find_setting, list_sections
 from weber.config.toml import write_value
 from weber.errors import ConfigError
 
@@ -102,7 +102,9 @@ def _explain_rule(message: str, location: Location, tree: Mapping[str, object]) 
     if isinstance(table, Mapping):
         named = [name for name in table if re.search(rf"\b{re.escape(str(name))}\b", message)]
         got = ", ".join(f"{name} = {_show(table[name])}" for name in named)
-    return ConfigError(f"{key}: {what}" if key else what, got=got, fix=fix)
+    setting = find_setting(key)
+    known = None if setting is None else propose_known(key, setting, got=table)
+    return ConfigError(f"{key}: {what}" if key else what, got=got, fix=fix if known is None else _of_set(known, key))
 
 
 def _explain_refused(key: str, got: object, *, reason: str) -> ConfigError:

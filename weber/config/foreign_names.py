@@ -47,9 +47,9 @@ _MEANT: dict[str, str] = {
         "caption_ext caption_extension caption_extention caption_source caption_strategy caption_type only_instance_prompt"
         " prompt_path prompt_source"
     ),
+    "data.0.caption_fallback": "class_tokens default_caption fallback_caption fallback_caption_column",
     "data.0.caption_per": "disable_multiline_split",
-    "data.0.caption_fallback": "default_caption",
-    "data.0.instance_prompt": "class_tokens data.prompt trigger trigger_word",
+    "data.0.instance_prompt": "data.prompt trigger trigger_word",
     "data.0.resolution": "image_size resize resolutions",
     "data.0.aspect": (
         "aspect_ratio_bucketing aspect_ratio_buckets bucketing buckets crop_aspect crop_aspect_buckets enable_ar_bucket enable_bucket"
@@ -233,15 +233,15 @@ _MEANT: dict[str, str] = {
     "sampling.seed": "sample_seed validation_seed",
     # what is left behind
     "output.cache": "cache_dir cache_dir_text cache_dir_vae cache_directory latent_cache_dir",
-    "output.name": "output_name save_filename_prefix",
-    "output.precision": "output_dtype save_precision",
     "output.folder": (
-        "logging_dir model_output_dir output_dir output_model_destination output_path save_dir"
-        " save_root training_folder workspace_dir"
+        "logging_dir model_output_dir output_dir output_model_destination output_path save_dir save_root training_folder"
+        " workspace_dir"
     ),
+    "output.name": "lora_name output_name save_filename_prefix",
+    "output.precision": "output.dtype output_dtype save_dtype save_precision save_weight_dtype",
     "output.save_every": (
         "backup_after checkpoint_epoch_interval checkpoint_every checkpoint_step_interval checkpointing_rolling_steps"
-        " checkpointing_steps save_every_n_epochs save_every_n_steps save_n_epoch_ratio save_steps"
+        " checkpointing_steps save_every_epochs save_every_n_epochs save_every_n_steps save_n_epoch_ratio save_steps"
     ),
     "output.keep_last": (
         "checkpointing_limit checkpoints_rolling_total_limit checkpoints_total_limit max_step_saves_to_keep rolling_backup_count"
@@ -287,12 +287,13 @@ _ADVICE: dict[str, str] = {
 }
 
 _NOTES: dict[str, str] = {
-    'it is the whole caption and needs captions = "instance"': "class_tokens trigger trigger_word",
+    'it is the whole caption and needs captions = "instance"': "trigger trigger_word",
     "all in one list": "adam_beta1 adam_beta2 beta1 beta2 beta3 optimizer_beta1 optimizer_beta2",
-    "it counts steps": (
-        "backup_after checkpoint_epoch_interval sample_after sample_every_n_epochs save_every_n_epochs save_n_epoch_ratio"
-        " validation_epoch_interval validation_epochs warmup_ratio"
+    'epochs are written "2 epochs"': (
+        "backup_after checkpoint_epoch_interval sample_after sample_every_n_epochs save_every_epochs save_every_n_epochs save_n_epoch_ratio"
+        " validation_epoch_interval validation_epochs"
     ),
+    "it counts steps": "warmup_ratio",
     "it is a rate": "eta_min lr_min min_lr",
     "it is a rate: the ratio times optim.lr": "learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
     'captions = "textfile" reads NAME.txt or NAME.caption beside NAME.png': "caption_ext caption_extension caption_extention",

@@ -60,10 +60,10 @@ _WHY: dict[str, str] = {
     ),
     _CAPTIONS: (
         "caps_randomize_* caption_filter_list caption_prefix caption_separator caption_shuffle caption_suffix"
-        " caption_tag_dropout_rate enable_tag_shuffling enable_wildcard keep_tags_count keep_tokens"
-        " keep_tokens_separator prepend_instance_prompt random_triggers random_triggers_max replacements secondary_separator"
-        " short_and_long_captions* shuffle_caption shuffle_tags shuffle_tokens tag_delimiter tag_dropout_* tag_frequency"
-        " text_variations token_dropout_rate token_warmup_* use_short_captions weighted_captions"
+        " caption_tag_dropout_rate enable_tag_shuffling enable_wildcard keep_tags_count keep_tokens keep_tokens_separator"
+        " prepend_instance_prompt random_triggers random_triggers_max replacements secondary_separator short_and_long_captions*"
+        " shuffle_caption shuffle_tags shuffle_tokens tag_delimiter tag_dropout_* tag_frequency text_variations token_dropout_rate"
+        " token_warmup_* use_short_captions weighted_captions"
     ),
     _CHANGES: (
         "augmentations augments color_aug controls enable_fixed_* enable_random_* face_crop_aug_range flip_aug flip_x flip_y"
@@ -211,7 +211,7 @@ _ALWAYS: dict[str, str] = {
         " validation_on_startup validation_randomize walk_seed"
     ),
     "only adapters learn, and CLIP's with adapter.text_encoder = true": "network_train_unet_only train_unet transformer_only",
-    "all is counted in steps": "backup_after_unit sample_after_unit save_every_unit",
+    'a number counts steps, and epochs are written "2 epochs"': "backup_after_unit sample_after_unit save_every_unit",
     "the settings of a run, defaults included, are written into its folder": "output_config print_config",
     "no code of a model is run": "trust_remote_code",
     "every result is written beside its name and put there when it is whole": "prevent_overwrites",

@@ -28,6 +28,7 @@ _NO_BITS = {
     ),
 }
 _PLACES = {"accelerator|gpu|cuda|cuda:*|pipeline|gpu_*": '"device"'}
+_EVERY = {"epoch|epochs|each_epoch|every_epoch|1_epoch|1epoch": '"1 epochs"'}
 _HOST = {"accelerator|gpu|cuda|cuda:*|none|false": '"device"', "cpu|ram|true|host_memory": '"host"'}
 
 FOREIGN_VALUES: dict[str, dict[str, str]] = {
@@ -47,7 +48,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "false|1|1.0|1:1|crop|square_crop": '"square"',
     },
     "data.0.captions": {
-        "txt|.txt|text|file|files|text_file|textfiles|sample|sidecar|caption_file|true": '"textfile"',
+        "caption|.caption|txt|.txt|text|file|files|text_file|textfiles|sample|sidecar|caption_file|true": '"textfile"',
         "instanceprompt|instance_prompt|trigger|trigger_word|class|prompt": '"instance"; instance_prompt is the caption',
         "concept": '"instance"; instance_prompt is the text of that file',
         "parquet|csv|json|jsonl|.json|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
@@ -145,6 +146,15 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     },
     "optim.state_on": _HOST,
     "optim.ema_on": {**_PLACES, "host|ram": '"cpu"'},
+    "output.save_every": _EVERY,
+    "output.keep_every": _EVERY,
+    "sampling.every": _EVERY,
+    "output.keep_last": {"0|-1|none|false|inf|unlimited|never": '"all"'},
+    "output.precision": {
+        "bfloat*|bf16_*|torch.bfloat16": '"bf16"',
+        "float|float32|float_32|fp32_*|full|no|none|torch.float32": '"fp32"',
+        "half|float16|float_16|fp16_*|torch.float16": '"fp16"',
+    },
     "sampling.weights": {"ema_only|mean|averaged": '"ema"', "model|raw|lora|adapter_only|none": '"trained"'},
     "output.formats": {
         "safetensors|peft|diffusers_lora|diffusers_safetensors|lora|pytorch_lora_weights|hf": '"diffusers"',
@@ -157,12 +167,12 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "aspect_ratio_bucketing": {"true": 'data.0.aspect = "bucket"', "false": 'data.0.aspect = "square"'},
     "bucket_no_upscale": {"true": "data.0.upscale = false, the default", "false": "data.0.upscale = true"},
     "caption_extension|caption_ext|caption_extention": {
-        ".txt|txt|.caption|caption": 'data.0.captions = "textfile", which reads NAME.txt or NAME.caption beside NAME.png',
+        ".txt|txt|.caption|caption": 'data.0.captions = "textfile", which reads NAME.txt and NAME.caption beside NAME.png',
         ".json|json|.jsonl|.csv": 'data.0.captions = "metadata", with data.0.metadata',
     },
     "center_crop": {"true": 'data.0.crop = "center"', "false": 'data.0.crop = "random"'},
-    "disable_multiline_split": {"true": 'data.0.caption_per = "file"', "false": 'data.0.caption_per = "line"'},
     "disable_assistant_lora": {"true": 'model.assistant = "off"'},
+    "disable_multiline_split": {"true": 'data.0.caption_per = "file"', "false": 'data.0.caption_per = "line"'},
     "do_fp8_training|fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
     "dynamic_timestep_shifting|flow_schedule_auto_shift|schedule_auto_shift": {"true": 'objective.shift = "tokens"'},
     "ema_cpu_only": {"true": 'optim.ema_on = "cpu"'},
@@ -215,7 +225,6 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "data.0.crop": {"face*": "weber does not look for faces; crop the pictures before"},
     "data.0.aspect": {"random*": "each picture has one shape; the nearest is \"bucket\""},
     "data.0.captions": {
-        "caption|.caption": 'write "textfile": captions are in NAME.txt or NAME.caption beside NAME.png',
         "blip*|wd14*|florence*|joycaption*|qwen*|auto": "weber writes no captions; write them with a captioner first",
     },
     "data.0.conditioning_type": {

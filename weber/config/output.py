@@ -6,20 +6,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from weber.config.section import FolderPath, Section
+from weber.config.section import FolderPath, Section, Words
 
 _EPOCHS = re.compile(r"([1-9]\d*) epochs?")
 _FORBIDDEN = '<>:"/\\|?*'
 _ENDING = ".safetensors"
-
-
-def _check_every(every: object) -> object:
-    is_number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
-    if not is_number and not (isinstance(every, str) and _EPOCHS.fullmatch(every)):
-        raise ValueError('it is a number of steps, such as 250, or of epochs, such as "2 epochs"; write one of these')
-    return every
 
 
 def _check_name(name: str) -> str:
@@ -30,11 +23,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-Every = Annotated[
-    int | str,
-    BeforeValidator(_check_every),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_EPOCHS.pattern}$"}]}),
-]
+Every = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_EPOCHS.pattern}$"), Words('epochs, such as "2 epochs"')]
 """A number of steps, or of passes over the data: `250`, `"2 epochs"`."""
 
 

@@ -106,12 +106,9 @@ def propose_value(key: str, setting: Setting, *, got: object) -> str:
     same = next((one for one in list_conversions(setting, got) if _is_valid(setting, one)), None)
     if same is not None:
         return f"write {key} = {write_value(same)}"
-    meant = _translate_items(setting, got) or find_value(FOREIGN_VALUES, setting.key, value=got)
-    if meant is not None:
-        return f"write {key} = {_write_meant(meant)}"
-    reason = find_value(REFUSED_VALUES, setting.key, value=got) or _refuse_items(setting, got)
-    if reason is not None:
-        return reason
+    known = propose_known(key, setting, got=got)
+    if known is not None:
+        return known
     near = next((one for one in list_candidates(setting, got) if _is_valid(setting, one)), None)
     if near is not None:
         return f"write {key} = {write_value(near)}"
@@ -119,6 +116,14 @@ def propose_value(key: str, setting: Setting, *, got: object) -> str:
         return f"remove the line; on the command line {key}=null leaves out what the file says"
     default = "" if setting.default is None else f" for the default {write_value(setting.default)}"
     return f"set {key} to {setting.expected}" + ("" if setting.required else f"; or remove it{default}")
+
+
+def propose_known(key: str, setting: Setting, *, got: object) -> str | None:
+    """What to write in place of a value that other trainers know; None for any other."""
+    meant = _translate_items(setting, got) or find_value(FOREIGN_VALUES, setting.key, value=got)
+    if meant is not None:
+        return f"write {key} = {_write_meant(meant)}"
+    return find_value(REFUSED_VALUES, setting.key, value=got) or _refuse_items(setting, got)
 
 
 def _write_meant(text: str) -> str:

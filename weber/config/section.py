@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,13 @@ FolderPath = Annotated[Path, Field(strict=False), BeforeValidator(_refuse_escape
 
 PathText = Annotated[str, BeforeValidator(_refuse_escapes)]
 """A path that may be something else too, such as a hub id."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a value is called, where its type does not say it."""
+
+    text: str
 
 
 class Section(BaseModel):

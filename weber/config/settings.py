@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from weber.config.run import RunConfig
-from weber.config.section import Section
+from weber.config.section import Section, Words
 
 SET_SECTION = "data"
 """The section of which there are any number, each under its own `[[data]]`."""
@@ -173,7 +173,8 @@ def _name_type(annotation: Any, metadata: Iterable[object] = (), *, plural: bool
     """A type in words, such as `a whole number, at least 1`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
-        return _name_type(arguments[0], [*annotation.__metadata__, *metadata], plural=plural)
+        words = next((one.text for one in annotation.__metadata__ if isinstance(one, Words)), None)
+        return words if words is not None else _name_type(arguments[0], [*annotation.__metadata__, *metadata], plural=plural)
     if origin is Literal:
         words = ", ".join(f'"{choice}"' for choice in arguments)
         return words if len(arguments) == 1 else f"one of {words}"

@@ -44,7 +44,8 @@ _ENCODE_FIRST = "fill the cache on the processor: `weber cache RUN.toml memory.d
 
 Settings = dict[str, Any]
 Weigh = Callable[[MemoryConfig], Estimate]
-Hint = Callable[[MemoryConfig], Sequence[str]]
+Hint = Callable[[MemoryConfig], list[str]]
+"""What else makes the network fit, whose settings of memory are the smallest already."""
 
 
 @dataclass(frozen=True)
@@ -270,18 +271,19 @@ def _refuse(search: _Search, hint: Hint, budget_bytes: int) -> ConfigError:
             "The run fits on the device only with more memory of the host than there is to spare.",
             got=f"{_write_bytes(estimate.host_bytes)} of the host's {_write_bytes(search.host_bytes)} {least}",
             expected=f"{_write_bytes(int(estimate.host_bytes / _HOST_SHARE))} of memory in the host",
-            fix=_join([*search.list_freed(), *hint(smallest)]),
+            fix=_join(search.list_freed() + hint(smallest)),
         )
     card = next((size for size in CARDS_GB if count_usable_bytes(size * 10**9) >= peak.num_bytes), None)
-    closing = [*search.list_freed(), *hint(smallest)]
-    if all(phase.num_bytes <= usable_bytes for phase in estimate.phases if phase.has_network):
-        closing.append(_ENCODE_FIRST)
+    lacking = {phase.has_network for phase in estimate.phases if phase.num_bytes > usable_bytes}
+    others = hint(smallest) if True in lacking else [_ENCODE_FIRST]
+    if lacking == {True, False} and others:
+        others = [f"{_ENCODE_FIRST}, and {', or '.join(others)}"]
     return ConfigError(
         f"The run does not fit into {_write_bytes(budget_bytes)}, of which {_write_bytes(budget_bytes - usable_bytes)} stay free,"
         " whatever is chosen.",
         got=f"{peak.name} takes {_write_bytes(peak.num_bytes)} {least}",
         expected="more memory" if card is None or not search.choices.has_host else f"a card of {card} GB",
-        fix=_join(closing),
+        fix=_join(search.list_freed() + others),
     )
 
 

@@ -50,7 +50,7 @@ def build_fitted(config: RunConfig, workload: Workload) -> tuple[RunConfig, Fit 
 
 
 def _list_closing(config: RunConfig, workload: Workload, usable_bytes: int, smallest: MemoryConfig) -> list[str]:
-    """Changes of which each makes the run fit with the smallest settings of memory; where none does alone, all of them together."""
+    """Changes of which each makes the network fit with the smallest settings of memory; where none does alone, all of them together."""
     others = (*_list_optimizers(config, workload), _lower_batch(config, workload), _lower_rank(config, workload))
     closing = [one.text for one in others if one is not None and _fits(one, usable_bytes, smallest)]
     sizes = (one.text for one in _list_resolutions(config, workload) if _fits(one, usable_bytes, smallest))
@@ -67,7 +67,8 @@ def _fits(change: _Change, usable_bytes: int, smallest: MemoryConfig) -> bool:
     if may_swap and budget.build_choices().swaps:
         memory = smallest.model_copy(update={"swap_blocks": "all"})
     estimate, host_bytes = budget.build_estimate(memory, is_rough=True), change.workload.host_bytes
-    return estimate.peak.num_bytes <= usable_bytes and (host_bytes is None or estimate.host_bytes <= host_bytes)
+    network_bytes = max(phase.num_bytes for phase in estimate.phases if phase.has_network)
+    return network_bytes <= usable_bytes and (host_bytes is None or estimate.host_bytes <= host_bytes)
 
 
 def _join(config: RunConfig, workload: Workload) -> _Change | None:

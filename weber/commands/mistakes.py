@@ -1,0 +1,92 @@
+"""What is wrong with a command line, in words: what was got, what was expected, what to write instead."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError
+from cyclopts.exceptions import UnusedCliTokensError
+
+from weber.config.near import find_near
+from weber.config.propose import propose_key
+from weber.config.settings import is_known
+from weber.errors import ConfigError
+
+EXAMPLES: dict[str, str] = {
+    "train": "weber train run.toml",
+    "plan": "weber plan run.toml",
+    "cache": "weber cache run.toml",
+    "cache gc": "weber cache gc run.toml",
+    "cache verify": "weber cache verify cache",
+    "sample": 'weber sample runs/lora --prompt "a cat"',
+    "inspect": "weber inspect adapter.safetensors",
+    "export": "weber export runs/lora --format kohya",
+    "merge": "weber merge a.safetensors b.safetensors --out sum.safetensors",
+    "extract": "weber extract tuned.safetensors --base model.safetensors --out lora.safetensors",
+    "bench": "weber bench memory",
+    "demo": "weber demo",
+    "schema": "weber schema",
+    "variants": "weber variants",
+}
+_WITH_SETTINGS = ("train", "plan", "cache")
+
+
+def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError:
+    """The message for words that mean nothing to the command line."""
+    verb, got = _find_verb(arguments), shlex.join(["weber", *arguments])
+    example = EXAMPLES.get(verb, "weber --help")
+    match error:
+        case MissingArgumentError():
+            name = "" if error.argument is None else error.argument.name
+            what = f"{name} needs a value" if name in arguments else f"weber {verb} needs {name}"
+            return ConfigError(f"{what}.", got=got, expected=_describe(error, name), fix=f"write {example}")
+        case UnknownOptionError():
+            return _explain_option(error.token.keyword or error.token.value, arguments, verb=verb, near=str(error))
+        case UnknownCommandError():
+            word = next((one for one in arguments if one not in EXAMPLES), "")
+            near = find_near(word, list(EXAMPLES))
+            verbs = ", ".join(name for name in EXAMPLES if " " not in name)
+            fix = f"did you mean `weber {near}`?" if near is not None else "`weber --help` says what each does"
+            return ConfigError(f"weber has no verb {word!r}.", got=got, expected=verbs, fix=fix)
+        case CoercionError() if error.argument is not None:
+            value = error.token.value if error.token is not None else ""
+            hint = error.argument.hint
+            wanted = (hint.__name__ if isinstance(hint, type) else str(hint)).removesuffix(" | None")
+            kinds = {"int": "a whole number", "float": "a number", "Path": "a path", "bool": "yes or no"}
+            what = f"{error.argument.name} cannot be {value!r}."
+            return ConfigError(what, got=got, expected=kinds.get(wanted, wanted), fix=f"`weber {verb} --help` says what it takes")
+        case UnusedCliTokensError():
+            surplus = shlex.join(error.unused_tokens or [])
+            return ConfigError(f"weber {verb} takes less than that.", got=f"{surplus}, in {got}", fix=f"remove it, or write {example}")
+    return ConfigError(str(error), got=got, fix=f"write {example}; `weber {verb} --help` says more")
+
+
+def _explain_option(option: str, arguments: Sequence[str], *, verb: str, near: str) -> ConfigError:
+    """A setting with dashes is one of the file; anything else may be misspelled."""
+    key, _, value = option.lstrip("-").partition("=")
+    place = next((number for number, one in enumerate(arguments) if one.lstrip("-").partition("=")[0] == key), len(arguments))
+    following = arguments[place + 1] if place + 1 < len(arguments) else "..."
+    value = value or (following if not following.startswith("--") else "true")
+    meant = near.partition("Did you mean ")[2].rstrip("?")
+    meant = meant if find_near(key, [meant.lstrip("-")]) is not None else ""
+    fix = f"did you mean {meant}?" if meant else f"`weber {verb} --help` lists what there is"
+    if verb in _WITH_SETTINGS and not meant:
+        if is_known(key) and "." in key:
+            fix = f"settings have no dashes: write {shlex.quote(f'{key}={value}')}"
+        else:
+            fix = propose_key(key, None, got=value) or fix
+    return ConfigError(f"weber {verb} has no option {option}.", got=shlex.join(["weber", *arguments]), fix=fix)
+
+
+def _find_verb(arguments: Sequence[str]) -> str:
+    """The longest that the words begin with."""
+    words = list(arguments)
+    return next((name for name in (" ".join(words[:2]), *words[:1]) if name in EXAMPLES), "")
+
+
+def _describe(error: MissingArgumentError, name: str) -> str:
+    """What the verb's documentation says of a parameter."""
+    lines = [line.strip() for line in (error.target.__doc__ or "").splitlines()] if error.target is not None else []
+    wanted = name.lstrip("-").replace("-", "_").lower()
+    return next((text.rstrip(".") for one, text in zip(lines, lines[1:], strict=False) if one == wanted), "")
