@@ -220,7 +220,7 @@ def _describe_cache(plan: Plan) -> list[str]:
         lines.append(f"{len(answers)} answers of the teacher, {size}; each costs a forward pass before the first step")
     folder = plan.config.output.cache
     if not family.is_local:
-        return [*lines, f"kept in the folder {folder}; the model is not on this machine yet, so what is there already is not known"]
+        return [*lines, f"kept in the folder {folder}; the model is not on this machine yet, so what is cached already is not known"]
     store = Store(folder)
     if answers:
         lines.append(f"to be asked now: {describe_count(len(list_lacking(plan, store)), 'answer')}")
