@@ -1,11 +1,11 @@
 """Reading and writing the cache against one safetensors file per sample and against raw writes, in the same run.
 
-    python benchmarks/cache.py
+    python benchmarks/cache.py [--samples 600] [--rounds 7] [--folder FOLDER] [--threads 1]
 
-A sample is what one picture of 1024 x 1024 needs: latents 16 x 128 x 128 and a text of 128 x 4096, both bf16, 1.5 MiB in all. Every
-way of reading copies random samples from the page cache into a batch buffer, with one thread. The ways take turns; what is printed is
-the median over the rounds. Goals: reading at least 2.5 times as fast as one file per sample, writing at least 0.9 times as fast as
-raw writes with fsync.
+A sample is what one picture of 1024 x 1024 needs: latents 16 x 128 x 128 and a text of 128 x 4096, both bf16, 1.5 MiB in all. Every way of
+reading copies random samples from the page cache into a batch buffer. The ways take turns; what is printed is the median over the rounds.
+The folder is where a temporary one is made, by default the system's. Goals: reading at least 2.5 times as fast as one file per sample,
+writing at least 0.9 times as fast as raw writes with fsync.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import machine
 import torch
-from machine import describe_machine
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -36,24 +36,27 @@ SHAPES = {"latents": (16, 128, 128), "text": (128, 4096)}
 Sample = dict[str, Tensor]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=600, help="how many samples of 1.5 MiB (default: 600)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, each with every way of reading and writing (default: 7)")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (default: the system's)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--samples", type=machine.read_count, default=600, help="samples of 1.5 MiB")
+    parser.add_argument("--rounds", type=machine.read_count, default=7, help="rounds, each with every way of reading and writing")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
     torch.manual_seed(0)
     samples = {
-        f"{number:032x}": {name: torch.randn(shape).bfloat16() for name, shape in SHAPES.items()} for number in range(arguments.samples)
+        f"{number:032x}": {name: torch.randn(shape).bfloat16() for name, shape in SHAPES.items()} for number in range(options.samples)
     }
-    print(describe_machine())
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="weber-cache-") as name:
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="weber-cache-") as name:
         folder = Path(name)
         num_bytes = sum(tensor.nbytes for sample in samples.values() for tensor in sample.values())
-        print(f"{len(samples)} samples, {num_bytes / 2**20:.0f} MiB, {arguments.rounds} rounds, folder {folder}")
-        measure_writing(samples, folder, arguments.rounds)
-        measure_reading(samples, folder, arguments.rounds)
+        print(f"{len(samples)} samples, {num_bytes / 2**20:.0f} MiB, {options.rounds} rounds, folder {folder}")
+        measure_writing(samples, folder, options.rounds)
+        measure_reading(samples, folder, options.rounds)
 
 
 def measure_writing(samples: dict[str, Sample], folder: Path, rounds: int) -> None:

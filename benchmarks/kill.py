@@ -1,14 +1,15 @@
 """A run that is killed (SIGKILL) again and again and resumed each time must end with the same bytes as one that was left alone.
 
-    python benchmarks/kill.py
+    python benchmarks/kill.py [--kills 25] [--steps 40] [--seed SEED] [--threads 1]
 
 First a run is left alone and watched: when did it have its index, its plan, its cached shards, its pictures, its steps, its checkpoints?
-Then the same run is made again, in the same folders, but killed at 25 random moments, one in each 25th of the watched time, from the
-first file to the last, and each time gone on with by `weber train --resume`. A moment is kept as "so many seconds after the 7th step",
-because the clock means nothing after a resume. A third of the moments between two steps are moved into the next checkpoint that is
-written, which takes too little time to be hit often. The time in which a process only imports its libraries is not watched: there
-is nothing to lose in it. At the end the settings, the adapter, every checkpoint that is kept, all pictures and the metrics (but the
-seconds) are compared. Exit code 1 if anything differs.
+Then the same run is made again, in the same folders, but killed at as many random moments as asked, one in each of as many equal parts of
+the watched time, from the first file to the last, and each time gone on with by `weber train --resume`. A moment is kept as "so many
+seconds after the 7th step", because the clock means nothing after a resume. A third of the moments between two steps are moved into the
+next checkpoint that is written, which takes too little time to be hit often. The time in which a process only imports its libraries is not
+watched: there is nothing to lose in it. The moments are drawn by the seed, which is drawn and printed where none is given. At the end the
+settings, the adapter, every checkpoint that is kept, all pictures and the metrics (but the seconds) are compared. Exit code 1 if anything
+differs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import describe_machine
+import machine
 from PIL import Image
 
 from weber.config.load import build_config, save_config
@@ -57,6 +58,7 @@ class Place:
 
     folder: Path
     paint_every: int
+    num_threads: int
 
     @property
     def run(self) -> Path:
@@ -110,23 +112,27 @@ class Kill:
     unfinished: list[str]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=25, help="how many (default: 25)")
-    parser.add_argument("--steps", type=int, default=40, help="training steps of the run (default: 40)")
-    parser.add_argument("--seed", type=int, help="seed of the moments (default: drawn and printed)")
-    arguments = parser.parse_args()
-    seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
-    print(describe_machine())
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--kills", type=machine.read_count, default=25, help="how many")
+    parser.add_argument("--steps", type=machine.read_count, default=40, help="training steps of the run")
+    parser.add_argument("--seed", type=int, help="seed of the moments")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
+    seed = random.randrange(2**32) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="weber-kill-") as name:
-        place = build_place(Path(name), num_steps=arguments.steps)
+        place = build_place(Path(name), num_steps=options.steps, num_threads=options.threads)
         timeline = watch(place)
         seconds = timeline[-1].seconds - timeline[0].seconds
         print(f"left alone: {timeline[-1].seconds:.1f} s, {seconds:.1f} s of them from the first file on; seed {seed}\n")
-        differences = kill_often(place, timeline, num_kills=arguments.kills, draws=random.Random(seed))
+        differences = kill_often(place, timeline, num_kills=options.kills, draws=random.Random(seed))
     for line in differences[:NUM_SHOWN]:
         print(f"differs: {line}")
-    print(f"{'FAIL' if differences else 'PASS'}: {arguments.kills} kills, {len(differences)} differences")
+    print(f"{'FAIL' if differences else 'PASS'}: {options.kills} kills, {len(differences)} differences")
     sys.exit(1 if differences else 0)
 
 
@@ -151,7 +157,7 @@ def kill_often(place: Place, timeline: Sequence[Mark], *, num_kills: int, draws:
     return differences
 
 
-def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_every: int = 10) -> Place:
+def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_every: int = 10, num_threads: int = 1) -> Place:
     """Ten small pictures, and the settings of a run of the pocket model that uses all that a run can remember."""
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -159,7 +165,7 @@ def build_place(folder: Path, *, num_steps: int, save_every: int = 3, paint_ever
         with Image.open(source) as picture:
             picture.resize((EDGE_PIXELS, EDGE_PIXELS), Image.Resampling.LANCZOS).save(pictures / source.name)
         shutil.copyfile(source.with_suffix(".txt"), pictures / f"{source.stem}.txt")
-    place = Place(folder, paint_every)
+    place = Place(folder, paint_every, num_threads)
     config = build_config(
         {
             "model": {"variant": "pocket"},
@@ -238,7 +244,7 @@ def start(place: Place) -> Iterator[subprocess.Popen[bytes]]:
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, "train", str(place.folder / "config.toml"), *resume],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": str(place.num_threads), "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

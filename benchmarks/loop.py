@@ -1,13 +1,13 @@
 """What a step of a real run costs beside forward, backward and optimizer.
 
-    python benchmarks/loop.py
+    python benchmarks/loop.py [--steps 250] [--save-every 100] [--threads 1]
 
-A whole run as `weber train` makes it (plan, cache on disk, adapter, metrics, a checkpoint every 100 steps, progress), on a random model
-and the pictures of examples/, twice: with plain progress lines and with the bars of a terminal. Forward (the predictor), backward and
-`optimizer.step` are timed inside each step and taken away from the time between the starts of two steps; what is left is the price of the
-loop, printed as the median per step and as a share of a step of 60 ms (goal: at most 3 %). The lines below it say where it goes; all that
-none of them names is "the rest". Steps that end with a checkpoint are listed on their own: on average a checkpoint costs each step
-its time / `output.save_every`.
+A whole run as `weber train` makes it (plan, cache on disk, adapter, metrics, now and then a checkpoint, progress), on a random model and
+the pictures of examples/, twice: with plain progress lines and with the bars of a terminal. 5 more steps warm up. Forward (the predictor),
+backward and `optimizer.step` are timed inside each step and taken away from the time between the starts of two steps; what is left is the
+price of the loop, printed as the median per step and as a share of a step of 60 ms (goal: at most 3 %). The lines below it say where it
+goes; all that none of them names is "the rest". Steps that end with a checkpoint are listed on their own: on average a checkpoint costs
+each step its time / `output.save_every`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 from unittest import mock
 
+import machine
 import torch
-from machine import describe_machine
 from rich.console import Console
 
 import weber.training.loop
@@ -49,7 +50,6 @@ RESOLUTION = 208
 STEP_SECONDS = 0.060
 GOAL = 0.03
 NUM_WARM_UP = 5
-SAVE_EVERY = 100
 NETWORK = ("forward", "backward", "optimizer")
 
 
@@ -88,30 +88,34 @@ class Clock:
         return timed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=250, help="steps of each run (default: 250)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1, least disturbed by other programs)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(describe_machine())
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=partial(machine.read_count, at_least=2), default=250, help="measured steps of each run")
+    parser.add_argument("--save-every", type=partial(machine.read_count, at_least=2), default=100, help="steps between checkpoints")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
     with tempfile.TemporaryDirectory(prefix="weber-loop-") as name, Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         folder = Path(name)
         model = build_random_model(folder / "model", size=SIZE)
         for way in ("lines", "bars"):
-            clock = measure(build_run(folder, model, way, arguments.steps), _build_watcher(nowhere, way))
-            print_table(f"progress as {way}", clock)
+            config = build_run(folder / way, model, num_steps=options.steps, save_every=options.save_every)
+            clock = measure(config, _build_watcher(nowhere, way))
+            print_table(f"progress as {way}", clock, save_every=options.save_every)
 
 
-def build_run(folder: Path, model: Path, name: str, num_steps: int) -> RunConfig:
-    """The settings of a run."""
+def build_run(folder: Path, model: Path, *, num_steps: int, save_every: int) -> RunConfig:
+    """The settings of a run. Its last step is not measured: it ends with the run, not with a next step."""
     return build_config(
         {
             "model": {"path": str(model), "variant": "pocket"},
             "data": [{"path": str(find_examples()), "resolution": RESOLUTION, "bucket_step": 16}],
             "memory": {"device": "cpu", "dtype": "fp32", "gradient_checkpointing": "none"},
-            "train": {"steps": num_steps},
-            "output": {"folder": str(folder / name), "cache": str(folder / "cache"), "save_every": SAVE_EVERY},
+            "train": {"steps": NUM_WARM_UP + num_steps + 1},
+            "output": {"folder": str(folder), "cache": str(folder.parent / "cache"), "save_every": save_every},
         }
     )
 
@@ -127,7 +131,7 @@ def measure(config: RunConfig, watcher: Watcher) -> Clock:
         training = assemble(plan, store, start=Found(0, None, {}), watcher=watcher)
         with timers(clock, training, watcher):
             run(training, watcher)
-    clock.steps.pop()  # it ends with the run, not with a next step
+    clock.steps.pop()
     return clock
 
 
@@ -165,7 +169,7 @@ def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]
         yield
 
 
-def print_table(title: str, clock: Clock) -> None:
+def print_table(title: str, clock: Clock, *, save_every: int) -> None:
     """Medians over the steps without a checkpoint, in ms and as a share of a step of 60 ms."""
     steps = clock.steps[NUM_WARM_UP:]
     usual = [step for step in steps if not step["checkpoint"]]
@@ -183,7 +187,7 @@ def print_table(title: str, clock: Clock) -> None:
     for name, seconds in sorted(costs.items(), key=lambda item: -item[1]):
         print(f"    {name:20} {1e3 * seconds:8.3f} ms")
     if saving:
-        print(f"  a checkpoint takes {1e3 * median(saving):.1f} ms: {1e3 * median(saving) / SAVE_EVERY:.3f} ms per step")
+        print(f"  a checkpoint takes {1e3 * median(saving):.1f} ms: {1e3 * median(saving) / save_every:.3f} ms per step")
 
 
 def _build_watcher(stream: TextIO, way: str) -> Watcher:

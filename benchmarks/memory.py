@@ -1,25 +1,24 @@
 """The estimate of a training step's memory and time against real steps on the CPU.
 
-    python benchmarks/memory.py
+    python benchmarks/memory.py [--cases CASE ...] [--threads 1]
 
 Models of all families with their published text encoders' shapes, 2 double and 6 single blocks, 256 wide, random weights, LoRA of rank 16
-or full training. Each case runs in a process of its own: one step to make the optimizer's state, one that is measured, one that is timed.
-*Measured*: the tensors that are alive before the step, and on top of them the most that PyTorch's CPU allocator reports in it through
-`torch.profiler`; nothing of that is shared with the estimate, which runs the step on the meta device. RSS is the largest the process had,
-with Python and the libraries.
+or full training; all 40 cases, or those of these numbers. Each runs in a process of its own: one step to make the optimizer's state, one
+that is measured, one that is timed. *Measured*: the tensors that are alive before the step, and on top of them the most that PyTorch's CPU
+allocator reports in it through `torch.profiler`; nothing of that is shared with the estimate, which runs the step on the meta device. RSS
+is the largest the process had, with Python and the libraries.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import machine
 import torch
-from machine import describe_machine
 
 from weber.memory.device import peak_memory_bytes
 from weber.training.bench import Case, measure_case
@@ -72,23 +71,27 @@ def measure(number: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", type=int, help="measure this one only, and print JSON")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.case is not None:
-        print(json.dumps(measure(arguments.case)))
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    numbers = range(len(list_cases()))
+    parser.add_argument("--cases", type=int, nargs="+", choices=numbers, default=list(numbers), metavar="CASE", help="numbers of cases")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    if options.alone:
+        torch.set_num_threads(options.threads)
+        print(json.dumps(measure(*options.cases)))
         return
-    print(describe_machine())
+    machine.prepare(options)
     print("\n| model | pixels | settings | estimate MiB | measured MiB | off by | estimate s | measured s | RSS MiB |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     worst = 0.0
-    for number, (variant, edge, settings) in enumerate(list_cases()):
-        command = [sys.executable, __file__, "--case", str(number), "--threads", str(arguments.threads)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found = json.loads(output.splitlines()[-1])
+    for number in options.cases:
+        variant, edge, settings = list_cases()[number]
+        found = machine.run_alone(__file__, ["--alone", "--cases", str(number), "--threads", str(options.threads)])
         off = found["estimate"] / found["measured"] - 1
         worst = max(worst, abs(off))
         sizes = f"{found['estimate'] / MIB:.1f} | {found['measured'] / MIB:.1f} | {off:+.1%}"

@@ -1,10 +1,10 @@
 """What regularization is good for: a subject learned with and without it, and how far pictures of all else drift from the base model's.
 
-    python benchmarks/regularization.py
+    python benchmarks/regularization.py [--rows ROW ...] [--steps 100] [--lr 1e-3] [--seeds 1 2] [--paint-steps 12] [--threads 1]
 
 The pocket model learns `zorb` at a high rate, alone or beside the 32 pictures of examples/fluent: as class images, which are learned too
-(prior preservation), or with `regularization = true`. Each step has about as many pictures of zorb in every row. Printed are, relative to
-the base model:
+(prior preservation), or with `regularization = true`. Each step has about as many pictures of zorb in every row. Each row (all, or those
+that are named) is trained once per seed. Printed are means over the seeds, relative to the base model:
 
 drift     of prompts that are neither of the subject nor among the captions, painted with pinned seeds: the distance of their latents
           from those of the base model, by the length of these (mean over the prompts); the lower the better
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import torch
-from machine import describe_machine
 from rich.console import Console
 from torch import Tensor
 
@@ -70,25 +70,33 @@ class Outcome:
     before: float
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="training steps per row (default: 100)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: 1e-3)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of the training (default: 1 2)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(describe_machine())
-    print(f"{arguments.steps} steps at lr {arguments.lr:g}, means over the seeds {arguments.seeds}")
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=" | ".join(ROWS))
+    parser.add_argument("--steps", type=machine.read_count, default=100, help="training steps per row")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of the training")
+    parser.add_argument("--paint-steps", type=machine.read_count, default=12, help="steps in which a prompt is painted")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
+    print(f"{options.steps} steps at lr {options.lr:g}, means over the seeds {options.seeds}")
     with tempfile.TemporaryDirectory(prefix="weber-regularization-") as name:
-        for row in ROWS:
-            found = [measure(row, Path(name), seed=seed, num_steps=arguments.steps, lr=arguments.lr) for seed in arguments.seeds]
+        for row in options.rows:
+            found = [
+                measure(row, Path(name), seed=seed, num_steps=options.steps, lr=options.lr, num_paint_steps=options.paint_steps)
+                for seed in options.seeds
+            ]
             drift, subject, seconds, before = (
                 sum(getattr(one, part) for one in found) / len(found) for part in ("drift", "subject", "seconds", "before")
             )
-            print(f"{row:36} drift {drift:.3f}  subject {subject:.3f}  {seconds / arguments.steps:.2f} s per step, {before:.0f} s before")
+            print(f"{row:36} drift {drift:.3f}  subject {subject:.3f}  {seconds / options.steps:.2f} s per step, {before:.0f} s before")
 
 
-def measure(row: str, folder: Path, *, seed: int, num_steps: int, lr: float, num_paint_steps: int = 12) -> Outcome:
+def measure(row: str, folder: Path, *, seed: int, num_steps: int, lr: float, num_paint_steps: int) -> Outcome:
     """Train one row and compare."""
     sets, objective = ROWS[row]
     config = build_config(

@@ -1,26 +1,28 @@
 """What is kept for the backward pass, and what is computed, on networks of full size without weights.
 
-    python benchmarks/saved.py
+    python benchmarks/saved.py [--models FLUX.1-dev FLUX.2-dev klein-9B klein-4B FLUX.3] [--pixels 1024] [--blocks BLOCKS] [--threads 1]
 
 Everything runs on the meta device, where tensors have shapes but no numbers; attention counts as flash attention. LoRA of rank 16 on
 every linear layer of the blocks in fp32, the network in bf16, batch 1, 512 text tokens; with adapters in bf16 the libraries' own forward
 keeps no fp32 copies of its inputs. `saved` is what is alive when the forward pass ends, without weights; `peak` is the most that the
 backward pass adds to it, gradients of the adapters among it. FLOPs are executed ones, beside the formula of performance.md section 1:
 2 lin + 3.5 att (a backward pass of flash attention executes 2.5 times its forward pass), one forward pass more for each block that is
-checkpointed, and the products of the adapters. It takes 5 minutes.
+checkpointed, and the products of the adapters. With fewer blocks of each kind than published, which is faster, all else that a network
+computes weighs more beside the formula.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import machine
 import torch
 from diffusers import Flux2Transformer2DModel, Flux3Transformer2DModel, FluxTransformer2DModel
-from machine import describe_machine
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ BLOCK_NAMES_3 = ("txt_mode_blocks", "mode_blocks.image", "single_transformer_blo
 class Model:
     """A published size. `weights`: of a block per token, in squares of the width."""
 
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     predictor: Callable[[Any], Any]
     keys: Any
     width: int
@@ -79,24 +81,30 @@ MODELS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--pixels", nargs="+", type=int, default=[512, 1024], help="edges of the pictures (default: 512 1024)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(describe_machine(), "\n")
-    print("| model | pixels | gradient checkpointing | saved GiB | peak GiB | TFLOP | formula | ratio | kernels |")
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="published sizes")
+    parser.add_argument("--pixels", nargs="+", type=machine.read_count, default=[1024], help="edges of the pictures")
+    parser.add_argument("--blocks", type=machine.read_count, help="blocks of each kind, for all models")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
+    warnings.filterwarnings("ignore", "Mismatch dtype")  # of the library's own forward with adapters in fp32
+    print("\n| model | pixels | gradient checkpointing | saved GiB | peak GiB | TFLOP | formula | ratio | kernels |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
-    for name in arguments.models:
-        for line in measure(MODELS[name], arguments.pixels):
+    changes = {} if options.blocks is None else {"num_layers": options.blocks, "num_single_layers": options.blocks}
+    for name in options.models:
+        for line in measure(MODELS[name], options.pixels, changes=changes):
             print(f"| {name} | {line}", flush=True)
 
 
-def measure(model: Model, edges: list[int]) -> list[str]:
-    """The lines of a model."""
+def measure(model: Model, edges: Sequence[int], *, changes: Mapping[str, int]) -> list[str]:
+    """The lines of a model. `changes`: of its published configuration."""
     with torch.device("meta"):
-        transformer: Any = model.build()
+        transformer: Any = model.build(**changes)
     transformer = nn.Module.to(transformer, torch.bfloat16).requires_grad_(False)
     modules = list_targets(transformer, "blocks", sets=model.keys.ADAPTER_TARGETS)
     parameters = build_lora(transformer, AdapterConfig(rank=RANK), modules=modules, seed=0)

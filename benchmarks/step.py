@@ -1,13 +1,13 @@
 """Our training step against the plain diffusers + PEFT loop: the same weights, the same data, one process, taking turns.
 
-    python benchmarks/step.py
+    python benchmarks/step.py [--steps 40] [--tokens 64 256 1024] [--threads 1]
 
-The model is a FLUX.1 of 2 double and 4 single blocks, 128 wide, in fp32, with a LoRA of rank 16 on every linear layer of the blocks
-(`all+ffs`); 64 text tokens, one picture per step, everything in memory, one thread. The other side is what diffusers'
+The model is a FLUX.1 of 2 double and 4 single blocks, 128 wide, in fp32, with a LoRA of rank 16 on every linear layer of the blocks and
+the last one (`all+ffs`); 64 text tokens, one picture per step, everything in memory. The other side is what diffusers'
 `train_dreambooth_lora_flux.py` does between `accelerator.accumulate` and the progress bar: `transformer.add_adapter`, noise, timestep
 by its density function, `FluxTransformer2DModel.forward`, weighted mean squared error, clipping, `torch.optim.AdamW` with its
 defaults, `loss.item()`. Ours is `weber.training.step.train_step` with its defaults. Ratio: median of the plain loop's steps over the
-median of ours.
+median of ours, over so many steps of each side for every number of image tokens, without and with gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
+import machine
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
-from machine import describe_machine
 from peft import LoraConfig
 from torch import Tensor
 
@@ -31,17 +32,18 @@ from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
-from weber.data.seeds import build_seed, draw_uniform
+from weber.data.seeds import build_seed
 from weber.families.table import build_family
 from weber.memory.load import load_predictor
 from weber.memory.run import build_run
 from weber.objective.flow import draw_noise
-from weber.objective.timesteps import build_timesteps
 from weber.optim.table import build_optimizer
+from weber.planning.resolve import build_resolved
 from weber.pocket.networks import PocketSize
 from weber.pocket.random import build_random_model
 from weber.training.batch import Batch
 from weber.training.learner import Learner
+from weber.training.question import draw_timesteps
 from weber.training.step import train_step
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
@@ -52,6 +54,7 @@ LATENT_EDGES = {64: 16, 256: 32, 1024: 64}
 NUM_WARM_UP = 5
 CLIP_NORM = 1.0
 RANK = 16
+TARGETS = "all+ffs"
 
 
 @dataclass(frozen=True)
@@ -64,32 +67,34 @@ class Plain:
     scheduler: FlowMatchEulerDiscreteScheduler
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40, help="measured steps of each side and case (default: 40)")
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=machine.read_count, default=40, help="measured steps of each side and case")
     parser.add_argument("--tokens", type=int, nargs="+", choices=list(LATENT_EDGES), default=list(LATENT_EDGES), help="image tokens")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1, least disturbed by other programs)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(describe_machine())
-    print(f"median and 95th percentile of {arguments.steps} steps each, in ms\n")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
+    print(f"median and 95th percentile of {options.steps} steps each, in ms\n")
     print("image tokens checkpointing           weber           plain  ratio   first loss and gradient norm: weber, plain")
     with tempfile.TemporaryDirectory(prefix="weber-step-") as name:
         model = build_random_model(Path(name), size=SIZE)
-        for num_tokens in arguments.tokens:
+        for num_tokens in options.tokens:
             for checkpointing in (False, True):
-                print(measure(model, num_tokens, checkpointing, num_steps=arguments.steps), flush=True)
+                print(measure(model, num_tokens, checkpointing, num_steps=options.steps), flush=True)
 
 
 def measure(model: Path, num_tokens: int, checkpointing: bool, *, num_steps: int) -> str:
     """One line of the table."""
-    learner = build_learner(model, checkpointing)
+    learner = build_learner(model, checkpointing, num_steps=1 + NUM_WARM_UP + num_steps)
     plain = build_plain(model, checkpointing, learner)
     batch = draw_batch(LATENT_EDGES[num_tokens])
 
     seed = learner.config.train.seed
     noise = draw_noise(batch.latents_BCHW, [build_seed(seed, 0, 0, "noise")])
-    t_B = build_timesteps(learner.config.objective, [draw_uniform(seed, 0, 0, "timestep")], token_shift=1.0)
+    (t_B,) = draw_timesteps(learner, [batch], step=0)
     ours, other = train_step(learner, [batch], step=0), train_plain(plain, batch, noise, t_B)
     parity = "   ".join(f"{ours[key]:.7f}, {other[key]:.7f}" for key in ("loss", "grad_norm"))
 
@@ -101,25 +106,26 @@ def measure(model: Path, num_tokens: int, checkpointing: bool, *, num_steps: int
             sides[side](step)
             if step > NUM_WARM_UP:
                 seconds[side].append(time.perf_counter() - start)
-    cells = [f"{1e3 * median(side):7.1f} {1e3 * quantiles(side, n=20)[-1]:7.1f}" for side in seconds]
+    cells = [f"{1e3 * median(side):7.1f} {1e3 * np.percentile(side, 95):7.1f}" for side in seconds]
     ratio = median(seconds[1]) / median(seconds[0])
     return f"{num_tokens:12} {'on' if checkpointing else 'off':>13} {cells[0]} {cells[1]} {ratio:6.2f}   {parity}"
 
 
-def build_learner(model: Path, checkpointing: bool) -> Learner:
+def build_learner(model: Path, checkpointing: bool, *, num_steps: int) -> Learner:
     """Our side, as `weber.training.assemble` puts it together."""
     config = build_config(
         {
             "model": {"path": str(model), "variant": "pocket"},
             "data": [{"path": "unused"}],
-            "adapter": {"rank": RANK},
+            "adapter": {"rank": RANK, "targets": TARGETS},
             "optim": {"clip_norm": CLIP_NORM, "lr": 1e-4},
         }
     )
     family = build_family(config.model)
+    config = build_resolved(config, family, num_steps=num_steps)
     predictor = load_predictor(family, device=torch.device("cpu"), dtype=torch.float32)
     predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if checkpointing else "none"), predictor, family=family)
-    modules = list_targets(predictor.transformer, config.adapter.chosen_targets, sets=family.adapter_targets)
+    modules = list_targets(predictor.transformer, TARGETS, sets=family.adapter_targets)
     parameters = build_lora(predictor.transformer, config.adapter, modules=modules, seed=0)
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=0)
@@ -132,7 +138,7 @@ def build_plain(model: Path, checkpointing: bool, learner: Learner) -> Plain:
     transformer.requires_grad_(False)
     if checkpointing:
         transformer.enable_gradient_checkpointing()
-    modules = list_targets(transformer, "all+ffs", sets=learner.family.adapter_targets)
+    modules = list_targets(transformer, TARGETS, sets=learner.family.adapter_targets)
     transformer.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=modules))
     transformer.load_state_dict(learner.predictor.transformer.state_dict())
     transformer.train()

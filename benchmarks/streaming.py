@@ -1,12 +1,14 @@
 """A FLUX.1-dev transformer of real size, quantized while it is read: peak memory and time of both starts, then a real LoRA step.
 
-    python benchmarks/streaming.py
+    python benchmarks/streaming.py [--precision nf4 int8] [--blocks BLOCKS] [--heads 24] [--text-tokens 512] [--folder FOLDER] [--threads 1]
 
 Writes random weights in bf16 (23.8 GB; deleted afterwards) and, one precision after the other and each start in a process of its own:
 the first start packs the model, keeps it on disk and reads it; the second start reads what is kept, and makes one step of a LoRA of rank
 4 on the layers of all blocks, of one picture of 64 x 64 pixels (16 image tokens), in bf16, with every block checkpointed. Needs
-30 to 36 GB on the disk at a time. `peak` is the most that the process has held in memory; what it held before it loaded anything, Python
-and its libraries, is named beside it. Tokenizers, autoencoder and text encoders take no part.
+30 to 36 GB on the disk at a time; fewer blocks of each kind than the published 19 and 38, or fewer heads of width 128, make a smaller
+model. `peak` is the most that the process has held in memory; what it held before it loaded anything, Python
+and its libraries, is named beside it. Tokenizers, autoencoder and text encoders take no part. The folder is where a temporary one is made,
+by default the system's.
 """
 
 from __future__ import annotations
@@ -15,15 +17,14 @@ import argparse
 import json
 import math
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import machine
 import torch
-from machine import describe_machine
 
 from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
@@ -34,6 +35,7 @@ from weber.families.family import Family, Predictor
 from weber.families.table import build_family
 from weber.families.tensors import Entry, save_weights
 from weber.memory.device import peak_memory_bytes
+from weber.memory.formats import FORMATS
 from weber.memory.kept import list_kept
 from weber.memory.load import load_predictor
 from weber.memory.run import build_run
@@ -67,37 +69,41 @@ class Start:
     grad_norm: float = math.nan
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the model is written, and deleted again (default: a temporary folder)")
-    parser.add_argument("--precision", nargs="+", choices=("int8", "fp8", "nf4", "int4", "int2"), default=list(PRECISIONS))
-    parser.add_argument("--num-double", type=int, default=19, help="double blocks (default: 19, as published)")
-    parser.add_argument("--num-single", type=int, default=38, help="single blocks (default: 38, as published)")
-    parser.add_argument("--text-tokens", type=int, default=512, help="text tokens of the LoRA step (default: 512, as published)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1, least disturbed by other programs)")
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--precision", nargs="+", choices=list(FORMATS), default=list(PRECISIONS), help="formats, one after the other")
+    parser.add_argument("--blocks", type=machine.read_count, help="blocks of each kind")
+    parser.add_argument("--heads", type=machine.read_count, default=24, help="attention heads, each 128 wide")
+    parser.add_argument("--text-tokens", type=machine.read_count, default=512, help="text tokens of the LoRA step")
+    parser.add_argument("--folder", type=Path, help="where the model is written, and deleted again")
     parser.add_argument("--start", choices=("first", "second"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.start is not None:
-        step_tokens = arguments.text_tokens if arguments.start == "second" else 0
-        print(json.dumps(asdict(measure(arguments.folder, arguments.precision[0], text_tokens=step_tokens))))
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    if options.start is not None:
+        torch.set_num_threads(options.threads)
+        step_tokens = options.text_tokens if options.start == "second" else 0
+        print(json.dumps(asdict(measure(options.folder, options.precision[0], text_tokens=step_tokens))))
         return
-    print(describe_machine(), flush=True)
-    with tempfile.TemporaryDirectory(prefix="weber-streaming-", dir=arguments.folder) as name:
+    machine.prepare(options)
+    changes = {} if options.blocks is None else {"num_layers": options.blocks, "num_single_layers": options.blocks}
+    with tempfile.TemporaryDirectory(prefix="weber-streaming-", dir=options.folder) as name:
         folder = Path(name)
         begin = time.perf_counter()
-        num_bytes = write_model(folder / "model", arguments.num_double, arguments.num_single)
+        num_bytes = write_model(folder / "model", changes | {"num_attention_heads": options.heads})
         print(f"{num_bytes / 1e9:.1f} GB of weights written in {time.perf_counter() - begin:.0f} s\n")
         print("precision | start  | seconds | before GiB | peak GiB | model GiB | kept GiB | step s | peak GiB | loss  | gradient norm")
-        for precision in arguments.precision:
+        for precision in options.precision:
             for start in ("first", "second"):
-                print(describe(precision, start, run(folder, precision, start, arguments)), flush=True)
+                print(describe(precision, start, run(folder, precision, start, options)), flush=True)
             shutil.rmtree(folder / "cache")
 
 
-def write_model(folder: Path, num_double: int, num_single: int) -> int:
+def write_model(folder: Path, changes: dict[str, int]) -> int:
     """Write the model with random weights, one tensor in memory at a time; returns their bytes."""
-    build_full_size(folder, VARIANT, changes={"num_layers": num_double, "num_single_layers": num_single})
+    build_full_size(folder, VARIANT, changes=changes)
     noise = torch.randn(_NUM_RANDOM, generator=torch.Generator().manual_seed(0)).bfloat16()
     skeleton = build_family(build_settings(folder, "nf4").model).load_skeleton()
     entries = {name: build_entry(name, tuple(tensor.shape), noise) for name, tensor in skeleton.state_dict().items()}
@@ -118,12 +124,11 @@ def build_entry(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> Entry
     return Entry(shape, torch.bfloat16, read)
 
 
-def run(folder: Path, precision: str, start: str, arguments: argparse.Namespace) -> Start:
+def run(folder: Path, precision: str, start: str, options: argparse.Namespace) -> Start:
     """One start in a process of its own."""
-    options = ["--folder", str(folder), "--precision", precision, "--start", start]
-    options += ["--text-tokens", str(arguments.text_tokens), "--threads", str(arguments.threads)]
-    done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True)
-    return Start(**json.loads(done.stdout.splitlines()[-1]))
+    words = ["--folder", str(folder), "--precision", precision, "--start", start]
+    words += ["--text-tokens", str(options.text_tokens), "--threads", str(options.threads)]
+    return Start(**machine.run_alone(__file__, words))
 
 
 def measure(folder: Path, precision: str, *, text_tokens: int) -> Start:

@@ -1,6 +1,6 @@
 """How much less the loss of a step varies with `objective.stratified`.
 
-    python benchmarks/variance.py
+    python benchmarks/variance.py [--steps 20000] [--noises 8] [--levels 48] [--threads 1]
 
 The small model that comes with weber stays as it is. Its loss is taken for every picture of examples/, several draws of noise and a fine
 grid of noise levels. Then the losses of many steps are put together from these numbers, by the pictures and noise levels that a run would
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import machine
 import numpy as np
 import torch
-from machine import describe_machine
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -38,30 +40,32 @@ from weber.training.question import draw_uniforms
 
 GROUPS = (4, 8)
 LAWS = ("sigmoid", "token_shift", "uniform")
-LEVELS = np.linspace(0.005, 0.995, 48)
 BATCH = 8
 
 Losses = NDArray[np.float64]
 """(pictures, noises, levels)"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noises", type=int, default=8, help="draws of noise per picture (default: 8)")
-    parser.add_argument("--steps", type=int, default=20000, help="steps whose losses are compared (default: 20000)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(describe_machine())
+def build_options() -> argparse.ArgumentParser:
+    parser = machine.build_parser(__doc__)
+    parser.add_argument("--steps", type=partial(machine.read_count, at_least=2), default=20000, help="steps whose losses are compared")
+    parser.add_argument("--noises", type=machine.read_count, default=8, help="draws of noise per picture")
+    parser.add_argument("--levels", type=partial(machine.read_count, at_least=2), default=48, help="noise levels of the grid")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = build_options().parse_args(words)
+    machine.prepare(options)
     with tempfile.TemporaryDirectory(prefix="weber-variance-") as name:
         training = build_training(build_run(Path(name), {}))
-        losses = measure_losses(training, num_noises=arguments.noises)
-        print(f"{len(losses)} pictures, {arguments.noises} draws of noise, {len(LEVELS)} levels: mean loss {losses.mean():.3f}")
-        print(f"variance of the loss over {arguments.steps} steps, stratified / not\n")
+        losses = measure_losses(training, num_noises=options.noises, num_levels=options.levels)
+        print(f"{len(losses)} pictures, {options.noises} draws of noise, {options.levels} levels: mean loss {losses.mean():.3f}")
+        print(f"variance of the loss over {options.steps} steps, stratified / not\n")
         print(f"{'law':12} {'group':>6} {'noise levels alone':>20} {'and noise':>12} {'and pictures':>14}")
         for law in LAWS:
             for group in GROUPS:
-                ratios = [compare(training, losses, law=law, group=group, num_steps=arguments.steps, varied=varied) for varied in range(3)]
+                ratios = [compare(training, losses, law=law, group=group, num_steps=options.steps, varied=varied) for varied in range(3)]
                 print(f"{law:12} {group:6} {ratios[0]:20.3f} {ratios[1]:12.3f} {ratios[2]:14.3f}")
 
 
@@ -88,12 +92,17 @@ def build_training(config: RunConfig) -> Training:
     return assemble(plan, store, start=Found(0, None, {}), watcher=watcher)
 
 
-def measure_losses(training: Training, *, num_noises: int) -> Losses:
+def build_levels(num: int) -> NDArray[np.float64]:
+    """The grid of noise levels."""
+    return np.linspace(0.005, 0.995, num)
+
+
+def measure_losses(training: Training, *, num_noises: int, num_levels: int) -> Losses:
     """The loss of each picture of an epoch, with each of its draws of noise, at each level."""
     with training.loader:
         batches = [batch for step in range(training.plan.batches.steps_per_epoch) for batch in training.loader.load(step)]
     found = [
-        [[_measure(training, batch, seed=noise, level=float(level)) for level in LEVELS] for noise in range(num_noises)]
+        [[_measure(training, batch, seed=noise, level=float(level)) for level in build_levels(num_levels)] for noise in range(num_noises)]
         for batch in batches
     ]
     return np.concatenate([np.array(one).transpose(2, 0, 1) for one in found])
@@ -113,7 +122,7 @@ def compare(training: Training, losses: Losses, *, law: str, group: int, num_ste
     learner = training.learner
     bucket = training.plan.dataset.examples[0].bucket
     shift = learner.family.shift(learner.family.num_tokens(*learner.family.latent_shape(bucket.height, bucket.width)[1:]))
-    variances = []
+    variances, levels = [], build_levels(losses.shape[2])
     for is_stratified in (True, False):
         config = build_run(Path("nowhere"), {"timesteps": law, "stratified": is_stratified}, group=group)
         means = []
@@ -123,8 +132,8 @@ def compare(training: Training, losses: Losses, *, law: str, group: int, num_ste
             pictures = random.choice(len(losses), group, replace=False) if varied == 2 else np.arange(group)
             uniforms = draw_uniforms(config, range(group), step=step)
             t = build_timesteps(config.objective, [uniforms[place] for place in range(group)], token_shift=shift).numpy()
-            at = np.interp(t, LEVELS, np.arange(len(LEVELS)))
-            low = np.minimum(at.astype(int), len(LEVELS) - 2)
+            at = np.interp(t, levels, np.arange(len(levels)))
+            low = np.minimum(at.astype(int), len(levels) - 2)
             before, after = losses[pictures, noises, low], losses[pictures, noises, low + 1]
             means.append(np.mean(before + (at - low) * (after - before)))
         variances.append(np.var(means))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 from PIL import Image
 
 from weber import cli
+from weber.checkpoint.resume import check_checkpoint
+from weber.commands.train import place_resume
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = ("bench", "cache", "demo", "export", "extract", "inspect", "merge", "plan", "sample", "schema", "train", "variants")
@@ -58,7 +62,7 @@ def test_schema_is_json(weber: Run) -> None:
 
 def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) -> None:
     code, out, _ = weber("plan", run_toml)
-    assert code == 0 and "4 steps of 1 pictures" in out
+    assert code == 0 and "4 steps of 1 picture" in out
     assert not (tmp_path / "run").exists()
 
     code, out, _ = weber("cache", run_toml)
@@ -178,9 +182,76 @@ def test_a_plan_is_drawn_into_a_png_file(weber: Run, run_toml: Path, tmp_path: P
     assert Image.open(tmp_path / "levels.png").width > 400
 
 
+CHILD = "import sys; from weber.cli import main; main()"
+INTERRUPTED_CHILD = """
+import signal, sys
+from importlib.abc import MetaPathFinder
+class Press(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "cyclopts":  # the first library that is imported
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Press())
+""" + CHILD
+
+
+def start(*arguments: object, code: str = CHILD) -> subprocess.Popen[str]:
+    """The command as a process."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
 def test_a_real_process_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from weber.cli import main; main()", "train", str(tmp_path / "none.toml")]
-    root = str(Path(cli.__file__).parents[1])
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error:") and "Traceback" not in done.stderr
+    with start("train", tmp_path / "none.toml") as child:
+        _, errors = child.communicate()
+    assert child.returncode == 2
+    assert errors.startswith("error:") and "Traceback" not in errors
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback() -> None:
+    with start("variants", code=INTERRUPTED_CHILD) as child:
+        out, errors = child.communicate()
+    assert (child.returncode, out, errors) == (130, "", "Interrupted.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows says it otherwise")
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    """As in `weber schema | head`."""
+    with start("schema") as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait() == 141
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_closed_terminal_loses_nothing(run_toml: Path, tmp_path: Path) -> None:
+    """Nobody reads what it says, and SIGHUP comes twice: the run saves its state all the same."""
+    with start("train", run_toml, "train.steps=100000") as child:
+        assert child.stderr is not None and child.stdout is not None
+        child.stderr.close()
+        child.stdout.close()
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while child.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGHUP)
+        child.send_signal(signal.SIGHUP)
+        assert child.wait() == 130
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
+    assert check_checkpoint(checkpoint) is None
+    assert int(checkpoint.name.partition("-")[2]) == metrics.read_text().count("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "placed"),
+    [
+        ("train --resume run.toml", "train run.toml --resume"),
+        ("train run.toml --resume optim.lr=1", "train run.toml optim.lr=1 --resume"),
+        ("train run.toml --resume", "train run.toml --resume"),
+        ("train run.toml --resume 40 optim.lr=1", "train run.toml --resume 40 optim.lr=1"),
+        ("train run.toml --resume runs/lr=1/checkpoint-000040", "train run.toml --resume runs/lr=1/checkpoint-000040"),
+        ("train run.toml optim.lr=1", "train run.toml optim.lr=1"),
+    ],
+)
+def test_what_stands_behind_resume(words: str, placed: str) -> None:
+    assert place_resume(words.split()) == placed.split()

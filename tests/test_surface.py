@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import weber
+from weber.api import Asked
+from weber.config.load import save_config
+
+SIGNATURES = {
+    "export": ["source", "formats", "base", "out", "progress"],
+    "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
+    "inspect": ["file"],
+    "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
+    "open_run": ["place", "base", "memory", "progress"],
+    "plan": ["config", "overrides", "card", "progress"],
+    "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
+    "report": ["plan", "progress"],
+    "train": ["config", "overrides", "resume", "progress", "stop"],
+}
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num"]
 
 
 def test_exported_names() -> None:
-    assert sorted(weber.__all__) == ["RunConfig", "WeberError", "__version__", "load_config", "plan", "sample", "train"]
+    assert sorted(weber.__all__) == sorted([*SIGNATURES, "RunConfig", "WeberError", "__version__", "load_config"])
+    assert (Path(weber.__file__).parent / "py.typed").is_file()
 
 
 def test_signatures() -> None:
-    assert list(inspect.signature(weber.plan).parameters) == ["config"]
-    assert list(inspect.signature(weber.train).parameters) == ["config", "resume"]
-    assert list(inspect.signature(weber.sample).parameters) == ["run", "prompts", "strength", "seed", "steps", "guidance", "size"]
+    for name, parameters in SIGNATURES.items():
+        assert list(inspect.signature(getattr(weber, name)).parameters) == parameters, name
+    assert list(Asked.__annotations__) == ASKED
 
 
 def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +49,28 @@ def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.Monk
     exec(example.replace("train.steps=500", "train.steps=2"), names)
     assert Path(str(names["adapter"])).is_file()
     assert names["picture"].size == (64, 64)  # type: ignore[attr-defined]
+
+
+def test_the_page_of_python_runs_as_a_notebook(run_toml: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(weber.__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(run_toml.parent)
+    shutil.copytree(pictures, "pictures")
+    names: dict[str, Any] = {}
+    for cell in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(cell, names)
+    assert names["plan"].num_steps == 4 and names["seen"][-1] == ("training", 6, 6)
+    assert [picture.size for picture in [*names["pictures"], *names["weak"], *names["base"]]] == [(64, 64)] * 6
+    assert all(Path(str(names[file])).is_file() for file in ("adapter", "comfyui", "both", "whole"))
+    assert names["extraction"].kept
+
+
+def test_errors_speak_of_arguments(run_toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    save_config(weber.load_config(run_toml), tmp_path / "run" / "config.toml")
+    with pytest.raises(weber.WeberError, match="add resume=True to go on") as error:
+        weber.train(run_toml)
+    assert "--" not in str(error.value)
 
 
 def test_import_is_light() -> None:

@@ -15,6 +15,8 @@ The command line prints the message and exits with code 2. `assert` is for our o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class WeberError(Exception):
     """A problem that a person can fix.
@@ -24,9 +26,16 @@ class WeberError(Exception):
 
     def __init__(self, what: str, *, got: str = "", expected: str = "", fix: str = "") -> None:
         self.what, self.got, self.expected, self.fix = what, got, expected, fix
-        lines = [what]
-        lines += [f"  {label}: {text}" for label, text in (("got", got), ("expected", expected), ("fix", fix)) if text]
-        super().__init__("\n".join(lines))
+        super().__init__(self._build_text())
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Put what it says in other words, for a person who does not use the command line."""
+        self.what, self.got, self.expected, self.fix = map(change, (self.what, self.got, self.expected, self.fix))
+        self.args = (self._build_text(),)
+
+    def _build_text(self) -> str:
+        parts = (("got", self.got), ("expected", self.expected), ("fix", self.fix))
+        return "\n".join([self.what, *(f"  {label}: {text}" for label, text in parts if text)])
 
 
 class ConfigError(WeberError):

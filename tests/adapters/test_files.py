@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from weber.adapters.factors import Factors
 from weber.adapters.files import load_adapter, save_adapter
 from weber.errors import AdapterError
 
-WITH_METADATA = "0d9ecce42c626f877eb44f72e2aebfa9e2a2b2021a14782b27c226513547720e"
+WITH_METADATA = "b50bab4971a0e04016b6eeac59fd16f0a45f4dd0088414281562a31b010ef939"
 EARLIER = "8cf4421cbcd7547928b4f3759dd38afcc9200991e25e4e071a5a1d72dded5202"
 FACTS: dict[str, object] = {"steps": 3, "model": "Ünïcode/model", "guidance": None, "resolutions": ["64x64"]}
 
@@ -53,8 +53,17 @@ def test_round_trip(tmp_path: Path, alpha: float) -> None:
     assert (adapter.layout, adapter.facts, adapter.notes) == ("diffusers", FACTS, ())
     for name, factors in before.items():
         after = adapter.modules[name]
-        assert (after.rank, after.alpha) == (4, alpha)
-        assert torch.equal(after.down, factors.down) and torch.equal(after.up, factors.up)
+        assert (after.rank, after.alpha) == (4, 4), "the scale is in the numbers, for readers that know no alpha"
+        assert torch.equal(after.down, factors.down) and torch.equal(after.up, factors.up * (alpha / 4))
+
+
+def test_files_of_earlier_versions_say_their_alpha(tmp_path: Path) -> None:
+    """Those of weber 0.1, with alpha in the header alone, are read as before."""
+    tensors = {f"transformer.m.lora_{which}.weight": tensor for which, tensor in (("A", torch.ones(4, 5)), ("B", torch.ones(7, 4)))}
+    settings = {"transformer.r": 4, "transformer.lora_alpha": 6, "transformer.target_modules": ["m"]}
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"lora_adapter_metadata": json.dumps(settings)})
+    [factors] = load_adapter(tmp_path / "a.safetensors").modules.values()
+    assert (factors.rank, factors.alpha, float(factors.build_delta()[0, 0])) == (4, 6.0, 6.0)
 
 
 def test_layout(tmp_path: Path) -> None:
@@ -66,7 +75,7 @@ def test_layout(tmp_path: Path) -> None:
     assert set(metadata) == {"format", "lora_adapter_metadata", "weber", "ss_steps"}
     assert json.loads(metadata["lora_adapter_metadata"]) == {
         "transformer.r": 4,
-        "transformer.lora_alpha": 6,
+        "transformer.lora_alpha": 4,
         "transformer.target_modules": ["blocks.0.to_k", "blocks.1.to_q"],
         "transformer.lora_dropout": 0.0,
         "transformer.bias": "none",

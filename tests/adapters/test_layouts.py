@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from weber.adapters.factors import Factors
@@ -21,6 +22,9 @@ from weber.families.flux1 import keys as flux1
 from weber.families.flux2 import keys as flux2
 from weber.families.flux3 import keys as flux3
 from weber.families.pairing import Pairing, find_module
+from weber.families.tensors import read_metadata
+from weber.progress import ignore_progress
+from weber.results.export import export
 
 KEYS = Path(__file__).parent / "keys"
 FULL_SIZE: dict[str, tuple[Callable[[], nn.Module], Sequence[Pairing]]] = {
@@ -52,8 +56,8 @@ def _collapse(names: Iterable[str]) -> list[str]:
 
 
 def _build_small(layer: nn.Linear) -> Factors:
-    """Factors of rank 1 whose tensors take no memory, for layers of full size."""
-    return Factors(torch.ones(()).expand(1, layer.in_features), torch.ones(()).expand(layer.out_features, 1), 1.0)
+    """Factors of rank 1 that no other layer has, of which one takes no memory, for layers of full size."""
+    return Factors(torch.randn(1, layer.in_features), torch.ones(()).expand(layer.out_features, 1), 1.0)
 
 
 @pytest.mark.parametrize("family", ["first", "second"])
@@ -87,16 +91,40 @@ def test_round_trip(
         assert {name: factors.rank for name, factors in now.items()} == {name: factors.rank for name, factors in before.items()}
 
 
-def test_alpha_survives_where_it_can(
-    tmp_path: Path, load_network: Callable[[], nn.Module], draw_factors: Callable[..., dict[str, Factors]]
+@pytest.mark.parametrize("ranks", [(4,), (1, 3, 2, 4)])
+def test_alpha_is_the_rank_in_every_layout(
+    ranks: tuple[int, ...], tmp_path: Path, load_network: Callable[[], nn.Module], draw_factors: Callable[..., dict[str, Factors]]
 ) -> None:
+    """ComfyUI reads the tensors of all three, and no header: what it takes for alpha is the rank, or the tensor that says so."""
     network = load_network()
-    before = draw_factors(network, list_targets(network, BLOCKS, sets={}), ranks=(4,), alphas=(6.0,))
-    for layout, alpha in (("diffusers", 6.0), ("kohya", 6.0), ("comfyui", 4.0)):
-        after = load_adapter(_save(tmp_path / layout, before, layout, flux1.PAIRINGS)).modules
-        assert {factors.alpha for factors in after.values()} == {alpha}
-        assert all(torch.equal(after[name].down, before[name].down) for name in before)
-        assert layout == "comfyui" or all(torch.equal(after[name].up, before[name].up) for name in before)
+    before = draw_factors(network, list_targets(network, BLOCKS, sets={}), ranks=ranks, alphas=(6.0, 2**0.5))
+    for layout in LAYOUTS:
+        path = _save(tmp_path / layout, before, layout, flux1.PAIRINGS)
+        tensors = load_file(path)
+        downs = {name.replace(".lora_A.weight", "").replace(".lora_down.weight", ""): one for name, one in tensors.items() if one.dim()}
+        assert all(float(tensors[name]) == len(downs[name.removesuffix(".alpha")]) for name in tensors if name.endswith(".alpha"))
+        assert any(name.endswith(".alpha") for name in tensors) == (layout == "kohya")
+        settings = json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
+        assert settings.get("transformer.alpha_pattern") == settings.get("transformer.rank_pattern")
+        after = load_adapter(path).modules
+        assert all(after[name].alpha == one.rank == after[name].rank for name, one in before.items())
+        assert all(torch.equal(after[name].build_delta(), one.build_delta()) for name, one in before.items())
+
+
+def test_a_layer_that_was_trained_as_one_is_written_as_one(tmp_path: Path) -> None:
+    """From kohya's file to kohya's file: the rank does not grow, and the header says it."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for stem, rows in (("double_blocks_0_img_attn_qkv", 96), ("single_blocks_1_linear1", 224)):
+        tensors[f"lora_unet_{stem}.lora_down.weight"] = torch.randn(4, 32, generator=generator)
+        tensors[f"lora_unet_{stem}.lora_up.weight"] = torch.randn(rows, 4, generator=generator)
+        tensors[f"lora_unet_{stem}.alpha"] = torch.tensor(4.0)
+    save_file(tensors, tmp_path / "a.safetensors")
+    written = export(tmp_path / "a.safetensors", ["kohya", "comfyui"], base=None, out=tmp_path / "out", progress=ignore_progress)
+    assert {name: tensor.shape for name, tensor in load_file(written[0]).items()} == {name: one.shape for name, one in tensors.items()}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(written[0]).items())
+    assert {min(tensor.shape) for tensor in load_file(written[1]).values()} == {4}
+    assert all(read_metadata(path)["ss_network_dim"] == "4" for path in written)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -156,8 +184,8 @@ def test_a_mixture_is_refused(
 @pytest.mark.parametrize(
     ("layout", "pairings", "modules"),
     [
-        ("kohya", flux1.PAIRINGS, ["proj_out", "x_embedder", "norm_out.linear", "time_text_embed.timestep_embedder.linear_1"]),
-        ("kohya", flux2.PAIRINGS, ["double_stream_modulation_img.linear", "single_stream_modulation.linear", "proj_out", "x_embedder"]),
+        ("kohya", flux1.PAIRINGS, ["proj_out", "norm_out.linear"]),
+        ("kohya", flux2.PAIRINGS, ["double_stream_modulation_img.linear", "single_stream_modulation.linear", "proj_out"]),
         ("comfyui", flux1.PAIRINGS, ["norm_out.linear"]),
         ("comfyui", flux2.PAIRINGS, ["norm_out.linear"]),
         ("comfyui", flux1.PAIRINGS, ["transformer_blocks.0.attn.norm_q", "stranger.0.to_q"]),

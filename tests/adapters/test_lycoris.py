@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
+from diffusers.utils.peft_utils import _create_lokr_config
+from lycoris.functional import factorization
 from lycoris.wrapper import LycorisNetwork, create_lycoris_from_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,12 +22,14 @@ from torch.nn import functional
 from tests.adapters.conftest import DrawFactors
 from weber.adapters.lora import add_frozen, write_frozen_strength
 from weber.adapters.lycoris import CHANGE, build_changes, list_changes, write_strength
-from weber.adapters.lycoris_files import build_changed_weights, list_layer_changes, load_changes, load_lycoris, save_lycoris
+from weber.adapters.lycoris_files import list_layer_changes, load_changes, load_lycoris, save_lycoris
 from weber.adapters.lycoris_forms import build_delta, list_shapes
+from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.lycoris_targets import list_layers
 from weber.config.lycoris import LycorisConfig
 from weber.errors import AdapterError
-from weber.families.tensors import build_entry, open_weights, read_metadata
+from weber.families.flux1.keys import PAIRINGS
+from weber.families.tensors import build_entry, read_metadata
 from weber.memory.formats import FORMATS
 from weber.memory.packed import build_packed
 
@@ -66,10 +70,13 @@ def quiet() -> Iterator[None]:
     logger.disabled = False
 
 
-def put(network: nn.Module, table: Mapping[str, Any], *, seed: int = 0) -> list[tuple[str, nn.Parameter]]:
-    """Changes on all linear layers of the blocks, or on those of a preset."""
+def put(
+    network: nn.Module, table: Mapping[str, Any], *, names: Sequence[str] | None = None, seed: int = 0
+) -> list[tuple[str, nn.Parameter]]:
+    """Changes on all linear layers of the blocks, on those that are named, or on those of a preset."""
     config = LycorisConfig.model_validate(table)
-    names = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    inside = [name for name, one in network.named_modules() if isinstance(one, nn.Linear) and "transformer_blocks" in name]
+    names = inside if names is None else list(names)
     settings = list_layers(network, config, names=names)
     shapes = {}
     for name, one in settings.items():
@@ -115,7 +122,7 @@ def test_lycoris_makes_the_same_of_the_file(
     shake(put(network, FORMS[form]))
     ours = predict(network)
     file = tmp_path / "adapter.safetensors"
-    save_lycoris(file, network, architecture="", title="", facts={})
+    save_lycoris(file, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     theirs = build()
     base = predict(theirs)
     changes, _ = create_lycoris_from_weights(1.0, str(file), theirs)
@@ -133,7 +140,7 @@ def test_in_the_weights_it_does_the_same(form: str, load_network: Load, predict:
     shake(put(network, EVERY[form]))
     ours = predict(network)
     file = tmp_path / "adapter.safetensors"
-    save_lycoris(file, network, architecture="", title="", facts={})
+    save_lycoris(file, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     for changes in (list_layer_changes(network), load_lycoris(file).changes):
         merged = build_changed_weights(base, changes)
         plain.load_state_dict({name: entry.read() for name, entry in merged.items()})
@@ -146,10 +153,10 @@ def test_a_file_is_read_back_to_the_bit(load_network: Load, tmp_path: Path) -> N
     shake(parameters)
     for name in ("one", "two"):
         facts = {"lycoris": {"algo": "lokr", "factor": 4}, "steps": 3}
-        save_lycoris(tmp_path / name, network, architecture="flux-1-dev", title="cat", facts=facts)
+        save_lycoris(tmp_path / name, network, architecture="flux-1-dev", title="cat", facts=facts, pairings=PAIRINGS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     others = put(other, FORMS["lokr"], seed=1)
-    load_changes(others, open_weights([tmp_path / "one"]), where="one")
+    load_changes(others, tmp_path / "one")
     assert all(torch.equal(one, two) for (_, one), (_, two) in zip(parameters, others, strict=True))
     metadata = read_metadata(tmp_path / "one")
     assert json.loads(metadata["ss_network_args"]) == {"algo": "lokr", "factor": 4}
@@ -274,10 +281,49 @@ def test_the_library_reads_kronecker_products_of_the_second_family(build_second:
     table = {"target_module": [], "target_name": [name.replace(".", r"\.") + "$" for name in names]}
     shake(put(network, {**FORMS["lokr"], "apply_preset": table}))
     ours = predict(network)
-    save_lycoris(tmp_path / "adapter.safetensors", network, architecture="", title="", facts={})
+    save_lycoris(tmp_path / "adapter.safetensors", network, architecture="", title="", facts={}, pairings=PAIRINGS)
     state = Flux2LoraLoaderMixin.lora_state_dict(str(tmp_path), weight_name="adapter.safetensors", local_files_only=True)
     theirs.load_lora_adapter(state, prefix="transformer")
     torch.testing.assert_close(predict(theirs), ours, atol=2e-5, rtol=1e-4)
+
+
+def find_factor(layers: Mapping[str, tuple[int, int, int, int]]) -> int | None:
+    """The library's rule for a LoKr (0.42, `utils/peft_utils.py:_create_lokr_config`): one factor has to cut all layers as they are.
+
+    `layers`: outputs and inputs of the first factor, then of the second.
+    """
+    for factor in [*sorted({first for first, *_ in layers.values()}), -1]:
+        if all(factorization(a * c, factor) == (a, c) and factorization(b * d, factor) == (b, d) for a, b, c, d in layers.values()):
+            return factor
+    return None
+
+
+@pytest.mark.parametrize(
+    ("preset", "factor"),
+    [
+        ({"module_algo_map": {"Attention": {"factor": 16}, "FeedForward": {"factor": 8}}}, None),
+        ({}, 16),
+    ],
+    ids=["as SimpleTuner comes", "with one factor"],
+)
+def test_the_library_wants_one_factor(preset: dict[str, Any], factor: int | None) -> None:
+    """On the second family at full size. The preset of two factors it does not load."""
+    with torch.device("meta"):
+        network = Flux2Transformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=24, joint_attention_dim=7680)
+    preset = {"target_module": ["Attention", "FeedForward"], **preset}
+    config = LycorisConfig.model_validate({"algo": "lokr", "linear_dim": 10000, "factor": 16, "apply_preset": preset})
+    tensors, sizes = {}, {}
+    for name, one in list_layers(network, config, names=[]).items():
+        layer = network.get_submodule(name)
+        shapes = list_shapes(one, (layer.in_features, layer.out_features), has_bias=False)
+        tensors |= {f"{name}.{part}": torch.empty(shape, device="meta") for part, shape in shapes.items()}
+        sizes[name] = (*shapes["lokr_w1"], *shapes["lokr_w2"])
+    assert find_factor(sizes) == factor
+    if factor is None:
+        with pytest.raises(ValueError, match="decompose_factor"):
+            _create_lokr_config(tensors, None)
+    else:
+        assert _create_lokr_config(tensors, None).decompose_factor == factor
 
 
 PRESETS: dict[str, tuple[dict[str, Any], dict[int, int]]] = {
@@ -347,7 +393,7 @@ def test_files_that_are_none(tmp_path: Path, load_network: Load) -> None:
     network = load_network()
     put(network, FORMS["lokr"])
     good = tmp_path / "good.safetensors"
-    save_lycoris(good, network, architecture="", title="", facts={})
+    save_lycoris(good, network, architecture="", title="", facts={}, pairings=PAIRINGS)
     tensors = load_file(good)
     cases = {
         "no model has": {name.replace("transformer_blocks", "blocks"): tensor for name, tensor in tensors.items()},

@@ -20,7 +20,8 @@ from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.config.data import DataConfig
-from weber.data.examples import Example, build_dataset
+from weber.data.build import build_dataset
+from weber.data.examples import Example
 from weber.data.sets import PictureLimits
 from weber.data.views import read_mask, read_pixels
 from weber.errors import DataError

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from weber.cache.shard import DTYPES, DamagedShardError, load_shard, write_shard
+from weber.cache.shard import DamagedShardError, load_shard, write_shard
+from weber.families.tensors import DTYPES
 
 
 def _samples() -> dict[str, dict[str, Tensor]]:

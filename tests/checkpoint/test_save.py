@@ -84,7 +84,8 @@ def test_a_writer_that_fails_leaves_no_checkpoint_and_the_earlier_ones_as_they_w
         assert "checkpoint of step 2 could not be written; earlier ones are untouched" in message
         assert "No space left on device" in message
         assert str(tmp_path / "checkpoint-000002") in message
-        assert "fix: free disk space" in message
+        assert f"fix: free space on that disk, then: weber train {tmp_path}/config.toml --resume" in message
+        assert f"output.folder=/another/disk/run --resume {tmp_path}/checkpoint-000001" in message
     save(2)
     assert load_latest(tmp_path).step == 2
     assert not list(tmp_path.glob(".*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from weber.config.data import DataConfig
 from weber.config.load import build_config, list_changes, load_config, save_config
-from weber.config.optim import OptimConfig
+from weber.config.optim import LARGEST_LR, OptimConfig
 from weber.config.output import OutputConfig, SamplingConfig
 from weber.config.run import RunConfig
 from weber.config.settings import Setting, list_settings
@@ -104,6 +105,89 @@ def test_a_key_given_twice_is_refused() -> None:
         load_config(None, ["data.0.path=a", "train.steps=1", "train.steps=2"])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["train.steps=null"], "train.steps", None),
+        (["adapter.rank=null"], "adapter.rank", 16),
+        (["adapter=null"], "adapter.rank", 16),
+        (["optim.lr=null"], "optim.lr", None),
+        (["adapter.rules=null"], "adapter.rules", []),
+        (["data.1=null"], "data.0.name", "a"),
+        (["data.0=null"], "data.0.name", "b"),
+        (["data.2.path=c", "data.0=null", "data.1=null"], "data.0.set_name", "c"),
+        (["data.0.repeats=null", "data.0.captions=filename"], "data.0.repeats", 1),
+        (["sampling.prompts.0=null"], "sampling.prompts", ["y"]),
+    ],
+)
+def test_null_leaves_out_what_the_file_says(tmp_path: Path, overrides: list[str], key: str, value: object) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[[data]]\npath = "a"\nname = "a"\nrepeats = 3\n[[data]]\npath = "b"\nname = "b"\n[train]\nsteps = 5\n[adapter]\nrank = 4\n'
+        '[[adapter.rules]]\nmatch = "x"\nrank = 2\n[sampling]\nprompts = ["x", "y"]\n',
+        encoding="utf-8",
+    )
+    found: Any = load_config(path, overrides)
+    for part in key.split("."):
+        found = found[int(part)] if part.isdecimal() else getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(("override", "what"), [("optim.lrr=null", "optim.lrr is not a setting"), ("zebra=null", "zebra stands outside")])
+def test_null_for_what_there_is_not_is_a_mistake(tmp_path: Path, override: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        load_config(None, ["data.0.path=a", override])
+
+
+def test_quotes_keep_null_a_text() -> None:
+    assert load_config(None, ["data.0.path=a", 'data.0.name="null"']).data[0].name == "null"
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("data.0.conditioning=[zorb]", "\"data.0.conditioning=['zorb']\""),
+        ("sampling.prompts=[a cat, a dog]", "\"sampling.prompts=['a cat', 'a dog']\""),
+        ("adapter.targets=[attn.to_k,attn.to_q]", "\"adapter.targets=['attn.to_k', 'attn.to_q']\""),
+        ("data.0.instance_prompt=[a cat,a dog]", "\"data.0.instance_prompt=['a cat', 'a dog']\""),
+        ("objective.timestep_list=[high,0.5]", "\"objective.timestep_list=['high', 0.5]\""),
+        ("optim.options={d_coef=0.8,mode=fast}", "\"optim.options={d_coef = 0.8, mode = 'fast'}\""),
+        ("objective.rollout={ramp=cosine,ramp_steps=5}", "\"objective.rollout={ramp = 'cosine', ramp_steps = 5}\""),
+    ],
+)
+def test_a_list_whose_quotes_the_shell_took_is_told_from_a_text(override: str, right: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["data.0.path=a", override])
+    assert "has lost its quotes" in caught.value.what
+    assert right in caught.value.fix
+
+
+def test_a_text_in_brackets_is_a_text_where_no_list_can_be() -> None:
+    assert load_config(None, ["data.0.path=a", "data.0.name=[v] dog", "output.folder=[x]"]).data[0].name == "[v] dog"
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("adapter.targets=attn.to_k,attn.to_q", '["attn.to_k", "attn.to_q"]'),
+        ("adapter.targets=to_k to_q", '["to_k", "to_q"]'),
+        ('adapter.targets=["attn.to_k, attn.to_q"]', '["attn.to_k", "attn.to_q"]'),
+        ('adapter.exclude=["a,b", "c"]', '["a", "b", "c"]'),
+        ("adapter.exclude=a,b", '["a", "b"]'),
+        ('adapter.rules.0={match = "a,b", rank = 2}', "write a rule for each"),
+    ],
+)
+def test_several_names_in_one_text_are_several(override: str, right: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["data.0.path=a", override])
+    assert right in caught.value.fix
+
+
+@pytest.mark.parametrize("targets", [["attn.to_[kq]"], ["attn.to_[k,q]", "*.proj_out"], "all+ffs", "ai-toolkit"])
+def test_one_name_is_one(targets: object) -> None:
+    assert build_config({"data": [{"path": "a"}], "adapter": {"targets": targets}}).adapter.targets == targets
+
+
 def test_the_tree_is_not_changed() -> None:
     tree = {"data": [{"path": "a"}], "train": {"steps": 3}}
     build_config(tree)
@@ -150,7 +234,7 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
         data=st.lists(_draw_data(), min_size=1, max_size=3, unique_by=lambda data: data.name),
         optim=st.builds(
             OptimConfig,
-            lr=POSITIVE,
+            lr=st.floats(0, LARGEST_LR, exclude_min=True),
             clip_norm=POSITIVE | st.just("off"),
             betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
             warmup_steps=st.integers(0, 10**12),
@@ -158,7 +242,15 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
         train=st.builds(TrainConfig, steps=st.none() | COUNTS, seed=st.integers(0, 2**64)),
         sampling=st.just(SamplingConfig())
         | st.builds(SamplingConfig, prompts=st.lists(st.text(), min_size=1), width=st.none() | st.just(16)),
-        output=st.builds(OutputConfig, folder=PATHS, cache=PATHS, tensorboard=st.booleans()),
+        output=st.builds(
+            OutputConfig,
+            folder=PATHS,
+            name=st.none() | st.just("my-style.v2"),
+            cache=PATHS,
+            save_every=COUNTS | st.just("2 epochs"),
+            keep_last=COUNTS | st.just("all"),
+            tensorboard=st.booleans(),
+        ),
     )
 
 

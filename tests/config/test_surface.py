@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from weber.config.load import build_config, load_config
-from weber.config.settings import list_sections, list_settings
+from weber.config.settings import Setting, list_sections, list_settings
 from weber.config.surface import build_docs, build_help, build_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -71,3 +71,16 @@ def test_every_default_is_a_value_that_may_be_given() -> None:
     for setting in list_settings():
         if setting.default is not None and setting.section not in ("data", "sampling") and "." not in setting.section:
             build_config({"data": [{"path": "a"}], setting.section: {setting.name: setting.default}})
+
+
+@pytest.mark.parametrize("setting", list_settings(), ids=lambda setting: setting.key)
+def test_the_first_sentence_of_a_setting_is_whole(setting: Setting) -> None:
+    assert setting.summary and setting.doc.startswith(setting.summary)
+    assert setting.summary.count("(") == setting.summary.count(")")
+    assert not setting.summary.endswith(("et al", "such as", "e.g"))
+
+
+def test_a_point_in_an_abbreviation_ends_no_sentence() -> None:
+    [dora] = [setting for setting in list_settings() if setting.key == "adapter.dora"]
+    assert dora.summary == "Learn a length for each output too (DoRA, Liu et al. 2024)"
+    assert f"{dora.summary}." in " ".join(build_help().split())

@@ -14,7 +14,8 @@ import pytest
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop
-from weber.data.examples import Dataset, list_reasons
+from weber.data.examples import Dataset
+from weber.data.set_aside import list_reasons
 from weber.errors import ConfigError, DataError, WeberError
 
 Read = Callable[..., Dataset]
@@ -59,7 +60,7 @@ def test_one_folder_in_two_sets(tmp_path: Path, write_picture: Write, read_sets:
     write_picture(tmp_path / "set" / "a.png", 128, 128)
     dataset = read_sets(_config(tmp_path / "set", name="small"), _config(tmp_path / "set", name="large", resolution=128))
     assert [(example.set_name, example.bucket) for example in dataset.examples] == [("small", Bucket(64, 64)), ("large", Bucket(128, 128))]
-    assert dataset.num_opened == 2  # one picture, one caption file
+    assert dataset.num_opened == 1  # captions are always read
 
 
 def test_pictures_of_one_stem_share_a_caption_file(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
@@ -104,20 +105,20 @@ def test_the_next_start_opens_only_what_changed(tmp_path: Path, write_picture: W
     for n in range(10):
         write_picture(folder / f"{n}.png", seed=n)
     first = read_sets(_config(folder))
-    assert first.num_opened == 20
+    assert first.num_opened == 10
     again = read_sets(_config(folder))
     assert (again.examples, again.num_opened) == (first.examples, 0)
     assert read_sets(_config(folder, resolution=32, crop="corner")).num_opened == 0
 
     (folder / "3.txt").write_text("another caption", encoding="utf-8")
     edited = read_sets(_config(folder))
-    assert edited.num_opened == 1
+    assert edited.num_opened == 0
     assert [example.captions for example in edited.examples] == [("another caption",) if n == 3 else ("a picture",) for n in range(10)]
 
     write_picture(folder / "4.png", 80, 80, seed=99)
     write_picture(folder / "new.png", seed=100)
     changed = read_sets(_config(folder))
-    assert changed.num_opened == 4  # two pictures and their caption files, which were written again
+    assert changed.num_opened == 2
     same = [example.path.name for example in changed.examples if example in edited.examples]
     assert same == [f"{n}.png" for n in range(10) if n != 4]
 
@@ -219,7 +220,7 @@ def test_a_set_in_which_nothing_is_left_is_an_error(tmp_path: Path, write_pictur
         ("file.png", {}, DataError, ["data.1.path", "is not a folder", "got: a file"]),
         ("nul\0", {}, DataError, ["data.1.path", "is not a folder", "null byte"]),
         ("empty", {}, DataError, ["has no pictures", "got: no files", ".webp"]),
-        ("texts", {}, DataError, ["has no pictures", "got: files: 2 x .txt, 1 x no ending, 1 x .heic", "name the folder"]),
+        ("texts", {}, DataError, ["has no pictures", "got: files: 2 x .txt, 1 x no ending, 1 x .npz", "name the folder"]),
         ("deep", {"recursive": False}, DataError, ["has no pictures", "set recursive = true"]),
         ("good", {"bucket_step": 24}, ConfigError, ["data.1.bucket_step = 24", "16", "set data.1.bucket_step = 32"]),
         ("good", {"bucket_step": 8}, ConfigError, ["data.1.bucket_step = 8", "set data.1.bucket_step = 16"]),
@@ -231,6 +232,13 @@ def test_a_set_in_which_nothing_is_left_is_an_error(tmp_path: Path, write_pictur
             ConfigError,
             ["data.1.resolution = 0.0001 (megapixels)", "10 x 10 pixels"],
         ),
+        ("good", {"resolution": 1.0}, ConfigError, ["data.1.resolution = 1 (area)", 'resolution_type = "megapixels"']),
+        (
+            "good",
+            {"resolution": 1024, "resolution_type": "megapixels"},
+            ConfigError,
+            ["data.1.resolution = 1024 megapixels", 'resolution_type = "area"'],
+        ),
     ],
 )
 def test_errors_name_the_key_and_the_fix(
@@ -241,7 +249,7 @@ def test_errors_name_the_key_and_the_fix(
     (tmp_path / "file.png").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
-    for name in ["a.txt", "b.TXT", "c.heic", "LICENSE"]:
+    for name in ["a.txt", "b.TXT", "c.npz", "LICENSE"]:
         (tmp_path / "texts" / name).touch()
     with pytest.raises(kind) as error:
         read_sets(_config(tmp_path / "good"), _config(tmp_path / path, **keys))

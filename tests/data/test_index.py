@@ -13,7 +13,7 @@ import pytest
 
 from weber.data.backends.local import LocalBackend
 from weber.data.index import FileFacts, Index
-from weber.errors import DataError
+from weber.errors import DataError, MissingExtraError
 
 
 def _inspect(data: bytes) -> FileFacts:
@@ -163,3 +163,54 @@ def test_several_processes_share_an_index(tmp_path: Path, index_path: Path) -> N
     connection = sqlite3.connect(index_path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """As archives and copies do: another file of that name, size and time."""
+    stat = path.stat()
+    new = path.with_name("other")
+    new.write_bytes(data)
+    os.utime(new, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    new.replace(path)
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    stat = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [_replace, _overwrite])
+def test_a_file_of_the_same_size_and_time_is_noticed(
+    tmp_path: Path, index_path: Path, change: Callable[[Path, bytes], None]
+) -> None:
+    (tmp_path / "a").write_bytes(b"red")
+    assert _read(index_path, [tmp_path / "a"])[0][0].content == b"red".hex()
+    before = tmp_path.joinpath("a").stat()
+    change(tmp_path / "a", b"tan")
+    after = tmp_path.joinpath("a").stat()
+    assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    (facts,), num_opened = _read(index_path, [tmp_path / "a"])
+    assert (facts.content, num_opened) == (b"tan".hex(), 1)
+
+
+def test_where_the_time_of_the_change_is_not_known_the_file_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows `st_ctime` is the time of creation."""
+    monkeypatch.setattr(LocalBackend, "samples", True)
+    marks = []
+    for data in (b"red", b"tan", b"x" * 100_000, b"x" * 99_999 + b"y", b"x" * 50_000 + b"y" + b"x" * 49_999):
+        (tmp_path / "a").write_bytes(data)
+        marks.append(LocalBackend().stat(tmp_path / "a").mark.split()[2])
+    assert len(set(marks)) == 5
+
+
+def test_reasons_that_a_package_would_mend_are_not_remembered(tmp_path: Path, index_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+
+    def refuse(data: bytes) -> FileFacts:
+        raise MissingExtraError("HEIC picture: pip install it")
+
+    index = Index(index_path, backend=LocalBackend())
+    (facts,) = index.read_facts([tmp_path / "a"], refuse, report=lambda done, total: None)
+    assert facts.reason == "HEIC picture: pip install it"
+    assert _read(index_path, [tmp_path / "a"])[0][0].content == b"x".hex()

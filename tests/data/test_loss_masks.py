@@ -19,7 +19,7 @@ from PIL import Image
 from weber.config.data import DataConfig
 from weber.data.crops import Crop
 from weber.data.examples import Dataset
-from weber.data.loss_masks import LossMask, LossWindow, build_shares, find_box, read_gray, shows
+from weber.data.loss_masks import LossMask, LossWindow, build_shares, find_box, shows
 from weber.data.sets import PictureLimits
 from weber.data.views import read_loss_mask
 from weber.errors import ConfigError, DataError
@@ -251,7 +251,3 @@ def test_keys_name_all_that_the_numbers_depend_on() -> None:
     ]
     assert len({window.describe(), *(one.describe() for one in others)}) == 3
     assert replace(window, mask=replace(window.mask, path=Path("elsewhere"))).describe() == window.describe()
-
-
-def test_transparent_parts_of_a_mask_are_white() -> None:
-    assert read_gray(_encode(Image.new("RGBA", (2, 2), (0, 0, 0, 0)))).getextrema() == (255, 255)

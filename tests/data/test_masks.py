@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from weber.data.crops import Crop
-from weber.data.masks import LARGEST_SHARE, SMALLEST_SHARE, draw_mask, list_showing, read_mask_image
+from weber.data.masks import LARGEST_SHARE, SMALLEST_SHARE, draw_mask, list_showing, read_white
 from weber.errors import DataError
 
 SIDES = st.integers(2, 24).map(lambda number: 16 * number)
@@ -52,14 +52,14 @@ def test_drawn_masks_differ_and_now_and_then_are_whole() -> None:
         ("1", [0, 255, 0, 255], [0, 255, 0, 255]),
         ("I;16", [0, 32000, 33000, 65535], [0, 0, 255, 255]),
         ("RGB", [(0, 0, 0), (255, 0, 0), (255, 255, 0), (255, 255, 255)], [0, 0, 255, 255]),
-        ("RGBA", [(0, 0, 0, 255), (0, 0, 0, 0), (255, 255, 255, 255), (0, 0, 0, 0)], [0, 255, 255, 255]),
+        ("RGBA", [(0, 0, 0, 255), (255, 255, 255, 0), (255, 255, 255, 255), (0, 0, 0, 0)], [0, 0, 255, 0]),
     ],
 )
 def test_white_is_painted_anew_in_every_mode(mode: str, values: list[object], white: list[int]) -> None:
     image = Image.new(mode, (4, 1))
     for x, value in enumerate(values):
         image.putpixel((x, 0), value)  # type: ignore[arg-type]
-    assert np.asarray(read_mask_image(_save(image))).tolist() == [white]
+    assert np.asarray(read_white(_save(image)).image).tolist() == [white]
 
 
 def test_a_mask_is_turned_upright_as_its_picture_is() -> None:
@@ -69,7 +69,7 @@ def test_a_mask_is_turned_upright_as_its_picture_is() -> None:
     exif[0x0112] = 6
     buffer = BytesIO()
     image.save(buffer, "png", exif=exif)
-    mask = np.asarray(read_mask_image(buffer.getvalue()))
+    mask = np.asarray(read_white(buffer.getvalue()).image)
     assert mask.shape == (20, 10)
     assert (mask[:10] == 255).all()
     assert (mask[10:] == 0).all()
@@ -85,7 +85,7 @@ def test_a_mask_is_turned_upright_as_its_picture_is() -> None:
 )
 def test_what_is_no_mask(data: bytes, reason: str) -> None:
     with pytest.raises(DataError) as error:
-        read_mask_image(data)
+        read_white(data)
     assert error.value.what.startswith(reason)
 
 

@@ -48,6 +48,7 @@ FAILURES = {
 
 SCRIPT = """
 import errno, json, sys
+import huggingface_hub
 from weber.errors import ModelError
 from weber.families import hub
 from weber.families.places import find_file
@@ -73,9 +74,9 @@ for line in sys.stdin:
     if call == "full":
         def fail(*arguments, **settings):
             raise OSError(errno.ENOSPC, "No space left on device")
-        hub.snapshot_download, kept = fail, hub.snapshot_download
+        huggingface_hub.snapshot_download, kept = fail, huggingface_hub.snapshot_download
         answer = run(path, part, "find")
-        hub.snapshot_download = kept
+        huggingface_hub.snapshot_download = kept
     else:
         answer = run(path, part, call)
     print(json.dumps(answer), flush=True)

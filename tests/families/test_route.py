@@ -20,7 +20,7 @@ from weber.families.flux2.predict import Flux2Predictor
 from weber.families.route import Passage, Route, build_routes, count_kept
 from weber.families.weights import build_skeleton
 from weber.memory.meta import FlashOnMeta
-from weber.pocket.full_size import TRANSFORMERS
+from weber.pocket.published import TRANSFORMERS
 
 KINDS = ("first", "second")
 NUM_DOUBLE, NUM_BLOCKS = 2, 5

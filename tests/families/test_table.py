@@ -108,8 +108,28 @@ def test_an_unknown_variant_names_the_nearest() -> None:
     assert "fix: did you mean 'flux1-schnell'?" in message
 
 
-def test_an_unknown_variant_far_from_all() -> None:
-    assert "run `weber variants`" in _say(ModelConfig(variant="zzz"))
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("flux.1-dev", "did you mean 'flux1-dev'?"),
+        ("FLUX_DEV_1", "did you mean 'flux1-dev'?"),
+        ("black-forest-labs/FLUX.1-dev", "did you mean 'flux1-dev'?"),
+        ("flux-dev", "did you mean 'flux1-dev' or 'flux2-dev'?"),
+        ("flux2_klein_9b", "did you mean 'flux2-klein-9b'?"),
+        ("klein-4b", "did you mean 'flux2-klein-4b'?"),
+        ("flux2-klein", "did you mean 'flux2-klein-4b' or 'flux2-klein-9b'?"),
+        ("kontext", "did you mean 'flux1-kontext'?"),
+        ("flux-fill-dev", "did you mean 'flux1-fill'?"),
+        ("pockett", "did you mean 'pocket'?"),
+        ("flux", "run `weber variants`"),
+        ("flux2-klein-5b", "run `weber variants`"),
+        ("sdxl", "run `weber variants`"),
+        ("models/flux1-dev-fp8.safetensors", "write model.path = 'models/flux1-dev-fp8.safetensors'"),
+        ("zzz", "run `weber variants`"),
+    ],
+)
+def test_another_name_for_a_model_gets_the_right_one_or_none(name: str, fix: str) -> None:
+    assert f"fix: {fix}" in _say(ModelConfig(variant=name))
 
 
 def test_the_pocket_model_comes_with_weber() -> None:

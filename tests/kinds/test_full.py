@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import weber
 from tests.runs import BuildRun, build_watcher, write_lora
-from weber.adapters.inspect import build_text, inspect_file
+from weber.adapters.inspect import inspect_file
 from weber.checkpoint.save import list_checkpoints
 from weber.config.run import RunConfig
 from weber.errors import AdapterError, CheckpointError, ConfigError, WeberError
@@ -303,11 +303,11 @@ def test_without_the_base_models_pictures_sheets_have_a_column_less(build_full: 
 
 
 def test_inspect_export_and_extract(run: Path, tmp_path: Path) -> None:
-    assert "run folder of weber" in build_text(inspect_file(run))
+    assert "run folder of weber" in str(inspect_file(run))
     checkpoint = run / "checkpoint-000012"
-    assert "checkpoint of weber" in build_text(inspect_file(checkpoint))
-    assert "trained weights of a checkpoint" in build_text(inspect_file(checkpoint / "trained.safetensors"))
-    told = build_text(inspect_file(run / "model.safetensors"))
+    assert "checkpoint of weber" in str(inspect_file(checkpoint))
+    assert "trained weights of a checkpoint" in str(inspect_file(checkpoint / "trained.safetensors"))
+    told = str(inspect_file(run / "model.safetensors"))
     assert "transformer" in told and "the makers' names" in told and "steps" in told and "full" in told
 
     for source in (run, checkpoint, run / "transformer", checkpoint / "trained.safetensors"):

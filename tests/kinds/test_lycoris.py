@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.runs import BuildRun, build_watcher
-from weber.adapters.inspect import build_text, inspect_file
+from weber.adapters.inspect import inspect_file
 from weber.checkpoint.resume import load_latest
 from weber.config.run import RunConfig
 from weber.errors import AdapterError, CheckpointError, ConfigError
@@ -184,7 +184,7 @@ def test_start_from_a_file(build_lycoris: BuildLycoris) -> None:
 def test_told_merged_and_exported(tmp_path: Path, build_lycoris: BuildLycoris) -> None:
     folder, _ = run_whole(build_lycoris("lokr", output={"formats": ["diffusers", "merged-bfl"]}))
     file = folder / "adapter.safetensors"
-    text = build_text(inspect_file(file))
+    text = str(inspect_file(file))
     for word in ("LoKr", "layout        lycoris", "form          lokr", "rank          4", "FluxTransformer2DModel", "'factor': 8"):
         assert word in text, text
     merge([(file, 1.0)], base="pocket", out=tmp_path / "whole.safetensors", layout=None, rank=None, progress=ignore_progress)

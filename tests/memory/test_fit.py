@@ -147,13 +147,32 @@ def test_8_bit_products_need_8_bit_weights() -> None:
 
 def test_where_nothing_fits_it_is_said_what_would() -> None:
     with pytest.raises(ConfigError) as caught:
-        _choose(1.2, hints=("optim.fused_backward = true (2.0 GiB less)",), quantize_on="cpu")
+        _choose(1.2, hints=("set optim.fused_backward = true", "set adapter.rank = 4"), quantize_on="cpu")
     message = str(caught.value)
     assert "does not fit into 1.7 GiB" in message and "a card of 4 GB" in message
     assert 'quantize = "nf4"' in message and 'swap_blocks = "all"' in message
-    assert "set optim.fused_backward = true (2.0 GiB less); " in message and "leave out memory.quantize_on" in message
+    assert caught.value.fix == "set optim.fused_backward = true; or set adapter.rank = 4", "what was set is not the reason"
+
+
+def test_what_closes_no_gap_is_not_offered() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _choose(1.2)
+    assert caught.value.fix == "choose a smaller model (`weber variants`): no setting closes the gap"
+
+
+def test_what_was_set_is_named_where_it_is_the_reason() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _choose(5, quantize="none", swap_blocks=0)
+    assert caught.value.fix == "leave out memory.quantize, memory.swap_blocks, which were set"
 
 
 def test_where_an_encoder_is_the_reason_the_cache_can_be_filled_elsewhere() -> None:
     with pytest.raises(ConfigError, match="weber cache"):
         _choose(1.8, quantize_text_encoder_2="none")
+
+
+def test_where_the_host_is_the_reason_it_says_so() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _choose(3, host=2 * GIB, hints=("set train.batch_size = 1",), quantize="none")
+    assert "only with more memory of the host" in caught.value.what and "of the host's 2.0 GiB" in caught.value.got
+    assert caught.value.fix.endswith("set train.batch_size = 1")

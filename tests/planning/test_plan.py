@@ -42,7 +42,16 @@ def test_the_arithmetic_is_written_out(build_run: BuildRun, pictures: Path) -> N
     assert "4 epochs x 6 steps = 24" in report
     assert "train.epochs = 4" in report and "data.0.repeats = 3" in report
     assert "24 latents" in report
-    assert "pictures/: 2 times 1 pictures of 64 x 64" in report
+    assert "pictures/: 2 times 1 picture of 64 x 64" in report
+
+
+def test_only_what_somebody_set_is_listed_as_set(build_run: BuildRun) -> None:
+    report = build_report(build_plan(build_run(data=[{"repeats": 3}])))
+    listed = report.partition("Settings that differ from the default\n")[2]
+    keys = {line.split(" = ")[0].strip() for line in listed.splitlines()}
+    output = {"output.folder", "output.cache", "output.save_every"}
+    train = {"train.steps", "train.batch_size"}
+    assert keys == {"model.variant", "data.0.path", "data.0.repeats", "adapter.rank", "memory.device", "optim.lr"} | train | output
 
 
 def test_the_plan_knows_what_is_cached(build_run: BuildRun) -> None:

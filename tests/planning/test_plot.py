@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.runs import BuildRun
-from weber.cli import plan as plan_command
+from weber.commands.plan import plan as plan_command
 from weber.config.load import save_config
 from weber.errors import ConfigError
 from weber.planning.plan import build_plan

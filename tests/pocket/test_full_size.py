@@ -6,7 +6,8 @@ import pytest
 
 from weber.config.model import ModelConfig
 from weber.families.table import FAMILIES, build_family
-from weber.pocket.full_size import TRANSFORMERS, build_encoders, build_full_size
+from weber.pocket.full_size import build_full_size
+from weber.pocket.published import TRANSFORMERS, build_encoders
 
 PARAMETERS = {
     "flux1-dev": 11_901_408_320,

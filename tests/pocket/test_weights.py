@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from recipes.pocket.judge import JUDGED_STYLES, build_views, load_judge
 from recipes.pocket.sheet import paint_prompts
 from weber.families.flux1.variants import POCKET
 
+ROOT = Path(__file__).parents[2]
 SUBJECTS = ("red apple", "dog face", "rocket", "sunflower", "soccer ball", "grinning face", "house", "light bulb")
 
 
@@ -31,6 +35,20 @@ def test_it_is_small_and_in_bf16() -> None:
     for weights in POCKET.rglob("*.safetensors"):
         with safe_open(weights, framework="pt") as file:
             assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+
+
+def test_every_page_says_how_large_it_is() -> None:
+    numbers: dict[str, int] = {}
+    for weights in POCKET.rglob("*.safetensors"):
+        with safe_open(weights, framework="pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+            numbers[weights.parent.name] = sum(math.prod(shape) for shape in shapes)
+    assert round(numbers["transformer"] / 1e6, 1) == 6.4
+    assert round(sum(numbers.values()) / 1e6, 1) == 11.1
+    for page in (POCKET / "README.md", ROOT / "README.md", ROOT / "docs" / "pocket.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert re.findall(r"([\d.]+) million parameters", text) == ["6.4"], page
+        assert "(11.1 million with its autoencoder and text encoders)" in text, page
 
 
 def test_its_licenses_are_beside_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +32,6 @@ from weber.training.question import build_question, draw_timesteps
 from weber.training.step import train_step
 from weber.training.teacher import Teacher
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dropout": {"adapter": {"dropout": 0.5}},
@@ -248,13 +246,3 @@ def test_every_setting_that_changes_an_answer_is_in_its_key(build_run: BuildRun,
 def test_what_cannot_act_is_refused(build_run: BuildRun, sections: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build_run(**sections)
-
-
-def test_unrelated_prompts_stay_closer_to_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short form of `benchmarks/regularization.py`, whose numbers are in docs/regularization.md."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    benchmark = importlib.import_module("regularization")
-    rows = "the subject alone", "regularization"
-    alone, kept = (benchmark.measure(row, tmp_path, seed=1, num_steps=20, lr=3e-3, num_paint_steps=4) for row in rows)
-    assert alone.drift > 0.05 and kept.drift < 0.8 * alone.drift
-    assert alone.subject < 0.85 and kept.subject < 0.85, "the subject is learned all the same"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.families.flux1.variants import POCKET
 from weber.track.progress import Watcher
-from weber.training import loop
 from weber.training.assemble import train
+from weber.training.stop import Stop
 
 
 class Interrupter(Watcher):
@@ -25,11 +24,12 @@ class Interrupter(Watcher):
 
     def __init__(self, watcher: Watcher, step: int) -> None:
         super().__init__(watcher.console)
-        self.step, self.stop = step, loop.Stop()
+        self.step, self.stop = step, Stop()
 
     def report(self, what: str, done: int, total: int, note: str = "") -> None:
         super().report(what, done, total, note)
-        self.stop.asked |= what == "training" and done == self.step
+        if what == "training" and done == self.step:
+            self.stop.say()
 
 
 def run_whole(config: RunConfig) -> Path:
@@ -39,12 +39,10 @@ def run_whole(config: RunConfig) -> Path:
 
 
 def run_interrupted(config: RunConfig, step: int, *, resume: bool = False) -> tuple[Path, str]:
-    """No signal is sent: its handler could be called within a library's, which would swallow what it raises."""
     watcher, buffer = build_watcher()
     interrupter = Interrupter(watcher, step)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "stop_signals", lambda watcher: nullcontext(interrupter.stop))
-        train(config, resume=resume, watcher=interrupter)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, resume=resume, watcher=interrupter, stop=interrupter.stop)
     return config.output.folder, buffer.getvalue()
 
 
@@ -107,6 +105,15 @@ def test_a_folder_with_a_run_is_not_overwritten(build_run: BuildRun) -> None:
     with pytest.raises(CheckpointError, match="already holds a run"):
         run_whole(config)
     assert before.read_bytes() == content
+
+
+def test_targets_may_be_said_in_other_words(build_run: BuildRun) -> None:
+    """As where the name of a set means something else in a later version."""
+    run_whole(build_run(adapter={"targets": "context"}, train={"steps": 1}))
+    same = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
+    train(build_run(adapter={"targets": same}, train={"steps": 2}), resume=True, watcher=build_watcher()[0])
+    with pytest.raises(CheckpointError, match="adapter.targets"):
+        train(build_run(adapter={"targets": same[:3]}, train={"steps": 3}), resume=True, watcher=build_watcher()[0])
 
 
 def test_settings_that_tensors_depend_on_cannot_change(build_run: BuildRun) -> None:

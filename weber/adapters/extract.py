@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weber.adapters.factors import Factors
 from weber.errors import AdapterError
-from weber.families.tensors import Entry, Weights
+from weber.families.tensors import Entry, Weights, read_finite
 from weber.progress import Progress, ignore_progress
 
 _SMALL = 1024
@@ -44,7 +44,7 @@ def build_extraction(
 
     Each layer gets `rank` directions, or as many as hold the share `energy` of its change (at most `rank`). Layers without a change get
     none. While few directions are taken, two matrices are in memory at a time. Raises AdapterError where the two are different models, or
-    equal in all of these layers.
+    equal in all of these layers, ModelError where a number of them is not finite.
     """
     if (rank is None and energy is None) or (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
         raise AdapterError(
@@ -60,7 +60,7 @@ def build_extraction(
     left_out = []
     for number, name in enumerate(base):
         progress("comparing the models", number, len(base))
-        delta = _build_delta(base[name], tuned[name])
+        delta = _build_delta(name, base[name], tuned[name])
         if delta.any():
             module = name.removesuffix(".weight")
             if name in wanted:
@@ -78,9 +78,9 @@ def build_extraction(
     return Extraction(found, kept, tuple(left_out))
 
 
-def _build_delta(base: Entry, tuned: Entry) -> Tensor:
+def _build_delta(name: str, base: Entry, tuned: Entry) -> Tensor:
     """tuned - base in fp32."""
-    return base.read().to(torch.float32, copy=True).neg_().add_(tuned.read())
+    return read_finite(name, base).to(torch.float32, copy=True).neg_().add_(read_finite(name, tuned))
 
 
 def _decompose(delta: Tensor, *, rank: int, energy: float) -> tuple[Factors, float]:

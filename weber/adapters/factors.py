@@ -55,5 +55,17 @@ def build_scaled(tensor: Tensor, scale: float) -> Tensor:
     """tensor * scale, in fp32 unless nothing is lost in the tensor's own precision (bf16 has the exponents of fp32, fp16 has not)."""
     if scale == 1:
         return tensor
-    is_exact = tensor.dtype == torch.bfloat16 and math.frexp(scale)[0] == 0.5
-    return (tensor if is_exact else tensor.float()) * scale
+    return (tensor if tensor.dtype == torch.bfloat16 and is_power_of_two(scale) else tensor.float()) * scale
+
+
+def build_unscaled(tensor: Tensor, scale: float) -> Tensor:
+    """What gives `tensor` again when it is scaled, in fp32. Where `build_scaled` was exact, it is what there was before, bit for bit."""
+    if scale == 1:
+        return tensor
+    factor = torch.tensor(scale).item()  # fp32, as the product has it; the quotient is rounded once
+    return (tensor.double() / factor).float()
+
+
+def is_power_of_two(scale: float) -> bool:
+    """Whether a product with it loses nothing."""
+    return math.frexp(scale)[0] == 0.5

@@ -14,6 +14,7 @@ from torch import Tensor
 from weber.adapters.factors import Factors
 from weber.adapters.layouts import check_layout, find_layout
 from weber.adapters.metadata import FACTS_KEY, HASH_KEY, SETTINGS_KEY, VERSION_KEY, read_facts
+from weber.adapters.precision import build_rounded
 from weber.adapters.read import read_modules
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import Pairing
@@ -35,6 +36,11 @@ class AdapterFile:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of the library's model that it changes."""
+        return len(self.modules)
+
 
 def load_adapter(path: Path) -> AdapterFile:
     """Read an adapter in any layout. Raises AdapterError where it is missing, damaged, or no LoRA of a transformer."""
@@ -46,19 +52,7 @@ def load_adapter(path: Path) -> AdapterFile:
     except (ModelError, AdapterError) as error:
         got = error.got if str(path) in error.what else f"{path}: {error.got}"
         raise AdapterError(error.what, got=got, expected=error.expected, fix=error.fix) from error
-    _check_finite(path, reading.modules)
     return AdapterFile(reading.layout, reading.modules, read_facts(metadata), metadata, reading.classes, reading.notes)
-
-
-def _check_finite(path: Path, modules: Mapping[str, Factors]) -> None:
-    for name, factors in modules.items():
-        tensors = [one for one in (factors.down, factors.up, factors.magnitude) if one is not None]
-        if not all(one.isfinite().all() for one in tensors):
-            raise AdapterError(
-                "The adapter holds numbers that are not finite: its training has failed.",
-                got=f"{path}: {name}",
-                fix="take an earlier checkpoint of the run that made it",
-            )
 
 
 def save_adapter(
@@ -69,16 +63,19 @@ def save_adapter(
     facts: Mapping[str, object],
     metadata: Mapping[str, str],
     pairings: Sequence[Pairing],
+    precision: str | None = None,
 ) -> None:
     """Write an adapter to `path`, whole or not at all. The same input gives the same bytes.
 
-    `metadata` is for other programs (`metadata.build_metadata`). Raises AdapterError where the layout cannot carry the adapter.
+    The scale is in the factors, in every layout, and alpha is the rank: not all readers of a layout read its alpha. `metadata` is for
+    other programs (`metadata.build_metadata`). `precision`: that of the file, as `output.precision`; None: as it is. Raises AdapterError
+    where the layout cannot carry the adapter.
     """
     if not modules:
         raise AdapterError("There is nothing to save.", got="an adapter without layers", fix="check the targets")
     check_layout(modules, layout=layout, pairings=pairings)
-    tensors, settings = find_layout(layout).write(modules, pairings)
-    tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    tensors, settings = find_layout(layout).write({name: one.build_baked() for name, one in modules.items()}, pairings)
+    tensors = build_rounded({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, precision)
     header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings
     if VERSION_KEY in header:
         header |= {HASH_KEY: "0x" + _hash(tensors)}

@@ -7,6 +7,7 @@ exactly what the model will, once it is saved in the precision that it computes 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 from weber.adapters.target import build_absent, list_patterns
 from weber.errors import AdapterError
 from weber.families.pattern import is_any, is_named
-from weber.families.tensors import Entry, Weights
+from weber.families.tensors import Entry, Weights, read_finite
 
 ALL = "all"
 """Every parameter of the transformer; a set of that name means something else to a LoRA."""
@@ -100,18 +101,19 @@ def check_tensors(shapes: Mapping[str, tuple[int, ...]], weights: Weights, *, wh
 def build_whole_weights(base: Weights, trained: Weights) -> dict[str, Entry]:
     """A whole model: the tensors of its base, and in place of some of them the trained ones, in the precision that the base's files have.
 
-    Nothing is read yet. Raises AdapterError where the base is quantized, or another model.
+    Nothing is read yet. Raises AdapterError where the base is quantized, or another model; a trained tensor that is read raises ModelError
+    where it is not finite.
     """
     check_whole(base, trained)
     check_tensors({name: entry.shape for name, entry in trained.items()}, base, where="the base model")
     return {
-        name: Entry(entry.shape, entry.dtype, partial(_read_as, trained[name], entry.dtype)) if name in trained else entry
+        name: replace(entry, read=partial(_read_as, name, trained[name], entry.dtype)) if name in trained else entry
         for name, entry in base.items()
     }
 
 
-def _read_as(entry: Entry, dtype: torch.dtype) -> Tensor:
-    return entry.read().detach().to(dtype)
+def _read_as(name: str, entry: Entry, dtype: torch.dtype) -> Tensor:
+    return read_finite(name, entry).detach().to(dtype)
 
 
 def _list_parents(name: str) -> list[str]:

@@ -14,9 +14,11 @@ import torch
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.kinds import LORA, LYCORIS, TRANSFORMER, Kind, find_kind
-from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.adapters.layouts import LAYOUTS, check_layout, list_readers
 from weber.adapters.lycoris_files import load_lycoris
+from weber.adapters.lycoris_layers import count_factors
 from weber.adapters.metadata import read_facts
+from weber.adapters.names import DIFFUSERS
 from weber.adapters.target import find_set
 from weber.adapters.text import is_text, split_modules
 from weber.errors import AdapterError, ModelError
@@ -62,6 +64,7 @@ _PARTS_OF_CHECKPOINTS = {
         "trained weights of a checkpoint of weber",
         ("paint with them (`weber sample`)", "put them into their model (`weber export`)"),
     ),
+    "exact.safetensors": ("numbers in a checkpoint of weber that its adapter file rounds", ()),
     "ema.safetensors": ("running mean in a checkpoint of weber", ("paint with it (`weber sample`)",)),
     "optimizer.safetensors": ("state of the optimizer in a checkpoint of weber", ()),
 }
@@ -71,13 +74,20 @@ _NUM_WORDS, _NUM_COUNTS, _NUM_LAYERS, _NUM_LETTERS = 8, 4, 3, 200
 
 @dataclass(frozen=True)
 class Report:
-    """What a file is. `lines` are (label, text) in the order in which they are told; `uses` says what weber can do with it."""
+    """What a file is; `str` of it is what `weber inspect` prints. `lines` are (label, text) in the order in which they are told; `uses`
+    says what weber can do with it."""
 
     path: Path
     kind: str
     lines: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        width = max((len(label) for label, _ in self.lines), default=0)
+        lines = [f"{self.path}: {self.kind}", *(f"  {label:<{width}}  {text}" for label, text in self.lines)]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines + [f"  use:  {use}" for use in self.uses])
 
 
 def inspect_file(path: Path) -> Report:
@@ -105,14 +115,6 @@ def inspect_file(path: Path) -> Report:
     return _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
 
 
-def build_text(report: Report) -> str:
-    """A report for a person."""
-    width = max((len(label) for label, _ in report.lines), default=0)
-    lines = [f"{report.path}: {report.kind}", *(f"  {label:<{width}}  {text}" for label, text in report.lines)]
-    lines += [f"  note: {note}" for note in report.notes]
-    return "\n".join(lines + [f"  use:  {use}" for use in report.uses])
-
-
 def _inspect_adapter(path: Path, lines: list[tuple[str, str]], metadata: Mapping[str, str]) -> Report:
     try:
         adapter = load_adapter(path)
@@ -133,7 +135,8 @@ def _inspect_adapter(path: Path, lines: list[tuple[str, str]], metadata: Mapping
         *lines,
         *_list_facts(adapter.facts, metadata),
     ]
-    return Report(path, kind, tuple(lines), adapter.notes, _list_uses(adapter, families))
+    lost = list_readers(changed, pairings=families[0].pairings) if families and adapter.layout == DIFFUSERS else []
+    return Report(path, kind, tuple(lines), (*adapter.notes, *lost), _list_uses(adapter, families))
 
 
 def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:
@@ -142,18 +145,24 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
     except AdapterError as error:
         report = _inspect_other(path, lines, kind=kind, weights=weights, metadata=metadata)
         return replace(report, notes=(*report.notes, f"{error.what} {error.got}"))
+    layers = adapter.layers
+    cut = f", of which {len(adapter.fused)} are several in the library's model, and cannot be divided" if adapter.fused else ""
+    factors = count_factors(layers)
+    alphas = Counter(f"{one.alpha:g}" for one in layers if one.is_scaled)
     told = [
-        ("layout", "lycoris"),
+        ("layout", adapter.layout),
         ("fits", " or ".join(adapter.classes)),
-        ("form", _build_counts(adapter.algos)),
-        ("layers", str(len(adapter.changes))),
-        ("rank", _build_counts(Counter(one.size for one in adapter.changes.values()))),
-        ("alpha", _build_counts(Counter(f"{one.alpha:g}" for one in adapter.changes.values()))),
+        ("form", _build_counts(Counter(one.algo for one in layers))),
+        ("layers", f"{len(layers)}{cut}"),
+        ("rank", _build_counts(Counter(one.size for one in layers))),
+        *([("factor", _build_counts(factors))] if factors else []),
+        *([("alpha", _build_counts(alphas))] if alphas else []),
         *lines,
         *_list_facts(adapter.facts, metadata),
     ]
-    uses = ("merge it into its model (`weber merge --base`)", 'start from it (adapter.start_from, with adapter.kind = "lycoris")')
-    return Report(path, kind.name, tuple(told), uses=uses)
+    uses = ["merge it into its model (`weber merge --base`)"]
+    uses += [] if adapter.fused or "none" in factors else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
+    return Report(path, kind.name, tuple(told), adapter.notes, tuple(uses))
 
 
 def _inspect_other(path: Path, lines: list[tuple[str, str]], *, kind: Kind, weights: Weights, metadata: Mapping[str, str]) -> Report:

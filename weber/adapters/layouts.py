@@ -1,16 +1,18 @@
 """Adapters as each program reads them: one row per layout.
 
-| layout    | names                                        | scale                                  |
-|-----------|----------------------------------------------|----------------------------------------|
-| diffusers | `transformer.<module>.lora_A/B.weight`       | alpha in the header (`metadata.py`)    |
-| kohya     | `lora_unet_<original with _>.lora_down/up.weight` | `.alpha` beside them              |
-| comfyui   | `diffusion_model.<original>.lora_A/B.weight` | in `up`: a reader takes alpha = rank   |
+| layout    | names                                             | where alpha stands                  |
+|-----------|---------------------------------------------------|-------------------------------------|
+| diffusers | `transformer.<module>.lora_A/B.weight`            | in the header (`metadata.py`)       |
+| kohya     | `lora_unet_<original with _>.lora_down/up.weight` | `.alpha` beside them                |
+| comfyui   | `diffusion_model.<original>.lora_A/B.weight`      | nowhere: a reader takes the rank    |
 
-What CLIP's layers are called in them says `text.py`.
+Alpha is the rank in all of them, and the scale is in `up`: ComfyUI reads all three, and no header. What CLIP's layers are called in them
+says `text.py`.
 
 What a layout's readers would lose, or read as something else, is refused with its name:
-- kohya: layers outside of the blocks. The library's reader drops most of them without a word (`loaders/lora_conversion_utils.py`), and
-  kohya's own trainers do not know the last layer.
+- kohya: layers outside of the blocks, but the first ones (`img_in`, `time_in`, ...), which kohya's trainers write (`in_dims`) and ComfyUI
+  reads. The library's reader of this layout drops these without a word (`loaders/lora_conversion_utils.py`); kohya's trainers do not know
+  the last layer.
 - both: `norm_out.linear`. Its rows stand in another order in the makers' files; ComfyUI takes them as they are there and the library's
   reader does not turn them, so that no file is right for both.
 - both: DoRA. ComfyUI divides by the length of the old weight's rows, PEFT by that of the changed one's, and the library drops it.
@@ -34,20 +36,23 @@ from weber.families.pairing import Match, Pairing, find_module, find_original
 Written = tuple[dict[str, Tensor], dict[str, str]]
 """Tensors by name, and entries of the header."""
 
+_FIRST = "_in"
+"""How the makers' names of the first layers end."""
 _NUM_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of program reads adapters. `only_blocks`: other layers are lost; `of_originals`: it has the makers' names.
+    """How one kind of program reads adapters. `of_originals`: it has the makers' names; `only_inner`: of what lies behind the blocks, and
+    of what they share, nothing is read.
 
-    `write` gets what `check_layout` lets pass.
+    `write` gets what `check_layout` lets pass, with alpha = rank.
     """
 
     name: str
     write: Callable[[Mapping[str, Factors], Sequence[Pairing]], Written]
     of_originals: bool
-    only_blocks: bool = False
+    only_inner: bool = False
 
 
 def check_layout(
@@ -64,7 +69,7 @@ def check_layout(
         raise _build_dora_error(row, "a DoRA (adapter.dora)")
     if not row.of_originals:
         return
-    if row.only_blocks and _count_parts(pairings) == 0:
+    if row.only_inner and _count_parts(pairings) == 0:
         raise AdapterError(
             f"No program reads adapters of this model in the {layout} layout.", got=f"layout {layout}", fix="take comfyui or diffusers"
         )
@@ -73,9 +78,17 @@ def check_layout(
         raise AdapterError(
             f"Programs that read the {layout} layout would lose or misread {len(unwritten)} layers of the adapter.",
             got=", ".join(unwritten[:_NUM_SHOWN]) + (f" and {len(unwritten) - _NUM_SHOWN} more" if unwritten[_NUM_SHOWN:] else ""),
-            expected="layers of blocks" if row.only_blocks else "layers that have a name of their own in the makers' files",
+            expected="layers of blocks, or the first ones" if row.only_inner else "layers with a name of their own in the makers' files",
             fix="take another layout (diffusers carries everything), or train other targets",
         )
+
+
+def list_readers(modules: Iterable[str], *, pairings: Sequence[Pairing]) -> list[str]:
+    """What ComfyUI does not find in the library's layout, as a sentence; nothing where it finds all."""
+    matches = {name: find_module(pairings, name) for name in modules}
+    lost = [name for name, match in matches.items() if match is not None and match.pairing.only_original]
+    shown = f"{len(lost)} layers in the diffusers layout, such as {', '.join(lost[:_NUM_SHOWN])}"
+    return [f"ComfyUI does not find {shown}: for it add comfyui to the formats"] if lost else []
 
 
 def find_layout(name: str) -> Layout:
@@ -86,7 +99,9 @@ def find_layout(name: str) -> Layout:
 
 
 def _can_carry(row: Layout, match: Match | None) -> bool:
-    return match is not None and not match.pairing.is_norm and not match.pairing.swapped and (not row.only_blocks or match.number != "")
+    if match is None or match.pairing.is_norm or match.pairing.swapped:
+        return False
+    return not row.only_inner or match.number != "" or match.original.partition(".")[0].endswith(_FIRST)
 
 
 def _check_magnitudes(row: Layout, modules: Mapping[str, Factors]) -> None:
@@ -141,9 +156,8 @@ def _write_comfyui(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) 
     stems |= {build_text_stem(name, "comfyui"): factors for name, factors in text.items()}
     tensors = {}
     for stem, factors in stems.items():
-        baked = factors.build_baked()
-        tensors[f"{stem}.{down}.weight"] = baked.down
-        tensors[f"{stem}.{up}.weight"] = baked.up
+        tensors[f"{stem}.{down}.weight"] = factors.down
+        tensors[f"{stem}.{up}.weight"] = factors.up
     return tensors, {}
 
 
@@ -172,7 +186,7 @@ LAYOUTS = {
     row.name: row
     for row in (
         Layout("diffusers", _write_diffusers, of_originals=False),
-        Layout("kohya", _write_kohya, of_originals=True, only_blocks=True),
+        Layout("kohya", _write_kohya, of_originals=True, only_inner=True),
         Layout("comfyui", _write_comfyui, of_originals=True),
     )
 }

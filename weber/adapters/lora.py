@@ -20,7 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from weber.adapters.factors import Factors, build_scaled
+from weber.adapters.factors import Factors, build_unscaled, is_power_of_two
 from weber.adapters.files import AdapterFile
 from weber.adapters.lowrank import Lengths, LowRank
 from weber.adapters.metadata import find_most_common
@@ -87,8 +87,12 @@ def list_factors(model: nn.Module) -> dict[str, Factors]:
 
 
 def load_factors(model: nn.Module, modules: Mapping[str, Factors]) -> None:
-    """Write weights into adapters that `build_lora` made. Raises AdapterError where layers, ranks or alphas differ."""
-    have, come = list_factors(model), dict(modules)
+    """Write weights into adapters that `build_lora` made. Raises AdapterError where layers, ranks or alphas differ.
+
+    What a file has with its scale in B gets the adapter's own scale again; see `list_exact` for the bits.
+    """
+    have = list_factors(model)
+    come = {name: _give_scale(one, have[name]) if name in have else one for name, one in modules.items()}
     described = [{name: _describe(factors) for name, factors in one.items()} for one in (have, come)]
     different = sorted(set(described[0].items()) ^ set(described[1].items()))
     if different:
@@ -106,6 +110,16 @@ def load_factors(model: nn.Module, modules: Mapping[str, Factors]) -> None:
             _copy(taken, _build_factors(layer, TAKEN_NAME))
         else:
             _copy(come[name], _build_factors(layer, ADAPTER_NAME))
+
+
+def list_exact(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters whose numbers a file rounds, since it has their scale in them; a scale that is a power of two changes no bit."""
+    return {
+        f"{path}.lora_B.{name}.weight": _build_factors(layer, name).up
+        for path, layer in _list_layers(model, ADAPTER_NAME)
+        for name in (ADAPTER_NAME, TAKEN_NAME)
+        if name in layer.lora_A and not is_power_of_two(_build_factors(layer, name).scale)
+    }
 
 
 def load_adapter_onto(model: nn.Module, adapter: AdapterFile, *, init: str = "default") -> None:
@@ -175,6 +189,13 @@ def _split(joined: Factors) -> tuple[Factors, Factors]:
     rank = joined.rank // 2
     own = Factors(joined.down[:rank], joined.up[:, :rank], joined.alpha / 2)
     return own, Factors(joined.down[rank:], -joined.up[:, rank:], joined.alpha / 2)
+
+
+def _give_scale(come: Factors, have: Factors) -> Factors:
+    """A change whose scale is in B, with the scale of an adapter of the same rank."""
+    if come.rank != have.rank or come.scale != 1:
+        return come
+    return Factors(come.down, build_unscaled(come.up, have.scale), have.alpha, come.magnitude)
 
 
 def _take(model: nn.Module, init: str) -> None:
@@ -285,10 +306,11 @@ def _copy(source: Factors, target: Factors) -> None:
 def _write_start(model: nn.Module, modules: Mapping[str, Factors]) -> None:
     """Write a file's factors into fresh adapters of the same rank or a larger one, so that the change is the file's.
 
-    The rows of A beyond the file's rank stay as drawn, and the columns of B zero, as in a fresh adapter. B has the file's scale.
+    The rows of A beyond the file's rank stay as drawn, and the columns of B zero, as in a fresh adapter. B has the file's scale. Saved
+    again, they give the file's bits.
     """
     for path, fresh in list_factors(model).items():
         if path in modules:
             come = modules[path]
             fresh.down[: come.rank] = come.down
-            fresh.up[:, : come.rank] = build_scaled(come.up, come.scale / fresh.scale)
+            fresh.up[:, : come.rank] = come.up if come.scale == fresh.scale else build_unscaled(come.build_baked().up, fresh.scale)

@@ -158,11 +158,16 @@ def build_changes(
             if LENGTHS in own:
                 tensors[LENGTHS] = build_lengths(read(name, layer), on_out=one.wd_on_out).to("meta" if is_meta else "cpu")
             change = Change(name, one, tensors=tensors, config=config)
-            change.train(layer.training)
-            layer.__class__ = _build_class(type(layer))  # type: ignore[arg-type]
-            layer.add_module(CHANGE, change)
+            add_change(layer, change)
             parameters += [(start + part, parameter) for part, parameter in change.named_parameters()]
     return parameters
+
+
+def add_change(layer: nn.Linear, change: Change) -> None:
+    """Put a change beside a layer's own weight."""
+    change.train(layer.training)
+    layer.__class__ = _build_class(type(layer))  # type: ignore[arg-type]
+    layer.add_module(CHANGE, change)
 
 
 def list_changes(model: nn.Module) -> Iterator[Change]:

@@ -1,12 +1,12 @@
-"""Files of LyCORIS: `lycoris_<module with _ for .>.<tensor>`, as LyCORIS itself, SimpleTuner and ComfyUI have them for these models."""
+"""Files of LyCORIS: read with the names of any program (`lycoris_names.py`), and written so that LyCORIS, SimpleTuner and ComfyUI read
+them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,83 +16,77 @@ from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters, load_tensors
 from weber.adapters.kinds import LYCORIS, find_kind
-from weber.adapters.lycoris import CHANGE, Change, list_changes
-from weber.adapters.lycoris_forms import LENGTHS, WEIGHTS, build_delta, find_alpha, find_rank
-from weber.adapters.merge import check_base
+from weber.adapters.lycoris import CHANGE, list_changes
+from weber.adapters.lycoris_forms import LENGTHS, find_alpha, find_rank
+from weber.adapters.lycoris_layers import ALPHA, LayerChange, build_change, list_ranges, take_rows
+from weber.adapters.lycoris_merge import FusedChange
+from weber.adapters.lycoris_names import BIAS, Group, build_names, group_tensors
 from weber.adapters.metadata import FACTS_KEY, build_metadata, read_facts
-from weber.adapters.names import WHOLE, list_fits
+from weber.adapters.names import LYCORIS_LAYOUT, WHOLE, Fit, list_fits
+from weber.adapters.precision import build_rounded
+from weber.adapters.read import build_failure
+from weber.adapters.text import find_text_module
 from weber.config.adapter import AdapterConfig
 from weber.config.lycoris import LycorisLayer
 from weber.errors import AdapterError, ModelError
-from weber.families.pairing import Match
-from weber.families.tensors import Entry, Weights, build_entry, open_weights, read_metadata, save_weights
+from weber.families.pairing import Match, Pairing
+from weber.families.tensors import Entry, build_entry, is_finite, open_weights, read_metadata, save_weights
 
-PREFIX = "lycoris_"
-_PREFIXES = ("transformer.", "lora_unet_", "lora_transformer_", PREFIX, "diffusion_model.", "base_model.model.")
-_ALPHA = "alpha"
-_MARKS = {"lokr_w1": "lokr", "lokr_w1_a": "lokr", "hada_w1_a": "loha", "lora_up": "lora", "diff": "full", "a1": "glora"}
 _NUM_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class LayerChange:
-    """What a file changes of one layer."""
-
-    algo: str
-    tensors: Mapping[str, Entry]
-    alpha: float
-
-    def read(self) -> dict[str, Tensor]:
-        """Its numbers in fp32, on the CPU."""
-        return {name: entry.read().float().cpu() for name, entry in self.tensors.items()}
-
-    def build_sizes(self) -> dict[str, Tensor]:
-        """Its tensors without numbers."""
-        return {name: torch.empty(entry.shape, device="meta") for name, entry in self.tensors.items()}
-
-    @property
-    def size(self) -> str:
-        """Rank or size of blocks, for a person."""
-        rank = find_rank(self.build_sizes())
-        blocks = self.tensors.get("oft_blocks")
-        return str(rank) if rank is not None else f"blocks of {blocks.shape[-1]}" if blocks is not None else "whole"
-
-
-@dataclass(frozen=True)
 class LycorisFile(AdapterFile):
-    """A file of LyCORIS; `changes` have the names of the library's modules."""
+    """A file of LyCORIS; `changes` have the names of the library's modules.
+
+    `fused`: changes of the makers' layers, by their names there, that are none of the library's layers and cannot be divided among them.
+    """
 
     changes: dict[str, LayerChange] = field(default_factory=dict)
+    fused: dict[str, FusedChange] = field(default_factory=dict)
 
     @property
-    def algos(self) -> Counter[str]:
-        """Forms, and how many layers have each."""
-        return Counter(one.algo for one in self.changes.values())
+    def num_layers(self) -> int:
+        """See `AdapterFile`."""
+        return len(self.changes) + sum(len(one.match.modules) for one in self.fused.values())
+
+    @property
+    def layers(self) -> list[LayerChange]:
+        """All changes."""
+        return [*self.changes.values(), *(one.change for one in self.fused.values())]
 
 
 def load_lycoris(path: Path) -> LycorisFile:
-    """Read a file of LyCORIS; of its tensors only the scales. Raises AdapterError where it is none, or for no model that weber knows."""
+    """Read a file of LyCORIS, with the names of any program; of its tensors only the scales. Raises AdapterError where it is none, or for
+    no model that weber knows."""
     if not path.is_file():
         raise AdapterError("There is no adapter file.", got=str(path), fix="give a *.safetensors file that a run has saved")
     try:
         weights, metadata = open_weights([path]), read_metadata(path)
     except ModelError as error:
         raise AdapterError(error.what, got=f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
-    groups = _group(weights, path)
-    fits = list_fits(dict.fromkeys(groups, (1, 1)))  # the names alone say which layers these are
-    names = {stem: _find_module(match) for stem, match in (fits[0].matches if fits else {}).items()}
-    strange = [stem for stem in groups if names.get(stem) is None]
-    if strange:
-        raise AdapterError(
-            "The file changes layers that no model has which weber knows by the library's names.",
-            got=f"{path}: {', '.join(strange[:_NUM_SHOWN])}",
-            expected=f"{PREFIX} and the names of linear layers with _, such as {PREFIX}transformer_blocks_0_attn_to_q",
-            fix="use it with the program that made it",
-        )
-    changes = {name: _build_change(stem, groups[stem], path) for stem, name in names.items() if name is not None}
-    _check_finite(weights, path)
+    groups = group_tensors(weights, where=str(path))
+    _check_finite(groups.by_stem, path)
+    layers = {stem: build_change(stem, one.tensors, where=str(path)) for stem, one in groups.by_stem.items()}
+    fits = list_fits({stem: _find_shape(one) for stem, one in layers.items()})
+    _check_model(layers, fits, path)
+    changes: dict[str, LayerChange] = {}
+    fused: dict[str, FusedChange] = {}
+    is_ours = any(one.layout == LYCORIS_LAYOUT for one in groups.by_stem.values())
+    for stem, match in fits[0].matches.items():
+        _check_lengths(stem, layers[stem], is_ours=is_ours, path=path)
+        parts = _list_parts(layers[stem], match)
+        if parts is None:
+            fused[match.original] = FusedChange(match, layers[stem])
+        for module, part in parts or []:
+            changes[module] = _join(changes.get(module), part, stem=stem, path=path)
+    changes = {module: one for module, one in changes.items() if not _is_nothing(one)}
+    twice = [name for name, one in fused.items() for module in one.match.modules if module in changes]
+    if twice:
+        raise _build_twice(twice[0], path)
+    layout = Counter(one.layout for one in groups.by_stem.values()).most_common(1)[0][0]
     classes = tuple(fit.family.transformer_class for fit in fits)
-    return LycorisFile("lycoris", {}, read_facts(metadata), metadata, classes, (), changes)
+    return LycorisFile(layout, {}, read_facts(metadata), metadata, classes, groups.notes, changes, fused)
 
 
 def is_lycoris(path: Path) -> bool:
@@ -103,10 +97,20 @@ def is_lycoris(path: Path) -> bool:
         return False
 
 
-def save_lycoris(path: Path, model: nn.Module, *, architecture: str, title: str, facts: Mapping[str, object]) -> None:
-    """Write the changes on a model, whole or not at all. The same numbers give the same bytes."""
+def save_lycoris(
+    path: Path,
+    model: nn.Module,
+    *,
+    architecture: str,
+    title: str,
+    facts: Mapping[str, object],
+    pairings: Sequence[Pairing],
+    precision: str | None = None,
+) -> None:
+    """Write the changes on a model, whole or not at all. The same numbers give the same bytes. `precision`: see `save_adapter`."""
     changes = list(list_changes(model))
-    tensors = {key: tensor for change in changes for key, tensor in _list_tensors(change).items()}
+    tensors = build_names({one.name: _list_tensors(one.settings.algo, one.tensors, one.alpha) for one in changes}, pairings)
+    tensors = build_rounded(tensors, precision)
     sizes = [(rank, change.alpha) for change in changes if (rank := find_rank(change.tensors)) is not None] or [(0, 0.0)]
     rank, alpha = Counter(sizes).most_common(1)[0][0]
     likeness = Factors(torch.empty(rank, 1), torch.empty(1, rank), alpha)  # what headers say of a LoRA
@@ -119,10 +123,14 @@ def save_lycoris(path: Path, model: nn.Module, *, architecture: str, title: str,
     save_weights(path, {name: build_entry(tensors[name]) for name in sorted(tensors)}, metadata=metadata)
 
 
-def load_changes(parameters: Parameters, weights: Weights, *, where: str) -> None:
+def load_changes(parameters: Parameters, path: Path) -> None:
     """Write the numbers of a file into the parameters of changes. Raises AdapterError where they do not fit."""
-    renamed = {name: weights[key] for name, _ in parameters if (key := _build_key(*name.split(f".{CHANGE}."))) in weights}
-    load_tensors(parameters, renamed, where=where)
+    load_tensors(parameters, list_entries(load_lycoris(path)), where=str(path))
+
+
+def list_entries(adapter: LycorisFile) -> dict[str, Entry]:
+    """The tensors of a file by the names of the parameters that they are numbers of."""
+    return {f"{name}.{CHANGE}.{part}": entry for name, one in adapter.changes.items() for part, entry in one.tensors.items()}
 
 
 def load_lycoris_start(
@@ -133,7 +141,15 @@ def load_lycoris_start(
         return None
     path = Path(config.start_from).expanduser()
     start = load_lycoris(path)
-    have = {f"{name}.{CHANGE}.{part}": entry.shape for name, one in start.changes.items() for part, entry in one.tensors.items()}
+    if start.fused:
+        name, fused = next(iter(start.fused.items()))
+        raise AdapterError(
+            "The adapter to start from changes layers that are several here, and its change cannot be divided among them.",
+            got=f"adapter.start_from = {path} with {fused.change.algo} of {name}, which is {', '.join(fused.match.modules)}",
+            expected="a file whose factors end where these layers do, or one with the library's names",
+            fix="merge it into the model (`weber merge --base`), and train on that",
+        )
+    have = {name: entry.shape for name, entry in list_entries(start).items()}
     strange = [name for name in {**shapes, **have} if have.get(name) != shapes.get(name)]
     if strange:
         layer, _, part = strange[0].partition(f".{CHANGE}.")
@@ -157,123 +173,107 @@ def load_lycoris_start(
 
 def write_start(parameters: Parameters, start: LycorisFile) -> None:
     """Write the numbers of a file that `load_lycoris_start` has checked."""
-    entries = {f"{name}.{CHANGE}.{part}": entry for name, one in start.changes.items() for part, entry in one.tensors.items()}
-    load_tensors(parameters, entries, where="adapter.start_from")
+    load_tensors(parameters, list_entries(start), where="adapter.start_from")
 
 
-def build_changed_weights(base: Weights, changes: Mapping[str, LayerChange], *, strength: float = 1.0) -> dict[str, Entry]:
-    """A model's weights (under the library's names) with changes in them, in the model's precision; nothing is read yet.
-
-    Raises AdapterError where the model lacks a layer or has it in another shape, or the weights are quantized.
-    """
-    check_base(base, changes)
-    changed: dict[str, Entry] = dict(base)
-    for name, one in changes.items():
-        read = {".weight": partial(_read_weight, base[f"{name}.weight"], one, strength)}
-        if "diff_b" in one.tensors:
-            read[".bias"] = partial(_read_bias, base[f"{name}.bias"], one, strength)
-        for ending, function in read.items():
-            entry = base[name + ending]
-            changed[name + ending] = Entry(entry.shape, entry.dtype, function)
-    return changed
-
-
-def list_layer_changes(model: nn.Module, numbers: Mapping[str, Tensor] | None = None) -> dict[str, LayerChange]:
-    """What the changes on a model do, as of a file. `numbers` take the place of the parameters of that name."""
-    found = {}
-    for change in list_changes(model):
-        tensors = {
-            part: tensor.detach() if numbers is None else numbers[f"{change.name}.{CHANGE}.{part}"]
-            for part, tensor in change.tensors.items()
-        }
-        found[change.name] = LayerChange(change.settings.algo, {part: build_entry(one) for part, one in tensors.items()}, change.alpha)
-    return found
-
-
-def _check_finite(weights: Weights, path: Path) -> None:
-    for name, entry in weights.items():
-        if not bool(entry.read().isfinite().all()):
-            raise AdapterError(
-                "The adapter holds numbers that are not finite: its training has failed.",
-                got=f"{path}: {name}",
-                fix="take an earlier checkpoint of the run that made it",
-            )
-
-
-def _read_weight(entry: Entry, change: LayerChange, strength: float) -> Tensor:
-    weight = entry.read().float()
-    delta = build_delta(change.algo, change.read(), alpha=change.alpha, weight=weight)
-    if delta.shape != weight.shape:
-        raise AdapterError(
-            "The adapter is not for this model.",
-            got=f"a change of {list(delta.shape)}",
-            expected=str(list(weight.shape)),
-            fix="choose the model that the adapter was trained on",
+def list_layer_changes(model: nn.Module) -> dict[str, LayerChange]:
+    """What the changes on a model do, as of a file."""
+    return {
+        one.name: build_change(
+            one.name,
+            {part: build_entry(tensor) for part, tensor in _list_tensors(one.settings.algo, one.tensors, one.alpha).items()},
+            where="the run",
         )
-    return (weight + strength * delta).to(entry.dtype)
+        for one in list_changes(model)
+    }
 
 
-def _read_bias(entry: Entry, change: LayerChange, strength: float) -> Tensor:
-    return (entry.read().float() + strength * change.tensors["diff_b"].read().float().cpu()).to(entry.dtype)
+def _list_tensors(algo: str, tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """The tensors of one layer in a file, by their names in LyCORIS."""
+    own = {part: tensor.detach() for part, tensor in tensors.items()}
+    return own if algo == "full" else own | {ALPHA: torch.tensor(alpha)}
 
 
-def _list_tensors(change: Change) -> dict[str, Tensor]:
-    """The tensors of a file, by their names there."""
-    tensors = {_build_key(change.name, part): tensor.detach() for part, tensor in change.tensors.items()}
-    if change.settings.algo != "full":
-        tensors[_build_key(change.name, _ALPHA)] = torch.tensor(change.alpha)
-    return tensors
+def _find_shape(change: LayerChange) -> tuple[int, int] | None:
+    return None if change.num_inputs is None else (change.num_outputs, change.num_inputs)
 
 
-def _build_key(name: str, part: str) -> str:
-    return f"{PREFIX}{name.replace('.', '_')}.{part}" + (".weight" if part in WEIGHTS else "")
-
-
-def _find_module(match: Match) -> str | None:
-    """The library's module of that name; None for a name of the makers' files."""
+def _list_parts(change: LayerChange, match: Match) -> list[tuple[str, LayerChange]] | None:
+    """The change of each of the library's layers; None where it cannot be divided among them."""
     if match.position != WHOLE:
-        return match.modules[match.position]
-    return match.original if match.modules == (match.original,) and not match.pairing.swapped else None
+        return [(match.modules[match.position], change)]
+    ranges = list_ranges(match.pairing.split(change.num_outputs), swapped=match.pairing.swapped)
+    parts = [(module, take_rows(change, rows)) for module, rows in zip(match.modules, ranges, strict=True)]
+    divided = [(module, part) for module, part in parts if part is not None]
+    return divided if len(divided) == len(parts) else None
 
 
-def _group(weights: Weights, path: Path) -> dict[str, dict[str, Entry]]:
-    """The tensors of each stem, by their names without `.weight`."""
-    groups: dict[str, dict[str, Entry]] = {}
-    for name, entry in weights.items():
-        stem, _, part = name.removesuffix(".weight").rpartition(".")
-        while prefix := next((one for one in _PREFIXES if stem.startswith(one)), None):
-            stem = stem.removeprefix(prefix)
-        groups.setdefault(stem, {})[part] = entry
-    if not groups:
-        raise AdapterError("The file holds nothing.", got=str(path), fix="choose another file")
-    return groups
+def _join(first: LayerChange | None, second: LayerChange, *, stem: str, path: Path) -> LayerChange:
+    """Weights and biases of a layer may have names of their own, and biases two of them (`lycoris_names.py`)."""
+    if first is None:
+        return second
+    both = first.tensors.keys() & second.tensors.keys()
+    are_equal = both <= {BIAS} and all(torch.equal(first.tensors[one].read(), second.tensors[one].read()) for one in both)
+    if {first.algo, second.algo} != {"full"} or not are_equal:
+        raise _build_twice(stem, path)
+    return replace(first, tensors={**first.tensors, **second.tensors}, sizes={**first.sizes, **second.sizes})
 
 
-def _build_change(stem: str, tensors: Mapping[str, Entry], path: Path) -> LayerChange:
-    blocks = tensors.get("oft_blocks")
-    algo = next((algo for mark, algo in _MARKS.items() if mark in tensors), None)
-    if blocks is not None:
-        algo = "boft" if len(blocks.shape) == 4 else "diag-oft"
-    known = _KNOWN.get(algo or "", ())
-    strange = [name for name in tensors if name not in (*known, _ALPHA)]
-    if algo is None or strange:
+def _is_nothing(change: LayerChange) -> bool:
+    """The zeros of a layer that has no biases of its own, beside others of one original."""
+    return set(change.tensors) == {BIAS} and not bool(change.tensors[BIAS].read().any())
+
+
+def _check_finite(groups: Mapping[str, Group], path: Path) -> None:
+    for stem, group in groups.items():
+        for part, entry in group.tensors.items():
+            if part != ALPHA and not is_finite(entry.read()):
+                raise build_failure(f"{path}: {stem}, {part}")
+
+
+def _check_lengths(stem: str, change: LayerChange, *, is_ours: bool, path: Path) -> None:
+    """Lengths of outputs mean something else to ComfyUI than to those who train them; in LyCORIS' own names they are LyCORIS'."""
+    lengths = change.tensors.get(LENGTHS)
+    if lengths is not None and not is_ours and lengths.shape == (change.num_outputs, 1) != (1, change.num_inputs):
         raise AdapterError(
-            "The file holds tensors that weber does not know.",
-            got=f"{path}: {stem} with {', '.join(strange)}",
-            expected="lokr, loha, lora, full, diag-oft, boft or glora of LyCORIS for linear layers",
+            "The file is a DoRA with a length for each output, which its readers understand differently.",
+            got=f"{path}: {stem} with {LENGTHS} {list(lengths.shape)}",
+            expected="a length for each input, or LyCORIS' own names",
+            fix="merge it into its model with the program that made it",
+        )
+
+
+def _check_model(layers: Mapping[str, LayerChange], fits: Sequence[Fit], path: Path) -> None:
+    """Raise AdapterError where no family, or more than one, has these layers."""
+    text = [stem for stem in layers if find_text_module(stem) is not None]
+    if text:
+        raise AdapterError(
+            "The file changes CLIP too, which weber reads of LoRAs alone.",
+            got=f"{path}: {_list_some(text)}",
+            expected="layers of the transformer alone",
             fix="use it with the program that made it",
         )
-    own = {name: entry for name, entry in tensors.items() if name != _ALPHA}
-    rank = find_rank(LayerChange(algo, own, 0.0).build_sizes())
-    return LayerChange(algo, own, float(tensors[_ALPHA].read().float().item()) if _ALPHA in tensors else float(rank or 0))
+    if not fits:
+        shapes = [f"{stem} ({one.num_outputs} x {one.num_inputs or 'any'})" for stem, one in layers.items()]
+        raise AdapterError(
+            "The file changes layers that no model has which weber knows, or that no one model has together.",
+            got=f"{path}: {_list_some(shapes)}",
+            expected="linear layers of one of the families in `weber variants`, with the library's or the makers' names",
+            fix="check which model the file is for",
+        )
+    if len({tuple(match.modules for match in fit.matches.values()) for fit in fits}) > 1:
+        raise AdapterError(
+            "The names and sizes of the file's layers do not say which model it is for.",
+            got=f"{path}: {_list_some(layers)}, layers of {' and of '.join(fit.family.transformer_class for fit in fits)}",
+            expected="layers that one family alone has",
+            fix="use it with the program that made it",
+        )
 
 
-_KNOWN: Mapping[str, Sequence[str]] = {
-    "lokr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", LENGTHS),
-    "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", LENGTHS),
-    "lora": ("lora_up", "lora_down", LENGTHS),
-    "full": ("diff", "diff_b"),
-    "diag-oft": ("oft_blocks", "rescale"),
-    "boft": ("oft_blocks", "rescale"),
-    "glora": ("a1", "a2", "b1", "b2"),
-}
+def _build_twice(stem: str, path: Path) -> AdapterError:
+    return AdapterError("The file changes one layer twice.", got=f"{path}: {stem}", fix="remove one of the two")
+
+
+def _list_some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_NUM_SHOWN]) + (f" and {len(listed) - _NUM_SHOWN} more" if listed[_NUM_SHOWN:] else "")

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-from lycoris.functional import boft, diag_oft, factorization, locon, loha, lokr, power2factorization
 from torch import Tensor
 from torch.nn import functional, init
 
@@ -34,6 +33,8 @@ _NORMAL = {"hada_w1_b": 1.0, "hada_w1_a": 0.1, "hada_w2_b": 1.0}
 
 def list_shapes(settings: LycorisLayer, sizes: tuple[int, int], *, has_bias: bool) -> dict[str, tuple[int, ...]]:
     """The tensors of one layer of (inputs, outputs). Raises AdapterError where these cannot be cut as the form needs it."""
+    from lycoris.functional import factorization
+
     dim, (inputs, outputs) = settings.dim, sizes
     shapes: dict[str, tuple[int, ...]]
     match settings.algo:
@@ -110,6 +111,8 @@ def build_delta(algo: str, tensors: Tensors, *, alpha: float, weight: Tensor | N
 
 def build_added(algo: str, x: Tensor, *, tensors: Tensors, scale: float) -> Tensor:
     """What a LoRA or a LoKr adds for inputs x (B..., I), in the precision of x; the change itself is never built."""
+    from lycoris.functional import locon, lokr
+
     cast = {name: tensor.to(x.dtype) for name, tensor in tensors.items()}
     if algo == "lokr":
         added: Tensor = lokr.kron_bypass(x, *_list_kronecker_tensors(cast), scale=scale, backend=_EAGER)
@@ -120,6 +123,8 @@ def build_added(algo: str, x: Tensor, *, tensors: Tensors, scale: float) -> Tens
 
 def build_turned(outputs: Tensor, tensors: Tensors, *, limit: float) -> Tensor:
     """What turns add to outputs (B..., O) without their bias, computed in the precision of the tensors."""
+    from lycoris.functional import boft, diag_oft
+
     blocks, rescale = tensors["oft_blocks"], tensors.get("rescale")
     bound = limit * outputs.shape[-1]
     if blocks.dim() == 3:
@@ -136,6 +141,8 @@ def build_product(x: Tensor, *, down: Tensor, up: Tensor) -> Tensor:
 
 
 def _build_sum(algo: str, tensors: Tensors, *, alpha: float, weight: Tensor | None) -> Tensor:
+    from lycoris.functional import boft, diag_oft, loha, lokr
+
     scale = find_scale(alpha, tensors)
     delta: Tensor
     match algo:
@@ -166,6 +173,8 @@ def _list_kronecker_tensors(tensors: Tensors) -> list[Tensor | None]:
 
 def _list_kronecker(settings: LycorisLayer, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     """As LyCORIS' module cuts a layer: the first factor (o1, i1), the second (o2, i2), of low rank where that is smaller."""
+    from lycoris.functional import factorization
+
     (i1, i2), (o1, o2) = factorization(inputs, settings.factor), factorization(outputs, settings.factor)
     if settings.unbalanced_factorization:
         o1, o2 = o2, o1
@@ -178,6 +187,8 @@ def _list_kronecker(settings: LycorisLayer, inputs: int, outputs: int) -> dict[s
 
 
 def _cut_butterfly(outputs: int, dim: int) -> tuple[int, int]:
+    from lycoris.functional import power2factorization
+
     size, count = power2factorization(outputs, dim)
     if count == 0:
         possible = [2 * part for part in range(1, outputs // 2 + 1) if _is_power(outputs, 2 * part)]

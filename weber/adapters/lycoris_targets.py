@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 
 import torch
-from lycoris.wrapper import LycorisNetwork
 from torch import nn
 
 from weber.config.lycoris import LycorisConfig, LycorisLayer, LycorisPreset
 from weber.errors import AdapterError
-from weber.families.pattern import list_near
+from weber.families.pattern import list_near, list_parents
 
 _NUM_SHOWN = 3
 
@@ -33,7 +32,7 @@ def list_layers(model: nn.Module, config: LycorisConfig, *, names: Sequence[str]
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for key, patterns in (("exclude_name", preset.exclude_name), ("name_algo_map", preset.name_algo_map)):
         for pattern in patterns:
-            if not any(_is_named(part, pattern, preset) for name in linears for part in _list_parents(name)):
+            if not any(_is_named(part, pattern, preset) for name in linears for part in list_parents(name)):
                 raise _build_absent(key, pattern, linears, what="linear layer")
     for pattern in preset.target_name:
         if not any(_is_named(name, pattern, preset) for name in found):
@@ -67,6 +66,8 @@ def _find(model: nn.Module, preset: LycorisPreset, classes: Mapping[str, Sequenc
 
     LyCORIS puts the smallest change on a model without numbers; the rank says which entry it followed.
     """
+    from lycoris.wrapper import LycorisNetwork
+
     keys = ["", *preset.entries]
     marks = {key: {"dim": number} for number, key in enumerate(keys, 1)}
     targets = ["Linear"] if preset.target_module is None else [one for name in preset.target_module for one in classes[name]]
@@ -89,6 +90,8 @@ def _find(model: nn.Module, preset: LycorisPreset, classes: Mapping[str, Sequenc
 @contextmanager
 def _told(preset: Mapping[str, object]) -> Iterator[None]:
     """LyCORIS keeps its preset in a class; afterwards it is as it was. What it prints on the way is for its own users."""
+    from lycoris.wrapper import LycorisNetwork
+
     kept = {name: value for name, value in vars(LycorisNetwork).items() if name.isupper()}
     logger = logging.getLogger("LyCORIS")
     was_disabled, logger.disabled = logger.disabled, True
@@ -104,7 +107,7 @@ def _told(preset: Mapping[str, object]) -> Iterator[None]:
 def _check_classes(model: nn.Module, preset: LycorisPreset, *, classes: Mapping[str, Sequence[str]], found: Iterable[str]) -> None:
     """Each class has to have a layer in it that changes."""
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
-    changed = {kinds[part] for name in found for part in _list_parents(name)}
+    changed = {kinds[part] for name in found for part in list_parents(name)}
     for name in preset.target_module or []:
         if changed.isdisjoint(classes[name]):
             raise AdapterError(
@@ -140,9 +143,3 @@ def _build_absent(key: str, name: str, names: Iterable[str], *, what: str) -> Ad
         expected=f"a {what}, such as " + ", ".join(list_near([name], list(names), num=_NUM_SHOWN)),
         fix="correct it or remove it",
     )
-
-
-def _list_parents(name: str) -> list[str]:
-    """`a.b.c` is in `a.b` and in `a`, and it is itself."""
-    words = name.split(".")
-    return [".".join(words[:number]) for number in range(1, len(words) + 1)]

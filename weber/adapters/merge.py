@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from weber.adapters.factors import Factors, build_scaled
 from weber.adapters.text import check_transformer_only
 from weber.errors import AdapterError
-from weber.families.tensors import Entry, Weights
+from weber.families.tensors import Entry, Weights, is_finite, read_finite
 
 Weighted = tuple[Mapping[str, Factors], float]
 """An adapter's modules, and how strongly it takes part; 1 is as trained."""
@@ -67,7 +68,7 @@ def check_base(base: Weights, names: Iterable[str]) -> None:
     check_mergeable(listed)
     absent = [name for name in listed if f"{name}.weight" not in base]
     if absent:
-        raise _build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])
+        raise build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])
     quantized = [f"{name}.weight" for name in listed if base[f"{name}.weight"].dtype not in _PLAIN]
     quantized += [name for name, entry in base.items() if entry.is_quantized]
     if quantized:
@@ -83,7 +84,8 @@ def build_merged_weights(base: Weights, adapters: Sequence[Weighted]) -> dict[st
     """A model's weights (under the library's names) with adapters in them, in the model's precision; nothing is read yet.
 
     Each adapter changes what the model was before: W + sum of weight * (changed W - W), in fp32. Raises AdapterError where an adapter
-    has layers that the model lacks or has in other shapes, or the weights are quantized.
+    has layers that the model lacks or has in other shapes, or the weights are quantized. What is read is checked: each weight raises
+    ModelError where it is not finite.
     """
     changes: dict[str, list[tuple[Factors, float]]] = {}
     for modules, weight in adapters:
@@ -93,25 +95,37 @@ def build_merged_weights(base: Weights, adapters: Sequence[Weighted]) -> dict[st
     shapes = {name: _shape(part) for name, parts in changes.items() for part, _ in parts if _shape(part) != base[name].shape}
     if shapes:
         expected = [f"{name} {list(base[name].shape)}" for name in shapes]
-        raise _build_stranger([f"{name} {list(shape)}" for name, shape in shapes.items()], expected)
-    return {
-        name: Entry(entry.shape, entry.dtype, partial(_read_merged, entry, changes[name])) if name in changes else entry
-        for name, entry in base.items()
-    }
+        raise build_stranger([f"{name} {list(shape)}" for name, shape in shapes.items()], expected)
+    reads = {name: partial(_read_merged, parts=changes[name]) if name in changes else read_finite for name in base}
+    return {name: replace(entry, read=partial(reads[name], name, entry)) for name, entry in base.items()}
 
 
-def _read_merged(entry: Entry, parts: Sequence[tuple[Factors, float]]) -> Tensor:
-    weight = entry.read().float()
+def round_finite(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A changed weight in the model's precision. Raises AdapterError where that has no room for its numbers."""
+    rounded = weight.to(dtype)
+    if not is_finite(rounded):
+        raise AdapterError(
+            "The merged model would hold numbers that are not finite.",
+            got=f"{name} with numbers up to {float(weight.abs().max()):.3g} in {str(dtype).removeprefix('torch.')}",
+            expected=f"numbers up to {torch.finfo(dtype).max:.3g}",
+            fix="lower the weight of the adapter, or check that it is for this model",
+        )
+    return rounded
+
+
+def _read_merged(name: str, entry: Entry, *, parts: Sequence[tuple[Factors, float]]) -> Tensor:
+    weight = read_finite(name, entry).float()
     merged = weight.clone()
     for factors, strength in parts:
         if factors.magnitude is None:
             merged += strength * factors.build_delta()
         else:
             merged += strength * (factors.build_weight(weight) - weight)
-    return merged.to(entry.dtype)
+    return round_finite(name, merged, entry.dtype)
 
 
-def _build_stranger(got: Sequence[str], expected: Sequence[str]) -> AdapterError:
+def build_stranger(got: Sequence[str], expected: Sequence[str]) -> AdapterError:
+    """The error for an adapter of another model."""
     return AdapterError(
         "The adapter is not for this model.",
         got=", ".join(got[:_NUM_SHOWN]),

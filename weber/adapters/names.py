@@ -7,22 +7,25 @@ dots, or with `_` for every dot.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from weber.adapters.text import COMFYUI_PREFIX, KOHYA_PREFIX, TEXT_PREFIX
+from weber.adapters.text import COMFYUI_PREFIX, KOHYA_PREFIX, TEXT_PREFIX, find_text_module
 from weber.families.pairing import Match, Pairing
+from weber.families.pattern import list_parents
 from weber.families.table import FAMILIES, FamilyRow
 
-DIFFUSERS, KOHYA, COMFYUI, BARE = "diffusers", "kohya", "comfyui", "without a prefix"
+DIFFUSERS, KOHYA, COMFYUI, LYCORIS_LAYOUT, BARE = "diffusers", "kohya", "comfyui", "lycoris", "without a prefix"
+_NUM_SHOWN = 3
+LYCORIS_PREFIX, COMFYUI_MODEL = "lycoris_", "diffusion_model."
 _PREFIXES = {
     "transformer.": DIFFUSERS,
     "lora_unet_": KOHYA,
     "lora_transformer_": "kohya, with the library's names",
-    "lycoris_": "lycoris",
-    "diffusion_model.": COMFYUI,
+    LYCORIS_PREFIX: LYCORIS_LAYOUT,
+    COMFYUI_MODEL: COMFYUI,
     TEXT_PREFIX: DIFFUSERS,
     KOHYA_PREFIX: KOHYA,
     "lora_te_": KOHYA,
@@ -82,14 +85,31 @@ def read_name(name: str) -> TensorName | None:
     found = _TENSOR.fullmatch(name)
     if found is None:
         return None
-    stem, layout = found["stem"], BARE
-    while prefix := next((one for one in _PREFIXES if stem.startswith(one)), None):
-        stem, layout = stem.removeprefix(prefix), _PREFIXES[prefix] if layout == BARE else layout
+    stem, layout = cut_prefix(found["stem"])
     return TensorName(layout, stem, next(role for role in (DOWN, UP, ALPHA, MAGNITUDE) if found[role] is not None))
 
 
-def list_fits(shapes: Mapping[str, tuple[int, int]]) -> list[Fit]:
-    """The families that know all of these stems, given the (rows, columns) of their layers.
+def cut_prefix(name: str) -> tuple[str, str]:
+    """A name without its writer's prefix, and the layout that this tells."""
+    layout = BARE
+    while prefix := next((one for one in _PREFIXES if name.startswith(one)), None):
+        name, layout = name.removeprefix(prefix), _PREFIXES[prefix] if layout == BARE else layout
+    return name, layout
+
+
+def list_further(names: Iterable[str]) -> list[str]:
+    """Of tensors that are none of an adapter's, those that belong to no layer of any family, nor to CLIP, and so may be left out."""
+    return [name for name in names if not any(_is_layer(part) for part in list_parents(cut_prefix(name)[0]))]
+
+
+def build_note(further: Sequence[str]) -> str:
+    """What is said of tensors that are left out."""
+    shown = ", ".join(further[:_NUM_SHOWN]) + (", ..." if further[_NUM_SHOWN:] else "")
+    return f"{len(further)} further tensors are no part of an adapter of the model, and are left out: {shown}."
+
+
+def list_fits(shapes: Mapping[str, tuple[int, int] | None]) -> list[Fit]:
+    """The families that know all of these stems, given the (rows, columns) of their layers, where these are known.
 
     Several where a file holds, say, the attention of double-stream blocks only; then each of them gives the same modules.
     """
@@ -111,10 +131,14 @@ def _find_stem(pairings: Sequence[Pairing], stem: str) -> Match | None:
     return None
 
 
-def _has_shape(match: Match, shape: tuple[int, int]) -> bool:
-    rows, columns = shape
-    if match.position != WHOLE:
+def _is_layer(stem: str) -> bool:
+    return find_text_module(stem) is not None or any(_find_stem(family.pairings, stem) is not None for family in FAMILIES)
+
+
+def _has_shape(match: Match, shape: tuple[int, int] | None) -> bool:
+    if match.position != WHOLE or shape is None:
         return True
+    rows, columns = shape
     if len(match.pairing.rows) > 1:
         return rows == sum(match.pairing.rows) * columns
     return rows == _ROWS_PER_COLUMN.get(match.pairing.modules[0], Fraction(rows, columns)) * columns

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from weber.adapters.factors import Factors
 from weber.adapters.fuse import build_parts
-from weber.adapters.kinds import LORA, find_kind
+from weber.adapters.kinds import LORA, LYCORIS, find_kind
 from weber.adapters.metadata import SETTINGS_KEY, read_alphas
-from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, Fit, list_fits, read_name
+from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, Fit, build_note, list_fits, list_further, read_name
 from weber.adapters.text import TEXT_PREFIX, find_text_module, has_clip
 from weber.errors import AdapterError
 from weber.families.pairing import Match
-from weber.families.tensors import Entry, Weights
+from weber.families.tensors import Entry, Weights, is_finite
 
 _NUM_SHOWN = 3
 
@@ -53,19 +53,23 @@ def read_modules(weights: Weights, metadata: Mapping[str, str]) -> Reading:
     """The changes in an adapter file, by module. Raises AdapterError for what is none that weber reads."""
     kind = find_kind(weights)
     if kind is not LORA:
+        fix = "convert it with the program that made it" if kind.is_adapter else "give an adapter file"
+        if kind in LYCORIS:
+            fix = 'merge it into its model (`weber merge --base`), or train it on with adapter.kind = "lycoris"'
         raise AdapterError(
             f"The file is no LoRA that weber reads, but a {kind.name}.",
             got=_list_some(weights),
             expected="LoRA factors of the transformer, and of CLIP",
-            fix="convert it with the program that made it" if kind.is_adapter else "give an adapter file",
+            fix=fix,
         )
-    layers = _group(weights)
+    layers, further = _group(weights)
     layout = Counter(layer.layout for layer in layers.values()).most_common(1)[0][0]
     text = {stem: module for stem in layers if (module := find_text_module(stem)) is not None}
     changed = {stem: layer for stem, layer in layers.items() if stem not in text}
     fits = _list_fits(changed, text)
     matches = fits[0].matches if fits else _match_nothing(changed, layout)
     alphas, notes = _choose_alphas(layers, text, metadata)
+    notes += further
     modules: dict[str, Factors] = {}
     for stem, layer in layers.items():
         match = matches.get(stem)
@@ -76,8 +80,8 @@ def read_modules(weights: Weights, metadata: Mapping[str, str]) -> Reading:
     return Reading(layout, modules, tuple(fit.family.transformer_class for fit in fits), notes)
 
 
-def _group(weights: Weights) -> dict[str, _Layer]:
-    """Layers by stem, each with factors that fit each other."""
+def _group(weights: Weights) -> tuple[dict[str, _Layer], tuple[str, ...]]:
+    """Layers by stem, each with factors that fit each other; and what is said of tensors that belong to none."""
     layers: dict[str, _Layer] = {}
     strange = []
     for name, entry in weights.items():
@@ -89,8 +93,10 @@ def _group(weights: Weights) -> dict[str, _Layer]:
         if read.role in layer.entries:
             raise AdapterError("The file changes one layer twice.", got=f"{read.stem}, again as {name}", fix="remove one of the two")
         layer.entries[read.role] = entry
-    if strange:
-        raise AdapterError("The file holds tensors that are none of a LoRA.", got=_list_some(strange), fix="check what wrote the file")
+    further = list_further(strange)
+    if len(further) < len(strange) or not layers:
+        got = _list_some(name for name in strange if name not in further or not layers)
+        raise AdapterError("The file holds tensors that are none of a LoRA.", got=got, fix="check what wrote the file")
     for stem, layer in layers.items():
         shapes = {role: entry.shape for role, entry in layer.entries.items()}
         down, up, magnitude = shapes.get(DOWN, ()), shapes.get(UP, ()), shapes.get(MAGNITUDE)
@@ -101,7 +107,7 @@ def _group(weights: Weights) -> dict[str, _Layer]:
                 expected="down rank x inputs and up outputs x rank",
                 fix="save the adapter again with the program that made it",
             )
-    return layers
+    return layers, (build_note(further),) if further else ()
 
 
 def _list_fits(layers: Mapping[str, _Layer], text: Mapping[str, str]) -> list[Fit]:
@@ -139,7 +145,10 @@ def _choose_alphas(
     if SETTINGS_KEY in metadata:
         own = {stem: rank for stem, rank in ranks.items() if stem in text}
         alphas = read_alphas(metadata[SETTINGS_KEY], {stem: rank for stem, rank in ranks.items() if stem not in text})
-        return alphas | read_alphas(metadata[SETTINGS_KEY], own, prefix=TEXT_PREFIX) | given, ()
+        of_text = read_alphas(metadata[SETTINGS_KEY], own, prefix=TEXT_PREFIX)
+        idle = [one for one in {**alphas.patterns, **of_text.patterns} if not (alphas.patterns.get(one) or of_text.patterns.get(one))]
+        note = f"alpha_pattern in its header means no layer of the file: {_list_some(idle)}."
+        return alphas.by_module | of_text.by_module | given, (note,) if idle else ()
     silent = [stem for stem, layer in layers.items() if stem not in given and layer.layout != COMFYUI]
     note = f"The file does not say the alpha of {len(silent)} layers: taken to be their rank."
     return {stem: float(rank) for stem, rank in ranks.items()} | given, (note,) if silent else ()
@@ -153,7 +162,7 @@ def _read_alpha(stem: str, entry: Entry) -> float:
 
 
 def _build_modules(stem: str, layer: _Layer, *, alpha: float, match: Match | None) -> dict[str, Factors]:
-    tensors = {role: _read_float(stem, entry) for role, entry in layer.entries.items() if role != ALPHA}
+    tensors = {role: _read_float(stem, role, entry) for role, entry in layer.entries.items() if role != ALPHA}
     factors = Factors(tensors[DOWN], tensors[UP], alpha, tensors.get(MAGNITUDE))
     if match is None:
         return {stem: factors}
@@ -167,17 +176,29 @@ def _build_modules(stem: str, layer: _Layer, *, alpha: float, match: Match | Non
     return {module: part for module, part in zip(match.modules, parts, strict=True) if part is not None}
 
 
-def _read_float(stem: str, entry: Entry) -> Tensor:
+def _read_float(stem: str, role: str, entry: Entry) -> Tensor:
     """The tensor in fp32, bf16 or fp16; fp8 as bf16, which holds the same values."""
+    if not entry.dtype.is_floating_point:
+        raise AdapterError(
+            "The factors of a layer are quantized.",
+            got=f"{stem} in {entry.dtype}",
+            expected="fp32, bf16, fp16 or fp8",
+            fix="use the file as it was trained",
+        )
+    tensor = entry.read()
+    if not is_finite(tensor):
+        raise build_failure(f"{stem}, {role}")
     if entry.dtype in (torch.float32, torch.bfloat16, torch.float16):
-        return entry.read()
-    if entry.dtype.is_floating_point:
-        return entry.read().to(torch.bfloat16 if entry.dtype.itemsize == 1 else torch.float32)
-    raise AdapterError(
-        "The factors of a layer are quantized.",
-        got=f"{stem} in {entry.dtype}",
-        expected="fp32, bf16, fp16 or fp8",
-        fix="use the file as it was trained",
+        return tensor
+    return tensor.to(torch.bfloat16 if entry.dtype.itemsize == 1 else torch.float32)
+
+
+def build_failure(got: str) -> AdapterError:
+    """The error for an adapter of whose tensors one is not finite."""
+    return AdapterError(
+        "The adapter holds numbers that are not finite: its training has failed.",
+        got=got,
+        fix="take an earlier checkpoint of the run that made it",
     )
 
 

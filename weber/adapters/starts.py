@@ -18,16 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.utils.incremental_pca import IncrementalPCA
 from torch import Tensor, nn
 
 from weber.adapters.extract import find_directions
 from weber.adapters.factors import Factors
 from weber.adapters.lora import list_starts
 from weber.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from peft.utils.incremental_pca import IncrementalPCA
 
 ReadPair = Callable[[str], tuple[Tensor, Tensor]]
 """Gives the original weight (O, I) of a layer, and that which the layer computes with."""
@@ -95,6 +97,8 @@ class _Inputs:
 
     def _fit(self, rank: int) -> None:
         if self._pca is None:
+            from peft.utils.incremental_pca import IncrementalPCA
+
             is_wide = self._rows.shape[1] >= 4 * rank and len(self._rows) >= 2 * rank
             self._pca = IncrementalPCA(n_components=rank, lowrank=is_wide, lowrank_seed=_SEED)
         self._pca.partial_fit(self._rows)  # type: ignore[no-untyped-call]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from weber.config.foreign import find_value
+from weber.config.foreign_values import FOREIGN_VALUES
+from weber.config.near import find_near
 from weber.errors import AdapterError
 from weber.families.pattern import is_any, is_named, list_meant, list_near
 
@@ -84,12 +86,12 @@ def _list_numbered(block: str, sizes: Mapping[str, int]) -> list[str]:
     ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", one.strip()) for one in numbers.split(",")]
     bounds = [(int(one[1]), int(one[2] or one[1])) for one in ranges if one is not None]
     if name not in sizes or None in ranges or not all(first <= last < sizes[name] for first, last in bounds):
-        near = [] if name in sizes else difflib.get_close_matches(name or numbers, sizes, n=1, cutoff=0.4)
+        near = None if name in sizes else find_near(name or numbers, sizes)
         raise AdapterError(
             "The model has no such blocks.",
             got=f"adapter.blocks with {block!r}",
             expected="some of " + " and ".join(f"{one}.0-{size - 1}" for one, size in sizes.items()) + ", or a name alone",
-            fix=(f"did you mean {near[0]!r}? " if near else "") + "Correct adapter.blocks",
+            fix=(f"did you mean {near!r}? " if near else "") + "Correct adapter.blocks",
         )
     return [f"{name}.{number}" for first, last in bounds for number in range(first, last + 1)]
 
@@ -103,12 +105,12 @@ def _shorten(name: str) -> str:
 def list_patterns(name: str, sets: Mapping[str, Sequence[str]]) -> list[str]:
     """Patterns of a named set. Raises AdapterError for an unknown name; needs no model."""
     if name not in sets:
-        near = difflib.get_close_matches(name, sets, n=1, cutoff=0.4)
+        meant = find_value(FOREIGN_VALUES, "adapter.targets", value=name) or find_near(name, sets)
         raise AdapterError(
             "There is no such set of targets.",
             got=f"adapter.targets = {name!r}",
             expected=", ".join(sets),
-            fix=(f"did you mean {near[0]!r}? " if near else "") + f"A pattern goes into a list: targets = [{name!r}]",
+            fix=(f"did you mean {meant!r}? " if meant in sets else "") + f"A pattern goes into a list: targets = [{name!r}]",
         )
     return list(sets[name])
 

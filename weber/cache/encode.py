@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from weber.cache.store import Store
 from weber.cache.writer import Writer
+from weber.errors import ModelError
 from weber.families.family import Family
 from weber.progress import Progress
 
@@ -54,6 +55,7 @@ def encode_batches(
     with Writer(store) as writer, torch.no_grad():
         for keys, inputs in batches:
             tensors = {name: _prepare(tensor, dtype) for name, tensor in encode(encoder, inputs).items()}
+            _check_finite(encoder, tensors, what=what)
             writer.add_batch({key: {name: tensor[row] for name, tensor in tensors.items()} for row, key in enumerate(keys)})
             done += len(keys)
             progress(what, done, total)
@@ -61,6 +63,19 @@ def encode_batches(
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _check_finite(encoder: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Nothing is kept that no step could learn from."""
+    if all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        return
+    numbers = ((name, tensor) for name, tensor in encoder.state_dict().items() if tensor.is_floating_point() and tensor.dtype.itemsize > 1)
+    broken = next((name for name, tensor in numbers if not bool(tensor.isfinite().all())), None)
+    raise ModelError(
+        f"While {what}: what the encoder makes is not finite.",
+        got="all of the encoder's own numbers are finite" if broken is None else f"{type(encoder).__name__} with {broken} not finite",
+        fix='set memory.dtype = "fp32"' if broken is None else "take another copy of the encoder's files: a download has failed",
+    )
 
 
 def _prepare(tensor: Tensor, dtype: torch.dtype) -> Tensor:

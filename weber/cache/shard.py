@@ -8,6 +8,7 @@ when the file is opened, in a tensor when it is read first. Format: https://hugg
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import warnings
@@ -20,25 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Names of the safetensors format."""
+from weber.families.tensors import DTYPES, LENGTH_BYTES, read_header
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _START = b'{"__metadata__":{"index":"'
-_LENGTH_BYTES = 8
 _ALIGNMENT_BYTES = 64  # a cache line: the copy out of the map is a few percent faster
 
 Sample = Mapping[str, Tensor]
@@ -59,6 +45,11 @@ class Entry(NamedTuple):
     stride: tuple[int, ...]
     offset: int
     checksum: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Shard:
@@ -93,17 +84,14 @@ class Shard:
 
 def load_shard(path: Path) -> Shard:
     """Read the index of a shard; nothing but the header is read. DamagedShardError if it is not as it was written."""
-    with path.open("rb") as file:
-        num_bytes = os.fstat(file.fileno()).st_size
-        length = file.read(_LENGTH_BYTES)
-        header_bytes = int.from_bytes(length, "little")
-        if num_bytes < _LENGTH_BYTES + header_bytes:
-            raise DamagedShardError("the file ends before its header does")
-        header = file.read(header_bytes)
+    header, num_bytes = read_header(path)
+    if header is None:
+        raise DamagedShardError("the file ends before its header does")
+    length = len(header).to_bytes(LENGTH_BYTES, "little")
     checksum_end = len(_START) + 8
     if header[:checksum_end] != _START + _checksum(length + header[checksum_end:]):
         raise DamagedShardError("the header does not match its checksum")
-    data_start = _LENGTH_BYTES + header_bytes
+    data_start = LENGTH_BYTES + len(header)
     tensors = json.loads(header)
     checksums = tensors.pop("__metadata__")["tensors"]
     samples: dict[str, list[Entry]] = {}
@@ -133,8 +121,8 @@ def write_shard(path: Path, samples: Mapping[str, Sample]) -> None:
         checksums.append(_checksum(_view_bytes(tensor)))
         start = end
     rest = b'","tensors":"' + b"".join(checksums) + b'"},' + json.dumps(rows, separators=(",", ":")).encode()[1:]
-    rest += b" " * (-(_LENGTH_BYTES + len(_START) + 8 + len(rest)) % _ALIGNMENT_BYTES)
-    length = (len(_START) + 8 + len(rest)).to_bytes(_LENGTH_BYTES, "little")
+    rest += b" " * (-(LENGTH_BYTES + len(_START) + 8 + len(rest)) % _ALIGNMENT_BYTES)
+    length = (len(_START) + 8 + len(rest)).to_bytes(LENGTH_BYTES, "little")
     with path.open("xb") as file:
         file.write(length + _START + _checksum(length + rest) + rest)
         for _, tensor in tensors:

@@ -155,6 +155,17 @@ class Store:
             temporary_files=tuple(_list_files(self.folder, _TEMPORARY)),
         )
 
+    def weigh(self, keep: Set[str]) -> CollectReport:
+        """What `collect` would do, but for a few bytes of headers; nothing is changed. Damage that is not known yet counts as good."""
+        self.refresh()
+        freed_bytes = sum(path.stat().st_size for path in _list_rubbish(self.folder))
+        for shard in self._shards.values():
+            unwanted = [sample for key, sample in shard.samples.items() if key not in keep or self._index[key] is not shard]
+            is_whole = len(unwanted) == len(shard.samples)
+            freed_bytes += shard.num_bytes if is_whole else sum(entry.num_bytes for sample in unwanted for entry in sample)
+        num_kept = sum(key in keep for key in self._index)
+        return CollectReport(num_kept, len(self) - num_kept, freed_bytes, ())
+
     def collect(self, keep: Set[str], *, progress: Progress = ignore_progress) -> CollectReport:
         """Keep one good copy of each sample in `keep` and delete all else: samples, damaged files, stale temporary files.
 
@@ -183,9 +194,7 @@ class Store:
                 self._forget({path.name for path in replaced})
                 left += _delete(replaced)
                 replaced = []
-        left += _delete(
-            [*_list_files(self.folder, _DAMAGED), *filter(_is_stale, _list_files(self.folder, _TEMPORARY)), self.folder / _NOTES_NAME]
-        )
+        left += _delete([*_list_rubbish(self.folder), self.folder / _NOTES_NAME])
         progress("cleaning the cache", len(shards), len(shards))
         return CollectReport(len(self), num_before - len(self), bytes_before - _count_bytes(self.folder), tuple(left))
 
@@ -252,6 +261,11 @@ class Store:
             self._index = {key: shard for shard in self._shards.values() for key in shard.samples}
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file has the name of a shard."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
 def _list_files(folder: Path, suffix: str) -> list[Path]:
     try:
         paths = [path for path in folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
@@ -260,6 +274,10 @@ def _list_files(folder: Path, suffix: str) -> list[Path]:
     except OSError as error:
         raise _build_error(folder, "read", error) from error
     return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
+
+
+def _list_rubbish(folder: Path) -> list[Path]:
+    return [*_list_files(folder, _DAMAGED), *filter(_is_stale, _list_files(folder, _TEMPORARY))]
 
 
 def _read_notes(folder: Path) -> dict[str, set[str]]:

@@ -13,13 +13,17 @@ from weber.cache.store import MAX_SHARD_BYTES, Store
 from weber.errors import CacheError
 
 MAX_AGE_SECONDS = 60.0
+_FIRST_AGE_SECONDS, _AGE_SHARE = 2.0, 0.1
+"""A shard waits for no more than a tenth of the time that the writer has worked: so a kill costs little at any time, and a long job has
+few shards."""
 
 
 class Writer:
     """`with Writer(store) as writer: writer.add(key, tensors)`; what is added can be read once its shard is written.
 
-    A shard is written when more than `max_shard_bytes` wait, when the oldest has waited for `max_age_seconds`, and at the end of
-    the `with` block, after an exception too. CacheError if the folder cannot be written or the disk is full.
+    A shard is written when more than `max_shard_bytes` wait, when the oldest has waited for a tenth of the time since the writer began (at
+    most `max_age_seconds`), and at the end of the `with` block, after an exception too. CacheError if the folder cannot be written or the
+    disk is full.
     """
 
     def __init__(self, store: Store, *, max_shard_bytes: int = MAX_SHARD_BYTES, max_age_seconds: float = MAX_AGE_SECONDS) -> None:
@@ -27,7 +31,7 @@ class Writer:
         self._max_shard_bytes, self._max_age_seconds = max_shard_bytes, max_age_seconds
         self._pending: dict[str, Sample] = {}
         self._pending_bytes = 0
-        self._started = 0.0
+        self._opened = self._started = time.monotonic()
         store.check_writable()
 
     def __enter__(self) -> Writer:
@@ -50,7 +54,9 @@ class Writer:
             self._started = time.monotonic()
         self._pending.update(ready)
         self._pending_bytes += sum(tensor.nbytes for sample in ready.values() for tensor in sample.values())
-        if self._pending_bytes > self._max_shard_bytes or time.monotonic() - self._started > self._max_age_seconds:
+        now = time.monotonic()
+        age_seconds = min(self._max_age_seconds, max(_FIRST_AGE_SECONDS, _AGE_SHARE * (now - self._opened)))
+        if self._pending_bytes > self._max_shard_bytes or now - self._started > age_seconds:
             self.flush()
 
     def flush(self) -> None:

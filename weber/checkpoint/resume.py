@@ -11,11 +11,13 @@ from weber.checkpoint.save import MANIFEST, hash_file, list_checkpoints
 
 @dataclass(frozen=True)
 class Found:
-    """The latest valid checkpoint, if any, and the damaged ones that were passed over, with reasons."""
+    """The checkpoint to go on from, if any, and the damaged ones that were passed over, with reasons. `is_chosen`: it was asked for, and
+    need not be the latest."""
 
     step: int
     folder: Path | None
     damaged: dict[Path, str]
+    is_chosen: bool = False
 
 
 def load_latest(run_folder: Path) -> Found:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,18 +15,21 @@ from safetensors import SafetensorError
 
 from weber.errors import CheckpointError
 
+CONFIG_NAME = "config.toml"
+"""The settings of a run, in its folder."""
 MANIFEST = "manifest.json"
 NAME = re.compile(r"checkpoint-(\d{6,})")
 Write = Callable[[Path], None]
 
 
-def save_checkpoint(run_folder: Path, step: int, *, files: Mapping[str, Write]) -> Path:
+def save_checkpoint(run_folder: Path, step: int, *, files: Mapping[str, Write], ending: str = "") -> Path:
     """Write `checkpoint-<step>`: every file by its function into a folder beside, then the manifest, then one rename.
 
     The same state gives the same bytes. Raises CheckpointError where the disk refuses; earlier checkpoints stay as they are. Later ones
-    are deleted: a run goes on from its newest valid checkpoint, so they are damaged, and would count as the newest to be kept.
+    are deleted: a run goes on from its newest valid checkpoint, so they are damaged, and would count as the newest to be kept. One with
+    an `ending` of its name is none that a run goes on from by itself.
     """
-    final = run_folder / f"checkpoint-{step:06d}"
+    final = run_folder / (build_name(step) + ending)
     partial = run_folder / f".{final.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -45,12 +49,29 @@ def save_checkpoint(run_folder: Path, step: int, *, files: Mapping[str, Write]) 
         raise CheckpointError(
             f"The checkpoint of step {step} could not be written; earlier ones are untouched.",
             got=f"{error}, while writing {final}",
-            fix="free disk space or choose another output.folder, then resume",
+            fix=_propose_place(run_folder),
         ) from error
-    for later, folder in list_checkpoints(run_folder):
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for later, folder in [] if ending else list_checkpoints(run_folder):
         if later > step:
             shutil.rmtree(folder, ignore_errors=True)
     return final
+
+
+def build_name(step: int) -> str:
+    """Name of the checkpoint of a step."""
+    return f"checkpoint-{step:06d}"
+
+
+def _propose_place(run_folder: Path) -> str:
+    """How to go on where the disk is full: on this disk, or on another one."""
+    checkpoints, command = list_checkpoints(run_folder), f"weber train {shlex.quote(str(run_folder / CONFIG_NAME))}"
+    fix = f"free space on that disk, then: {command} --resume"
+    if not checkpoints:
+        return fix
+    _, latest = checkpoints[-1]
+    return f"{fix}; or go on on another disk: {command} output.folder=/another/disk/run --resume {shlex.quote(str(latest))}"
 
 
 def hash_file(file: Path) -> dict[str, int | str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from weber.config.lycoris import LycorisConfig
+from weber.config.optim import Rate
 from weber.config.section import PathText, Section
 
 SHIFTED_STARTS = ("pissa", "olora", "loftq")
 """Starts at which the adapter is not zero: what it starts with is taken away again beside it, and from the saved file."""
+
+
+_SEPARATORS = re.compile(r"[,;\s]+(?![^\[]*\])")
+"""What is in no name of a layer, but within brackets, where it is one of several characters."""
 
 
 class RuleConfig(Section):
@@ -25,11 +31,13 @@ class RuleConfig(Section):
     alpha: Annotated[float, Field(gt=0)] | None = None
     """Their alpha. Left out: as `adapter.alpha`, or equal to their rank where that is left out too."""
 
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Rate | None = None
     """Their learning rate after warm-up, in place of `optim.lr`; it follows the same schedule."""
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> RuleConfig:
+        if _SEPARATORS.search(self.match):
+            raise ValueError(f'match = "{self.match}" holds several names; write a rule for each, under its own [[adapter.rules]]')
         if self.rank is None and self.alpha is None and self.lr is None:
             raise ValueError(f'the rule for match = "{self.match}" says nothing; set rank, alpha or lr in it, or remove it')
         return self
@@ -100,6 +108,16 @@ class AdapterConfig(Section):
 
     lycoris: LycorisConfig | None = None
     """What LyCORIS is to do, for `kind = "lycoris"`: a table `[adapter.lycoris]`, or the path of a `lycoris_config.json`."""
+
+    @field_validator("targets", "exclude")
+    @classmethod
+    def _refuse_joined(cls, value: str | list[str] | None) -> str | list[str] | None:
+        names = [value] if isinstance(value, str) else value or []
+        parts = [part for name in names for part in _SEPARATORS.split(name.strip("[] ")) if part]
+        if any(_SEPARATORS.search(name) for name in names):
+            listed = ", ".join(f'"{part}"' for part in parts)
+            raise ValueError(f"several names stand in one text; write each as a text of its own: [{listed}]")
+        return value
 
     @field_validator("kind", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from weber.config.section import FolderPath, Section
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
 CropStyle = Literal["off", "center", "random", "corner"]
 CaptionSource = Literal["textfile", "filename", "instance", "none", "metadata"]
+CaptionPer = Literal["line", "file"]
 
 METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
 """Endings of tables: JSON Lines, CSV, a JSON list."""
@@ -30,7 +31,9 @@ class DataConfig(Section):
     """One set of pictures with its own resolution, crop, repeats and captions."""
 
     path: FolderPath | None = None
-    """Folder of pictures (JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF). Either this or `hub`."""
+    """Folder of pictures (JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PPM, QOI, TGA; HEIC with `pip install 'weber[heic]'`, JPEG XL
+    with `pip install pillow-jxl-plugin`), recognized by what they hold. Runs and caches of weber below it are left out. Either this or
+    `hub`."""
 
     hub: str | None = None
     """A dataset on the hub, such as `owner/name`, instead of `path`: Parquet files (needs `pip install 'weber[hub]'`), or pictures with
@@ -66,9 +69,17 @@ class DataConfig(Section):
     """How often each picture appears in one epoch (1 = once)."""
 
     captions: CaptionSource | None = None
-    """Where captions come from. `textfile`: `<stem>.txt` with one caption per line, one is drawn at each use; `filename`: the file's
+    """Where captions come from. `textfile`: the file `<stem>.txt` or `<stem>.caption`, read as `caption_per` says; `filename`: the file's
     name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption; `metadata`: the row in `metadata`, or of
     `hub`. Left out: `metadata` where there is one, else `textfile`."""
+
+    caption_per: CaptionPer | None = None
+    """What one caption is in a caption file. `line`: each line that is not empty, of which one is drawn at each use; `file`: the whole
+    file, with its line breaks. Left out: `line`, but a file that is JSON as a whole is one caption."""
+
+    caption_fallback: str | None = None
+    """The caption of pictures that have none: without a caption file, with an empty one, or with an empty cell in the table. Left out:
+    such pictures are set aside."""
 
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
@@ -116,11 +127,13 @@ class DataConfig(Section):
 
     masks: FolderPath | None = None
     """Folder of masks for a model that repaints: white is painted anew, black is kept, gray counts as the nearer one. The mask of
-    `cat.png` is found as in `conditioning` and has its shape, in any resolution. Left out: masks are drawn at random."""
+    `cat.png` is found as in `conditioning` and has its shape, in any resolution; transparency counts as in `loss_masks`. Left out: masks
+    are drawn at random."""
 
     loss_masks: FolderPath | None = None
     """Folder of masks for the loss: white is learned, black is not, gray in between. The mask of `cat.png` is found as in
-    `conditioning` and has its shape, in any resolution; a picture without one is learned as a whole."""
+    `conditioning` and has its shape, in any resolution; a picture without one is learned as a whole. What is transparent in a mask is not
+    learned; of a picture that was cut out, in its own colors, all that is opaque is."""
 
     alpha_mask: bool = False
     """The alpha channel of the pictures is their mask for the loss, instead of `loss_masks`; opaque is learned."""
@@ -204,6 +217,10 @@ class DataConfig(Section):
         if self.captions != "instance" and self.instance_prompt is not None:
             what = f'captions = "{self.caption_source}"' if self.captions else 'any other captions than "instance"'
             yield f'instance_prompt has no effect with {what}; set captions = "instance" or remove instance_prompt'
+        if self.caption_per is not None and self.caption_source != "textfile":
+            yield f'caption_per has no effect with captions = "{self.caption_source}"; remove it, or set captions = "textfile"'
+        if self.caption_fallback is not None and self.caption_source not in ("textfile", "metadata"):
+            yield f'caption_fallback has no effect with captions = "{self.caption_source}", which every picture has; remove it'
 
     def _check_sizes(self) -> Iterator[str]:
         if self.resolution_type == "megapixels" and self.resolution is None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, time
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from weber.config.foreign import FOREIGN_NAMES, FOREIGN_NATURAL, FOREIGN_REFUSED, FOREIGN_SECTIONS
-from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, list_sections, list_settings
+from weber.config.foreign import FOREIGN_SECTIONS
+from weber.config.near import find_near
+from weber.config.propose import find_refusal, is_natural, normalize, propose_key, propose_value
+from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, list_sections
 from weber.config.toml import write_value
 from weber.errors import ConfigError
 
@@ -62,7 +61,8 @@ def _explain_item(kind: str, location: Location, tree: Mapping[str, object]) -> 
     if setting.table is not None:
         inner = next(one for one in list_sections() if one.type is setting.table and one.name == f"{section.name}.{setting.name}")
         return _explain_shape(key, inner, got)
-    return ConfigError(f"{key} cannot have this value", got=_show(got), expected=setting.expected, fix=_propose_value(key, setting, got))
+    fix = _of_set(propose_value(key, setting, got=got), key)
+    return ConfigError(f"{key} cannot have this value", got=_show(got), expected=setting.expected, fix=fix)
 
 
 def _explain_missing(key: str, section: SectionRows, setting: Setting | None) -> ConfigError:
@@ -105,113 +105,43 @@ def _explain_rule(message: str, location: Location, tree: Mapping[str, object]) 
     return ConfigError(f"{key}: {what}" if key else what, got=got, fix=fix)
 
 
-def _explain_refused(key: str, got: object) -> ConfigError:
+def _explain_refused(key: str, got: object, *, reason: str) -> ConfigError:
     """A setting of other trainers that has no place here."""
-    name = _normalize(key)
-    is_natural = got is False or got == 0 or got == FOREIGN_NATURAL.get(name)
-    fix = "remove it; it is what weber does in any case" if is_natural else "remove it"
-    return ConfigError(f"{key} is not a setting: {FOREIGN_REFUSED[name]}", got=f"{key} = {_show(got)}", fix=fix)
+    fix = "remove it; it is what weber does in any case" if is_natural(key, got) else "remove it"
+    return ConfigError(f"{key} is not a setting: {reason}", got=f"{key} = {_show(got)}", fix=fix)
 
 
 def _explain_unknown_section(name: str, got: object) -> ConfigError:
-    if _normalize(name) in FOREIGN_REFUSED:
-        return _explain_refused(name, got)
     names = [section.name for section in list_sections() if "." not in section.name]
-    near = _find_near(name, names, cutoff=0.6)
-    section = FOREIGN_SECTIONS.get(name.lower()) or (near[0] if near else "")
-    what = f"{name} is not a section" if isinstance(got, Mapping | list) else f"{name} stands outside any section"
-    if isinstance(got, Mapping | list) and section:
-        header = f"[[{section}]]" if section == SET_SECTION else f"[{section}]"
-        fix = f"write {header}"
+    section = FOREIGN_SECTIONS.get(normalize(name)) or find_near(normalize(name), names)
+    is_table = isinstance(got, Mapping | list)
+    if is_table and section is not None:
+        what, fix = f"{name} is not a section", f"write [[{section}]]" if section == SET_SECTION else f"write [{section}]"
     else:
-        keys = _find_setting(name, None)
-        fix = f"use {_describe_settings(keys)}" if keys else f"remove it{f', or write [{section}]' if section else ''}"
+        reason = find_refusal(name)
+        if reason is not None:
+            return _explain_refused(name, got, reason=reason)
+        what = f"{name} is not a section" if is_table else f"{name} stands outside any section"
+        fix = propose_key(name, None, got=got) or f"remove it{f', or write [{section}]' if section else ''}"
     return ConfigError(what, got=f"{name} = {_show(got)}", expected=f"one of the sections {', '.join(names)}", fix=fix)
 
 
 def _explain_unknown_key(key: str, section: SectionRows, got: object) -> ConfigError:
-    if _normalize(key) in FOREIGN_REFUSED:
-        return _explain_refused(key, got)
-    near = _find_setting(key.rpartition(".")[2], section)
+    reason = find_refusal(key, section.name)
+    if reason is not None:
+        return _explain_refused(key, got, reason=reason)
     return ConfigError(
         f"{key} is not a setting",
         got=f"{key} = {_show(got)}",
         expected=f"a key of {section.header}: {', '.join(setting.name for setting in section.settings)}",
-        fix=f"use {_describe_settings(near)}" if near else "remove it; `weber train --help` lists every setting",
+        fix=_of_set(propose_key(key, section, got=got), key) or "remove it; `weber train --help` lists every setting",
     )
 
 
-def _find_setting(name: str, section: SectionRows | None) -> list[Setting]:
-    """What somebody who wrote this key may have meant; first the same section, then names of other trainers, then anywhere."""
-    name = _normalize(name)
-    here = {setting.name: setting for setting in section.settings} if section else {}
-    by_key = {setting.key: setting for setting in list_settings()}
-    everywhere = [setting for setting in by_key.values() if "." not in setting.section]
-    near = _find_near(name, list(here), cutoff=0.75)
-    if near:
-        return [here[near[0]]]
-    same = [setting for setting in everywhere if setting.name == name]
-    if same:
-        return same
-    for foreign in (name, name.partition("_")[2]):  # some begin with the name of a model
-        if foreign in FOREIGN_NAMES:
-            return [by_key[key] for key in FOREIGN_NAMES[foreign].split()]
-    near = _find_near(name, list(here), cutoff=0.6)
-    if near:
-        return [here[near[0]]]
-    near = _find_near(name, [setting.name for setting in everywhere], cutoff=0.7)
-    return [setting for setting in everywhere if near and setting.name == near[0]]
-
-
-def _normalize(key: str) -> str:
-    """The last part of a key as the tables of foreign names have it."""
-    return key.rpartition(".")[2].lower().replace("-", "_").lstrip("_")
-
-
-def _find_near(name: str, names: Sequence[str], *, cutoff: float) -> list[str]:
-    return difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-
-
-def _describe_settings(settings: Sequence[Setting]) -> str:
-    return ", or ".join(f"{setting.key} ({setting.doc.partition('. ')[0].rstrip('.')})" for setting in settings)
-
-
-def _propose_value(key: str, setting: Setting, got: object) -> str:
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
-    annotated: Any = Annotated[setting.field.annotation, setting.field]
-    adapter: TypeAdapter[Any] = TypeAdapter(annotated, config=strict)
-    for candidate in _list_candidates(setting, got):
-        if candidate is None:
-            continue
-        try:
-            adapter.validate_python(candidate)
-        except ValidationError:
-            continue
-        return f"write {key} = {write_value(candidate)}"
-    default = "" if setting.default is None else f" for the default {write_value(setting.default)}"
-    return f"set {key} to {setting.expected}" + ("" if setting.required else f"; or remove it{default}")
-
-
-def _list_candidates(setting: Setting, got: object) -> Iterator[object]:
-    """Values that may have been meant: the same thing written in another type, or the nearest choice."""
-    if isinstance(got, str):
-        yield {"yes": True, "on": True, "no": False, "off": False}.get(got.lower())
-        yield _read_number(got)
-        yield from _find_near(got.lower(), setting.choices, cutoff=0.5)
-        yield [got]
-    if isinstance(got, float) and got.is_integer():
-        yield int(got)
-    if isinstance(got, int | float | date | time) and not isinstance(got, bool):
-        yield str(got)
-    if isinstance(got, list) and len(got) == 1:
-        yield got[0]
-
-
-def _read_number(text: str) -> object:
-    try:
-        return tomllib.loads(f"value = {text.lower()}").get("value")
-    except tomllib.TOMLDecodeError:
-        return None
+def _of_set(text: str | None, key: str) -> str:
+    """What is said of the first set, said of the one that the key is in."""
+    number = key.split(".")[1] if key.startswith(f"{SET_SECTION}.") else "0"
+    return (text or "").replace(f"{SET_SECTION}.0.", f"{SET_SECTION}.{number}.")
 
 
 def _look_up(tree: Any, location: Location) -> Any:

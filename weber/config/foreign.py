@@ -1,301 +1,103 @@
-"""What other trainers call our settings. Only used to say which key was meant; nothing is translated in silence."""
+"""What other trainers call sections, settings and values: looked up before anything is guessed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import date, time
+from fnmatch import fnmatchcase
+
 FOREIGN_SECTIONS: dict[str, str] = {
     "base": "model",
+    "model_config": "model",
+    "pretrained": "model",
+    "concept": "data",
+    "concepts": "data",
+    "data_backend": "data",
     "dataset": "data",
     "datasets": "data",
-    "data_backend": "data",
+    "general": "data",
     "images": "data",
+    "subset": "data",
+    "subsets": "data",
+    "train_data": "data",
     "lora": "adapter",
+    "lora_config": "adapter",
     "lycoris": "adapter",
     "network": "adapter",
     "peft": "adapter",
+    "offload": "memory",
+    "offloading": "memory",
+    "performance": "memory",
+    "quantization": "memory",
     "loss": "objective",
     "noise": "objective",
+    "noise_scheduler": "objective",
+    "ema": "optim",
+    "ema_config": "optim",
+    "lr_scheduler": "optim",
     "optimiser": "optim",
     "optimizer": "optim",
     "scheduler": "optim",
+    "job": "train",
     "loop": "train",
     "trainer": "train",
     "training": "train",
+    "training_arguments": "train",
+    "preview": "sampling",
     "sample": "sampling",
+    "sampler": "sampling",
+    "samples": "sampling",
     "validation": "sampling",
     "checkpoint": "output",
     "checkpointing": "output",
     "logging": "output",
+    "meta": "output",
     "save": "output",
 }
 
-FOREIGN_NAMES: dict[str, str] = {
-    # the base model
-    "ae": "model.vae",
-    "assistant_lora_inference_strength": "model.assistant_sample_strength",
-    "assistant_lora_path": "model.assistant",
-    "assistant_lora_strength": "model.assistant_strength",
-    "base_weights": "model.adapters",
-    "base_model": "model.path",
-    "clip_l": "model.text_encoder",
-    "model_family": "model.variant",
-    "model_flavor": "model.variant",
-    "model_flavour": "model.variant",
-    "model_name": "model.path",
-    "model_path": "model.path",
-    "model_type": "model.variant",
-    "name_or_path": "model.path",
-    "pretrained_model": "model.path",
-    "pretrained_model_name_or_path": "model.path",
-    "pretrained_t5_model_name_or_path": "model.text_encoder_2",
-    "pretrained_transformer_model_name_or_path": "model.transformer",
-    "pretrained_vae_model_name_or_path": "model.vae",
-    "t5xxl": "model.text_encoder_2",
-    "vae_path": "model.vae",
-    # pictures and captions
-    "aspect_bucket_alignment": "data.0.bucket_step",
-    "bucket_no_upscale": "data.0.upscale",
-    "bucket_reso_steps": "data.0.bucket_step",
-    "caption_ext": "data.0.captions",
-    "caption_extension": "data.0.captions",
-    "caption_strategy": "data.0.captions",
-    "caption_type": "data.0.captions",
-    "center_crop": "data.0.crop",
-    "cond_image_column": "data.0.conditioning_columns",
-    "caption_dropout_probability": "data.0.caption_dropout",
-    "caption_dropout_rate": "data.0.caption_dropout",
-    "class_data_dir": "data.0.path",
-    "class_prompt": "data.0.instance_prompt",
-    "conditioning_data": "data.0.conditioning",
-    "conditioning_data_dir": "data.0.conditioning",
-    "control_path": "data.0.conditioning",
-    "crop_aspect": "data.0.aspect",
-    "crop_style": "data.0.crop",
-    "dataset_name": "data.0.hub",
-    "dataset_path": "data.0.path",
-    "dataset_repeats": "data.0.repeats",
-    "enable_bucket": "data.0.aspect",
-    "folder_path": "data.0.path",
-    "image_dir": "data.0.path",
-    "instance_data_dir": "data.0.path",
-    "is_reg": "data.0.regularization",
-    "is_regularisation_data": "data.0.regularization",
-    "is_regularization_data": "data.0.regularization",
-    "jsonl_for_train": "data.0.metadata",
-    "loss_multiplier": "data.0.loss_weight",
-    "masked_loss": "data.0.loss_masks",
-    "mask_path": "data.0.masks",
-    "max_aspect_ratio": "data.0.max_aspect",
-    "maximum_aspect_ratio": "data.0.max_aspect",
-    "minimum_image_size": "data.0.minimum_edge",
-    "num_repeats": "data.0.repeats",
-    "prior_loss_weight": "data.0.loss_weight",
-    "prior_reg": "data.0.regularization",
-    "with_prior_preservation": "data.0.regularization",
-    "random_crop": "data.0.crop",
-    "resize": "data.0.resolution",
-    "train_data_dir": "data.0.path",
-    "trigger_word": "data.0.instance_prompt",
-    # the adapter
-    "alpha_pattern": "adapter.rules",
-    "dim_from_weights": "adapter.resize_start",
-    "exclude_modules": "adapter.exclude",
-    "ignore_if_contains": "adapter.exclude",
-    "init_lora_weights": "adapter.init",
-    "init_lora": "adapter.start_from",
-    "layers_to_transform": "adapter.blocks",
-    "linear": "adapter.rank",
-    "linear_alpha": "adapter.alpha",
-    "lora_alpha": "adapter.alpha",
-    "lora_dropout": "adapter.dropout",
-    "lora_layers": "adapter.targets",
-    "lora_rank": "adapter.rank",
-    "lora_type": "adapter.kind",
-    "lora_init_type": "adapter.init",
-    "lycoris_config": "adapter.lycoris",
-    "network_alpha": "adapter.alpha",
-    "network_dim": "adapter.rank",
-    "network_dropout": "adapter.dropout",
-    "network_module": "adapter.kind",
-    "network_reg_dims": "adapter.rules",
-    "network_reg_lrs": "adapter.rules",
-    "network_weights": "adapter.start_from",
-    "only_if_contains": "adapter.blocks",
-    "pretrained_lora_path": "adapter.start_from",
-    "r": "adapter.rank",
-    "rank_pattern": "adapter.rules",
-    "target_modules": "adapter.targets",
-    "train_double_block_indices": "adapter.blocks",
-    "train_single_block_indices": "adapter.blocks",
-    "train_text_encoder": "adapter.text_encoder",
-    "use_dora": "adapter.dora",
-    "use_rslora": "adapter.rslora",
-    # memory
-    "base_model_default_dtype": "memory.dtype",
-    "base_model_precision": "memory.quantize",
-    "blocks_to_swap": "memory.swap_blocks",
-    "cpu_offload_checkpointing": "memory.offload_activations",
-    "enable_group_offload": "memory.swap_blocks",
-    "fp8_base": "memory.quantize",
-    "gradient_checkpointing_interval": "memory.gradient_checkpointing",
-    "group_offload_to_disk_path": "memory.swap_to",
-    "layer_offload_fraction": "memory.swap_blocks",
-    "low_vram": "memory.fit",
-    "musubi_blocks_to_swap": "memory.swap_blocks",
-    "quantize_te": "memory.quantize_text_encoder",
-    "quantize_via": "memory.quantize_on",
-    "ramtorch": "memory.swap_blocks",
-    "text_encoder_1_precision": "memory.quantize_text_encoder",
-    "text_encoder_2_precision": "memory.quantize_text_encoder_2",
-    "vae_enable_tiling": "memory.vae_tiling",
-    "vram": "memory.fit",
-    "mixed_precision": "memory.dtype",
-    "vae_batch_size": "memory.encode_batch_size",
-    "weight_dtype": "memory.dtype",
-    # the objective
-    "apply_t5_attn_mask": "objective.text_mask",
-    "mask_min_value": "objective.mask_minimum",
-    "normalize_masked_area_loss": "objective.mask_mean",
-    "tread_config": "objective.tread",
-    "unmasked_weight": "objective.mask_minimum",
-    "fast_schedule": "objective.timesteps",
-    "discrete_flow_shift": "objective.shift",
-    "flow_schedule_shift": "objective.shift",
-    "flow_shift": "objective.shift",
-    "guidance_scale": "objective.guidance sampling.guidance",
-    "timestep_sampling": "objective.timesteps",
-    "timestep_type": "objective.timesteps",
-    "weighting_scheme": "objective.timesteps objective.weighting",
-    "dynamic_timestep_shifting": "objective.shift",
-    "flow_beta_schedule_alpha": "objective.beta_shape",
-    "flow_beta_schedule_beta": "objective.beta_shape",
-    "flow_cubic_schedule_weights": "objective.cubic_weights",
-    "flow_custom_timesteps": "objective.timestep_list",
-    "flow_schedule_auto_shift": "objective.shift",
-    "flow_sigmoid_scale": "objective.sigmoid_scale",
-    "flow_timesteps_mode": "objective.timestep_order",
-    "flow_use_beta_schedule": "objective.timesteps",
-    "flow_use_uniform_schedule": "objective.timesteps",
-    "guidance_max": "objective.guidance_range",
-    "guidance_min": "objective.guidance_range",
-    "guidance_mode": "objective.guidance_range",
-    "guidance_value": "objective.guidance",
-    "huber_scale": "objective.huber_c",
-    "loss_type": "objective.loss",
-    "schedule_auto_shift": "objective.shift",
-    "scheduled_sampling_max_step_offset": "objective.rollout.max_steps",
-    "scheduled_sampling_prob_end": "objective.rollout.probability",
-    "scheduled_sampling_prob_start": "objective.rollout.start_probability",
-    "scheduled_sampling_probability": "objective.rollout.probability",
-    "scheduled_sampling_ramp_shape": "objective.rollout.ramp",
-    "scheduled_sampling_ramp_steps": "objective.rollout.ramp_steps",
-    "scheduled_sampling_start_step": "objective.rollout.start_step",
-    "scheduled_sampling_strategy": "objective.rollout.strategy",
-    "timestep_sampling_offset": "objective.sigmoid_offset",
-    # the optimizer
-    "adam_beta1": "optim.betas",
-    "adam_beta2": "optim.betas",
-    "adam_epsilon": "optim.eps",
-    "adam_weight_decay": "optim.weight_decay",
-    "ema_device": "optim.ema_on",
-    "fuse_optimizer": "optim.fused_backward",
-    "fused_backward_pass": "optim.fused_backward",
-    "optimizer_release_gradients": "optim.fused_backward",
-    "use_ema": "optim.ema_decay",
-    "gradient_clipping": "optim.clip_norm",
-    "learning_rate": "optim.lr",
-    "lr_end": "optim.end_lr",
-    "lr_num_cycles": "optim.cycles",
-    "lr_power": "optim.power",
-    "lr_scheduler": "optim.schedule",
-    "lr_scheduler_num_cycles": "optim.cycles",
-    "lr_warmup_steps": "optim.warmup_steps",
-    "max_grad_norm": "optim.clip_norm",
-    "optimizer": "optim.name",
-    "optimizer_args": "optim.options",
-    "optimizer_config": "optim.options",
-    "optimizer_params": "optim.options",
-    "optimizer_type": "optim.name",
-    "unet_lr": "optim.lr",
-    "use_8bit_adam": "optim.name",
-    # how long
-    "gradient_accumulation": "train.accumulation",
-    "gradient_accumulation_steps": "train.accumulation",
-    "max_train_epochs": "train.epochs",
-    "max_train_steps": "train.steps",
-    "num_epochs": "train.epochs",
-    "num_train_epochs": "train.epochs",
-    "train_batch_size": "train.batch_size",
-    # pictures on the way
-    "guidance_real": "sampling.cfg",
-    "num_inference_steps": "sampling.steps",
-    "sample_every": "sampling.every",
-    "sample_every_n_steps": "sampling.every",
-    "sample_prompts": "sampling.prompts",
-    "sample_steps": "sampling.steps",
-    "true_cfg_scale": "sampling.cfg",
-    "validation_guidance": "sampling.guidance",
-    "validation_guidance_real": "sampling.cfg",
-    "validation_negative_prompt": "sampling.negative_prompt",
-    "validation_num_inference_steps": "sampling.steps",
-    "validation_prompt": "sampling.prompts",
-    "validation_resolution": "sampling.width sampling.height",
-    "validation_seed": "sampling.seed",
-    "validation_steps": "sampling.every",
-    # what is left behind
-    "cache_dir": "output.cache",
-    "cache_dir_vae": "output.cache",
-    "checkpoint_step_interval": "output.save_every",
-    "checkpointing_steps": "output.save_every",
-    "checkpoints_total_limit": "output.keep_last",
-    "log_with": "output.tensorboard",
-    "lora_format": "output.formats",
-    "logging_dir": "output.folder",
-    "max_step_saves_to_keep": "output.keep_last",
-    "output_dir": "output.folder",
-    "output_name": "output.folder",
-    "report_to": "output.tensorboard",
-    "save_every_n_steps": "output.save_every",
-    "save_format": "output.formats",
-    "save_model_as": "output.formats",
-}
 
-_VELOCITY = "these models answer with the velocity as it is, and any other reading of their answer trains toward something else"
-_SCHEDULE = "it belongs to diffusion with a table of signal and noise, and these models have a straight line between picture and noise"
-_NOISE = "pictures are painted from standard normal noise, so that is what is trained on"
-_INPUT = "it noises the input without changing the wanted answer; [objective.rollout] trains on inputs with the model's own errors"
-_RANGE = "noise levels are drawn by a law of the whole range; zeros in objective.cubic_weights leave parts of it out"
+def find_foreign(table: Mapping[str, str], name: str, *, section: str = "") -> str | None:
+    """What a table has for a name: in this section, anywhere, or by a pattern."""
+    for wanted in (f"{section}.{name}", name):
+        if wanted in table:
+            return table[wanted]
+    patterns = (pattern for pattern in table if "*" in pattern)
+    found = next((one for one in patterns if fnmatchcase(name, one) or fnmatchcase(f"{section}.{name}", one)), None)
+    return None if found is None else table[found]
 
-FOREIGN_REFUSED: dict[str, str] = {
-    "adaptive_noise_scale": _NOISE,
-    "debiased_estimation_loss": _SCHEDULE,
-    "input_perturbation": _INPUT,
-    "ip_noise_gamma": _INPUT,
-    "ip_noise_gamma_random_strength": _INPUT,
-    "max_timestep": _RANGE,
-    "min_snr": _SCHEDULE,
-    "min_snr_gamma": _SCHEDULE,
-    "min_timestep": _RANGE,
-    "model_prediction_type": _VELOCITY,
-    "multires_noise_discount": _NOISE,
-    "multires_noise_iterations": _NOISE,
-    "noise_offset": _NOISE,
-    "noise_offset_random_strength": _NOISE,
-    "offset_noise": _NOISE,
-    "prediction_type": _VELOCITY,
-    "rescale_betas_zero_snr": _SCHEDULE,
-    "scale_v_pred_loss_like_noise_pred": _SCHEDULE,
-    "snr_gamma": _SCHEDULE,
-    "soft_min_snr_gamma": _SCHEDULE,
-    "timestep_bias_begin": _RANGE,
-    "timestep_bias_end": _RANGE,
-    "timestep_bias_portion": _RANGE,
-    "timestep_bias_strategy": _RANGE,
-    "use_soft_min_snr": _SCHEDULE,
-    "v_parameterization": _SCHEDULE,
-    "v_pred_like_loss": _SCHEDULE,
-    "zero_terminal_snr": _SCHEDULE,
-}
-"""What other trainers can do and these models cannot, with the reason."""
 
-FOREIGN_NATURAL: dict[str, str] = {"model_prediction_type": "raw", "prediction_type": "flow_matching"}
-"""Values of these that say what is done in any case."""
+def find_spelling(tables: Iterable[Mapping[str, str]], name: str, *, section: str = "") -> str:
+    """The name as one of the tables has it: some trainers begin it with the name of a model."""
+    words = (name, name.partition("_")[2])
+    return next((word for word in words if word and any(find_foreign(table, word, section=section) for table in tables)), name)
+
+
+def find_value(tables: Mapping[str, Mapping[str, str]], name: str, *, value: object) -> str | None:
+    """What the tables of values have for one of a setting, or of a name."""
+    word = read_word(value)
+    if word is None:
+        return None
+    for names, rows in tables.items():
+        if name not in names.split("|"):
+            continue
+        for patterns, found in rows.items():
+            if any(fnmatchcase(word, pattern) for pattern in patterns.split("|")):
+                return found
+    return None
+
+
+def read_word(value: object) -> str | None:
+    """A value as the tables have it; None for tables and the like."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return value.strip().lower().replace("-", "_").replace(" ", "_")
+        case int() | float():
+            return f"{value:g}" if value == value // 1 else str(value)
+        case list() if value and all(isinstance(one, int | float | str) for one in value):
+            return ",".join(str(one) for one in value)
+        case date() | time():
+            return value.isoformat()
+        case _:
+            return None

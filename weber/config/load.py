@@ -14,25 +14,38 @@ from pydantic import ValidationError
 from weber.config.explain import build_config_error
 from weber.config.lycoris import read_lycoris_file
 from weber.config.run import RunConfig
-from weber.config.settings import SectionRows, list_sections
+from weber.config.settings import SectionRows, find_setting, is_known, list_sections
 from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
+
+_LEFT_OUT = "null"
+"""What an override says in place of a value."""
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The run that a TOML file describes, changed by `section.key=value` texts.
 
-    A value is read as TOML, else taken as text. ConfigError: everything that is wrong, in one message.
+    A value is read as TOML, else taken as text; `null` leaves out what the file says. ConfigError: everything that is wrong, in one
+    message.
     """
     tree = {} if path is None else read_toml(Path(path))
-    seen: set[str] = set()
+    write_overrides(tree, overrides)
+    return build_config(tree)
+
+
+def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
+    """Put `section.key=value` texts into a tree of plain values. Raises ConfigError for what is none."""
+    values: dict[str, object] = {}
     for override in overrides:
         key, value = _split_override(override)
-        if key in seen:
+        if key in values:
             raise ConfigError(f"{key} is given twice on the command line", got=override, expected="each key once", fix="keep one of them")
-        seen.add(key)
-        _set(tree, key, value)
-    return build_config(tree)
+        values[key] = value
+    for key, value in values.items():
+        if value is not None:
+            _set(tree, key, value)
+    for key in sorted((key for key, value in values.items() if value is None), reverse=True, key=_sort_entries):
+        _leave_out(tree, key)
 
 
 def build_config(tree: Mapping[str, object]) -> RunConfig:
@@ -97,7 +110,35 @@ def _split_override(override: str) -> tuple[str, object]:
             expected="section.key=value, such as train.steps=500 or data.0.path=pictures",
             fix="write the key, an equals sign and the value, without spaces around it",
         )
-    return key, _read_value(text)
+    if text == _LEFT_OUT:
+        return key, None
+    value = _read_value(text)
+    if value == text and text[:1] + text[-1:] in ("[]", "{}"):
+        _check_quotes(key, text)
+    return key, value
+
+
+def _check_quotes(key: str, text: str) -> None:
+    """Refuse a list or table whose quotes are gone, where one may stand: a text that looks like it is not what was meant."""
+    setting = find_setting(key)
+    if setting is None and not is_known(key) or setting is not None and not setting.is_collection:
+        return
+    raise ConfigError(
+        f"{key}: the {'list' if text[0] == '[' else 'table'} has lost its quotes, which a shell takes away",
+        got=f"{key}={text}",
+        expected="a table" if setting is None else setting.expected,
+        fix=f'write "{key}={_quote_items(text)}", with both kinds of quotes',
+    )
+
+
+def _quote_items(text: str) -> str:
+    """A list or table with its texts in single quotes; numbers and what has quotes stay as they are."""
+    items = []
+    for item in text[1:-1].split(","):
+        name, equals, rest = item.partition("=") if text[0] == "{" else ("", "", item)
+        rest = rest.strip()
+        items.append(f"{name.strip()} = " * bool(equals) + (rest if _read_value(rest) != rest else f"'{rest}'"))
+    return text[0] + ", ".join(items) + text[-1]
 
 
 def _read_value(text: str) -> object:
@@ -128,6 +169,30 @@ def _set(tree: dict[str, object], key: str, value: object) -> None:
                 expected="section.key=value, such as train.steps=500",
                 fix=f"use {above}=value, or correct the key",
             )
+
+
+def _leave_out(tree: dict[str, object], key: str) -> None:
+    """Take what the file says out of the tree; what it does not say is left out already. An unknown key stays, to be explained."""
+    if not is_known(key):
+        _set(tree, key, _LEFT_OUT)
+        return
+    *above, last = key.split(".")
+    place: Any = tree
+    for part in above:
+        place = place.get(part) if isinstance(place, dict) else _find_entry(place, part)
+    if isinstance(place, dict):
+        place.pop(last, None)
+    elif _find_entry(place, last) is not None:
+        del place[int(last)]
+
+
+def _find_entry(entries: object, part: str) -> Any:
+    return entries[int(part)] if isinstance(entries, list) and part.isdecimal() and int(part) < len(entries) else None
+
+
+def _sort_entries(key: str) -> list[str]:
+    """Entries of a list by their numbers."""
+    return [part.zfill(9) for part in key.split(".")]
 
 
 def _set_entry(entries: list[object], part: str, new: object, *, above: str, replace: bool) -> object:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from weber.config.section import Section
 
 Precision = Literal["none", "int8", "fp8", "nf4", "int4", "int2"]
+
+
+def _read_amount(value: object) -> object:
+    """A number is one of GB; what no amount and no card can be is refused."""
+    text = f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(text, str) and (text.startswith("-") or not re.search(r"[1-9]", text)) and text != "auto" and text.strip():
+        raise ValueError(f'"{text}" is no amount of memory and no card; write "auto", "10GB", "11.5GiB" or "RTX 4090"')
+    return text
+
+
+Amount = Annotated[str, BeforeValidator(_read_amount), WithJsonSchema({"type": ["string", "number"]})]
 
 
 class MemoryConfig(Section):
@@ -22,9 +33,10 @@ class MemoryConfig(Section):
     """Precision of the frozen base model. `auto`: bf16 on GPUs that have it, otherwise fp32 (bf16 convolutions on CPUs without
     bf16 units are 15-20 times slower)."""
 
-    fit: str | None = None
-    """Memory that the run may take: `"10GB"`, or `"auto"` for the GPU that is there. The settings of this section that were left out
-    are chosen so that it fits, the fastest first; `weber plan` says which and why."""
+    fit: Amount | None = None
+    """Memory that the run may take: a number of GB, or with a unit (`"11.5GiB"`, `"24000MB"`); a card (`"RTX 4090"`); or `"auto"` for the
+    GPU that is there. The settings of this section that were left out are chosen so that it fits, the fastest first; `weber plan` says
+    which and why. Without a GPU here, `plan` plans for one that has so much, and `train` needs `device = "cpu"`."""
 
     quantize: Precision = "none"
     """Bits of the frozen weights in the transformer's blocks; norms, embeddings and the last layer stay in `dtype`. `int8` and `fp8`
@@ -69,14 +81,6 @@ class MemoryConfig(Section):
 
     encode_batch_size: Annotated[int, Field(ge=1)] = 4
     """Pictures or captions per batch while the cache is filled."""
-
-    @field_validator("fit")
-    @classmethod
-    def _check_fit(cls, value: str | None) -> str | None:
-        amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G(i?)B)?", value or "")
-        if value not in (None, "auto") and (amount is None or float(amount[1]) == 0):
-            raise ValueError(f'fit = "{value}" is not an amount of memory; write "auto", "10GB" or "11.5GiB"')
-        return value
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> MemoryConfig:

@@ -15,6 +15,11 @@ Triple = Annotated[tuple[Decay, Decay, Decay], Field(strict=False)]
 OptimizerName = Annotated[str, AfterValidator(read_optimizer_name), WithJsonSchema({"type": "string", "enum": list(FACTS)})]
 Option = bool | int | float | str | list[float]
 
+LARGEST_LR = 100.0
+"""No optimizer learns with a higher one: those that scale their steps move every number by `lr` itself."""
+
+Rate = Annotated[float, Field(gt=0, le=LARGEST_LR)]
+
 DEFAULT_LR = {"lora": 1e-4, "lokr": 1e-3, "full": 1e-5}
 """Learning rate of each form of adapter, where none is set; others have that of a LoRA."""
 
@@ -35,11 +40,11 @@ class OptimConfig(Section):
     options: dict[str, Option] = {}
     """Further settings of a library's optimizer, by the names that it has for them, such as `{d_coef = 0.8}` of `prodigy`."""
 
-    lr: Annotated[float, Field(gt=0)] | None = None
+    lr: Rate | None = None
     """Learning rate after warm-up. Left out: 1e-4 for a LoRA, 1e-3 for LoKr, 1e-5 for the weights themselves; a tenth of that with
     `lion`, and 1.0 with `prodigy`, which multiplies it by the rate that it finds."""
 
-    text_encoder_lr: Annotated[float, Field(gt=0)] | None = None
+    text_encoder_lr: Rate | None = None
     """Learning rate of adapters on CLIP (`adapter.text_encoder`). Left out: as `lr`."""
 
     betas: Pair | Triple | None = None

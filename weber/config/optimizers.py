@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
+
+from weber.config.near import find_near
 
 TAIL = "pytorch_optimizer."
 """What the names of the long tail begin with: the classes of that library, by their own names."""
@@ -297,8 +298,8 @@ def read_optimizer_name(text: str) -> str:
     refused = _REFUSED.get(_normalize(plain)) or _REFUSED.get(_normalize(plain.removeprefix(TAIL)))
     if refused is not None:
         raise ValueError(f'"{text}" {refused[0]}; write {refused[1]}')
-    near = difflib.get_close_matches(_normalize(plain), _NAMES, n=1, cutoff=0.7)
-    fix = f'write name = "{_NAMES[near[0]]}"' if near else 'write name = "adamw"'
+    near = find_near(_normalize(plain), _NAMES)
+    fix = f'write name = "{_NAMES[near]}"' if near is not None else 'write name = "adamw"'
     raise ValueError(f'"{text}" is no optimizer; {fix} (docs/optimizers.md lists them all)')
 
 

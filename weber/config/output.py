@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from weber.config.section import FolderPath, Section
+
+_EPOCHS = re.compile(r"([1-9]\d*) epochs?")
+_FORBIDDEN = '<>:"/\\|?*'
+_ENDING = ".safetensors"
+
+
+def _check_every(every: object) -> object:
+    is_number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    if not is_number and not (isinstance(every, str) and _EPOCHS.fullmatch(every)):
+        raise ValueError('it is a number of steps, such as 250, or of epochs, such as "2 epochs"; write one of these')
+    return every
+
+
+def _check_name(name: str) -> str:
+    if name.endswith(_ENDING):
+        raise ValueError(f'the ending {_ENDING} is added to it; write name = "{name.removesuffix(_ENDING)}"')
+    if name != name.strip(". ") or any(one in _FORBIDDEN or ord(one) < 32 for one in name):
+        raise ValueError("it is the name of files, not a path; write letters, digits, - and _, and set output.folder for the folder")
+    return name
+
+
+Every = Annotated[
+    int | str,
+    BeforeValidator(_check_every),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_EPOCHS.pattern}$"}]}),
+]
+"""A number of steps, or of passes over the data: `250`, `"2 epochs"`."""
+
+
+def count_steps(every: int | str, *, steps_per_epoch: int) -> int:
+    """Steps of an `Every`."""
+    if isinstance(every, int):
+        return every
+    match = _EPOCHS.fullmatch(every)
+    assert match is not None
+    return int(match[1]) * steps_per_epoch
 
 
 class OutputConfig(Section):
@@ -16,14 +53,24 @@ class OutputConfig(Section):
     folder: FolderPath = Path("runs/lora")
     """The run folder: resolved config, checkpoints, metrics, pictures, the finished adapter."""
 
+    name: Annotated[str, AfterValidator(_check_name)] | None = None
+    """Name of the finished files, without an ending. Left out: `adapter`; `transformer` and `model` of a model that was trained itself."""
+
     cache: FolderPath = Path("cache")
     """Folder of encoded tensors. Its keys are made of content, so any number of runs may share it."""
 
-    save_every: Annotated[int, Field(ge=1)] = 250
-    """Steps between checkpoints; one is always written at the end."""
+    save_every: Every = 250
+    """Steps between checkpoints, or epochs: `"2 epochs"`; one is always written at the end."""
 
-    keep_last: Annotated[int, Field(ge=1)] = 2
-    """How many checkpoints are kept; older ones are deleted after a new one is whole."""
+    keep_last: Annotated[int, Field(ge=1)] | Literal["all"] = 2
+    """How many checkpoints are kept. Older ones are deleted when a new one is whole and the step after it has shown that it is good."""
+
+    keep_every: Every | None = None
+    """Steps, or epochs, between checkpoints that are kept for good, beside the last ones. Left out: none."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the finished adapter files, in every layout; their headers say it. Checkpoints are fp32 in any case. Merged models are
+    in the precision of the base's files."""
 
     formats: list[Literal["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]] = ["diffusers"]
     """Layouts of the finished adapter. `diffusers` is always written (`adapter.safetensors`); `kohya` and `comfyui` are further files
@@ -33,6 +80,12 @@ class OutputConfig(Section):
     tensorboard: bool = False
     """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
 
+    @model_validator(mode="after")
+    def _refuse_unused(self) -> OutputConfig:
+        if self.keep_last == "all" and self.keep_every is not None:
+            raise ValueError('keep_every has no effect with keep_last = "all", which keeps every checkpoint; remove one of them')
+        return self
+
 
 class SamplingConfig(Section):
     """Pictures painted at the start, every `every` steps, and at the end."""
@@ -40,8 +93,8 @@ class SamplingConfig(Section):
     prompts: list[str] = []
     """One picture each, on a contact sheet beside the base model's picture. Empty: no pictures."""
 
-    every: Annotated[int, Field(ge=1)] = 250
-    """Steps between pictures."""
+    every: Every = 250
+    """Steps between pictures, or epochs: `"2 epochs"`."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps. Left out: the variant's own (28 for most, 4 for a distilled one)."""
@@ -73,6 +126,14 @@ class SamplingConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
     """Seed of the first picture's noise; each further prompt adds 1."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _refuse_files(cls, value: list[str]) -> list[str]:
+        files = [prompt for prompt in value if re.fullmatch(r"\S+\.(txt|jsonl?|toml|csv|ya?ml)", prompt.strip())]
+        if files:
+            raise ValueError(f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"]')
+        return value
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:

@@ -76,6 +76,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"objective.rollout.start_step = {rollout.start_step} is never reached in {num_steps} steps; lower it, or train longer"
             )
+        if self.output.precision != "fp32" and self.adapter.kind == "full":
+            raise ValueError(
+                f'output.precision = "{self.output.precision}" has no effect with adapter.kind = "full", whose files are in the precision'
+                " of the base's; remove it"
+            )
         self._check_masks()
         self._check_regularization()
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:

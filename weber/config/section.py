@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|%[A-Za-z_]\w*%")
 
 
 def _refuse_escapes(value: object) -> object:
     # In "C:\train" TOML reads \t as a tab: without this check the folder would be searched under a name nobody wrote.
     if isinstance(value, str) and any(ord(character) < 32 for character in value):
         raise ValueError("a path holds a tab or a line break; write paths with / or in single quotes: 'C:\\train'")
+    variable = _VARIABLE.search(value) if isinstance(value, str) else None
+    if variable is not None and not Path(str(value)).exists():
+        raise ValueError(f"only a shell puts something in place of {variable[0]}; write the folder itself, or ~ for your home folder")
     return value
 
 
@@ -33,5 +39,5 @@ class Section(BaseModel):
     @classmethod
     def _refuse_empty(cls, value: object) -> object:
         if isinstance(value, str) and not value.strip():
-            raise ValueError("an empty text is not a value; set it or remove the line")
+            raise ValueError("an empty text is not a value; set it or remove the line (on the command line: null)")
         return value

@@ -50,6 +50,23 @@ class Setting:
         """Dotted name; 0 stands for any entry of a list of tables."""
         return f"{self.path}.{self.name}"
 
+    @property
+    def is_collection(self) -> bool:
+        """Whether it may be a list or a table."""
+        annotation = self.field.annotation
+        return self.table is not None or any(get_origin(one) in (list, tuple, dict) for one in (annotation, *get_args(annotation)))
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the documentation. A point within brackets, or behind `et al`, ends none."""
+        depth = 0
+        for place, character in enumerate(self.doc):
+            depth += (character == "(") - (character == ")")
+            is_end = character == "." and self.doc[place + 1 : place + 2] in ("", " ")
+            if is_end and depth == 0 and not self.doc[:place].endswith("et al"):
+                return self.doc[:place]
+        return self.doc
+
 
 @dataclass(frozen=True)
 class SectionRows:
@@ -88,6 +105,24 @@ def find_section(location: Sequence[int | str]) -> tuple[SectionRows, int] | Non
         if section is not None and (is_whole or (found is None and length == 1)):
             found = section, length
     return found
+
+
+def find_setting(key: str) -> Setting | None:
+    """The setting that a dotted key means, of any entry of a list of tables; None for a section, and for what is none."""
+    section, rest = _split_key(key)
+    return None if section is None else next((setting for setting in section.settings if rest == [setting.name]), None)
+
+
+def is_known(key: str) -> bool:
+    """Whether a dotted key means a section, a table, a setting, or something within one."""
+    section, rest = _split_key(key)
+    return section is not None and (not rest or any(setting.name == rest[0] for setting in section.settings))
+
+
+def _split_key(key: str) -> tuple[SectionRows | None, list[int | str]]:
+    location: list[int | str] = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    found = find_section(location)
+    return (None, location) if found is None else (found[0], location[found[1] :])
 
 
 def list_settings() -> list[Setting]:

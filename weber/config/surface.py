@@ -49,7 +49,9 @@ A run is one TOML file. The shortest one names a folder of pictures; the default
 
 `weber train run.toml` starts it, `weber plan run.toml` says what it would do. Every key can also be given or changed on the command
 line: `weber train run.toml train.steps=500 data.0.resolution=768`. `data.0` is the first set of pictures, `data.1` the second;
-a value that is not TOML is taken as text, so that quotes may be left out. A setting that cannot take effect is an error.
+a value that is not TOML is taken as text, so that quotes may be left out; lists need them, and then a shell needs both kinds:
+`"adapter.targets=['attn.to_q', 'attn.to_k']"`. `optim.lr=null` leaves out what the file says. A setting that cannot
+take effect is an error.
 
 A longer one:
 
@@ -90,7 +92,7 @@ def build_help() -> str:
         for setting in section.settings:
             default = "" if setting.default is None else f" = {write_value(setting.default)}"
             head = f"  {setting.key}{default}{' (required)' if setting.required else ''}"
-            text = setting.doc.partition(". ")[0].rstrip(".") + "."
+            text = f"{setting.summary}."
             if setting.choices:
                 text += f" ({setting.expected})"
             lines += [head, textwrap.fill(text, 78, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)]

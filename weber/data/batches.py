@@ -44,6 +44,12 @@ class BatchPlan:
         self.steps_per_epoch = len(self._bounds)
         self._epoch, self._order, self._turns = 0, *self._draw_epoch(0)
 
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many samples each step of an epoch has, at most `batch_size * accumulation`."""
+        sizes: list[int] = (self._bounds[:, 1] - self._bounds[:, 0]).tolist()
+        return sizes
+
     def draw_step(self, step: int) -> list[list[Draw]]:
         """The micro-batches of a step, counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from weber.data.backends.backend import Backend, FileStat
-from weber.errors import DataError
+from weber.errors import DataError, MissingExtraError
 
 # The number goes up when a row of an older weber would say something else than today's code.
-_CREATE = """CREATE TABLE IF NOT EXISTS files_1 (path TEXT PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER,
-    content TEXT, width INTEGER, height INTEGER, text TEXT, reason TEXT) WITHOUT ROWID"""
+_CREATE = """CREATE TABLE IF NOT EXISTS files_2 (path TEXT PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER, mark TEXT,
+    content TEXT, width INTEGER, height INTEGER, text TEXT, reason TEXT, form TEXT, problem TEXT, share REAL) WITHOUT ROWID"""
 _NUM_PER_PORTION = 64  # a kill loses the work of one portion
 _LOCK_SECONDS = 60.0
 
@@ -25,21 +25,27 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What opening a file taught: of a picture `content`, `width` and `height`; of a caption file `text`; or the `reason` why it is
-    unusable."""
+    """What opening a picture or a mask taught; or the `reason` why it is unusable.
+
+    `text` is more of a mask, and `share` how much of it is white. `form`: how the file is read, where that is not as it is; `problem`:
+    what a person should know of it, as `kind: details`.
+    """
 
     content: str = ""
     width: int = 0
     height: int = 0
     text: str = ""
     reason: str = ""
+    form: str = ""
+    problem: str = ""
+    share: float = 1.0
 
 
 _Known = dict[str, tuple[FileStat, FileFacts]]
 
 
 class Index:
-    """One sqlite file of facts by absolute path, size and time of change. Several processes may use it at once.
+    """One sqlite file of facts by absolute path and stat. Several processes may use it at once.
 
     A damaged file is set aside as `<name>.damaged` and made anew. Raises DataError where it cannot be read or written at all.
     """
@@ -86,6 +92,8 @@ class Index:
             return stat, inspect(data)
         except DataError as error:
             return stat, FileFacts(reason=error.what)
+        except MissingExtraError as error:  # not remembered either: packages are installed without a change of the file
+            return None, FileFacts(reason=error.what)
 
     def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
@@ -118,10 +126,10 @@ class Index:
 
 def _select(connection: sqlite3.Connection, names: Sequence[str]) -> _Known:
     marks = ", ".join("?" * len(names))
-    rows = connection.execute(f"SELECT * FROM files_1 WHERE path IN ({marks})", names)
-    return {path: (FileStat(size_bytes, mtime_ns), FileFacts(*facts)) for path, size_bytes, mtime_ns, *facts in rows}
+    rows = connection.execute(f"SELECT * FROM files_2 WHERE path IN ({marks})", names)
+    return {path: (FileStat(size_bytes, mtime_ns, mark), FileFacts(*facts)) for path, size_bytes, mtime_ns, mark, *facts in rows}
 
 
 def _insert(connection: sqlite3.Connection, new: Sequence[tuple[str, FileStat, FileFacts]]) -> None:
     rows = [(path, *astuple(stat), *astuple(facts)) for path, stat, facts in new]
-    connection.executemany("INSERT OR REPLACE INTO files_1 VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT OR REPLACE INTO files_2 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)

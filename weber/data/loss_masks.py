@@ -1,8 +1,8 @@
-"""Masks for the loss: white is learned, black is not, gray in between. From a file, or from the alpha channel of the picture."""
+"""Masks for the loss: white is learned, black and transparent are not, gray in between. From a file, or a picture's alpha channel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weber.data.crops import Crop
-from weber.data.images import read_alpha, read_image
+from weber.data.images import read_alpha
+from weber.data.levels import read_levels
 
 # Goes up with any change of the numbers that the same file and window become.
 _VERSION = 1
@@ -20,11 +21,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LossMask:
-    """A file, whose bytes `content` names: a mask, or with `is_alpha` the picture itself."""
+    """A file, whose bytes `content` names: a mask, or with `is_alpha` the picture itself.
+
+    `form`: see `Levels`. `share`: how much of the whole picture is learned, 0..1.
+    """
 
     path: Path
     content: str
     is_alpha: bool = False
+    form: str = ""
+    share: float = field(default=1.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,7 @@ class LossWindow:
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the mask, but for the size that it gets."""
-        return f"loss mask {_VERSION} {'alpha' if self.mask.is_alpha else 'gray'} {self.crop.describe()}"
-
-
-def read_gray(data: bytes) -> Image.Image:
-    """The mask in a picture file's bytes, as mode L, upright; transparent parts are white. Raises DataError with a one-line reason."""
-    return read_image(data).convert("L")
+        return f"loss mask {_VERSION} {'alpha' if self.mask.is_alpha else self.mask.form or 'gray'} {self.crop.describe()}"
 
 
 def find_box(image: Image.Image | None) -> tuple[int, ...] | None:
@@ -64,7 +65,7 @@ def build_shares(data: bytes, window: LossWindow, *, shape: tuple[int, int]) -> 
 
     Raises DataError with a one-line reason.
     """
-    image = read_alpha(data) if window.mask.is_alpha else read_gray(data)
+    image = read_alpha(data) if window.mask.is_alpha else read_levels(data).image
     assert image is not None, "a picture without an alpha channel has no such mask"
     across, down = _find_edges(window.crop, image.size, shape=shape)
     pixels, weights = np.asarray(image), _build_means(down, image.height)

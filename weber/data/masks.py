@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import cos, pi, sin, sqrt
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from weber.data.crops import Crop
-from weber.data.images import read_image
+from weber.data.levels import Levels, read_levels
 from weber.data.seeds import draw_uniform
 from weber.errors import DataError
 
@@ -30,26 +30,34 @@ _NUM_JOINTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A file, whose bytes `content` names; or, without a path, what is drawn from the text `content`."""
+    """A file, whose bytes `content` names; or, without a path, what is drawn from the text `content`.
+
+    `form`: see `Levels`. `share`: how much of a file is white, 0..1.
+    """
 
     path: Path | None
     content: str
+    form: str = ""
+    share: float = field(default=1.0, compare=False)
 
     def describe(self) -> str:
         """Canonical text for cache keys."""
-        return f"{'drawn mask' if self.path is None else 'mask'} {_PIXELS_VERSION} {self.content}"
+        kind = "drawn" if self.path is None else self.form
+        return f"{kind} mask {_PIXELS_VERSION} {self.content}".lstrip()
 
 
-def read_mask_image(data: bytes) -> Image.Image:
-    """The mask in a picture file's bytes, as mode L of 0 and 255, upright; gray is cut at 128, transparent parts are white.
+def read_white(data: bytes) -> Levels:
+    """The mask in a picture file's bytes, of 0 and 255, upright; gray is cut at 128, what is transparent is 0.
 
     Raises DataError whose `what` is a one-line reason, also where nothing is white.
     """
-    gray = np.asarray(read_image(data).convert("L"))
+    levels = read_levels(data)
+    gray = np.asarray(levels.image)
     white = gray >= _THRESHOLD
     if not white.any():
-        raise DataError(f"mask has nothing white: its brightest pixel is {gray.max()} of 255")
-    return Image.fromarray(white.astype(np.uint8) * np.uint8(255))
+        elsewhere = ", what is transparent counts as black" if levels.form else ""
+        raise DataError(f"mask has nothing white: its brightest pixel is {gray.max()} of 255{elsewhere}")
+    return Levels(Image.fromarray(white.astype(np.uint8) * np.uint8(255)), levels.form)
 
 
 def list_showing(crops: Sequence[Crop], *, box: Sequence[int], width: int, height: int) -> tuple[Crop, ...]:

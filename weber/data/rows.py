@@ -1,19 +1,28 @@
-"""The pictures of a set and what belongs to each, found by the names of files or in a table; no picture is opened."""
+"""The pictures of a set and what belongs to each, found by the names of files or in a table; no picture is decoded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
-from weber.data.captions import CAPTION_SUFFIX
-from weber.data.images import SUFFIXES
+from weber.data.beside import Beside
+from weber.data.captions import CAPTION_SUFFIXES
+from weber.data.files import Files, describe_kinds, sort_files
+from weber.data.formats import explain_ending
+from weber.data.left_out import leave_out
+from weber.data.names import ByName, find_spelled, normalize_name
 from weber.data.sets import check_pictures
 from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, TableRow, read_table
+from weber.data.words import describe_count, describe_some
 from weber.errors import DataError
+
+_TABLE_SUFFIXES = (".jsonl", ".csv")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +38,83 @@ class Row:
     reason: str = ""
 
 
-def list_rows(config: DataConfig, *, key: str) -> list[Row]:
+@dataclass(frozen=True)
+class Listed:
+    """The pictures of a set, folders beside them, and what a person should know, in sentences."""
+
+    rows: Sequence[Row]
+    beside: Sequence[Beside]
+    notes: Sequence[str]
+
+
+def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> Listed:
     """The pictures of a set in the order of their names, and those that have no row, or no file. `key` is the set's in a config.
 
-    Raises DataError for a folder that cannot be listed or has no picture, and for a table that is broken.
+    Folders of weber's own are left out: `own`, and what looks like one. Raises DataError for a folder that cannot be listed or has no
+    picture, and for a table that is broken.
     """
     assert config.path is not None
     folder = config.path.absolute()
-    files = LocalBackend().list(folder, recursive=config.recursive) if config.hub is None else []
+    found = LocalBackend().list(folder, recursive=config.recursive) if config.hub is None else []
+    kept = leave_out(found, folder, own=own)
     inside = [one.absolute() for one in [*config.conditioning, config.masks, config.loss_masks] if one is not None]
     inside = [one for one in inside if one != folder and one.is_relative_to(folder)]
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES and not any(path.is_relative_to(one) for one in inside)]
+    files = sort_files(path for path in kept.files if not any(path.is_relative_to(one) for one in inside))
+    notes = [f"{config.set_name}: runs and caches of weber below it are left out: {describe_some(kept.own)}"] if kept.own else []
     if config.metadata is not None:
-        rows = _list_table(config, folder, pictures, key=key)
+        rows = _list_table(config, folder, files, key=key)
     else:
-        check_pictures(config, pictures=pictures, files=files)
-        rows = [Row(path) for path in pictures]
-    rows = _add_files(rows, config, folder, files)
+        check_pictures(config, pictures=[*files.pictures, *files.unread], files=kept.files, own=kept.own)
+        rows = [Row(path, reason=files.unread.get(path, "")) for path in sorted([*files.pictures, *files.unread], key=Path.as_posix)]
+    tables = _list_tables(config, folder, files.others)
+    notes += [f'{config.set_name}: the table {path.name} is not read: set metadata = "{path}"' for path in tables[:1]]
+    named = tables if config.metadata is None else [config.metadata.absolute()]
+    others = [path for path in files.others if path not in named]
+    if others:
+        count = describe_count(len(others), "file")
+        notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
+    beside = _Folders(config, own)
+    rows = _add_files(rows, config, folder, captions=files.captions, beside=beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
+        names = [path.name for one in beside.all if one.kind == "loss mask" for path in one.paths]
         raise DataError(
             f'{key}.loss_masks = "{config.loss_masks}" has no mask for any picture of the set',
+            got=f"the files {describe_some(names)}" if names else "no picture files",
             expected=f'a mask of "{usable[0].path.name}" with the same name or stem, in the same subfolder',
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
-    return rows
+    if config.caption_source == "textfile":
+        notes += _describe_lone_captions(config, folder, rows, files.captions)
+    return Listed(rows, beside.all, notes)
 
 
-def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, files: Sequence[Path]) -> list[Row]:
+def _list_tables(config: DataConfig, folder: Path, others: Sequence[Path]) -> list[Path]:
+    """Tables beside the pictures that nobody has named, where captions are in files."""
+    if config.metadata is not None or config.caption_source != "textfile":
+        return []
+    return [path for path in others if path.parent == folder and path.suffix.lower() in _TABLE_SUFFIXES]
+
+
+class _Folders:
+    """The folders that a set names beside its own."""
+
+    def __init__(self, config: DataConfig, own: Sequence[Path]) -> None:
+        def read(kind: str, folder: Path) -> Beside:
+            return Beside(kind, folder, recursive=config.recursive, own=own)
+
+        self.references = [read("reference", folder) for folder in config.conditioning]
+        self.mask = None if config.masks is None else read("mask", config.masks)
+        self.loss_mask = None if config.loss_masks is None else read("loss mask", config.loss_masks)
+
+    @property
+    def all(self) -> list[Beside]:
+        return [*self.references, *(one for one in (self.mask, self.loss_mask) if one is not None)]
+
+
+def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, captions: Sequence[Path], beside: _Folders) -> list[Row]:
     """The rows with what is found for them by their names."""
-    captions = {path.with_suffix(""): path for path in files if path.suffix.lower() == CAPTION_SUFFIX}
-    folders = [("reference", one, _list_stems(one, recursive=config.recursive)) for one in config.conditioning]
-    masks = [("mask", config.masks, _list_stems(config.masks, recursive=config.recursive))] if config.masks is not None else []
-    weighed = config.loss_masks
-    losses = {} if weighed is None else _list_stems(weighed, recursive=config.recursive)
+    known = ByName((path.with_suffix("").as_posix(), path) for path in _prefer_first(captions))
     added = []
     for row in rows:
         if row.reason:
@@ -70,53 +122,36 @@ def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, files: Seq
             continue
         try:
             _check_text(str(row.path), "file name is not text: rename the file")
-            found = [_find(row.path, folder, *one) for one in [*folders, *masks]]
-            references = (*row.references, *found[: len(folders)])
-            mask = found[-1] if masks else None
-            caption_file = captions.get(row.path.with_suffix(""))
-            loss_mask = None if weighed is None else _find_one(row.path, folder, "loss mask", weighed, losses)
+            references = (*row.references, *(one.need(row.path, folder) for one in beside.references))
+            mask = None if beside.mask is None else beside.mask.need(row.path, folder)
+            loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.path, folder)
+            caption_file = next(iter(known.find(row.path.with_suffix("").as_posix())), None)
             added.append(Row(row.path, row.captions, caption_file, references, mask, loss_mask))
         except DataError as error:
             added.append(Row(_spell(row.path), reason=error.what))
     return added
 
 
-def _list_stems(folder: Path, *, recursive: bool) -> dict[str, list[Path]]:
-    """The pictures in a folder by their names below it, without endings."""
-    stems: dict[str, list[Path]] = {}
-    folder = folder.absolute()
-    for path in LocalBackend().list(folder, recursive=recursive):
-        if path.suffix.lower() in SUFFIXES:
-            stems.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return stems
+def _prefer_first(captions: Sequence[Path]) -> list[Path]:
+    """Caption files in the order in which one is taken before another of the same stem."""
+    return sorted(captions, key=lambda path: CAPTION_SUFFIXES.index(path.suffix.lower()))
 
 
-def _find(path: Path, folder: Path, kind: str, place: Path, stems: Mapping[str, Sequence[Path]]) -> Path:
-    """As `_find_one`; there has to be one."""
-    found = _find_one(path, folder, kind, place, stems)
-    if found is None:
-        raise DataError(f"no {kind}: {_find_stem(path, folder)} in {place}")
-    return found
+def _describe_lone_captions(config: DataConfig, folder: Path, rows: Sequence[Row], captions: Sequence[Path]) -> list[str]:
+    """Caption files that are not read: without a picture, or behind another one of that stem."""
+    stems = {normalize_name(row.path.with_suffix("").as_posix()) for row in rows}
+    lone = [path for path in captions if normalize_name(path.with_suffix("").as_posix()) not in stems]
+    taken = {normalize_name(path.with_suffix("").as_posix()): path for path in reversed(_prefer_first(captions))}
+    behind = [path for path in captions if path not in lone and taken[normalize_name(path.with_suffix("").as_posix())] != path]
+    lines = []
+    for paths, what in ((lone, "without a picture of that name"), (behind, f"not read beside one that ends in {CAPTION_SUFFIXES[0]}")):
+        if paths:
+            names = describe_some([path.relative_to(folder).as_posix() for path in paths])
+            lines.append(f"{config.set_name}: {describe_count(len(paths), 'caption file')} {what}: {names}")
+    return lines
 
 
-def _find_one(path: Path, folder: Path, kind: str, place: Path, stems: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The file of a picture among those of another folder: of its name, or the only one of its stem; None where there is none."""
-    found = stems.get(_find_stem(path, folder), [])
-    same = [one for one in found if one.name == path.name] or found
-    if len(same) == 1:
-        return same[0]
-    if same:
-        raise DataError(f"several {kind}s: {' and '.join(one.name for one in same)} in {place}")
-    return None
-
-
-def _find_stem(path: Path, folder: Path) -> str:
-    """The picture's name below its folder, without ending."""
-    below = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    return below.with_suffix("").as_posix()
-
-
-def _list_table(config: DataConfig, folder: Path, pictures: Sequence[Path], *, key: str) -> list[Row]:
+def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> list[Row]:
     """One row per row of the table, by path; then the pictures that it does not name."""
     assert config.metadata is not None
     name = f'the hub dataset "{config.hub}"' if config.hub is not None else f'the table "{config.metadata}"'
@@ -126,7 +161,8 @@ def _list_table(config: DataConfig, folder: Path, pictures: Sequence[Path], *, k
     caption = None
     if config.caption_source == "metadata":
         caption = table.check_column(config.caption_column, CAPTION_COLUMNS, key=f"{key}.caption_column")
-    known = {_identify(path): path for path in pictures}
+    pictures = [*files.pictures, *files.unread]
+    known = ByName((_identify(path), path) for path in pictures)
     rows: list[Row] = []
     named: dict[str, str] = {}
     for one in table.rows:
@@ -134,33 +170,41 @@ def _list_table(config: DataConfig, folder: Path, pictures: Sequence[Path], *, k
         if not given:
             rows.append(Row(config.metadata, reason=f"no picture: the column {image} is empty in {one.where}"))
             continue
-        path = known.get(_identify(folder / given[0]), _join(folder, given[0]))
-        row = _build_row(path, table, one, caption=caption, sources=sources, folder=folder, is_closed=config.hub is not None)
+        if _ADDRESS.match(given[0]):
+            rows.append(Row(config.metadata, reason=f"address on the web, not a file: {given[0]} in {one.where}"))
+            continue
+        path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
+        row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder)
         if _identify(path) in named:
             row = Row(_spell(path), reason=f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
         named.setdefault(_identify(path), one.where)
         rows.append(row)
     named |= {_identify(path): "" for row in rows for path in row.references}
-    unnamed = [Row(path, reason=f"no row: {config.metadata.name} does not name it") for place, path in known.items() if place not in named]
+    reason = f"no row: {config.metadata.name} does not name it"
+    unnamed = [Row(path, reason=reason) for path in sorted(pictures, key=Path.as_posix) if _identify(path) not in named]
     return sorted(rows, key=lambda row: row.path.as_posix()) + unnamed
 
 
 def _build_row(
-    path: Path, table: Table, row: TableRow, *, caption: str | None, sources: Sequence[str], folder: Path, is_closed: bool
+    path: Path, table: Table, row: TableRow, *, config: DataConfig, caption: str | None, sources: Sequence[str], folder: Path
 ) -> Row:
-    """`is_closed`: files outside of the folder are set aside, because a stranger has written the table."""
+    """Of a dataset of the hub, files outside of the folder are set aside, because a stranger has written the table."""
     captions = table.read_texts(row, caption, several=True) if caption is not None else ()
     names = {source: table.read_texts(row, source) for source in sources}
     try:
         for text in [str(path), *(name for one in names.values() for name in one)]:
             _check_text(text, f"file name is not text: {row.where}")
         references = tuple(_join(folder, given[0]) for given in names.values() if given)
-        if is_closed and not all(one.is_relative_to(folder) for one in (path, *references)):
+        if config.hub is not None and not all(one.is_relative_to(folder) for one in (path, *references)):
             raise DataError(f"file outside of the dataset: {row.where}")
         try:
             LocalBackend().stat(path)
         except DataError as error:
             raise DataError(f"{error.what}, named in {row.where}") from error
+        if reason := explain_ending(path.name):
+            raise DataError(reason)
+        if caption is not None and not captions and config.caption_fallback is not None:
+            captions = (config.caption_fallback,)
         if caption is not None and not captions:
             raise DataError(f"caption is empty: {row.where}")
         for text in captions:
@@ -174,7 +218,10 @@ def _build_row(
 
 
 def _join(folder: Path, name: str) -> Path:
-    return Path(os.path.normpath(folder / name))
+    """The file of that name, as it is spelled on the disk; tables from Windows have backslashes."""
+    path = find_spelled(Path(os.path.normpath(folder / name)))
+    turned = name.replace("\\", "/")
+    return path if turned == name or path.exists() else find_spelled(Path(os.path.normpath(folder / turned)))
 
 
 def _identify(path: Path) -> str:

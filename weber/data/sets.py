@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
@@ -10,8 +9,14 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from weber.config.data import DataConfig
-from weber.data.images import SUFFIXES
+from weber.data.files import describe_kinds
+from weber.data.formats import SUFFIXES, explain_ending
+from weber.data.names import find_spelled
+from weber.data.words import describe_some
 from weber.errors import ConfigError, DataError
+
+_FEWEST_PIXELS, _MOST_PIXELS = 8, 8192
+"""Of an edge: what is less or more was meant in another unit."""
 
 
 def _keep_size(width: int, height: int) -> tuple[int, int]:
@@ -29,6 +34,20 @@ class PictureLimits:
     repaints: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     reference_size: Callable[[int, int], tuple[int, int]] = _keep_size
+
+
+def find_places(config: DataConfig) -> DataConfig:
+    """The set with its folders and its table as they are spelled on the disk, where letters may be composed otherwise."""
+    return config.model_copy(
+        update={
+            "name": config.set_name,
+            "path": None if config.path is None else find_spelled(config.path),
+            "metadata": None if config.metadata is None else find_spelled(config.metadata),
+            "conditioning": [find_spelled(folder) for folder in config.conditioning],
+            "masks": None if config.masks is None else find_spelled(config.masks),
+            "loss_masks": None if config.loss_masks is None else find_spelled(config.loss_masks),
+        }
+    )
 
 
 def check_set(config: DataConfig, position: int, *, alignment_pixels: int, inputs: PictureLimits) -> None:
@@ -69,7 +88,15 @@ def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs:
         raise ConfigError(
             f"{key}.resolution = {config.resolution or edge:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
             got=f"pictures of {edge} x {edge} pixels, less than one step of {step}",
-            fix=f"raise {key}.resolution{lower_step}",
+            fix=f'set {key}.resolution_type = "megapixels", or write the edge in pixels'
+            if config.resolution_type != "megapixels" and edge < _FEWEST_PIXELS
+            else f"raise {key}.resolution{lower_step}",
+        )
+    if config.resolution_type == "megapixels" and edge > _MOST_PIXELS:
+        raise ConfigError(
+            f"{key}.resolution = {config.resolution:g} megapixels are more than any picture has that is trained",
+            got=f"pictures of {edge} x {edge} pixels",
+            fix=f'set {key}.resolution_type = "area", if that is an edge in pixels; or write 1.0 or so',
         )
 
 
@@ -100,18 +127,28 @@ def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callab
             f'{key} = "{path}" is not {what}',
             got=got,
             expected=holds,
-            fix=f"set {key} to the {what.partition(' ')[2]}; a relative path starts at {Path.cwd()}",
+            fix=_find_place(path, what) or f"set {key} to the {what.partition(' ')[2]}; a relative path starts at {Path.cwd()}",
         )
 
 
-def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Sequence[Path]) -> None:
-    """Raise DataError if a set has no picture file among its files."""
+def _find_place(path: Path, what: str) -> str:
+    """What to do where a file was named and a folder is meant."""
+    if what != "a folder":
+        return ""
+    if path.suffix.lower() in SUFFIXES:
+        return f'name the folder that the pictures are in: "{path.parent}"'
+    return explain_ending(path.name).partition(": ")[2]
+
+
+def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Sequence[Path], own: Sequence[str]) -> None:
+    """Raise DataError if a set has no picture file among its files; `own` are folders of weber's own that were left out."""
     if pictures:
         return
-    kinds = Counter(path.suffix.lower() or "no ending" for path in files).most_common(5)
+    got = f"files: {describe_kinds(files)}" if files else "no files"
+    deeper = "" if config.recursive else ", or set recursive = true if they lie in subfolders"
     raise DataError(
         f'the folder "{config.path}" has no pictures',
-        got=f"files: {', '.join(f'{num} x {kind}' for kind, num in kinds)}" if kinds else "no files",
+        got=got + (f", beside runs and caches of weber ({describe_some(own)}), whose pictures are no data" if own else ""),
         expected=f"files ending in {' '.join(sorted(SUFFIXES))}",
-        fix="name the folder that holds the pictures" + ("" if config.recursive else ", or set recursive = true if they lie in subfolders"),
+        fix=f"name the folder that holds the pictures{deeper}",
     )

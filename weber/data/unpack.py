@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from weber.data.backends.local import LocalBackend
-from weber.data.images import SUFFIXES
+from weber.data.formats import SUFFIXES
 from weber.data.table import read_table
 from weber.errors import DataError
 

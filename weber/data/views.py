@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +14,29 @@ from PIL import Image
 from weber.data.backends.local import LocalBackend
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop, build_crops, check_shape
-from weber.data.images import encode_content, read_image
+from weber.data.images import encode_content, read_colors, read_image
 from weber.data.loss_masks import LossWindow, build_shares
-from weber.data.masks import Mask, draw_mask, read_mask_image
-from weber.errors import DataError
+from weber.data.masks import Mask, draw_mask, read_white
+from weber.errors import DataError, MissingExtraError
 
+_T = TypeVar("_T")
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One window of one picture, alone or with a mask. `content` names the file's bytes."""
+    """One window of one picture, alone or with a mask. `content` names the file's bytes, `color` what is done to its colors."""
 
     path: Path
     content: str
     crop: Crop
     mask: Mask | None = None
+    color: str = ""
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the picture."""
-        return self.crop.describe() if self.mask is None else f"{self.crop.describe()} {self.mask.describe()}"
+        return " ".join(filter(None, (self.crop.describe(), self.color, "" if self.mask is None else self.mask.describe())))
 
 
 def read_pixels(view: View) -> NDArray[np.uint8]:
@@ -46,8 +49,8 @@ def read_mask(view: View) -> NDArray[np.uint8]:
     assert view.mask is not None
     if view.mask.path is None:
         return draw_mask(view.crop.width, view.crop.height, content=view.mask.content)
-    mask = read_mask_image(_read_unchanged(view.mask.path, view.mask.content))
-    return _cut(mask, view.crop, Image.Resampling.NEAREST)
+    mask = read_white(_read_unchanged(view.mask.path, view.mask.content))
+    return _cut(mask.image, view.crop, Image.Resampling.NEAREST)
 
 
 def read_loss_mask(window: LossWindow, *, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -60,26 +63,28 @@ def build_view(path: Path, *, size: Size | Callable[[int, int], Size], mask: Pat
 
     Raises DataError, also for a mask of another shape than the picture.
     """
-    data, image = _open(path, read_image)
+    data, colors = _open(path, read_colors)
+    image, color = colors.image, colors.done
     width, height = size(*image.size) if callable(size) else size
     (crop,) = build_crops(*image.size, bucket=Bucket(width, height), style="center", num_crops=1, seed_parts=())
     if mask is None:
-        return View(path, encode_content(data), crop)
-    mask_data, mask_image = _open(mask, read_mask_image)
+        return View(path, encode_content(data), crop, color=color)
+    mask_data, white = _open(mask, read_white)
     try:
-        check_shape(mask_image.size, picture=image.size)
+        check_shape(white.image.size, picture=image.size)
     except DataError as error:
         fix = "draw the mask over the whole picture, in any resolution"
         raise DataError(f'the mask "{mask}" does not fit the picture "{path}"', got=error.what, fix=fix) from error
-    return View(path, encode_content(data), crop, Mask(mask, encode_content(mask_data)))
+    return View(path, encode_content(data), crop, Mask(mask, encode_content(mask_data), white.form, white.share), color)
 
 
-def _open(path: Path, read: Callable[[bytes], Image.Image]) -> tuple[bytes, Image.Image]:
+def _open(path: Path, read: Callable[[bytes], _T]) -> tuple[bytes, _T]:
     try:
         data = LocalBackend().read(path)
         return data, read(data)
-    except DataError as error:
-        raise DataError(f'the picture "{path}" cannot be used', got=error.what, fix="name another file, or mend this one") from error
+    except (DataError, MissingExtraError) as error:
+        fix = error.fix or "name another file, or mend this one"
+        raise DataError(f'the picture "{path}" cannot be used', got=error.what, fix=fix) from error
 
 
 def _read_unchanged(path: Path, content: str) -> bytes:

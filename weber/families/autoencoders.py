@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
 from weber.families.tensors import Entry, Weights
@@ -41,6 +40,8 @@ def convert_vae(weights: Weights) -> tuple[dict[str, Entry], list[str]]:
     """The tensors under the library's names, by the library's own conversion; and names that it does not know."""
     if _LIBRARY_MARK in weights:
         return {name: _flatten(entry, 2 if ".attentions." in name else 4) for name, entry in weights.items()}, []
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
     renamed = {_rename(name): name for name in weights}
     # The library converts tensors: it gets small ones that hold their own number, so that none is read from the disk.
     names = list(renamed)

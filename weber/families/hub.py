@@ -7,17 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+import huggingface_hub
+from huggingface_hub import constants
 
 from weber.errors import ModelError
 
@@ -33,14 +24,15 @@ def load_snapshot(repository: str, patterns: Sequence[str], *, revision: str | N
     chosen = [pattern for pattern in patterns if not pattern.startswith("!")]
     left_out = [pattern[1:] for pattern in patterns if pattern.startswith("!")] or None
     return _fetch(
-        lambda: snapshot_download(repository, revision=revision, allow_patterns=chosen, ignore_patterns=left_out),
+        lambda: huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=chosen, ignore_patterns=left_out),
         _Wish(repository, chosen, revision=revision, key=key),
     )
 
 
 def load_file(repository: str, name: str, *, revision: str | None, key: str) -> Path:
     """One file of a repository, fetched unless HF_HUB_OFFLINE is set. Raises ModelError."""
-    return _fetch(lambda: hf_hub_download(repository, name, revision=revision), _Wish(repository, [name], revision=revision, key=key))
+    wish = _Wish(repository, [name], revision=revision, key=key)
+    return _fetch(lambda: huggingface_hub.hf_hub_download(repository, name, revision=revision), wish)
 
 
 def list_files(repository: str, pattern: str, *, key: str) -> list[str]:
@@ -48,8 +40,10 @@ def list_files(repository: str, pattern: str, *, key: str) -> list[str]:
 
     Nothing is fetched. Raises ModelError.
     """
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+
     try:
-        names = [file.filename for file in snapshot_download(repository, allow_patterns=[pattern], dry_run=True)]
+        names = [file.filename for file in huggingface_hub.snapshot_download(repository, allow_patterns=[pattern], dry_run=True)]
     except (OSError, HTTPError, HFValidationError, RuntimeError):
         folder = load_snapshot(repository, [pattern], revision=None, key=key)
         names = [file.name for file in folder.glob(pattern)]
@@ -69,6 +63,8 @@ class _Wish:
 
 
 def _fetch(download: Callable[[], str], wish: _Wish) -> Path:
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
+
     try:
         return Path(download())
     except (OSError, HTTPError, HFValidationError, RuntimeError) as error:
@@ -78,6 +74,16 @@ def _fetch(download: Callable[[], str], wish: _Wish) -> Path:
 
 
 def _refuse(error: Exception, wish: _Wish) -> NoReturn:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix("Got: ")
     if isinstance(error, GatedRepoError):
         raise ModelError(

@@ -21,6 +21,7 @@ class Pairing:
     """One original, made of the rows of `modules` in that order, in parts of `rows`.
 
     `swapped`: the two halves of its rows (shift, scale) stand in the other order. `is_norm`: a norm's scale, not a linear layer.
+    `only_original`: programs that read adapters with either names know this layer by the makers' name alone.
     """
 
     original: str
@@ -28,6 +29,7 @@ class Pairing:
     rows: tuple[int, ...] = (1,)
     swapped: bool = False
     is_norm: bool = False
+    only_original: bool = False
 
     def split(self, num_rows: int) -> list[int]:
         """Rows of each module, of that many in all."""
@@ -77,9 +79,10 @@ def build_norms(original: str, *modules: str) -> list[Pairing]:
     return [Pairing(f"{original}.norm.{name}", (module,), is_norm=True) for name, module in zip(names, modules, strict=True)]
 
 
-def build_embedder(original: str, module: str) -> list[Pairing]:
+def build_embedder(original: str, module: str, *, only_original: bool = False) -> list[Pairing]:
     """The two layers of an embedding of a number or a vector."""
-    return [Pairing(f"{original}.in_layer", (f"{module}.linear_1",)), Pairing(f"{original}.out_layer", (f"{module}.linear_2",))]
+    names = {"in_layer": "linear_1", "out_layer": "linear_2"}
+    return [Pairing(f"{original}.{one}", (f"{module}.{two}",), only_original=only_original) for one, two in names.items()]
 
 
 def find_module(pairings: Sequence[Pairing], module: str) -> Match | None:

@@ -8,11 +8,14 @@ The autoencoder's own latents (B, 32, 2H, 2W) are cut into 2 x 2 patches and nor
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKLFlux2
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLFlux2
 
 SCALE_PIXELS = 16
 CHANNELS = 128
@@ -21,6 +24,8 @@ REFERENCE_PIXELS = 1024 * 1024
 
 def encode_images(encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
     """See `Family.encode_images`: `latents`, the mode of the posterior, in patches, normalized. There are no masks."""
+    from diffusers import AutoencoderKLFlux2
+
     assert isinstance(encoder, AutoencoderKLFlux2) and masks is None
     latents = functional.pixel_unshuffle(encoder.encode(pixels.to(encoder.device, encoder.dtype)).latent_dist.mode(), 2)
     mean, deviation = _read_statistics(encoder, latents)
@@ -29,6 +34,8 @@ def encode_images(encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = 
 
 def decode_latents(encoder: nn.Module, latents: Tensor) -> Tensor:
     """See `Family.decode_latents`."""
+    from diffusers import AutoencoderKLFlux2
+
     assert isinstance(encoder, AutoencoderKLFlux2)
     latents = latents.to(encoder.device)
     mean, deviation = _read_statistics(encoder, latents)

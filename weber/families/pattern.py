@@ -24,6 +24,12 @@ def list_meant(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if is_any(name, patterns)]
 
 
+def list_parents(name: str) -> list[str]:
+    """`a.b.c` is in `a.b` and in `a`, and it is itself."""
+    words = name.split(".")
+    return [".".join(words[:number]) for number in range(1, len(words) + 1)]
+
+
 def list_near(patterns: Iterable[str], names: Sequence[str], *, num: int = 4) -> list[str]:
     """Names that may have been meant by patterns which mean none; where nothing is near, the first ones."""
     near = dict.fromkeys(match for pattern in patterns for match in difflib.get_close_matches(pattern, names, n=3, cutoff=_CUTOFF))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from diffusers import FlowMatchEulerDiscreteScheduler
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 
 def list_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, num_steps: int, *, mu: float | None = None) -> list[float]:

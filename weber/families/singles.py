@@ -120,6 +120,12 @@ def build_stripped(weights: Weights, markers: Sequence[str]) -> Weights:
     return stripped | ({name: entry for name, entry in weights.items() if not name.startswith(prefix)} if is_alone else {})
 
 
+def keep_known(weights: Weights, *, known: re.Pattern[str]) -> tuple[Weights, list[str]]:
+    """The tensors whose whole names match, as they are, and the names of the others."""
+    kept = {name: entry for name, entry in weights.items() if known.fullmatch(name)}
+    return kept, [name for name in weights if name not in kept]
+
+
 def describe_content(weights: Weights) -> str:
     """What a file holds, in words for a person."""
     for words, patterns in _CONTENTS:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import MappingProxyType
 
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from weber.errors import ModelError
 from weber.families.identity import build_file_identity, build_identity
@@ -16,6 +15,9 @@ from weber.families.places import Folder, Place, Root, build_root
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 """The parts that every model has."""
+
+StandIn = Callable[[str], str]
+"""From a variant's own place to a folder with the same sizes."""
 
 _TOKENIZERS = "tokenizer_path"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -25,11 +27,14 @@ class Source:
     """The parts of one model. Nothing is fetched or read before it is asked for.
 
     `path`: the model, None where only parts are given. `own`: parts that have a place of their own, by the names of the settings
-    (`transformer`, `vae`, `text_encoder`, `text_encoder_2`, `tokenizer_path`).
+    (`transformer`, `vae`, `text_encoder`, `text_encoder_2`, `tokenizer_path`). `stand_in`: gives a folder without weights in place of a
+    variant's own place on the hub, for a model of which only the sizes are asked.
     """
 
-    def __init__(self, path: str | None, revision: str | None = None, *, own: Mapping[str, str] = _NONE) -> None:
-        self.revision = revision
+    def __init__(
+        self, path: str | None, revision: str | None = None, *, own: Mapping[str, str] = _NONE, stand_in: StandIn | None = None
+    ) -> None:
+        self.revision, self._stand_in = revision, stand_in
         self.parts: Sequence[str] = PARTS
         self._home: Root | None = None
         self._main = build_root("model.path", path, revision=revision) if path is not None else None
@@ -48,6 +53,8 @@ class Source:
     @property
     def is_local(self) -> bool:
         """True where nothing has to be fetched for any part."""
+        if self._stand_in is not None:
+            return False
         given = [root for root in (self._main, *self._own.values()) if root is not None]
         chosen = (self._choose(part) for part in self.parts)
         return all(root.is_local for root in given) and all(root is None or root.is_local for root in chosen)
@@ -56,7 +63,10 @@ class Source:
         """The same, where parts that are nowhere come from the variant's own place (a hub id or a folder)."""
         source = copy(self)
         is_model = self._main is None and "transformer" not in self._own
-        source._home = build_root("model.path", home, revision=self.revision if is_model else None)
+        if self._stand_in is not None:
+            source._home = build_root("model.path", self._stand_in(home))
+        else:
+            source._home = build_root("model.path", home, revision=self.revision if is_model else None)
         return source
 
     def with_parts(self, parts: Sequence[str]) -> Source:
@@ -159,6 +169,8 @@ class Source:
 
     def _not_at_home(self, part: str, home: Root, error: ModelError) -> ModelError:
         """Nothing that was given holds the part, and the variant's own place does not have it either."""
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
         parts = [other for other in self.parts if self._choose(other) is home]
         command = " ".join(["hf download", home.text, *(f'--include "{other}/*"' for other in parts)])
         steps = f"run `{command}` where there is a connection, which fetches all that is missing"

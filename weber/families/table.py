@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import diffusers
-
 from weber.config.model import ModelConfig
+from weber.config.near import find_near
 from weber.errors import ConfigError, ModelError
 from weber.families.complete import check_complete
 from weber.families.family import Family
@@ -29,9 +28,11 @@ from weber.families.flux3.keys import ADAPTER_TARGETS as FLUX3_TARGETS
 from weber.families.flux3.keys import PAIRINGS as FLUX3_PAIRINGS
 from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.families.pairing import Pairing
-from weber.families.source import Source
+from weber.families.source import Source, StandIn
 from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
+
+_NUM_NEAR = 3
 
 
 class Build(Protocol):
@@ -117,6 +118,8 @@ class Transformer:
 
 def open_transformer(config: ModelConfig) -> Transformer:
     """The transformer of a model, for work on files: other parts need not be there, and no weights are read. Raises as `build_family`."""
+    import diffusers
+
     source, _ = _build_source(config)
     row = _recognize(source)
     [original] = row.originals["transformer"]
@@ -127,13 +130,14 @@ def open_transformer(config: ModelConfig) -> Transformer:
     return Transformer(row, facts, weights)
 
 
-def build_family(config: ModelConfig, *, hides_padding: bool = False) -> Family:
+def build_family(config: ModelConfig, *, hides_padding: bool = False, stand_in: StandIn | None = None) -> Family:
     """The family of a model, from configuration files and headers only. Raises ConfigError or ModelError in words.
 
     With `hides_padding` it does not look at the padding behind its prompts (`objective.text_mask`).
-    The transformer says which family it is, and its files or `variant` which variant; parts that were not given come from its home.
+    The transformer says which family it is, and its files or `variant` which variant; parts that were not given come from its home, or
+    from what `stand_in` gives in its place.
     """
-    source, variant = _build_source(config)
+    source, variant = _build_source(config, stand_in)
     row = _recognize(source)
     if variant is not None and variant not in row.variants:
         raise ConfigError(
@@ -150,7 +154,7 @@ def build_family(config: ModelConfig, *, hides_padding: bool = False) -> Family:
     return row.build(source, variant, hides_padding=hides_padding)
 
 
-def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
+def _build_source(config: ModelConfig, stand_in: StandIn | None = None) -> tuple[Source, str | None]:
     """Where a model's parts are, and the variant that was asked for: where no place is given, the table's first."""
     homes = {name: home for row in FAMILIES for name, (home, _) in row.variants.items()}
     _check_variant(config.variant, homes)
@@ -161,7 +165,7 @@ def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
         "text_encoder_2": config.text_encoder_2,
         "tokenizer_path": config.tokenizer_path,
     }
-    source = Source(config.path, config.revision, own={name: text for name, text in own.items() if text is not None})
+    source = Source(config.path, config.revision, own={name: text for name, text in own.items() if text is not None}, stand_in=stand_in)
     variant = config.variant
     if config.path is None and config.transformer is None:
         variant = variant or next(iter(homes))
@@ -171,13 +175,35 @@ def _build_source(config: ModelConfig) -> tuple[Source, str | None]:
 
 def _check_variant(name: str | None, homes: Mapping[str, str]) -> None:
     if name is not None and name not in homes:
-        near = difflib.get_close_matches(name, homes, n=1, cutoff=0.3)
+        near = list_near_variants(name)
+        is_place = "/" in name or name.endswith(".safetensors")
+        other = f"write model.path = {name!r}" if is_place else "run `weber variants`, which says what each is"
         raise ConfigError(
             "There is no such model variant.",
             got=f"model.variant = {name!r}",
             expected=", ".join(homes),
-            fix=f"did you mean {near[0]!r}?" if near else "run `weber variants`",
+            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else other,
         )
+
+
+def list_near_variants(text: str) -> list[str]:
+    """The variants that another name for a model may mean: those that have all of its words and the fewest others; else a misspelled one.
+
+    None where many have: the name of a family is no model.
+    """
+    known = {name: (name, home.rpartition("/")[2]) for row in FAMILIES for name, (home, _) in row.variants.items()}
+    words = _split_words(text.rpartition("/")[2])
+    surplus: dict[str, int] = {}
+    for name, titles in known.items():
+        sizes = [len(_split_words(title)) - len(words) for title in titles if words and words <= _split_words(title)]
+        surplus |= {name: min(sizes)} if sizes else {}
+    meant = [name for name, size in surplus.items() if size == min(surplus.values())]
+    near = find_near(text, known)
+    return meant if 0 < len(meant) <= _NUM_NEAR else [near] if near is not None and not meant else []
+
+
+def _split_words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\d+b|[a-z]+|\d+", text.lower()))
 
 
 def _recognize(source: Source) -> FamilyRow:

@@ -20,7 +20,7 @@ from torch import Tensor
 from weber.errors import ModelError
 from weber.progress import Progress, ignore_progress
 
-_CODES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -34,17 +34,26 @@ _CODES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NAMES = {dtype: code for code, dtype in _CODES.items()}
+"""Names of the safetensors format."""
+
+LENGTH_BYTES = 8
+"""At the start of a file: how long its header is, which comes next."""
+
+_NAMES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: what is known of it, and how to read it. `is_quantized`: its file has it in fewer bits than `dtype`, with scales."""
+    """One tensor: what is known of it, and how to read it. `is_quantized`: its file has it in fewer bits than `dtype`, with scales.
+
+    `file`: where it lies, if it is of one file.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     is_quantized: bool = False
+    file: Path | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -62,15 +71,45 @@ def open_weights(files: Sequence[Path]) -> dict[str, Entry]:
 
 def read_metadata(file: Path) -> dict[str, str]:
     """The text entries of a file's header. Raises ModelError for a file that is damaged."""
-    metadata = _read_header(file)[0].get("__metadata__", {})
+    metadata = _parse_header(file)[0].get("__metadata__", {})
     if not isinstance(metadata, dict):
         raise _damaged(file, ValueError("its metadata are not text entries"))
     return {str(key): str(value) for key, value in metadata.items()}
 
 
+def read_header(file: Path) -> tuple[bytes | None, int]:
+    """The header of a *.safetensors file as it is written there, None where the file ends before it, and the file's bytes. OSError as it
+    comes."""
+    with file.open("rb") as stream:
+        file_bytes = os.fstat(stream.fileno()).st_size
+        num_bytes = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        return stream.read(num_bytes) if LENGTH_BYTES + num_bytes <= file_bytes else None, file_bytes
+
+
 def build_entry(tensor: Tensor) -> Entry:
     """A tensor that is in memory already."""
     return Entry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def read_finite(name: str, entry: Entry) -> Tensor:
+    """The tensor, all of whose numbers are finite. Raises ModelError with its name and its file."""
+    tensor = entry.read()
+    if not is_finite(tensor):
+        raise ModelError(
+            "A model holds numbers that are not finite: it is damaged, or its training has failed.",
+            got=f"{name}" + (f" in {entry.file}" if entry.file is not None else ""),
+            expected="finite numbers in all tensors",
+            fix="download the file again, or take an earlier checkpoint of the run that made it",
+        )
+    return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite; one pass, in which nothing is built."""
+    if not tensor.dtype.is_floating_point or tensor.numel() == 0:
+        return True
+    ends = torch.aminmax(tensor if tensor.dtype.itemsize > 1 else tensor.to(torch.bfloat16))
+    return all(math.isfinite(end.item()) for end in ends)
 
 
 def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], progress: Progress = ignore_progress) -> None:
@@ -86,7 +125,7 @@ def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], p
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
+            file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
             for number, (name, entry) in enumerate(weights.items()):
                 progress(f"writing {path.name}", number, len(weights))
                 tensor = entry.read().detach().cpu().contiguous()
@@ -101,29 +140,28 @@ def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], p
 
 
 def _open_file(file: Path) -> dict[str, Entry]:
-    header, start = _read_header(file)
+    header, start, file_bytes = _parse_header(file)
     entries = {}
     for name, row in header.items():
         if name == "__metadata__":
             continue
         shape, dtype, begin, end = _read_row(file, name, row)
-        if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or start + end > file.stat().st_size:
+        if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or start + end > file_bytes:
             raise _damaged(file, ValueError(f"{name} lies outside of the file, whose end is missing"))
-        entries[name] = Entry(shape, dtype, partial(_read_tensor, file, start + begin, shape, dtype))
+        entries[name] = Entry(shape, dtype, partial(_read_tensor, file, start + begin, shape, dtype), file=file)
     return entries
 
 
-def _read_header(file: Path) -> tuple[dict[str, object], int]:
-    """The header, and the place in the file where tensors begin."""
+def _parse_header(file: Path) -> tuple[dict[str, object], int, int]:
+    """The header, the place in the file where tensors begin, and the file's bytes."""
     try:
-        with file.open("rb") as stream:
-            num_bytes = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(num_bytes)) if num_bytes <= file.stat().st_size else None
+        text, file_bytes = read_header(file)
+        header = None if text is None else json.loads(text)
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
-    if not isinstance(header, dict):
+    if text is None or not isinstance(header, dict):
         raise _damaged(file, ValueError("it has no safetensors header"))
-    return header, 8 + num_bytes
+    return header, LENGTH_BYTES + len(text), file_bytes
 
 
 def _read_row(file: Path, name: str, row: object) -> tuple[tuple[int, ...], torch.dtype, int, int]:
@@ -132,14 +170,14 @@ def _read_row(file: Path, name: str, row: object) -> tuple[tuple[int, ...], torc
         code, shape, (begin, end) = str(row["dtype"]), tuple(map(int, row["shape"])), map(int, row["data_offsets"])
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file, ValueError(f"{name} has no place in it")) from error
-    if code not in _CODES:
+    if code not in DTYPES:
         raise ModelError(
             f"{file} holds tensors of a type that weber does not read.",
             got=f"{name} is {code}",
-            expected=", ".join(_CODES),
+            expected=", ".join(DTYPES),
             fix="use the file in bf16, fp16, fp32 or fp8",
         )
-    return shape, _CODES[code], begin, end
+    return shape, DTYPES[code], begin, end
 
 
 def _read_tensor(file: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -10,24 +10,14 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
-from accelerate import init_empty_weights  # type: ignore[import-untyped]
-from diffusers import ModelMixin
-from diffusers.models.modeling_utils import no_init_weights
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from weber.errors import ModelError
 from weber.families.places import Place
 from weber.families.singles import build_stripped, describe_content, open_single, read_own_config
 from weber.families.source import Source
 from weber.families.tensors import Entry, Weights, open_weights
-
-# The libraries' bars would be drawn into ours.
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-diffusers_logging.disable_progress_bar()
 
 _FIX = "download the model again; if you made it yourself, save it with the library's save_pretrained"
 _NUM_SHOWN = 3
@@ -75,6 +65,8 @@ def load_part(
     Of a single file, one tensor at a time is read and cast, so the peak is the model in its dtype, or what `fill` makes of it. With
     changes, tensors that the smaller model has no place for are not read. Raises ModelError.
     """
+    from diffusers import ModelMixin
+
     if not place.is_single:
         assert not changes and fill is None, "a folder is read whole"
         return load_weights(kind, str(place.path), dtype=dtype)
@@ -178,6 +170,7 @@ def open_original(place: Place, originals: Sequence[Original], *, what: str = ""
 def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
     """A model of a diffusers or transformers class. Raises ModelError where its files are damaged, do not fit its configuration or
     lack weights, which the libraries would draw at random."""
+    _hide_bars()
     try:
         module, report = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -196,6 +189,8 @@ def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
 
 def build_skeleton(kind: Any, config: Mapping[str, object]) -> nn.Module:
     """A model of a diffusers class on the meta device: names and shapes without weights."""
+    from diffusers.models.modeling_utils import no_init_weights
+
     with torch.device("meta"), no_init_weights():  # drawing numbers that nobody reads takes most of the time
         skeleton: nn.Module = kind.from_config(config)
     return skeleton
@@ -203,6 +198,8 @@ def build_skeleton(kind: Any, config: Mapping[str, object]) -> nn.Module:
 
 def load_chat_tokenizer(folder: str) -> Any:
     """The tokenizer of a language model. Raises ModelError where it is damaged, or cannot chat or pad."""
+    from transformers import AutoTokenizer
+
     tokenizer = load_tokenizer(AutoTokenizer, folder)
     if tokenizer.chat_template is None or tokenizer.pad_token is None:
         raise ModelError(
@@ -220,6 +217,15 @@ def load_tokenizer(kind: Any, folder: str) -> Any:
         return kind.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The tokenizer in {folder} cannot be read.", got=str(error).strip().partition("\n")[0], fix=_FIX) from error
+
+
+def _hide_bars() -> None:
+    """The libraries' bars would be drawn into ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    diffusers_logging.disable_progress_bar()
 
 
 def _read_single_config(place: Place, original: Original) -> dict[str, object]:
@@ -244,6 +250,9 @@ def _read_shapes(read: Callable[[Weights], Read], weights: Weights, place: Place
 
 def _build_empty(kind: Any, config: Mapping[str, object], place: Place) -> Any:
     """The model without weights; buffers that no file holds are real."""
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+    from diffusers import ModelMixin
+
     try:
         with init_empty_weights(include_buffers=False):
             if issubclass(kind, ModelMixin):
@@ -292,6 +301,8 @@ def _fill_plainly(module: nn.Module, weights: Weights) -> None:
 def build_cast(weights: Weights, module: Any, *, dtype: torch.dtype) -> Weights:
     """The same, in the precision that `from_pretrained` of the module's class would have: some of its modules stay in fp32, those of
     transformers only where the model is in fp16."""
+    from diffusers import ModelMixin
+
     kept = set((module._keep_in_fp32_modules if dtype == torch.float16 or isinstance(module, ModelMixin) else None) or ())
     return {name: _build_cast_entry(entry, torch.float32 if set(name.split(".")) & kept else dtype) for name, entry in weights.items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters, build_full, build_whole_weights, check_tensors, check_whole, list_trained, load_tensors
@@ -63,13 +63,17 @@ class Full:
         """See `Kind.save`: the trained tensors in their own precision, under the library's names."""
         save_weights(path, _build_entries(learned.parameters), metadata={FACTS_KEY: json.dumps(learned.facts, sort_keys=True)})
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
+
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
         load_tensors(parameters, open_weights([path]), where=str(path))
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`: whole models, in the precision of the base's files."""
-        paths = list_models(learned.config.output.formats, folder)
+        paths = list_models(learned.config.output.formats, folder, name=learned.config.output.name)
         written = self._write(paths, _build_entries(learned.parameters), learned, progress=progress)
         if learned.ema is not None:
             means = {name: build_entry(tensor) for name, tensor in learned.ema.list_tensors().items()}
@@ -95,6 +99,10 @@ class Full:
 
         return put
 
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return []
+
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""
         targets = config.adapter.chosen_targets
@@ -119,7 +127,8 @@ class Full:
     def _check_places(self, config: RunConfig) -> None:
         """The finished model must not replace the one that it is made from, nor anything else."""
         inputs = [Path(place).expanduser().absolute() for place in (config.model.path, config.model.transformer) if place is not None]
-        finished = list_models(config.output.formats, config.output.folder.expanduser().absolute())
+        output = config.output
+        finished = list_models(output.formats, output.folder.expanduser().absolute(), name=output.name)
         means = [] if config.optim.ema_decay is None else [build_mean_path(path) for path in finished]
         for target in (*finished, *means):
             for one in (place.resolve() for place in inputs):

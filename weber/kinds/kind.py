@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.full import Parameters
@@ -19,7 +19,7 @@ from weber.families.tensors import Weights
 from weber.optim.ema import Ema
 from weber.progress import Progress
 from weber.results.files import Model
-from weber.results.runs import Saved, build_mean_path
+from weber.results.runs import Saved, build_adapter_name, build_mean_path
 
 Put = Callable[[nn.Module], None]
 """Puts what a run has learned on a transformer, to paint with."""
@@ -95,6 +95,10 @@ class Kind(Protocol):
         """Write the checkpoint's file."""
         ...
 
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """Parameters of the network whose numbers the checkpoint's file rounds, to be kept beside it as they are."""
+        ...
+
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """Put the numbers of a checkpoint's file back."""
         ...
@@ -107,9 +111,18 @@ class Kind(Protocol):
         """What a run has saved, checked now, to be put on a network that is read later."""
         ...
 
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """What programs make otherwise of the finished file than it says, a line each."""
+        ...
+
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """A short and a longer line about it, for a person."""
         ...
+
+
+def build_title(config: RunConfig) -> str:
+    """What files say that they are called."""
+    return config.output.name or config.output.folder.name
 
 
 def list_linears(skeleton: nn.Module) -> dict[str, tuple[int, int]]:
@@ -123,8 +136,9 @@ def build_model(family: Family, weights: Weights) -> Model:
     return Model(weights, config, family.pairings, family.architecture)
 
 
-def write_with_mean(learned: Learned, path: Path, *, write: Callable[[Path], list[Path]]) -> list[Path]:
-    """`write` what is trained to `path`, and its running mean beside it, if there is one; returns all that was written."""
+def write_with_mean(learned: Learned, folder: Path, *, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """`write` the adapter into a folder, and its running mean beside it, if there is one; returns all that was written."""
+    path = folder / build_adapter_name(learned.config)
     written = write(path)
     if learned.ema is not None:
         with learned.ema.swapped():

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from weber.adapters.files import AdapterFile, load_adapter, save_adapter
+from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.full import Parameters, load_tensors
-from weber.adapters.lora import build_lora, list_factors, list_parameters, load_adapter_onto, load_factors, write_strength
+from weber.adapters.layouts import list_readers
+from weber.adapters.lora import build_lora, list_exact, list_factors, list_parameters, load_adapter_onto, load_factors, write_strength
 from weber.adapters.merge import check_base, check_mergeable
-from weber.adapters.metadata import build_metadata
 from weber.adapters.rules import Setting, build_settings, check_rules, list_groups
 from weber.adapters.target import list_targets
 from weber.config.adapter import SHIFTED_STARTS
@@ -22,12 +22,12 @@ from weber.data.seeds import build_seed
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.tensors import Weights, open_weights
-from weber.kinds.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
+from weber.kinds.kind import Learned, Put, Trained, build_model, build_title, list_linears, write_with_mean
 from weber.kinds.text import build_text_lora, choose_text
 from weber.memory.load import choose_formats
 from weber.memory.packed import PackedLinear
 from weber.progress import Progress
-from weber.results.files import Named, write_formats
+from weber.results.files import Named, save_layout, write_formats
 from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, check_formats, check_merged
 from weber.results.runs import ADAPTER_NAME, Saved
 
@@ -101,9 +101,13 @@ class Lora:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: an adapter file like the finished one."""
-        modules, family, title = list_factors(learned.transformer), learned.family, learned.config.output.folder.name
-        metadata = build_metadata(modules, architecture=family.architecture, title=title, facts=learned.facts)
-        save_adapter(path, modules, layout=DIFFUSERS, facts=learned.facts, metadata=metadata, pairings=family.pairings)
+        adapter = Named(list_factors(learned.transformer), learned.facts, build_title(learned.config))
+        family = learned.family
+        save_layout(path, adapter, layout=DIFFUSERS, architecture=family.architecture, pairings=family.pairings)
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return list_exact(learned.transformer)
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
@@ -111,16 +115,16 @@ class Lora:
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
+        return write_with_mean(learned, folder, write=partial(self._write, learned=learned, progress=progress))
 
     def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and the same in the other formats."""
-        self.save(path, learned)
-        family = learned.family
-        formats = [name for name in learned.config.output.formats if name != DIFFUSERS]
+        family, output = learned.family, learned.config.output
+        formats = [name for name in output.formats if name != DIFFUSERS]
         weights = family.open_transformer() if {MERGED_FILE, MERGED_FOLDER} & set(formats) else {}
         model = build_model(family, weights)
-        named = Named(list_factors(learned.transformer), learned.facts, path.parent.name)
+        named = Named(list_factors(learned.transformer), learned.facts, build_title(learned.config), output.precision)
+        save_layout(path, named, layout=DIFFUSERS, architecture=family.architecture, pairings=family.pairings)
         return [path, *write_formats(named, formats, model=model, folder=path.parent, stem=path.stem, progress=progress)]
 
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
@@ -136,6 +140,10 @@ class Lora:
                 load_tensors(list_parameters(transformer), mean, where=str(saved.ema))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.modules, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

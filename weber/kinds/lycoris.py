@@ -16,7 +16,7 @@ from weber.adapters.full import Parameters, check_tensors, load_tensors
 from weber.adapters.lycoris import CHANGE, build_changes, write_strength
 from weber.adapters.lycoris_files import (
     LycorisFile,
-    build_changed_weights,
+    list_entries,
     list_layer_changes,
     load_changes,
     load_lycoris,
@@ -24,6 +24,8 @@ from weber.adapters.lycoris_files import (
     write_start,
 )
 from weber.adapters.lycoris_forms import list_shapes
+from weber.adapters.lycoris_merge import build_changed_weights
+from weber.adapters.lycoris_names import list_readers
 from weber.adapters.lycoris_targets import list_layers
 from weber.adapters.merge import check_base
 from weber.adapters.target import list_targets
@@ -33,12 +35,12 @@ from weber.data.seeds import build_seed
 from weber.errors import AdapterError, ConfigError
 from weber.families.family import Family
 from weber.families.tensors import Weights, open_weights
-from weber.kinds.kind import Learned, Put, Trained, build_model, list_linears, write_with_mean
+from weber.kinds.kind import Learned, Put, Trained, build_model, build_title, list_linears, write_with_mean
 from weber.kinds.lora import read_computed
 from weber.progress import Progress
-from weber.results.files import save_whole
+from weber.results.files import build_precise_facts, save_whole
 from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, build_format_path, check_formats, check_merged
-from weber.results.runs import ADAPTER_NAME, Saved
+from weber.results.runs import ADAPTER_NAME, SUFFIX, Saved
 
 
 class Lycoris:
@@ -108,35 +110,50 @@ class Lycoris:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: a file like the finished one."""
-        title = learned.config.output.folder.name
-        save_lycoris(path, learned.transformer, architecture=learned.family.architecture, title=title, facts=learned.facts)
+        self._save(path, learned)
+
+    def list_exact(self, learned: Learned) -> dict[str, Tensor]:
+        """See `Kind.list_exact`."""
+        return {}
+
+    def _save(self, path: Path, learned: Learned, *, precision: str | None = None) -> None:
+        family, facts = learned.family, build_precise_facts(learned.facts, precision)
+        save_lycoris(
+            path,
+            learned.transformer,
+            architecture=family.architecture,
+            title=build_title(learned.config),
+            facts=facts,
+            pairings=family.pairings,
+            precision=precision,
+        )
 
     def load(self, path: Path, transformer: nn.Module, *, parameters: Parameters) -> None:
         """See `Kind.load`."""
-        load_changes(parameters, open_weights([path]), where=str(path))
+        load_changes(parameters, path)
 
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`."""
-        return write_with_mean(learned, folder / ADAPTER_NAME, write=partial(self._write, learned=learned, progress=progress))
+        return write_with_mean(learned, folder, write=partial(self._write, learned=learned, progress=progress))
 
     def _write(self, path: Path, *, learned: Learned, progress: Progress) -> list[Path]:
         """The adapter, and whole models with it in their weights."""
-        self.save(path, learned)
+        output = learned.config.output
+        self._save(path, learned, precision=output.precision)
         written = [path]
-        for name in dict.fromkeys(learned.config.output.formats):
+        for name in dict.fromkeys(output.formats):
             if name == DIFFUSERS:
                 continue
             model = build_model(learned.family, learned.family.open_transformer())
             model = replace(model, weights=build_changed_weights(model.weights, list_layer_changes(learned.transformer)))
-            written.append(build_format_path(path.with_suffix(""), name))
+            written.append(build_format_path(path.with_name(path.name.removesuffix(SUFFIX)), name))
             save_whole(written[-1], model, facts=learned.facts, progress=progress)
         return written
 
     def read(self, saved: Saved, family: Family, *, trained: Trained) -> Put:
         """See `Kind.read`."""
         config = saved.config
-        adapter = load_lycoris(saved.path)
-        entries = {f"{name}.{CHANGE}.{part}": entry for name, one in adapter.changes.items() for part, entry in one.tensors.items()}
+        entries = list_entries(load_lycoris(saved.path))
         if saved.ema is not None:
             entries |= open_weights([saved.ema])
         check_tensors(trained.shapes, entries, where=str(saved.path))
@@ -146,6 +163,10 @@ class Lycoris:
             load_tensors(parameters, entries, where=str(saved.path))
 
         return put
+
+    def list_notes(self, config: RunConfig, family: Family, *, trained: Trained) -> list[str]:
+        """See `Kind.list_notes`."""
+        return list_readers(trained.settings, pairings=family.pairings)
 
     def describe(self, config: RunConfig, trained: Trained) -> tuple[str, str]:
         """See `Kind.describe`."""

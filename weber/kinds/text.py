@@ -99,10 +99,10 @@ def build_text_lora(
     return [(TEXT_PREFIX + name, parameter) for name, parameter in parameters]
 
 
-def build_text_put(put: Put, config: RunConfig, *, encoders: Encoders) -> Put:
-    """`put`, and before it the CLIP that learns is hung on the transformer, if one does."""
+def build_text_put(put: Put, *, encoders: Encoders, learns: bool) -> Put:
+    """`put`, and before it CLIP is hung on the transformer, if it `learns`."""
     part = encoders.family.adapted_text
-    if not config.adapter.text_encoder or part is None:
+    if not learns or part is None:
         return put
 
     def put_both(transformer: nn.Module) -> None:

@@ -111,11 +111,12 @@ class _Level:
 @dataclass(frozen=True)
 class Phase:
     """A time of a run, and the bytes that are on the device at its peak, part by part. `has_network`: the network is there, not an
-    encoder alone."""
+    encoder alone. `seconds`: of one picture or caption; of painting, of one step of the sampler."""
 
     name: str
     parts: Mapping[str, int]
     has_network: bool = True
+    seconds: float = 0.0
 
     @property
     def num_bytes(self) -> int:
@@ -157,7 +158,8 @@ def build_average(times: Sequence[tuple[StepTime, int]]) -> StepTime:
 class Estimate:
     """What a run will need. `host` has the bytes of the host's own memory beside those of phases; on a CPU these are the same memory.
 
-    `rates_name`: the device that the time is for; `is_measured`: by a short measurement, not from its datasheet.
+    `rates_name`: the device that the time is for; `is_measured`: by a short measurement, not from its datasheet. `limits`: seconds of
+    computing by what takes them.
     """
 
     phases: tuple[Phase, ...]
@@ -166,6 +168,7 @@ class Estimate:
     work: Work
     rates_name: str
     is_measured: bool
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def peak(self) -> Phase:
@@ -180,3 +183,7 @@ class Estimate:
     def find(self, start: str) -> Phase:
         """The largest phase whose name begins so."""
         return max((phase for phase in self.phases if phase.name.startswith(start)), key=lambda phase: phase.num_bytes)
+
+    def count_seconds(self, start: str) -> float:
+        """Of the slowest phase whose name begins so; 0 where there is none."""
+        return max((phase.seconds for phase in self.phases if phase.name.startswith(start)), default=0.0)

@@ -6,7 +6,6 @@ their weights are is one question, how encoders are run another: neither changes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import torch
 
 from weber.config.memory import MemoryConfig
 from weber.errors import ConfigError
+from weber.memory.cards import read_wish
 from weber.memory.estimate import Estimate, Phase
 from weber.memory.rates import GIB, read_device_bytes
 
@@ -37,7 +37,9 @@ CARDS_GB = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141, 180)
 _STEP = 0.03  # times that differ by less are equal, and then fewer changes win
 _HOST_SHARE = 0.85  # of the host's memory: the rest is for the system
 _ENCODING = ("encode_batch_size", "vae_tiling", "quantize_text_encoder", "quantize_text_encoder_2")
-_LESS_TRAINING = "lower train.batch_size, data.0.resolution or adapter.rank"
+_GIVEN = frozenset({"fit", "device", "dtype"})
+"""Settings that say what there is, and not how it is used."""
+
 _ENCODE_FIRST = "fill the cache on the processor: `weber cache RUN.toml memory.device=cpu memory.dtype=bf16 memory.fit=999GB`"
 
 Settings = dict[str, Any]
@@ -71,20 +73,23 @@ class Fit:
     budget_bytes: int
 
 
-def read_budget_bytes(fit: str, device: torch.device) -> int:
-    """Bytes that `memory.fit` means: an amount, or what is there of a GPU. Raises ConfigError for `auto` without a GPU."""
-    if fit == "auto":
-        if device.type == "cuda":
-            return read_device_bytes(device)
-        raise ConfigError(
-            f"How much memory the run may take is not known on {device}, whose memory is everybody's.",
-            got='memory.fit = "auto"',
-            expected="an amount",
-            fix='set memory.fit = "8GB", or how much there is to spare',
-        )
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G(i?)B)?", fit)
-    assert amount is not None, "the config has checked it"
-    return int(float(amount[1]) * (GIB if amount[2] else 10**9))
+def read_budget_bytes(fit: str, device: torch.device, *, device_bytes: int | None = None) -> int:
+    """Bytes that `memory.fit` means: an amount, a card, or what is there of a GPU, by `device_bytes` of one that is not here.
+
+    Raises ConfigError for `auto` without a GPU, and for what is neither an amount nor a card.
+    """
+    if fit != "auto":
+        return read_wish(fit, key="memory.fit").num_bytes
+    if device_bytes is not None:
+        return device_bytes
+    if device.type == "cuda":
+        return read_device_bytes(device)
+    raise ConfigError(
+        f"How much memory the run may take is not known on {device}, whose memory is everybody's.",
+        got='memory.fit = "auto"',
+        expected="an amount, or a card",
+        fix='set memory.fit = "8GB", or how much there is to spare; `weber plan run.toml --card "RTX 4090"` plans for a card',
+    )
 
 
 def count_usable_bytes(budget_bytes: int) -> int:
@@ -97,7 +102,7 @@ def choose_settings(
 ) -> Fit:
     """The cheapest settings with which everything fits.
 
-    Raises ConfigError where nothing does, with the smallest card that would do, and what `hint` says of other settings that would help.
+    Raises ConfigError where nothing does, with the smallest card that would do, and what `hint` says of other settings that close the gap.
     """
     search = _Search(memory, choices, weigh, count_usable_bytes(budget_bytes), host_bytes)
     chosen = search.find()
@@ -138,6 +143,14 @@ class _Search:
         network = min(networks, key=lambda one: self._weigh(one, is_network=True).num_bytes)
         smallest = min(self._list_encoders(network), key=lambda one: self._weigh(one, is_network=False).num_bytes)
         return smallest, self.weigh(smallest)
+
+    def list_freed(self) -> list[str]:
+        """What to leave out of what was set, if that is enough."""
+        fixed = sorted(self.memory.model_fields_set - _GIVEN)
+        free = MemoryConfig(**{name: getattr(self.memory, name) for name in self.memory.model_fields_set & _GIVEN})
+        if not fixed or _Search(free, self.choices, self.weigh, self.usable_bytes, self.host_bytes).find() is None:
+            return []
+        return [f"leave out {', '.join(f'memory.{name}' for name in fixed)}, which {'was' if len(fixed) == 1 else 'were'} set"]
 
     def explain(self, chosen: MemoryConfig, name: str) -> str:
         """Why a setting is not at its default: what would be without it."""
@@ -243,28 +256,37 @@ def _count_penalty(memory: MemoryConfig, names: set[str]) -> float:
 
 
 def _refuse(search: _Search, hint: Hint, budget_bytes: int) -> ConfigError:
+    """What lacks, and what closes the gap; a change that helps too little is not said."""
     smallest, estimate = search.find_smallest()
-    peak = estimate.peak
+    peak, usable_bytes = estimate.peak, search.usable_bytes
     changed = [
         _write(name, getattr(smallest, name))
         for name in MemoryConfig.model_fields
         if name != "fit" and getattr(smallest, name) != MemoryConfig.model_fields[name].default
     ]
-    hints = hint(smallest)
-    fixed = sorted(search.memory.model_fields_set - {"fit", "device", "dtype"})
+    least = f"at the least, with {', '.join(changed) or 'all defaults'}"
+    if peak.num_bytes <= usable_bytes and search.host_bytes is not None:
+        return ConfigError(
+            "The run fits on the device only with more memory of the host than there is to spare.",
+            got=f"{_write_bytes(estimate.host_bytes)} of the host's {_write_bytes(search.host_bytes)} {least}",
+            expected=f"{_write_bytes(int(estimate.host_bytes / _HOST_SHARE))} of memory in the host",
+            fix=_join([*search.list_freed(), *hint(smallest)]),
+        )
     card = next((size for size in CARDS_GB if count_usable_bytes(size * 10**9) >= peak.num_bytes), None)
-    host = ""
-    if search.host_bytes is not None and estimate.host_bytes > _HOST_SHARE * search.host_bytes:
-        host = f", and {_write_bytes(estimate.host_bytes)} of the host's {_write_bytes(search.host_bytes)}"
+    closing = [*search.list_freed(), *hint(smallest)]
+    if all(phase.num_bytes <= usable_bytes for phase in estimate.phases if phase.has_network):
+        closing.append(_ENCODE_FIRST)
     return ConfigError(
-        f"The run does not fit into {_write_bytes(budget_bytes)}, of which {_write_bytes(budget_bytes - search.usable_bytes)} stay free,"
+        f"The run does not fit into {_write_bytes(budget_bytes)}, of which {_write_bytes(budget_bytes - usable_bytes)} stay free,"
         " whatever is chosen.",
-        got=f"{peak.name} takes {_write_bytes(peak.num_bytes)} at the least, with {', '.join(changed) or 'all defaults'}{host}",
+        got=f"{peak.name} takes {_write_bytes(peak.num_bytes)} {least}",
         expected="more memory" if card is None or not search.choices.has_host else f"a card of {card} GB",
-        fix=(f"leave out {', '.join(f'memory.{name}' for name in fixed)}, which was set; " if fixed else "")
-        + (f"set {', or '.join(hints)}; " if hints else "")
-        + (_LESS_TRAINING if peak.has_network else _ENCODE_FIRST),
+        fix=_join(closing),
     )
+
+
+def _join(closing: Sequence[str]) -> str:
+    return "; or ".join(closing) if closing else "choose a smaller model (`weber variants`): no setting closes the gap"
 
 
 def _write(name: str, value: object) -> str:

@@ -102,13 +102,16 @@ def list_kept(cache: Path) -> dict[str, Path]:
     return {file.name.removesuffix(_ENDING): file for file in sorted((cache / FOLDER).glob(f"*{_ENDING}"))}
 
 
-def collect_kept(cache: Path, keep: Set[str]) -> tuple[int, int]:
-    """Delete kept models whose keys are not in `keep`, damaged ones, and what killed processes left; returns their number and bytes."""
+def collect_kept(cache: Path, keep: Set[str], *, is_dry: bool = False) -> tuple[int, int]:
+    """Delete kept models whose keys are not in `keep`, damaged ones, and what killed processes left; returns their number and bytes.
+
+    `is_dry`: delete nothing.
+    """
     folder = cache / FOLDER
     unneeded = [file for key, file in list_kept(cache).items() if key not in keep]
     unneeded += [*folder.glob(f"*{_DAMAGED}"), *_list_stale(folder)]
     num_bytes = sum(file.stat().st_size for file in unneeded)
-    for file in unneeded:
+    for file in [] if is_dry else unneeded:
         file.unlink()
     return len(unneeded), num_bytes
 

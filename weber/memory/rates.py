@@ -1,4 +1,4 @@
-"""How fast devices are: datasheets of known GPUs, and a short measurement of anything else; and how much memory there is."""
+"""How fast devices are: by the datasheets of known GPUs, or by a short measurement of anything else; and how much memory there is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from functools import cache
 
 import torch
 
+from weber.memory.cards import find_driver_card
 from weber.memory.simulate import ATTENTION, Work
 
 GIB = 2**30
 MATMUL, ATTENTION_SHARE, BANDWIDTH = 0.65, 0.4, 0.75
 """What is reached of a datasheet: matrix products and memory as measured on H100 and H200, attention with FlashAttention 2
 (performance.md 1, "Attainable, not peak")."""
+
+PRODUCTS, MEMORY, STARTS = "matrix products", "reading and writing of memory", "starting operations from Python"
+"""What takes time, beside attention."""
 
 KERNEL_SECONDS = 6e-6
 """What it takes to start one operation from Python; with small pictures on large GPUs more than the operation itself."""
@@ -40,75 +44,32 @@ class Rates:
     is_measured: bool = False
 
     def count_seconds(self, work: Work) -> float:
-        """Time of some work: one operation after the other, or as long as it takes to start them all."""
-        seconds = work.moved_bytes / self.bandwidth
+        """Time of some work."""
+        return sum(self.count_parts(work).values())
+
+    def count_parts(self, work: Work) -> dict[str, float]:
+        """Seconds by what takes them: one operation after the other, or as long as it takes to start them all."""
+        parts = {PRODUCTS: 0.0, ATTENTION: 0.0, MEMORY: work.moved_bytes / self.bandwidth}
         for kind, flops in work.flops.items():
-            seconds += flops / (self.attention if kind == ATTENTION else self.flops.get(kind, self.flops["float32"]))
-        return max(seconds, work.num_kernels * KERNEL_SECONDS)
-
-
-# TFLOP/s dense with fp32 accumulation (bf16, fp32 without tensor cores, fp8, int8), GB/s of memory, GB/s from the host as measured.
-# 0: the GPU has no such units, and computes in the next wider ones. Order matters where one name is part of another.
-_GPUS: dict[str, tuple[float, float, float, float, float, float]] = {
-    "B200": (2250, 80, 4500, 4500, 8000, 50),
-    "GH200": (989, 67, 1979, 1979, 4000, 300),
-    "H200": (989, 67, 1979, 1979, 4800, 50),
-    "H100 PCIe": (756, 51, 1513, 1513, 2000, 50),
-    "H100 NVL": (835, 60, 1671, 1671, 3938, 50),
-    "H100": (989, 67, 1979, 1979, 3350, 50),
-    "H20": (148, 44, 296, 296, 4000, 50),
-    "A100": (312, 19.5, 0, 624, 1555, 24),
-    "A40": (149.7, 37.4, 0, 299, 696, 24),
-    "A30": (165, 10.3, 0, 330, 933, 24),
-    "A10G": (70, 35, 0, 140, 600, 24),
-    "A10": (125, 31.2, 0, 250, 600, 24),
-    "L40S": (362, 91.6, 733, 733, 864, 24),
-    "L40": (181, 90.5, 362, 362, 864, 24),
-    "L4": (121, 30.3, 242, 242, 300, 24),
-    "RTX PRO 6000": (503, 125, 1007, 1007, 1792, 50),
-    "RTX 6000 Ada": (364, 91, 728, 728, 960, 24),
-    "RTX A6000": (154.8, 38.7, 0, 309, 768, 24),
-    "RTX A5000": (111, 27.8, 0, 222, 768, 24),
-    "RTX A4000": (76.7, 19.2, 0, 153, 448, 24),
-    "RTX 5090": (209.5, 104.8, 419, 838, 1792, 50),
-    "RTX 5080": (112.6, 56.3, 225, 450, 960, 50),
-    "RTX 5070 Ti": (88, 44, 176, 352, 896, 50),
-    "RTX 5070": (61.7, 30.9, 123, 247, 672, 50),
-    "RTX 5060 Ti": (47.4, 23.7, 95, 190, 448, 25),
-    "RTX 5060": (38.4, 19.2, 77, 154, 448, 25),
-    "RTX 4090": (165.2, 82.6, 330, 660, 1008, 24),
-    "RTX 4080 SUPER": (104.4, 52.2, 209, 418, 736, 24),
-    "RTX 4080": (97.5, 48.7, 195, 390, 717, 24),
-    "RTX 4070 Ti SUPER": (88.2, 44.1, 176, 353, 672, 24),
-    "RTX 4070 Ti": (80.2, 40.1, 160, 321, 504, 24),
-    "RTX 4070 SUPER": (71, 35.5, 142, 284, 504, 24),
-    "RTX 4070": (58.3, 29.1, 117, 233, 504, 24),
-    "RTX 4060 Ti": (44.1, 22.1, 88, 177, 288, 12),
-    "RTX 4060": (30.2, 15.1, 60, 121, 272, 12),
-    "RTX 3090 Ti": (80, 40, 0, 320, 1008, 24),
-    "RTX 3090": (71, 35.6, 0, 284, 936, 24),
-    "RTX 3080 Ti": (68, 34.1, 0, 273, 912, 24),
-    "RTX 3080": (59.5, 29.8, 0, 238, 760, 24),
-    "RTX 3070": (40.6, 20.3, 0, 163, 448, 24),
-    "RTX 3060": (25.5, 12.7, 0, 102, 360, 24),
-    "Tesla T4": (8.1, 8.1, 0, 130, 320, 12),
-    "V100": (15.7, 15.7, 0, 0, 900, 12),
-}
+            speed = self.attention if kind == ATTENTION else self.flops.get(kind, self.flops["float32"])
+            parts[ATTENTION if kind == ATTENTION else PRODUCTS] += flops / speed
+        started = work.num_kernels * KERNEL_SECONDS
+        return {STARTS: started} if started > sum(parts.values()) else parts
 
 
 def build_rates(name: str) -> Rates | None:
     """What the datasheet says of a GPU by its name, times what is reached of it; None for one that is not known."""
-    row = next((row for known, row in _GPUS.items() if known.casefold() in name.casefold()), None)
-    if row is None:
+    card = find_driver_card(name)
+    if card is None:
         return None
-    bf16, fp32, fp8, int8, bandwidth, link = row
-    flops = {"bfloat16": bf16, "float16": bf16, "float32": fp32, "float8_e4m3fn": fp8 or bf16, "int8": int8 or bf16}
+    bf16 = card.bf16
+    flops = {"bfloat16": bf16, "float16": bf16, "float32": card.fp32, "float8_e4m3fn": card.fp8 or bf16, "int8": card.int8 or bf16}
     return Rates(
         name,
         {kind: MATMUL * _TERA * number for kind, number in flops.items()},
         ATTENTION_SHARE * _TERA * bf16,
-        BANDWIDTH * _GIGA * bandwidth,
-        _GIGA * link,
+        BANDWIDTH * _GIGA * card.bandwidth,
+        _GIGA * card.link,
     )
 
 

@@ -59,6 +59,11 @@ class Work:
         flops = Counter({kind: times * number for kind, number in self.flops.items()})
         return Work(flops, times * self.moved_bytes, times * self.num_kernels)
 
+    def divide(self, number: int) -> Work:
+        """The same for one of so many."""
+        flops = Counter({kind: count // number for kind, count in self.flops.items()})
+        return Work(flops, self.moved_bytes // number, self.num_kernels // number)
+
     def __sub__(self, other: Work) -> Work:
         flops = Counter(self.flops)
         flops.subtract(other.flops)

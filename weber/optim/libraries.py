@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import io
 import json
@@ -17,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weber.config.near import find_near
 from weber.config.optim import OptimConfig
 from weber.data.seeds import build_seed
 from weber.errors import ConfigError, MissingExtraError
+from weber.imports import load_module
 
 Groups = list[dict[str, Any]]
 
@@ -147,7 +147,7 @@ def load_class(source: str, name: str) -> type[torch.optim.Optimizer]:
     if found is None:
         raise MissingExtraError(
             f'optim.name = "{name}" is not in the {package} that is installed.',
-            got=f"{package} {getattr(importlib.import_module(package), '__version__', 'of an unknown version')} without {title}",
+            got=f"{package} {getattr(load_module(package), '__version__', 'of an unknown version')} without {title}",
             fix=f"pip install -U {_PACKAGES.get(package, package)}",
         )
     return found
@@ -158,7 +158,7 @@ def load_library(module: str, *, what: str) -> ModuleType:
     package = module.partition(".")[0]
     try:
         with silenced():
-            return importlib.import_module(module)
+            return load_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise
@@ -206,8 +206,8 @@ def _check_options(taken: Mapping[str, inspect.Parameter], config: OptimConfig) 
     options: dict[str, Any] = {}
     for key, value in config.options.items():
         if key in _OURS or key in _HELD_BACK or key not in taken:
-            near = difflib.get_close_matches(key, [one for one in taken if _is_option(one)], n=1)
-            meant = f"write {near[0]}" if near else "remove it"
+            near = find_near(key, [one for one in taken if _is_option(one)])
+            meant = "remove it" if near is None else f"write {near}"
             fix = f"set optim.{key}" if key in _OURS else _HELD_BACK.get(key, meant)
             raise ConfigError(
                 f'optim.options cannot hold {key} with optim.name = "{config.name}".',

@@ -11,7 +11,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
-from typing import Any
 
 import torch
 
@@ -39,16 +38,18 @@ from weber.memory.estimate import (
     build_between,
     build_profile,
 )
-from weber.memory.fit import Choices, Fit, choose_settings, read_budget_bytes
+from weber.memory.fit import Choices
 from weber.memory.load import choose_formats
 from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
+from weber.optim.ema import count_mean_bytes
 from weber.optim.methods import PIECE
 from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS, count_state_bytes
 from weber.planning.assistant import Frozen
 from weber.planning.checks import sample_size
+from weber.planning.machine import Machine
 from weber.planning.prompts import Prompt
 from weber.planning.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
 
@@ -58,15 +59,14 @@ NUM_BATCHES = 2
 _DISK_BYTES_PER_SECOND = 2e9
 _PROGRAM_BYTES = 3 * GIB  # of the host, for Python and the libraries of a GPU
 _UPDATE_KERNELS, _UNPACK_KERNELS = 20, 3
-_LESS = 0.02  # of the memory: what makes a hint worth giving
 
 
 @dataclass(frozen=True)
 class Workload:
     """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted on the way.
 
-    `rates` left out: those of the device. `host_bytes`: memory of the host; None: enough. `cached`: parts of the model that have nothing
-    to encode, because all that they would make is in the cache.
+    `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
+    `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache.
     """
 
     family: Family
@@ -78,6 +78,7 @@ class Workload:
     frozen: Sequence[Frozen] = ()
     rates: Rates | None = None
     host_bytes: int | None = field(default_factory=read_host_bytes)
+    device_bytes: int | None = None
     cached: Container[str] = frozenset()
 
 
@@ -85,8 +86,7 @@ def build_workload(
     config: RunConfig,
     family: Family,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
+    machine: Machine,
     trained: Trained,
     examples: Iterable[Example],
     prompts: Sequence[Prompt],
@@ -102,7 +102,18 @@ def build_workload(
     height, width = sample_size(config, family.alignment_pixels)
     kinds = {(tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None) for one in prompts}
     paintings = [Sample(width, height, *kind) for kind in sorted(kinds)]
-    return Workload(family, device, dtype, trained, samples, paintings, frozen)
+    return Workload(
+        family,
+        machine.device,
+        machine.dtype,
+        trained,
+        samples,
+        paintings,
+        frozen,
+        rates=machine.rates,
+        host_bytes=machine.host_bytes,
+        device_bytes=machine.device_bytes,
+    )
 
 
 def list_cached(store: Store, encoders: Encoders, *, captions: Iterable[str], views: Iterable[View]) -> frozenset[str]:
@@ -117,46 +128,6 @@ def list_cached(store: Store, encoders: Encoders, *, captions: Iterable[str], vi
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
     """Memory and time of a run with its settings as they are."""
     return Budget(config, workload).build_estimate(config.memory)
-
-
-def build_fitted(config: RunConfig, workload: Workload) -> tuple[RunConfig, Fit | None]:
-    """The run with settings of memory that fit into `memory.fit`, and what was chosen; as it is where that is left out.
-
-    Only settings that were left out are chosen. Raises ConfigError where nothing fits, with what would do.
-    """
-    memory = config.memory
-    if memory.fit is None:
-        return config, None
-    budget = Budget(config, workload)
-    fit = choose_settings(
-        memory,
-        budget.build_choices(),
-        weigh=partial(budget.build_estimate, is_rough=True),
-        hint=partial(_list_hints, config, workload),
-        budget_bytes=read_budget_bytes(memory.fit, workload.device),
-        host_bytes=workload.host_bytes,
-    )
-    return config.model_copy(update={"memory": fit.memory}), replace(fit, estimate=budget.build_estimate(fit.memory))
-
-
-def _list_hints(config: RunConfig, workload: Workload, smallest: MemoryConfig) -> list[str]:
-    """Settings of the optimizer with which less would do."""
-    optim, is_own = config.optim, config.optim.facts.is_own
-    changes: list[tuple[str, dict[str, Any]]] = [
-        ("optim.fused_backward = true", {"fused_backward": True, "clip_norm": "off"}),
-        ('optim.state_on = "host"', {"state_on": "host"}),
-        ('optim.name = "adamw_8bit"', {"name": "adamw_8bit"}),
-        ('optim.name = "adafactor"', {"name": "adafactor"}),
-    ]
-    peak_bytes = Budget(config, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
-    hints = []
-    for text, change in changes:
-        changed = config.model_copy(update={"optim": optim.model_copy(update=change)})
-        less = peak_bytes - Budget(changed, workload).build_estimate(smallest, is_rough=True).peak.num_bytes
-        is_possible = "name" in change or (is_own and (workload.device.type == "cuda" or "state_on" not in change))
-        if less > _LESS * peak_bytes and is_possible:
-            hints.append(f"{text} ({_write(less)} less)")
-    return hints
 
 
 class Budget:
@@ -210,6 +181,7 @@ class Budget:
             self.config.train.accumulation * largest.work,
             self._rates.name,
             self._rates.is_measured,
+            self._rates.count_parts(largest.work),
         )
 
     @property
@@ -304,11 +276,13 @@ class Budget:
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
         for sample in self.load.paintings:
             profile = self._build_profile(sample, plain, learns=False)
-            phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}))
+            time = self._count_time(profile, memory)
+            seconds = max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
+            phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}, seconds=seconds))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
-                parts = {**still, "autoencoder": decoder[0], "activations": decoder[1]}
-                phases.append(Phase(f"decoding {sample.describe()}", parts))
+                parts = {**still, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
+                phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
         return phases
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
@@ -321,7 +295,12 @@ class Budget:
         for part, precision in zip(family.text_parts, precisions, strict=False):
             rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
         return [
-            Phase(name, {what: found[0], "activations": found[1], **own}, has_network=False)
+            Phase(
+                name,
+                {what: found.weight_bytes, "activations": found.activation_bytes, **own},
+                has_network=False,
+                seconds=self._rates.count_seconds(found.work),
+            )
             for part, name, what, found in rows
             if found is not None and part not in self.cached
         ]
@@ -362,7 +341,7 @@ class _Updates:
     @cached_property
     def mean_bytes(self) -> int:
         """Of the running mean."""
-        return 0 if self.optim.ema_decay is None else 4 * self.trained.num_parameters
+        return 0 if self.optim.ema_decay is None else count_mean_bytes(self.trained.num_parameters)
 
     def count_seconds(self, rates: Rates) -> float:
         """Each number, its gradient and its state are read and written, and several times where no kernel does it all at once."""
@@ -377,46 +356,3 @@ class _Updates:
         if self.optim.ema_on == "device":
             return 3 * self.mean_bytes / rates.bandwidth
         return self.mean_bytes / rates.link + 3 * self.mean_bytes / HOST_BYTES_PER_SECOND
-
-
-def build_lines(estimate: Estimate, fit: Fit | None) -> list[str]:
-    """An estimate in words, for a person."""
-    lines = [] if fit is None else _describe_fit(fit)
-    for phase in _choose_phases(estimate):
-        parts = sorted(phase.parts.items(), key=lambda part: -part[1])
-        lines.append(f"{phase.name}: {_write(phase.num_bytes)}")
-        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
-    if estimate.host:
-        parts = sorted(estimate.host.items(), key=lambda part: -part[1])
-        lines.append(f"memory of the host: {_write(estimate.host_bytes)}")
-        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
-    source = "measured just now" if estimate.is_measured else "from its datasheet, as far as that is reached in practice"
-    about = "at least" if estimate.is_measured else "about"
-    step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and {about} {_write_seconds(estimate.time.seconds)} per step"
-    lines.append(f"{step} on {estimate.rates_name} ({source})")
-    waits = 1 - estimate.time.computing_share
-    return [*lines, f"  of that {waits:.0%} is waiting for copies or for the processor"] if waits > _LESS else lines
-
-
-def _choose_phases(estimate: Estimate) -> list[Phase]:
-    """Of each kind (the first word of the name, and what it encodes) the largest."""
-    chosen: dict[str, Phase] = {}
-    for phase in estimate.phases:
-        kind = phase.name if not phase.has_network else phase.name.partition(" ")[0]
-        if kind not in chosen or phase.num_bytes > chosen[kind].num_bytes:
-            chosen[kind] = phase
-    return sorted(chosen.values(), key=lambda phase: -phase.num_bytes)
-
-
-def _describe_fit(fit: Fit) -> list[str]:
-    free = fit.budget_bytes - fit.estimate.peak.num_bytes
-    lines = [f"to fit into {_write(fit.budget_bytes)}, of which {_write(free)} stay free, was chosen:"]
-    return lines + [f"  {reason}" for reason in fit.reasons or ("nothing: it fits as it is",)]
-
-
-def _write(num_bytes: int) -> str:
-    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB // 10 else f"{num_bytes / 2**20:.1f} MiB"
-
-
-def _write_seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"

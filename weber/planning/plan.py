@@ -18,10 +18,12 @@ from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
+from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
-from weber.data.examples import Dataset, build_dataset
+from weber.data.build import build_dataset
+from weber.data.examples import Dataset
 from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
@@ -29,19 +31,20 @@ from weber.errors import ConfigError
 from weber.families.complete import check_complete
 from weber.families.family import Family
 from weber.families.pattern import is_any
-from weber.families.table import build_family
 from weber.kinds.kind import Kind, Trained, list_linears
 from weber.kinds.table import KINDS
-from weber.memory.device import build_device, build_dtype
 from weber.memory.fit import Fit
 from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
-from weber.planning.assistant import Frozen, load_frozen
-from weber.planning.budget import Workload, build_fitted, build_workload, list_cached
+from weber.planning.assistant import Frozen
+from weber.planning.budget import Workload, build_workload, list_cached
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
 from weber.planning.encoders import build_encoders, check_encoders
+from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
 from weber.planning.limits import check_frozen_memory, check_memory
+from weber.planning.machine import Machine, choose_machine
+from weber.planning.model import Model, find_model
 from weber.planning.prompts import Prompt, build_prompts
 from weber.planning.resolve import build_resolved
 from weber.progress import Progress, ignore_progress
@@ -57,14 +60,16 @@ HUB_NAME = "hub"
 class Plan:
     """What a run will do. `trained` is what learns.
 
-    `config` is what was asked for, at sizes that fit the model; `resolved` says the same with absolute paths and with everything left
-    out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which settings were
-    chosen so that the run fits into a memory.
+    `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
+    everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
+    settings were chosen so that the run fits into a memory.
     """
 
+    asked: RunConfig
     config: RunConfig
     resolved: RunConfig
-    family: Family
+    machine: Machine
+    model: Model
     dataset: Dataset
     batches: BatchPlan
     num_steps: int
@@ -74,6 +79,11 @@ class Plan:
     frozen: tuple[Frozen, ...]
     workload: Workload
     fit: Fit | None
+
+    @property
+    def family(self) -> Family:
+        """What the model's tensors mean."""
+        return self.model.family
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +110,10 @@ class Plan:
         """The linear layers that get an adapter, or whose weights are trained, with (inputs, outputs)."""
         return self.trained.modules
 
+    def count_steps(self, every: int | str) -> int:
+        """Steps of what is said in steps or in epochs."""
+        return count_steps(every, steps_per_epoch=self.batches.steps_per_epoch)
+
     @property
     def num_parameters(self) -> int:
         """Numbers that learn."""
@@ -111,20 +125,27 @@ class Plan:
         return self.resolved.objective.guidance
 
 
-def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_resumed: bool = False) -> Plan:
+def build_plan(
+    config: RunConfig, progress: Progress = ignore_progress, *, is_run: bool = False, is_resumed: bool = False, card: str | None = None
+) -> Plan:
     """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
 
-    A run that `is_resumed` has left the adapter that it started from behind.
+    A run that `is_resumed` has left the adapter that it started from behind. With `card` the machine is one with that GPU. What `is_run`
+    needs the machine and the model that it is planned for.
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
-    device = build_device(config.memory)
-    family = build_family(config.model, hides_padding=config.objective.text_mask)
-    config = _fit_sizes(config, family)
+    machine = choose_machine(config.memory, card)
+    if is_run:
+        machine.check_here()
+    device, dtype = machine.device, machine.dtype
+    model = find_model(config, is_run=is_run)
+    family = model.family
+    asked, config = config, _fit_sizes(config, family)
     check_objective(config, family)
     check_sampling(config, family)
     check_assistant(config, family)
     check_encoders(config, family)
-    kind, dtype = KINDS[config.adapter.kind], build_dtype(config.memory, device)
+    kind = KINDS[config.adapter.kind]
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
     if config.output.tensorboard:
@@ -135,7 +156,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
     check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
-    frozen = load_frozen(config.model, family)
+    frozen = model.load_frozen(config.model)
     check_frozen_memory(config.memory, family, frozen=frozen)
     dataset = build_dataset(
         config.data,
@@ -145,6 +166,7 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
         progress=progress,
+        own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
     batches = BatchPlan(
@@ -160,10 +182,11 @@ def build_plan(config: RunConfig, progress: Progress = ignore_progress, *, is_re
         keys=("sampling.conditioning", "sampling.masks"),
     )
     workload = build_workload(
-        config, family, device=device, dtype=dtype, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
+        config, family, machine=machine, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
     )
     resolved = build_resolved(config, family, num_steps=num_steps)
-    return _fit(Plan(config, resolved, family, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, None))
+    parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
+    return _fit(Plan(asked, config, resolved, *parts, fit=None))
 
 
 def list_captions(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from weber.data.views import View, build_view
 from weber.errors import ConfigError
 from weber.families.family import Family
+from weber.planning.prompt_options import check_options
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def build_prompts(
     """
     if not texts:
         return []
+    is_run = keys[0].startswith("sampling.")
+    check_options(texts, key="sampling.prompts" if is_run else "--prompt", is_run=is_run)
     inputs = family.picture_inputs
     _check_pictures(family, conditioning=conditioning, masks=masks, keys=keys)
     height, width = size

@@ -33,13 +33,13 @@ from weber.memory.formats import FORMATS
 from weber.memory.load import choose_formats, list_blocks
 from weber.memory.meta import FlashOnMeta
 from weber.memory.packed import build_packed
-from weber.memory.simulate import Cut, Trace, cut_blocks, simulate_call, simulate_pass
+from weber.memory.simulate import Cut, Stretch, Trace, Work, cut_blocks, simulate_call, simulate_pass
 from weber.objective.flow import build_noisy, build_target
 from weber.objective.losses import build_losses
 from weber.optim.methods import PIECE
 from weber.planning.assistant import Frozen
 from weber.planning.encoders import TILE_PIXELS
-from weber.pocket.full_size import build_encoders
+from weber.pocket.published import build_encoders
 
 META = torch.device("meta")
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
@@ -272,57 +272,68 @@ class Rehearsal:
         return {name: tuple(touched[name]) for name in self.names}
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """Bytes of an encoder's weights and of the activations of a batch, and the work of one picture or caption."""
+
+    weight_bytes: int
+    activation_bytes: int
+    work: Work
+
+
 class RehearsedEncoders:
     """The encoders of a published model, whose sizes are known before anything is there.
 
-    Each method gives bytes of weights and of activations; None for the encoders of a model of another size. What was found is kept.
+    Each method gives None for the encoders of a model of another size. What was found is kept.
     """
 
     def __init__(self, family: Family, dtype: torch.dtype) -> None:
         self._family, self._dtype = family, dtype
         self._weights: dict[tuple[str, str], int] = {}
-        self._activations: dict[tuple[object, ...], int] = {}
+        self._calls: dict[tuple[object, ...], Stretch] = {}
 
-    def encode(self, width: int, height: int, *, batch: int, is_tiled: bool) -> tuple[int, int] | None:
+    def encode(self, width: int, height: int, *, batch: int, is_tiled: bool) -> Encoding | None:
         """Pictures of that size to latents."""
         found = self._run_autoencoder(self._encode, width, height, is_tiled=is_tiled)
-        return None if found is None else (found[0], batch * found[1])
+        return None if found is None else replace(found, activation_bytes=batch * found.activation_bytes)
 
-    def decode(self, width: int, height: int, *, is_tiled: bool) -> tuple[int, int] | None:
+    def decode(self, width: int, height: int, *, is_tiled: bool) -> Encoding | None:
         """Latents to one picture of that size."""
         return self._run_autoencoder(self._decode, width, height, is_tiled=is_tiled)
 
-    def read(self, part: str, precision: str, *, batch: int) -> tuple[int, int] | None:
+    def read(self, part: str, precision: str, *, batch: int) -> Encoding | None:
         """Captions, by one of the text encoders."""
         encoder = self._modules.get(part)
         if encoder is None:
             return None
         batch = min(batch, self._family.prompts_per_batch or batch)
-        if (part, batch) not in self._activations:
+        if (part, batch) not in self._calls:
             shapes = self._family.text_shapes(part).values()
             tokens = max((shape[0] for shape in shapes if len(shape) > 1), default=0) or encoder.config.max_position_embeddings
             numbers = torch.zeros(batch, tokens, dtype=torch.long, device=META)
             # Where several states are read, the text is wider than one.
             has_states = any(shape[-1] > encoder.config.hidden_size for shape in shapes)
-            self._activations[part, batch] = simulate_call(lambda: encoder(numbers, output_hidden_states=has_states)).peak_bytes
+            self._calls[part, batch] = simulate_call(lambda: encoder(numbers, output_hidden_states=has_states))
         if (part, precision) not in self._weights:
             self._weights[part, precision] = _measure_encoder(encoder, precision)
-        return self._weights[part, precision], self._activations[part, batch]
+        call = self._calls[part, batch]
+        return Encoding(self._weights[part, precision], call.peak_bytes, call.work.divide(batch))
 
     def _run_autoencoder(
         self, run: Callable[[Any, int, int], object], width: int, height: int, *, is_tiled: bool
-    ) -> tuple[int, int] | None:
+    ) -> Encoding | None:
         part = self._family.image_part
         autoencoder = self._modules.get(part)
         if autoencoder is None:
             return None
         size = (min(width, TILE_PIXELS), min(height, TILE_PIXELS)) if is_tiled else (width, height)
-        if (run.__name__, *size) not in self._activations:
-            self._activations[run.__name__, *size] = simulate_call(partial(run, autoencoder, *size)).peak_bytes
+        if (run.__name__, *size) not in self._calls:
+            self._calls[run.__name__, *size] = simulate_call(partial(run, autoencoder, *size))
         if (part, "none") not in self._weights:
             self._weights[part, "none"] = _measure_encoder(autoencoder, "none")
         whole = 2 * 4 * 3 * width * height if is_tiled else 0  # all tiles, and the picture that they are put together to
-        return self._weights[part, "none"], self._activations[run.__name__, *size] + whole
+        call, num_tiles = self._calls[run.__name__, *size], max(1, round(width * height / (size[0] * size[1])))
+        return Encoding(self._weights[part, "none"], call.peak_bytes + whole, num_tiles * call.work)
 
     def _encode(self, autoencoder: nn.Module, width: int, height: int) -> object:
         return self._family.encode_images(autoencoder, torch.empty(1, 3, height, width, device=META))

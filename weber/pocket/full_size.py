@@ -1,195 +1,26 @@
-"""The published models at their real size, without their weights: configurations for estimates, tests and benchmarks offline.
+"""The published models at their real size, without their weights, as folders that a `Family` can be built from.
 
-Sizes: ecosystem.md 1.2; of the encoders, their published config.json. The tokenizers are the small ones of the random models.
+The tokenizers are the small ones of the random models.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-import torch
-from diffusers import AutoencoderKL, AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler
-from torch import nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    MistralConfig,
-    MistralModel,
-    Qwen3Config,
-    Qwen3Model,
-    Qwen3VLTextConfig,
-    Qwen3VLTextModel,
-    T5Config,
-    T5EncoderModel,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from weber.families.flux1.variants import VARIANTS as FLUX1_VARIANTS
-from weber.families.flux2.prompts import RECIPES
 from weber.families.flux2.variants import SCHEDULER
 from weber.families.flux2.variants import VARIANTS as FLUX2_VARIANTS
-from weber.families.flux3.prompts import STATES
 from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.pocket.folder import Part, build_scheduler, write_folder
+from weber.pocket.published import KLEINS, TRANSFORMERS, list_encoders
 from weber.pocket.random_flux2 import build_mistral_tokenizer, build_qwen_tokenizer
 from weber.pocket.words import build_clip_tokenizer, build_t5_tokenizer
-
-Config = dict[str, Any]
-
-_FLUX1: Config = {
-    "_class_name": "FluxTransformer2DModel",
-    "patch_size": 1,
-    "in_channels": 64,
-    "out_channels": 64,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "axes_dims_rope": [16, 56, 56],
-}
-_FLUX2: Config = {
-    "_class_name": "Flux2Transformer2DModel",
-    "patch_size": 1,
-    "in_channels": 128,
-    "num_layers": 8,
-    "num_single_layers": 48,
-    "attention_head_dim": 128,
-    "num_attention_heads": 48,
-    "joint_attention_dim": 15360,
-    "timestep_guidance_channels": 256,
-    "mlp_ratio": 3.0,
-    "axes_dims_rope": [32, 32, 32, 32],
-    "rope_theta": 2000,
-    "guidance_embeds": True,
-}
-_KLEIN_4B = {
-    **_FLUX2,
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}
-_KLEIN_9B = {**_KLEIN_4B, "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288}
-_FLUX3: Config = {
-    "_class_name": "Flux3Transformer2DModel",
-    "in_channels": 128,
-    "cond_in_channels": 128,
-    "num_layers": 5,
-    "num_single_layers": 28,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 20480,
-    "axes_dims_rope": [32, 32, 32, 32],
-    "rope_theta": 10000,
-    "flow_map": False,
-}
-
-LARGE_AND_SMALL = ("flux1-dev", "flux2-klein-base-4b")
-"""What is measured if nothing else is said."""
-
-TRANSFORMERS: dict[str, Config] = {
-    **{
-        row.name: {**_FLUX1, "in_channels": row.in_channels, "guidance_embeds": row.has_guidance}
-        for row in FLUX1_VARIANTS
-        if row.name != "pocket"
-    },
-    **{
-        row.name: _FLUX2 if row.has_guidance else {7680: _KLEIN_4B, 12288: _KLEIN_9B}[row.text_width] for row in FLUX2_VARIANTS
-    },
-    **{row.name: _FLUX3 for row in FLUX3_VARIANTS},
-}
-"""The library's configuration of the transformer of every variant that is published."""
-
-_VAE: Config = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-}
-_FLUX1_VAE = {
-    **_VAE,
-    "_class_name": "AutoencoderKL",
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-_FLUX2_VAE = {**_VAE, "_class_name": "AutoencoderKLFlux2", "latent_channels": 32}
-
-_CLIP: Config = {
-    "model_type": "clip_text_model",
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "projection_dim": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-}
-_T5: Config = {
-    "model_type": "t5",
-    "vocab_size": 32128,
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-}
-_LANGUAGE: Config = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-_QWEN_4B: Config = {
-    **_LANGUAGE,
-    "model_type": "qwen3",
-    "vocab_size": 151936,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "tie_word_embeddings": True,
-}
-_QWEN_8B = {**_QWEN_4B, "hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False}
-_MISTRAL: Config = {
-    "model_type": "mistral3",
-    "text_config": {
-        **_LANGUAGE,
-        "model_type": "mistral",
-        "vocab_size": 131072,
-        "hidden_size": 5120,
-        "intermediate_size": 32768,
-        "num_hidden_layers": 40,
-        "sliding_window": None,
-    },
-}
-_QWEN_VL: Config = {
-    "model_type": "qwen3_vl",
-    "text_config": {
-        **_QWEN_4B,
-        "model_type": "qwen3_vl_text",
-        "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True, "mrope_section": [24, 20, 20]},
-    },
-}
-
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What else belongs to a variant: the autoencoder, the folders of text encoders in order, tokenizers and scheduler, the pipeline."""
-
-    vae: Config
-    encoders: Mapping[str, Config]
-    others: Mapping[str, Part]
-    pipeline: str
 
 
 def build_full_size(folder: Path, variant: str, *, changes: Mapping[str, object] | None = None) -> Path:
@@ -198,65 +29,43 @@ def build_full_size(folder: Path, variant: str, *, changes: Mapping[str, object]
     A `Family` can be built from it and asked for everything but weights. `changes` replace entries of the transformer's configuration
     (`num_layers`, `num_single_layers`), for a model that is less deep.
     """
-    parts = _list_parts(variant)
-    write_folder(folder, parts.others, pipeline=parts.pipeline)
-    configs = {"transformer": {**TRANSFORMERS[variant], **(changes or {})}, "vae": parts.vae, **parts.encoders}
+    others, pipeline = _list_others(variant)
+    write_folder(folder, others, pipeline=pipeline)
+    encoders = list_encoders(variant)
+    configs = {"transformer": {**TRANSFORMERS[variant], **(changes or {})}, "vae": encoders.vae, **encoders.texts}
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, config in configs.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
         (folder / name / "model.safetensors").touch()
         index[name] = ["weber", config.get("_class_name") or config["model_type"]]
-    if variant in _KLEINS:
+    if variant in KLEINS:
         index["is_distilled"] = next(row.is_distilled for row in FLUX2_VARIANTS if row.name == variant)
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8", newline="\n")
     return folder
 
 
-def build_encoders(variant: str, transformer_config: Mapping[str, object]) -> dict[str, nn.Module]:
-    """The encoders of a published model on the meta device, by the names of their parts in a `Family`, without tokenizers.
-
-    Of language models there are as many layers as are read. Empty for a model that is told texts of another width than the published one.
-    """
-    published = TRANSFORMERS.get(variant)
-    width = "joint_attention_dim"
-    if published is None or transformer_config.get(width, published[width]) != published[width]:
-        return {}
-    parts = _list_parts(variant)
-    with torch.device("meta"):
-        vae = (AutoencoderKL if parts.vae is _FLUX1_VAE else AutoencoderKLFlux2).from_config(parts.vae)
-        encoders = [_build_text_encoder(config) for config in parts.encoders.values()]
-    return {"vae": vae.eval(), **{name: encoder.eval() for name, encoder in encoders}}
+def build_stand_in(home: str) -> str:
+    """A folder with the sizes of the model whose own place on the hub that is; what is here already is itself."""
+    variant = next((row.name for row in (*FLUX1_VARIANTS, *FLUX2_VARIANTS, *FLUX3_VARIANTS) if row.home == home), None)
+    return home if variant is None or variant not in TRANSFORMERS else _build_folder(variant).name
 
 
-def _build_text_encoder(config: Config) -> tuple[str, nn.Module]:
-    """The name of the part, and the module that is run."""
-    text = config.get("text_config", config)
-    match config["model_type"]:
-        case "clip_text_model":
-            return "clip", CLIPTextModel(CLIPTextConfig.from_dict(config))
-        case "t5":
-            return "t5", T5EncoderModel(T5Config.from_dict(config))
-        case "mistral3":
-            return "mistral", MistralModel(MistralConfig.from_dict({**text, "num_hidden_layers": RECIPES["mistral"].states[-1] + 1}))
-        case "qwen3":
-            return "qwen", Qwen3Model(Qwen3Config.from_dict({**text, "num_hidden_layers": RECIPES["qwen"].states[-1] + 1}))
-    return "qwen", Qwen3VLTextModel(Qwen3VLTextConfig.from_dict({**text, "num_hidden_layers": STATES[-1] + 1}))
+@cache
+def _build_folder(variant: str) -> TemporaryDirectory[str]:
+    """Kept as long as the program runs."""
+    folder = TemporaryDirectory(prefix="weber-")
+    build_full_size(Path(folder.name), variant)
+    return folder
 
 
-_KLEINS = frozenset(row.name for row in FLUX2_VARIANTS if not row.has_guidance)
-
-
-def _list_parts(variant: str) -> _Parts:
+def _list_others(variant: str) -> tuple[dict[str, Part], str]:
+    """Tokenizers and scheduler, by their folders, and the library's class that paints with the variant."""
     for row in FLUX1_VARIANTS:
         if row.name == variant:
             tokenizers: dict[str, Part] = {"tokenizer": build_clip_tokenizer(), "tokenizer_2": build_t5_tokenizer()}
-            scheduler = build_scheduler("dev" if row.is_shifted else "schnell")
-            return _Parts(_FLUX1_VAE, {"text_encoder": _CLIP, "text_encoder_2": _T5}, {**tokenizers, "scheduler": scheduler}, row.pipeline)
-    others: dict[str, Part] = {"scheduler": FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER)}
-    if variant in _KLEINS:
-        encoder = _QWEN_4B if TRANSFORMERS[variant] is _KLEIN_4B else _QWEN_8B
-        return _Parts(_FLUX2_VAE, {"text_encoder": encoder}, {**others, "tokenizer": build_qwen_tokenizer()}, "Flux2KleinPipeline")
+            return {**tokenizers, "scheduler": build_scheduler("dev" if row.is_shifted else "schnell")}, row.pipeline
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER)
     if variant == FLUX2_VARIANTS[0].name:
-        return _Parts(_FLUX2_VAE, {"text_encoder": _MISTRAL}, {**others, "tokenizer": build_mistral_tokenizer()}, "Flux2Pipeline")
-    return _Parts(_FLUX2_VAE, {"text_encoder": _QWEN_VL}, {**others, "tokenizer": build_qwen_tokenizer()}, "Flux3Pipeline")
+        return {"scheduler": scheduler, "tokenizer": build_mistral_tokenizer()}, "Flux2Pipeline"
+    return {"scheduler": scheduler, "tokenizer": build_qwen_tokenizer()}, "Flux2KleinPipeline" if variant in KLEINS else "Flux3Pipeline"

@@ -31,7 +31,7 @@ TINY = PocketSize(1, 2, 2, 16, (4, 6, 6), 32, 2, (8, 8, 8, 8), 4)
 """For unit tests: everything in milliseconds."""
 
 TRAINED = PocketSize(2, 6, 6, 32, (8, 12, 12), 128, 4, (16, 32, 64, 128), 8)
-"""The model that comes with weber: 6.4 M parameters in the transformer, 2.8 M in the autoencoder, 2.0 M in the text encoders."""
+"""The model that comes with weber: 6.4 million parameters (2.8 million in the autoencoder, 2.0 million in the text encoders)."""
 
 
 def build_transformer(size: PocketSize, *, has_guidance: bool, in_channels: int = 4 * LATENT_CHANNELS) -> FluxTransformer2DModel:

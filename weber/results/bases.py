@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from weber.adapters.files import AdapterFile
 from weber.config.model import ModelConfig
 from weber.errors import AdapterError, ConfigError
 from weber.families.pairing import Pairing
-from weber.families.table import FAMILIES, open_transformer
+from weber.families.table import FAMILIES, list_near_variants, open_transformer
 from weber.results.files import Model
 from weber.results.runs import find_config
 
@@ -21,12 +20,12 @@ def read_base(text: str) -> ModelConfig:
     if text in names:
         return ModelConfig(variant=text)
     if "/" not in text and not Path(text).exists():
-        near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+        near = list_near_variants(text)
         raise ConfigError(
             "There is no such model.",
             got=text,
             expected="a variant (`weber variants`), a folder, a *.safetensors file, or a hub id such as owner/name",
-            fix=f"did you mean {near[0]!r}?" if near else "correct it",
+            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else "correct it",
         )
     return ModelConfig(path=text)
 

@@ -17,9 +17,18 @@ from weber.families.tensors import open_weights
 from weber.progress import Progress
 from weber.results.bases import find_architecture, find_base, find_pairings, open_model
 from weber.results.files import Model, Named, read_model_facts, save_model, write_formats
-from weber.results.formats import MERGED_FILE, MERGED_FOLDER, SUFFIX, check_formats, check_model_formats, list_models
+from weber.results.formats import MERGED_FILE, MERGED_FOLDER, build_format_path, check_formats, check_model_formats, list_models
 from weber.results.merge import merge_lycoris
-from weber.results.runs import ADAPTER_NAME, EMA_NAME, TRAINED_NAME, find_adapter, find_config, find_run
+from weber.results.runs import (
+    ADAPTER_NAME,
+    EMA_NAME,
+    TRAINED_NAME,
+    choose_target,
+    find_adapter,
+    find_config,
+    find_home,
+    find_run,
+)
 from weber.results.targets import FULL, check_target
 
 
@@ -31,8 +40,10 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if _is_full(source):
         return _export_model(source, formats, base=base, out=out, progress=progress)
     path = find_adapter(source) if source.is_dir() else source
+    folder, stem = choose_target(path)
+    target = (out or folder) / stem
     if is_lycoris(path):
-        return _export_lycoris(path, formats, base=base, folder=out or path.parent, progress=progress)
+        return _export_lycoris(path, formats, base=base, target=target, progress=progress)
     adapter = load_adapter(path)
     pairings, architecture = find_pairings(adapter), find_architecture(adapter)
     check_formats(formats, adapter.modules, pairings=pairings, key="--format")
@@ -42,11 +53,12 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if not set(formats) <= set(LAYOUTS):
         model = open_model(find_base(path, base), architecture=architecture)
         check_base(model.weights, list(adapter.modules))
-    named = Named(adapter.modules, adapter.facts, path.parent.name if path.name == ADAPTER_NAME else path.stem)
-    return write_formats(named, formats, model=model, folder=out or path.parent, stem=path.stem, progress=progress)
+    title = folder.name + stem.removeprefix(path.stem) if path.name == ADAPTER_NAME else stem
+    named = Named(adapter.modules, adapter.facts, title)
+    return write_formats(named, formats, model=model, folder=target.parent, stem=target.name, progress=progress)
 
 
-def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, folder: Path, progress: Progress) -> list[Path]:
+def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, target: Path, progress: Progress) -> list[Path]:
     """Write a model with a file of LyCORIS in its weights; it has no other layout."""
     layouts = [name for name in formats if name not in (MERGED_FILE, MERGED_FOLDER)]
     if layouts or not formats:
@@ -58,9 +70,9 @@ def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, fol
         )
     written = []
     for name in dict.fromkeys(formats):
-        target = folder / f"{path.stem}-merged{SUFFIX if name == MERGED_FILE else ''}"
-        merge_lycoris(path, 1.0, base=find_base(path, base), out=target, progress=progress)
-        written.append(target)
+        merged = build_format_path(target, name)
+        merge_lycoris(path, 1.0, base=find_base(path, base), out=merged, progress=progress)
+        written.append(merged)
     return written
 
 
@@ -78,8 +90,9 @@ def _export_model(source: Path, formats: Sequence[str], *, base: str | None, out
         opened = open_model(find_base(path, base), architecture="")
         tensors = open_weights([path] if saved.ema is None else [path, saved.ema])
         model = replace(opened, weights=build_whole_weights(opened.weights, tensors))
-    facts, folder = read_model_facts(path), out or path.parent
-    written = list_models(formats, folder)
+    facts, home = read_model_facts(path), find_home(path)
+    ending = "" if home is None else home.ending
+    written = list_models(formats, out or (home.folder if home is not None and ending else path.parent), ending=ending)
     for target in written:
         check_target(target, inputs=[path])
     model = replace(model, architecture=str(facts.get("architecture") or ""))

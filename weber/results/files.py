@@ -17,8 +17,8 @@ from weber.errors import ModelError
 from weber.families.pairing import Pairing
 from weber.families.tensors import Weights, read_metadata
 from weber.progress import Progress
-from weber.results.formats import SUFFIX, build_format_path
-from weber.results.runs import MODEL_FOLDER
+from weber.results.formats import build_format_path
+from weber.results.runs import MODEL_FOLDER, SUFFIX
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Named:
-    """An adapter with what its files are to say of it."""
+    """An adapter with what its files are to say of it, and their precision, if it is not that of the adapter."""
 
     modules: Mapping[str, Factors]
     facts: Mapping[str, object]
     title: str
+    precision: str | None = None
 
 
 def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folder: Path, stem: str, progress: Progress) -> list[Path]:
@@ -55,8 +56,15 @@ def write_formats(adapter: Named, formats: Sequence[str], *, model: Model, folde
 
 def save_layout(path: Path, adapter: Named, *, layout: str, architecture: str, pairings: Sequence[Pairing]) -> None:
     """Write an adapter file with everything that other programs show of it."""
-    metadata = build_metadata(adapter.modules, architecture=architecture, title=adapter.title, facts=adapter.facts)
-    save_adapter(path, adapter.modules, layout=layout, facts=adapter.facts, metadata=metadata, pairings=pairings)
+    modules = {name: one.build_baked() for name, one in adapter.modules.items()}
+    facts = build_precise_facts(adapter.facts, adapter.precision)
+    metadata = build_metadata(modules, architecture=architecture, title=adapter.title, facts=facts)
+    save_adapter(path, modules, layout=layout, facts=facts, metadata=metadata, pairings=pairings, precision=adapter.precision)
+
+
+def build_precise_facts(facts: Mapping[str, object], precision: str | None) -> dict[str, object]:
+    """The facts of a file, with its precision, if that was asked for."""
+    return dict(facts) if precision is None else {**facts, "precision": precision}
 
 
 def save_merged(path: Path, model: Model, *, parts: Sequence[Weighted], facts: Mapping[str, object], progress: Progress) -> None:

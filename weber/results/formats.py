@@ -10,11 +10,10 @@ from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.pairing import Pairing
-from weber.results.runs import MODEL_FOLDER, MODEL_NAME
+from weber.results.runs import EMA_ENDING, MODEL_FOLDER, MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 
 DIFFUSERS, MERGED_FOLDER, MERGED_FILE = "diffusers", "merged-diffusers", "merged-bfl"
 FORMATS = (*LAYOUTS, MERGED_FOLDER, MERGED_FILE)
-SUFFIX = ".safetensors"
 
 
 def check_formats(
@@ -68,7 +67,19 @@ def build_format_path(path: Path, name: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def list_models(formats: Sequence[str], folder: Path) -> list[Path]:
-    """Where a whole model that was trained goes, in formats of such."""
-    names = {DIFFUSERS: MODEL_FOLDER, MERGED_FOLDER: MODEL_FOLDER, MERGED_FILE: MODEL_NAME}
+def list_models(formats: Sequence[str], folder: Path, *, name: str | None = None, ending: str = "") -> list[Path]:
+    """Where a whole model that was trained goes, in formats of such. `name`: `output.name`."""
+    in_folder, in_file = (name or MODEL_FOLDER) + ending, (name or Path(MODEL_NAME).stem) + ending + SUFFIX
+    names = {DIFFUSERS: in_folder, MERGED_FOLDER: in_folder, MERGED_FILE: in_file}
     return [folder / name for name in dict.fromkeys(names[one] for one in formats)]
+
+
+def list_finished(config: RunConfig, folder: Path) -> list[Path]:
+    """Where finished results of a run may lie, in every format that there is, whatever it was asked for."""
+    if config.adapter.kind == "full":
+        models = list_models((MERGED_FOLDER, MERGED_FILE), folder, name=config.output.name)
+        return [*models, *map(build_mean_path, models)]
+    adapter = folder / build_adapter_name(config)
+    stems = [adapter.with_name(adapter.name.removesuffix(SUFFIX) + ending) for ending in ("", EMA_ENDING)]
+    others = [build_format_path(stem, name) for stem in stems for name in FORMATS if name != DIFFUSERS]
+    return [adapter, build_mean_path(adapter), *others]

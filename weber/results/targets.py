@@ -7,8 +7,7 @@ from pathlib import Path
 
 from weber.errors import ConfigError
 from weber.results.files import read_model_facts
-from weber.results.formats import SUFFIX
-from weber.results.runs import MODEL_FOLDER
+from weber.results.runs import MODEL_FOLDER, SUFFIX
 
 MERGED, EXTRACTED = "merged", "extracted"
 """Facts of files that can be made again, and so may be replaced."""

@@ -36,11 +36,26 @@ def draw_start(painting: Painting, device: torch.device) -> Tensor:
     return torch.randn(1, *painting.shape, generator=generator).to(device)
 
 
+def _count_nothing(done: int) -> None:
+    """For those who do not want to know."""
+
+
 @torch.no_grad()
-def predict_latents(predict: Predict, start_BCHW: Tensor, sigmas: Sequence[float], condition: Mapping[str, Tensor]) -> Tensor:
-    """Latents at the last of `sigmas`, which fall from 1 to 0: x' = x + (sigma' - sigma) velocity, in fp32."""
+def predict_latents(
+    predict: Predict,
+    start_BCHW: Tensor,
+    sigmas: Sequence[float],
+    condition: Mapping[str, Tensor],
+    *,
+    report: Callable[[int], None] = _count_nothing,
+) -> Tensor:
+    """Latents at the last of `sigmas`, which fall from 1 to 0: x' = x + (sigma' - sigma) velocity, in fp32.
+
+    `report` is told before each step how many are done.
+    """
     latents = start_BCHW
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for number, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        report(number)
         t_B = torch.full((len(latents),), sigma, dtype=torch.float32, device=latents.device)
         latents = latents + (following - sigma) * predict(latents, t_B, condition).float()
     return latents

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image
+
+from weber.data.views import View, read_mask, read_pixels
+from weber.sampling.lettering import LINE_PIXELS, draw_text, wrap_text
 
 MARGIN_PIXELS = 12
-TEXT_PIXELS = 16
 SMALLEST_CELL_PIXELS = 192
+MOST_LINES = 3
 
 
 def build_sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
@@ -20,22 +23,33 @@ def build_sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
     factor = max(1, -(-SMALLEST_CELL_PIXELS // max(picture.width for _, pictures in rows for picture in pictures)))
     cell_width = max(picture.width for _, pictures in rows for picture in pictures) * factor
     cell_height = max(picture.height for _, pictures in rows for picture in pictures) * factor
-    font = ImageFont.load_default(TEXT_PIXELS)
     width = MARGIN_PIXELS + len(columns) * (cell_width + MARGIN_PIXELS)
-    characters = max(8, int((width - 2 * MARGIN_PIXELS) / (0.55 * TEXT_PIXELS)))
-    captions = [textwrap.wrap(caption, characters)[:3] or [""] for caption, _ in rows]
-    line = TEXT_PIXELS + 4
-    heights = [cell_height + len(caption) * line + 2 * MARGIN_PIXELS for caption in captions]
-    sheet = Image.new("RGB", (width, MARGIN_PIXELS + line + sum(heights)), "white")
-    draw = ImageDraw.Draw(sheet)
+    captions = [wrap_text(caption, width - 2 * MARGIN_PIXELS, max_lines=MOST_LINES) for caption, _ in rows]
+    heights = [cell_height + len(caption) * LINE_PIXELS + 2 * MARGIN_PIXELS for caption in captions]
+    sheet = Image.new("RGB", (width, MARGIN_PIXELS + LINE_PIXELS + sum(heights)), "white")
     for column, title in enumerate(columns):
-        draw.text((MARGIN_PIXELS + column * (cell_width + MARGIN_PIXELS), MARGIN_PIXELS // 2), title, "black", font=font)
-    top = MARGIN_PIXELS + line
+        [line] = wrap_text(title, cell_width, max_lines=1)
+        draw_text(sheet, (MARGIN_PIXELS + column * (cell_width + MARGIN_PIXELS), MARGIN_PIXELS // 2), text=line)
+    top = MARGIN_PIXELS + LINE_PIXELS
     for (_, pictures), caption, height in zip(rows, captions, heights, strict=True):
         for column, picture in enumerate(pictures):
             enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
             sheet.paste(enlarged, (MARGIN_PIXELS + column * (cell_width + MARGIN_PIXELS), top))
         for number, text in enumerate(caption):
-            draw.text((MARGIN_PIXELS, top + cell_height + 4 + number * line), text, "black", font=font)
+            draw_text(sheet, (MARGIN_PIXELS, top + cell_height + 4 + number * LINE_PIXELS), text=text)
         top += height
     return sheet
+
+
+def build_given(views: Sequence[View], size: tuple[int, int], *, num: int) -> list[Image.Image]:
+    """The pictures that go with a prompt, no larger than `size` (height, width), what is repainted tinted; fewer than `num`: white ones."""
+    height, width = size
+    shown = []
+    for view in views:
+        pixels = read_pixels(view)
+        if view.mask is not None:
+            pixels = np.where(read_mask(view)[..., None] > 0, pixels // 4 + 96, pixels).astype(np.uint8)
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((width, height))
+        shown.append(picture)
+    return shown + [Image.new("RGB", (width, height), "white")] * (num - len(shown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,16 +22,19 @@ Sigmas = Callable[[tuple[int, int, int]], list[float]]
 def predict_paintings(
     predict: Predict, paintings: Sequence[Painting], *, sigmas: Sigmas, device: torch.device, progress: Progress
 ) -> list[Tensor]:
-    """Latents (1, C, H, W) of every painting, one after the other."""
-    latents = []
-    for number, painting in enumerate(paintings):
-        progress("painting", number, len(paintings))
+    """Latents (1, C, H, W) of every painting, one after the other. `progress` is told of each step of the sampler."""
+    latents: list[Tensor] = []
+    schedules = [sigmas(painting.shape) for painting in paintings]
+    total = sum(len(schedule) - 1 for schedule in schedules)
+    for number, (painting, schedule) in enumerate(zip(paintings, schedules, strict=True)):
+        before = sum(len(one) - 1 for one in schedules[:number])
         asked = predict
         if painting.negative is not None:
             asked = build_guided(predict, _move(painting.negative, device), scale=painting.cfg)
         start = draw_start(painting, device)
-        latents.append(predict_latents(asked, start, sigmas(painting.shape), _move(painting.condition, device)))
-    progress("painting", len(paintings), len(paintings))
+        report = partial(_report_step, progress, before, total)
+        latents.append(predict_latents(asked, start, schedule, _move(painting.condition, device), report=report))
+    progress("painting", total, total)
     return latents
 
 
@@ -42,6 +46,10 @@ def decode_pictures(decode: Decode, latents: Sequence[Tensor]) -> list[Image.Ima
         pixels = decode(one)[0].permute(1, 2, 0).cpu()
         pictures.append(Image.fromarray(((pixels + 1) * 127.5).round().to(torch.uint8).numpy()))
     return pictures
+
+
+def _report_step(progress: Progress, before: int, total: int, done: int) -> None:
+    progress("painting", before + done, total)
 
 
 def _move(condition: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -57,3 +65,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def find_free(file: Path) -> Path:
+    """The file, or with -2, -3, ... before its ending if that name is taken: nothing replaces another."""
+    number, free = 1, file
+    while free.exists():
+        number += 1
+        free = file.with_stem(f"{file.stem}-{number}")
+    return free

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+METRICS_NAME = "metrics.jsonl"
 Numbers = Mapping[str, float | int | str]
 
 
@@ -14,7 +15,7 @@ class JsonlTracker:
     """Appends to `metrics.jsonl`. Lines of steps after `done_steps`, left by a run that was killed, are dropped first."""
 
     def __init__(self, run_folder: Path, *, done_steps: int) -> None:
-        self.path = run_folder / "metrics.jsonl"
+        self.path = run_folder / METRICS_NAME
         kept = _read_lines(self.path, done_steps)
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -33,8 +34,13 @@ class JsonlTracker:
         self._stream.close()
 
 
-def _read_lines(path: Path, last_step: int) -> list[str]:
-    """The lines up to that step; what follows a damaged line is what a killed run was writing."""
+def read_metrics(run_folder: Path) -> list[dict[str, float]]:
+    """What was measured of each step of a run so far."""
+    return [json.loads(line) for line in _read_lines(run_folder / METRICS_NAME, None)]
+
+
+def _read_lines(path: Path, last_step: int | None) -> list[str]:
+    """The lines up to that step, None: all; what follows a damaged line is what a killed run was writing."""
     kept: list[str] = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -42,6 +48,6 @@ def _read_lines(path: Path, last_step: int) -> list[str]:
                 step = json.loads(line)["step"]
             except (ValueError, TypeError, KeyError):
                 break
-            if step <= last_step:
+            if last_step is None or step <= last_step:
                 kept.append(line)
     return kept

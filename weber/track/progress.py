@@ -1,15 +1,46 @@
-"""Progress for a person: a bar on a terminal, plain lines elsewhere."""
+"""Progress for a person: a bar on a terminal, plain lines elsewhere; or for a program that listens."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from weber.progress import Progress as Listen
+
 PLAIN_SECONDS = 10.0
+_LOG = logging.getLogger("weber")
+
+
+class Lasting:
+    """A stream for what a long job says: whoever reads it may go away, by closing a terminal or the end of a pipe, and the job goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if anybody reads."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def build_console(stream: TextIO) -> Console:
+    """A console for a `Watcher`."""
+    return Console(file=cast(TextIO, Lasting(stream)))
 
 
 class Watcher:
@@ -60,3 +91,24 @@ class Watcher:
         """Draw the bars while the context lasts."""
         with self._bars:
             yield self
+
+
+class Listener(Watcher):
+    """Tells a program instead of a person: tasks to a callable, lines to the log `weber`."""
+
+    def __init__(self, listen: Listen) -> None:
+        super().__init__(Console(stderr=True))
+        self._listen = listen
+
+    def report(self, what: str, done: int, total: int, note: str = "") -> None:
+        """See `Watcher.report`; without the note."""
+        self._listen(what, done, total)
+
+    def write(self, line: str) -> None:
+        """See `Watcher.write`."""
+        _LOG.info(line)
+
+    @contextmanager
+    def shown(self) -> Iterator[Watcher]:
+        """Nothing is drawn."""
+        yield self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from weber.cache.masks import encode_loss_masks
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
-from weber.checkpoint.resume import Found, load_latest
-from weber.checkpoint.save import list_checkpoints
+from weber.checkpoint.resume import Found
+from weber.checkpoint.save import CONFIG_NAME
 from weber.config.adapter import SHIFTED_STARTS
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
-from weber.errors import CheckpointError, TrainingError
+from weber.errors import TrainingError
 from weber.families.route import build_routes
 from weber.kinds.text import build_text_put, find_text
 from weber.optim.ema import Ema
@@ -28,19 +28,24 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
-from weber.results.runs import CONFIG_NAME, remove_finished
+from weber.planning.space import check_space
+from weber.results.runs import is_run
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.learner import Learner
-from weber.training.loop import Training, run
+from weber.training.loop import Training, build_command, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
+from weber.training.resume import Resume, check_start, find_start, leave_branch, read_previous
+from weber.training.saving import Saver
 from weber.training.starts import write_start
-from weber.training.state import check_state, load_state
+from weber.training.state import load_state
+from weber.training.stop import Stop, Stopped, stop_signals
 from weber.training.teacher import Teacher
 
 
@@ -52,27 +57,36 @@ class Encoded:
     texts: int
 
 
-def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
-    """Run a config to the end, from its start or its latest checkpoint; returns the finished result: an adapter file, or a model."""
-    folder = build_absolute(config.output.folder)
-    _check_run_folder(folder, resume=resume)
+def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | None = None) -> Path:
+    """Run a config to the end, from its start or a checkpoint; returns the finished result: an adapter file, or a model.
+
+    `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it.
+    """
+    folder, stop = build_absolute(config.output.folder), stop or Stop()
+    check_places(config)
     try:
-        with watcher.shown():
-            plan = build_plan(config, watcher.report, is_resumed=resume and load_latest(folder).folder is not None)
-            watcher.write(build_summary(plan))
-            with lock_folder(folder):
-                start = _find_start(plan, folder, watcher) if resume else Found(0, None, {})
-                store = Store(plan.resolved.output.cache)
-                encode_cache(plan, store, watcher=watcher)
-                training = assemble(plan, store, start=start, watcher=watcher)
-                save_config(plan.resolved, folder / CONFIG_NAME)
-                if start.step < plan.num_steps:
-                    remove_finished(folder, config.adapter.kind)  # of a shorter run; it is in that checkpoint too
-                swap = training.learner.swap
-                with nullcontext() if swap is None else closing(swap):
-                    finished = run(training, watcher)
-                watcher.write(build_hint(plan, finished))
-                return finished
+        with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
+            was_run = is_run(folder)
+            if was_run:
+                held.enter_context(lock_folder(folder))
+            start = find_start(folder, resume, watcher=watcher)
+            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
+            watcher.write(build_summary(plan, stop.guard(watcher.report)))
+            check_space(plan)
+            if not was_run:  # only now, so that a plan that is refused leaves no folder
+                held.enter_context(lock_folder(folder))
+                start = find_start(folder, resume, watcher=watcher) if is_run(folder) else start
+            is_same = check_start(plan, start, watcher=watcher)
+            previous = read_previous(folder)
+            save_config(plan.resolved, folder / CONFIG_NAME)
+            training = _prepare(plan, start=start, previous=previous, watcher=watcher, stop=stop)
+            if not is_same:
+                leave_branch(folder, start, watcher=watcher)
+            swap = training.learner.swap
+            with nullcontext() if swap is None else closing(swap):
+                finished = run(training, watcher, stop=stop)
+            watcher.write(build_hint(plan, finished))
+            return finished
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "The device has no memory left; the checkpoints of the run are whole.",
@@ -81,22 +95,37 @@ def train(config: RunConfig, *, resume: bool, watcher: Watcher) -> Path:
         ) from error
 
 
-def encode_cache(plan: Plan, store: Store, *, watcher: Watcher) -> Encoded:
-    """Encode what the cache lacks: masks and pictures first, then texts, one encoder in memory at a time."""
-    size = plan.config.memory.encode_batch_size
-    masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=watcher.report)
+def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
+    """All that comes before the first step. A stop loses nothing of it but what is in memory."""
+    store = Store(plan.resolved.output.cache)
+    try:
+        encode_cache(plan, store, watcher=watcher, stop=stop)
+        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop)
+    except Stopped:
+        watcher.write(f"Stopped before the first step; what was encoded is in {store.folder}. To go on:")
+        watcher.write(f"  {build_command(plan)}")
+        raise
+
+
+def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None) -> Encoded:
+    """Encode what the cache lacks: masks and pictures first, then texts, one encoder in memory at a time.
+
+    A stop ends it after a batch (Stopped); what was encoded is kept.
+    """
+    size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
+    masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=progress)
     if masks:
         watcher.write(f"Read {masks} masks for the loss into {store.folder}.")
-    latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
-    texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=watcher.report)
+    latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=progress)
+    texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=progress)
     if latents or texts:
         watcher.write(f"Encoded {latents} latents and {texts} texts into {store.folder}.")
     return Encoded(latents, texts)
 
 
-def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Training:
-    """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one."""
-    config, folder = plan.resolved, plan.resolved.output.folder
+def assemble(plan: Plan, store: Store, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
+    """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
+    config, folder, progress = plan.resolved, plan.resolved.output.folder, stop.guard(watcher.report)
     reader = Reader(store, plan.encoders)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     for one in plan.frozen:
@@ -113,9 +142,9 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
         device=plan.device,
         dtype=plan.dtype,
         trained=plan.trained.shapes,
-        put=build_text_put(build_put(put, plan.frozen), config, encoders=plan.encoders),
+        put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         cache=config.output.cache,
-        progress=watcher.report,
+        progress=progress,
     )
     predictor = network.predictor
     predictor.transformer.train()
@@ -136,13 +165,14 @@ def assemble(plan: Plan, store: Store, *, start: Found, watcher: Watcher) -> Tra
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
     )
     loader = Loader(plan, store)
-    write_answers(plan, learner, loader=loader, store=store, progress=watcher.report)
+    write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
-        write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=watcher.report)
+        write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
     painter = Painter(plan, predictor, run_folder=folder, reader=reader, ema=learner.ema, swap=learner.swap)
-    return Training(plan, learner, loader, painter, folder, start.step)
+    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher)
+    return Training(plan, learner, loader, painter, saver, start)
 
 
 def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) -> Ema | None:
@@ -150,42 +180,3 @@ def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) ->
         return None
     home = device if config.ema_on == "device" else torch.device("cpu")
     return Ema(parameters, decay=config.ema_decay, device=home, warmup=config.ema_warmup)
-
-
-def _find_start(plan: Plan, folder: Path, watcher: Watcher) -> Found:
-    """The checkpoint to go on from, checked against the plan before weights are read."""
-    found = load_latest(folder)
-    for damaged, reason in found.damaged.items():
-        watcher.write(f"Skipped the damaged checkpoint {damaged.name}: {reason}.")
-    if found.folder is None:
-        watcher.write(f"There is no checkpoint in {folder} yet: starting at step 0.")
-        return found
-    if found.step > plan.num_steps:
-        raise CheckpointError(
-            "The run has gone further than it is now asked to.",
-            got=f"{found.folder.name}, and {plan.num_steps} steps in all",
-            fix=f"set train.steps to {found.step} or more",
-        )
-    changed = check_state(found.folder, plan)
-    watcher.write(f"Resuming {found.folder.name}: {plan.num_steps - found.step} of {plan.num_steps} steps are left.")
-    if changed and found.step == plan.num_steps:
-        raise CheckpointError(
-            "Nothing is left to train, so changed settings would have no effect.",
-            got="; ".join(changed),
-            fix=f"raise train.steps above {plan.num_steps}, or take the changes back",
-        )
-    if changed:
-        watcher.write("Changed since that checkpoint, so not bit for bit the same run: " + "; ".join(changed))
-    return found
-
-
-def _check_run_folder(folder: Path, *, resume: bool) -> None:
-    if folder.is_file():
-        raise CheckpointError("The run folder is a file.", got=f"output.folder = {folder}", fix="choose another output.folder")
-    if not resume and (list_checkpoints(folder) or (folder / "metrics.jsonl").exists()):
-        raise CheckpointError(
-            "The run folder already holds a run.",
-            got=f"output.folder = {folder}",
-            expected="an empty or new folder, or --resume",
-            fix="add --resume to go on with that run, or set output.folder to another folder",
-        )

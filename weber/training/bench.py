@@ -40,7 +40,8 @@ from weber.planning.budget import NUM_BATCHES, Workload, build_estimate
 from weber.planning.encoders import build_encoders
 from weber.planning.rehearsal import Rehearsal, Sample
 from weber.planning.resolve import build_resolved
-from weber.pocket.full_size import TRANSFORMERS, build_full_size
+from weber.pocket.full_size import build_full_size
+from weber.pocket.published import TRANSFORMERS
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
 from weber.training.learner import Learner
@@ -252,7 +253,7 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         device=workload.device,
         dtype=workload.dtype,
         trained=workload.trained.shapes,
-        put=build_text_put(put, config, encoders=encoders),
+        put=build_text_put(put, encoders=encoders, learns=config.adapter.text_encoder),
         cache=folder / "cache",
         progress=ignore_progress,
     )

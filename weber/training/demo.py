@@ -6,7 +6,6 @@ from pathlib import Path
 
 from PIL import Image
 
-import weber
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import DataError
@@ -47,7 +46,7 @@ def build_demo(folder: Path) -> RunConfig:
 
 def find_examples() -> Path:
     """The pictures that ship with weber: inside the installed package, or beside it in a checkout."""
-    package = Path(weber.__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "examples" / "fluent", package.parent / "examples" / "fluent"):
         if folder.is_dir():
             return folder

@@ -1,54 +1,53 @@
-"""The run: step, watch, paint, save, until it is done or asked to stop."""
+"""The run: step, watch, save, paint, until it is done or asked to stop."""
 
 from __future__ import annotations
 
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 
-from weber.checkpoint.retention import save_space
-from weber.errors import CacheError, TrainingError
+from weber.checkpoint.resume import Found
+from weber.checkpoint.save import CONFIG_NAME
+from weber.errors import CacheError, CheckpointError, TrainingError, WeberError
 from weber.memory.device import peak_memory_bytes
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.planning.plan import Plan
+from weber.results.finished import clear_staged, publish
+from weber.track.health import find_collapse
 from weber.track.metrics import open_trackers
 from weber.track.progress import Watcher
-from weber.training.batch import Loader
+from weber.training.batch import Batch, Loader
+from weber.training.blame import find_cause
 from weber.training.due import is_due
 from weber.training.learner import Learner
 from weber.training.pictures import Painter
-from weber.training.state import build_learned, save_state
+from weber.training.saving import Saver
+from weber.training.state import build_learned
 from weber.training.step import train_step
+from weber.training.stop import Stop, Stopped
 
 SMOOTHING = 0.98
 
 
 @dataclass(frozen=True)
 class Training:
-    """A run that is ready to go on after `step` finished steps."""
+    """A run that is ready to go on after the steps of `start`."""
 
     plan: Plan
     learner: Learner
     loader: Loader
     painter: Painter
-    run_folder: Path
-    step: int
+    saver: Saver
+    start: Found
 
-
-@dataclass
-class Stop:
-    """Set by Ctrl-C (SIGINT) or SIGTERM: finish the step, save, and leave."""
-
-    asked: bool = False
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.plan.resolved.output.folder
 
 
 @dataclass
@@ -69,79 +68,134 @@ class Pace:
         return seconds
 
 
-def run(training: Training, watcher: Watcher) -> Path:
+def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     """Train to the end; returns the finished adapter or model. A stop leaves a checkpoint and says how to go on.
 
-    Raises TrainingError at a loss that is not finite, or CacheError at a damaged sample, after saving; KeyboardInterrupt after a stop
-    that was asked for.
+    Raises TrainingError at a loss that is not finite, or CacheError at a damaged sample, after saving what is good; KeyboardInterrupt
+    after a stop that was asked for.
     """
-    plan, folder, learner = training.plan, training.run_folder, training.learner
-    config, num_steps = plan.resolved, plan.num_steps
-    learning_rate = build_schedule(config.optim, num_steps=num_steps)
-    pace = Pace()
-    with open_trackers(config.output, folder, done_steps=training.step) as trackers, training.loader, stop_signals(watcher) as stop:
-        if is_due(training.step, every=config.sampling.every, num_steps=num_steps):
-            with evaluated(learner.optimizer):
-                training.painter.paint(training.step, watcher.report)
-        if training.painter.lacks_base:
-            watcher.write("Sheets will lack the base model's pictures of these prompts, because it has been trained itself since.")
-        for step in range(training.step, num_steps):
+    plan, learner, saver, num_steps = training.plan, training.learner, training.saver, training.plan.num_steps
+    learning_rate = build_schedule(plan.resolved.optim, num_steps=num_steps)
+    pace, first = Pace(), training.start.step
+    paint_every = plan.count_steps(plan.resolved.sampling.every)
+    _greet(training, watcher)
+    with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
+        if is_due(first, every=paint_every, num_steps=num_steps):
+            _paint(training, first, watcher, stop=stop)
+        for step in range(first, num_steps):
+            _leave_if_asked(training, step, watcher, stop=stop)
             pace.started = time.perf_counter()
             write_learning_rate(learner.optimizer, learning_rate(step))
-            try:
-                numbers = train_step(learner, training.loader.load(step), step=step)
-            except (TrainingError, CacheError):
-                if all(torch.isfinite(parameter).all() for _, parameter in learner.parameters):
-                    save_state(folder, learner, plan=plan, step=step)
-                    watcher.write(f"Saved checkpoint-{step:06d} in {folder}.")
-                else:
-                    watcher.write(f"What is trained is itself no longer finite and was not saved; {folder} holds the earlier checkpoints.")
-                raise
+            numbers = _take_step(training, step, watcher)
+            saver.prove()
             done = step + 1
             seconds = pace.write(numbers.get("loss"))
             memory_bytes = peak_memory_bytes(plan.device)
             numbers |= {"lr": learning_rate(step), "seconds": seconds, "epoch": step // plan.batches.steps_per_epoch}
-            trackers.write(done, numbers | ({} if memory_bytes is None else {"peak_memory_bytes": memory_bytes}))
+            try:
+                trackers.write(done, numbers | ({} if memory_bytes is None else {"peak_memory_bytes": memory_bytes}))
+            except OSError:
+                saver.save(done)
+                raise
             watcher.report("training", done, num_steps, _note(pace, learning_rate(step), memory_bytes, device=plan.device))
-            if is_due(done, every=config.output.save_every, num_steps=num_steps) or stop.asked:
-                save_state(folder, learner, plan=plan, step=done)
-                save_space(folder, keep_last=config.output.keep_last)
-            if is_due(done, every=config.sampling.every, num_steps=num_steps) and not stop.asked:
-                with evaluated(learner.optimizer):
-                    training.painter.paint(done, watcher.report)
-            if stop.asked and done < num_steps:
-                watcher.write(f"Stopped after step {done} of {num_steps}; everything is saved. To go on:")
-                watcher.write(f"  weber train {shlex.quote(str(folder / 'config.toml'))} --resume")
-                raise KeyboardInterrupt
-    with evaluated(learner.optimizer):
-        finished, *others = plan.kind.finish(folder, build_learned(learner, plan=plan, step=num_steps), progress=watcher.report)
+            if saver.is_due(done) or stop.asked:
+                saver.save(done)
+            if is_due(done, every=paint_every, num_steps=num_steps) and not stop.asked:
+                _paint(training, done, watcher, stop=stop)
+    saver.prove()
+    return _finish(training, watcher)
+
+
+def build_command(plan: Plan) -> str:
+    """What goes on with a run."""
+    return f"weber train {shlex.quote(str(plan.resolved.output.folder / CONFIG_NAME))} --resume"
+
+
+def _greet(training: Training, watcher: Watcher) -> None:
+    """What a person should know of the pictures before the first step."""
+    away = training.painter.put_away_others()
+    if away is not None:
+        watcher.write(f"The pictures until now are of other prompts or settings; they are now in {away}.")
+    if training.painter.lacks_base and training.start.step > 0:
+        watcher.write("Sheets will lack the base model's pictures of these prompts, because it has been trained itself since.")
+
+
+def _take_step(training: Training, step: int, watcher: Watcher) -> dict[str, float]:
+    """One step; where its numbers are not finite, what is good of the state before it is kept, and the cause is told."""
+    batches: list[Batch] = []
+    try:
+        batches += training.loader.load(step)
+        return train_step(training.learner, batches, step=step)
+    except CacheError:
+        training.saver.save(step)
+        watcher.write(f"Saved the state after step {step} in {training.folder}.")
+        raise
+    except TrainingError as error:
+        cause = find_cause(training.learner, batches, is_first=step == training.start.step, progress=watcher.report)
+        if cause is not None:
+            if step > training.start.step:
+                training.saver.save(step)
+            raise cause from error
+        _warn(training, watcher)
+        raise training.saver.give_up(step, error) from error
+
+
+def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> None:
+    """Paint the run's prompts. Pictures are not worth a run: it goes on without what cannot be written, and is saved before it ends."""
+    try:
+        with evaluated(training.learner.optimizer):
+            training.painter.paint(step, stop.guard(watcher.report))
+    except Stopped:
+        watcher.write(f"Stopped while painting: the pictures of step {step} are left out, and painted if the run goes on from there.")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        watcher.write(f"The pictures of step {step} could not be written ({reason}); the run goes on without them.")
+    except (torch.OutOfMemoryError, WeberError):
+        if step > training.start.step:
+            training.saver.save(step)
+        raise
+
+
+def _leave_if_asked(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> None:
+    """Save the state of `step` finished steps and leave, where somebody wants that."""
+    if not stop.asked:
+        return
+    if step > training.start.step:
+        training.saver.save(step)
+    saved = "everything is saved" if step > 0 else "there is nothing to be saved yet"
+    watcher.write(f"Stopped after step {step} of {training.plan.num_steps}; {saved}. To go on:")
+    watcher.write(f"  {build_command(training.plan)}")
+    raise Stopped
+
+
+def _finish(training: Training, watcher: Watcher) -> Path:
+    """Write the finished results, and say where everything is."""
+    plan, learner = training.plan, training.learner
+    staged = clear_staged(training.folder)
+    try:
+        with evaluated(learner.optimizer):
+            written = plan.kind.finish(staged, build_learned(learner, plan=plan, step=plan.num_steps), progress=watcher.report)
+        finished, *others = publish(training.folder, training.saver.configs, written=written)
+    except OSError as error:
+        raise CheckpointError(
+            f"The results could not be written; the checkpoint of step {plan.num_steps} is whole.",
+            got=f"{error.strerror or error} in {training.folder}",
+            fix=f"free space on that disk, then write them with: {build_command(plan)}",
+        ) from error
     for path in others:
         watcher.write(f"Wrote {path}")
+    _warn(training, watcher)
+    sheet = training.painter.find_last_sheet()
+    if sheet is not None:
+        watcher.write(f"The pictures are in {sheet.parent}; the last sheet is {sheet}")
     return finished
 
 
-@contextmanager
-def stop_signals(watcher: Watcher) -> Iterator[Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a wish; a second one acts at once. Outside the main thread nothing is changed."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def wish(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-        watcher.write("Stopping after this step; once more to leave at once, back to the last checkpoint.")
-        for one, handler in previous.items():
-            signal.signal(one, handler)
-
-    for number in previous:
-        signal.signal(number, wish)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _warn(training: Training, watcher: Watcher) -> None:
+    """Say it if nothing was learned, though all numbers were finite."""
+    collapse = find_collapse(training.folder)
+    if collapse is not None:
+        watcher.write(f"Warning: {collapse}")
 
 
 def _note(pace: Pace, learning_rate: float, memory_bytes: int | None, *, device: torch.device) -> str:

@@ -1,41 +1,36 @@
-"""Pictures from what a run has learned: what `weber sample` does."""
+"""Pictures from what a run has learned, from an adapter file or a model: what `weber sample` does."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from weber.cache.encode import Encoders
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
-from weber.config.run import RunConfig
 from weber.errors import ConfigError
-from weber.families.family import Family
-from weber.families.table import build_family
-from weber.kinds.table import KINDS
 from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
-from weber.planning.assistant import load_frozen
-from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size, sample_size
+from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
 from weber.planning.encoders import build_encoders
 from weber.planning.prompts import Prompt, build_prompts
-from weber.results.runs import find_run
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
-from weber.training.network import build_put, load_network
-from weber.training.pictures import Look, build_paintings, build_reference_t, paint_all
+from weber.training.network import Network, build_put, load_network
+from weber.training.pictures import Look, build_paintings, paint_all
+from weber.training.subject import Subject, find_subject
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks of a trained model; what is left out comes from the run's own settings."""
+    """What a person asks of a trained model; what is left out comes from the run's own settings. `num`: pictures per prompt."""
 
     prompts: Sequence[str]
     strength: float = 1.0
@@ -48,104 +43,112 @@ class Wish:
     negative: str | None = None
     conditioning: Sequence[Path] = ()
     mask: Path | None = None
+    num: int = 1
 
 
-def sample(run: Path, wish: Wish, *, watcher: Watcher) -> list[Image.Image]:
-    """One picture per prompt. `run` is a run folder, one of its checkpoints, or an adapter file or a model in either.
+def sample(
+    place: str | Path, wish: Wish, *, watcher: Watcher, base: str | None = None, memory: Mapping[str, object] | None = None
+) -> list[Image.Image]:
+    """The pictures of a wish. `place`: see `find_subject`.
 
     Raises CheckpointError where nothing was saved yet; ConfigError for a wish that cannot be.
     """
-    saved = find_run(run)
-    config, kind = saved.config, KINDS[saved.config.adapter.kind]
-    family = build_family(config.model, hides_padding=config.objective.text_mask)
-    _check_wish(wish, family)
-    if wish.strength != 1 and not kind.is_adapter:
-        raise ConfigError(
-            "The run has trained the model itself, so there is no adapter that could be weaker or stronger.",
-            got=f"--strength {wish.strength:g}",
-            fix="remove --strength; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
+    with watcher.shown(), closing(Sampler(find_subject(place, base=base, memory=memory or {}), watcher=watcher)) as sampler:
+        return sampler.paint(wish)
+
+
+class Sampler:
+    """Paints any number of times. The network is read when it is first needed, after the prompts have been encoded, and then stays."""
+
+    def __init__(self, subject: Subject, *, watcher: Watcher) -> None:
+        self.subject, self._watcher = subject, watcher
+        self._own = TemporaryDirectory(prefix="weber-")  # for what belongs to no run
+        self._cache = Path(self._own.name) if subject.cache is None else subject.cache
+        device = build_device(subject.memory)
+        self._encoders = build_encoders(subject.family, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
+        self._network: Network | None = None
+
+    def paint(self, wish: Wish) -> list[Image.Image]:
+        """`wish.num` pictures per prompt, in the order of the prompts. Raises ConfigError for a wish that cannot be."""
+        subject = self.subject
+        check_wish(wish, subject)
+        look = _build_look(wish, subject)
+        prompts = build_prompts(
+            [text for text in wish.prompts for _ in range(wish.num)],
+            subject.family,
+            size=look.size,
+            conditioning=[wish.conditioning] * len(wish.prompts) * wish.num if wish.conditioning else [],
+            masks=[wish.mask] * len(wish.prompts) * wish.num if wish.mask is not None else [],
+            keys=("--conditioning", "--mask"),
         )
-    look = _build_look(config, wish, family)
-    prompts = build_prompts(
-        wish.prompts,
-        family,
-        size=look.size,
-        conditioning=[wish.conditioning] * len(wish.prompts) if wish.conditioning else [],
-        masks=[wish.mask] * len(wish.prompts) if wish.mask is not None else [],
-        keys=("--conditioning", "--mask"),
-    )
-    device = build_device(config.memory)
-    dtype = build_dtype(config.memory, device)
-    trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
-    put = kind.read(saved, family, trained=trained)
-    frozen = load_frozen(config.model, family, in_pictures=True)
-    with watcher.shown():
-        encoders = build_encoders(family, config.memory, device=device, dtype=dtype)
-        reader = _encode(config, encoders, prompts=prompts, look=look, watcher=watcher)
-        network = load_network(
-            family,
-            config.memory,
-            device=device,
-            dtype=dtype,
-            trained=trained.shapes,
-            put=build_text_put(build_put(put, frozen), config, encoders=encoders),
-            cache=config.output.cache,
-            progress=watcher.report,
+        self._watcher.write(f"Painting with {subject.name}.")
+        reader = self._encode(prompts, look)
+        seed = subject.sampling.seed if wish.seed is None else wish.seed
+        return paint_all(
+            self._encoders,
+            self._load().predictor,
+            paintings=build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed),
+            kind=subject.kind,
+            num_steps=wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps,
+            strength=wish.strength,
+            frozen=subject.frozen,
+            progress=self._watcher.report,
         )
-        with nullcontext() if network.swap is None else closing(network.swap):
-            return paint_all(
-                encoders,
-                network.predictor,
-                paintings=build_paintings(
-                    family, prompts, reader=reader, look=look, seed=config.sampling.seed if wish.seed is None else wish.seed
-                ),
-                kind=kind,
-                num_steps=wish.steps or config.sampling.steps or family.sample_defaults.steps,
-                strength=wish.strength,
-                frozen=frozen,
-                progress=watcher.report,
+
+    def close(self) -> None:
+        """Give back what the network has taken."""
+        if self._network is not None and self._network.swap is not None:
+            self._network.swap.close()
+        self._network = None
+        self._own.cleanup()
+
+    def _load(self) -> Network:
+        subject, encoders = self.subject, self._encoders
+        if self._network is None:
+            self._network = load_network(
+                subject.family,
+                subject.memory,
+                device=encoders.device,
+                dtype=encoders.dtype,
+                trained=subject.trained,
+                put=build_text_put(build_put(subject.put, subject.frozen), encoders=encoders, learns=subject.has_text),
+                cache=self._cache,
+                progress=self._watcher.report,
             )
+        return self._network
+
+    def _encode(self, prompts: Sequence[Prompt], look: Look) -> Reader:
+        """Fill the cache with what the prompts need."""
+        store, size = Store(self._cache), self.subject.memory.encode_batch_size
+        texts = list(dict.fromkeys([*(prompt.text for prompt in prompts), *([] if look.cfg == 1 else [look.negative or ""])]))
+        views = list(dict.fromkeys(view for prompt in prompts for view in prompt.views))
+        encode_latents(store, views, encoders=self._encoders, batch_size=size, progress=self._watcher.report)
+        encode_texts(store, texts, encoders=self._encoders, batch_size=size, progress=self._watcher.report)
+        return Reader(store, self._encoders)
 
 
-def _encode(config: RunConfig, encoders: Encoders, *, prompts: Sequence[Prompt], look: Look, watcher: Watcher) -> Reader:
-    """Fill the run's cache with what the prompts need."""
-    store = Store(config.output.cache)
-    texts = [prompt.text for prompt in prompts] + ([] if look.cfg == 1 else [look.negative or ""])
-    views = [view for prompt in prompts for view in prompt.views]
-    size = config.memory.encode_batch_size
-    encode_latents(store, views, encoders=encoders, batch_size=size, progress=watcher.report)
-    encode_texts(store, texts, encoders=encoders, batch_size=size, progress=watcher.report)
-    return Reader(store, encoders)
-
-
-def _build_look(config: RunConfig, wish: Wish, family: Family) -> Look:
+def _build_look(wish: Wish, subject: Subject) -> Look:
     """What was wished, else what the run says, else what the model was made for."""
-    sampling, defaults = config.sampling, family.sample_defaults
+    sampling, defaults = subject.sampling, subject.family.sample_defaults
     cfg = next(one for one in (wish.cfg, sampling.cfg, defaults.cfg) if one is not None)
-    check_negative(wish.negative, cfg, family=family, key="--negative")
+    check_negative(wish.negative, cfg, family=subject.family, key="--negative")
+    height, width = subject.size
+    size = (height if wish.height is None else wish.height, width if wish.width is None else wish.width)
+    check_sample_size(size, subject.family, key="--size")
     return Look(
-        size=_choose_size(config, wish, family),
+        size=size,
         guidance=next((one for one in (wish.guidance, sampling.guidance, defaults.guidance) if one is not None), None),
         cfg=cfg,
         negative=sampling.negative_prompt if wish.negative is None else wish.negative,
-        reference_t=build_reference_t(config.objective),
+        reference_t=subject.reference_t,
     )
 
 
-def build_file_name(wish: Wish, number: int) -> str:
-    """Name of a picture: its prompt, and what else it depends on."""
-    slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number].lower()).strip("-")[:60] or "picture"
+def build_file_name(wish: Wish, number: int, *, ending: str = "") -> str:
+    """Name of a picture: its prompt, and what else it depends on. `ending`: the step, where it is not the finished result."""
+    slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number // wish.num].lower()).strip("-")[:60] or "picture"
     seed = "" if wish.seed is None else f"-seed{wish.seed}"
-    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}.png"
-
-
-def find_free(file: Path) -> Path:
-    """The file, or with -2, -3, ... before its ending if that name is taken: no picture replaces another."""
-    number, free = 1, file
-    while free.exists():
-        number += 1
-        free = file.with_stem(f"{file.stem}-{number}")
-    return free
+    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}{ending}.png"
 
 
 def read_size(text: str | None) -> tuple[int | None, int | None]:
@@ -158,23 +161,32 @@ def read_size(text: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _check_wish(wish: Wish, family: Family) -> None:
+def check_wish(wish: Wish, subject: Subject) -> None:
+    """Refuse what cannot be painted. Raises ConfigError."""
     if not wish.prompts:
         raise ConfigError("There is nothing to paint.", got="no prompt", fix="add --prompt 'a red apple'")
+    if wish.num < 1:
+        raise ConfigError("There is nothing to paint.", got=f"--num {wish.num}", fix="leave it out, or give 1 or more")
     if wish.steps is not None and wish.steps < 1:
         raise ConfigError("A picture needs at least one step.", got=f"--steps {wish.steps}", fix="leave it out, or give 1 or more")
     if wish.seed is not None and not 0 <= wish.seed < 2**62:
         raise ConfigError("There is no such seed.", got=f"--seed {wish.seed}", expected="0 or more, below 2**62", fix="choose another")
-    if not math.isfinite(wish.strength):
-        raise ConfigError("The strength is not a number.", got=f"--strength {wish.strength}", fix="1.0 is as trained, 0.0 is off")
     if wish.guidance is not None:
-        check_sample_guidance(wish.guidance, family, key="--guidance")
+        check_sample_guidance(wish.guidance, subject.family, key="--guidance")
     if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
         raise ConfigError("Classifier-free guidance is 1 (off) or more.", got=f"--cfg {wish.cfg}", fix="try --cfg 3.5")
+    _check_strength(wish.strength, subject)
 
 
-def _choose_size(config: RunConfig, wish: Wish, family: Family) -> tuple[int, int]:
-    height, width = sample_size(config, family.alignment_pixels)
-    size = (height if wish.height is None else wish.height, width if wish.width is None else wish.width)
-    check_sample_size(size, family, key="--size")
-    return size
+def _check_strength(strength: float, subject: Subject) -> None:
+    if not math.isfinite(strength):
+        raise ConfigError("The strength is not a number.", got=f"--strength {strength}", fix="1.0 is as trained, 0.0 is off")
+    if strength == 1 or (subject.kind is not None and subject.kind.is_adapter):
+        return
+    if subject.kind is None:
+        raise ConfigError("A model as it is has no adapter with a strength.", got=f"--strength {strength:g}", fix="remove --strength")
+    raise ConfigError(
+        "The run has trained the model itself, so there is no adapter that could be weaker or stronger.",
+        got=f"--strength {strength:g}",
+        fix="remove --strength; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
+    )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
-from weber.data.views import read_mask, read_pixels
 from weber.families.family import Family, Predictor
 from weber.kinds.kind import Kind
 from weber.kinds.text import find_text
@@ -29,7 +28,7 @@ from weber.planning.plan import Plan
 from weber.planning.prompts import Prompt
 from weber.progress import Progress
 from weber.sampling.euler import Painting
-from weber.sampling.grid import build_sheet
+from weber.sampling.grid import build_given, build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
 from weber.training.batch import Reader
 
@@ -37,6 +36,9 @@ _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "
 """Settings of memory on which pictures depend."""
 
 _NOTE = "settings.json"
+FOLDER = "pictures"
+"""Subfolder of a run for what it paints on the way."""
+_STEP = re.compile(r"step-(\d{6,})(?:\.png)?")
 
 
 class Painter:
@@ -48,7 +50,7 @@ class Painter:
     def __init__(
         self, plan: Plan, predictor: Predictor, *, run_folder: Path, reader: Reader, ema: Ema | None = None, swap: BlockSwap | None = None
     ) -> None:
-        self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / "pictures"
+        self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
         self.num_steps = config.steps or plan.family.sample_defaults.steps
@@ -65,7 +67,6 @@ class Painter:
         """Paint all prompts after `step` finished steps, unless that was done; returns the sheet, if there are prompts."""
         if not self.paintings:
             return None
-        self._put_away_others()
         sheet = self.folder / f"step-{step:06d}.png"
         if sheet.is_file():
             return sheet
@@ -74,14 +75,20 @@ class Painter:
         if step > 0 or not self.plan.kind.is_adapter:
             self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
+        size = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
         given = max(len(prompt.views) for prompt in self.plan.prompts)
         rows = [
-            (prompt.text, self._read_given(prompt, given) + [self._read(column, number) for column in columns])
+            (prompt.text, build_given(prompt.views, size, num=given) + [self._read(column, number) for column in columns])
             for number, prompt in enumerate(self.plan.prompts)
         ]
         titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
         return sheet
+
+    def find_last_sheet(self) -> Path | None:
+        """The sheet of the latest step that was painted, if there is one."""
+        sheets = [path for path in self.folder.glob("step-*.png") if _STEP.fullmatch(path.name)]
+        return max(sheets, key=lambda path: int(path.stem.removeprefix("step-")), default=None) if self.paintings else None
 
     @property
     def lacks_base(self) -> bool:
@@ -91,19 +98,6 @@ class Painter:
     def _read(self, step: int, number: int) -> Image.Image:
         return Image.open(self._files(step)[number]).convert("RGB")
 
-    def _read_given(self, prompt: Prompt, num: int) -> list[Image.Image]:
-        """The pictures that go with a prompt, as small as what is painted; where it has fewer, white."""
-        height, width = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
-        shown = []
-        for view in prompt.views:
-            pixels = read_pixels(view)
-            if view.mask is not None:
-                pixels = np.where(read_mask(view)[..., None] > 0, pixels // 4 + 96, pixels).astype(np.uint8)
-            picture = Image.fromarray(pixels)
-            picture.thumbnail((width, height))
-            shown.append(picture)
-        return shown + [Image.new("RGB", (width, height), "white")] * (num - len(shown))
-
     def _choose_columns(self, step: int) -> list[int]:
         """Before, halfway, now: the base model, the painted step nearest to half of this one, and this one."""
         painted = [int(folder.name.removeprefix("step-")) for folder in sorted(self.folder.glob("step-" + 6 * "[0-9]"))]
@@ -111,17 +105,20 @@ class Painter:
         halfway = sorted(between, key=lambda one: abs(2 * one - step))[:1]
         return sorted({*([0] if self._has(0) else []), *halfway, step})
 
-    def _put_away_others(self) -> None:
-        """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own."""
-        if self._is_ours():
-            return
+    def put_away_others(self) -> Path | None:
+        """Pictures of other prompts or settings go to `pictures-1`, `pictures-2`, ...: a sheet never shows them as its own; returns where.
+
+        Called before the first picture is painted.
+        """
+        if not self.paintings or self._is_ours():
+            return None
+        away = None
         if self.folder.exists():
-            number = 1
-            while (away := self.folder.with_name(f"pictures-{number}")).exists():
-                number += 1
+            away = _find_away(self.folder)
             self.folder.replace(away)
         self.folder.mkdir(parents=True)
         (self.folder / _NOTE).write_text(self._build_note(), encoding="utf-8")
+        return away
 
     def _is_ours(self) -> bool:
         note = self.folder / _NOTE
@@ -178,6 +175,26 @@ class Painter:
             save_picture(picture, file)
 
 
+def put_later_away(run_folder: Path, *, step: int) -> Path | None:
+    """Move the pictures of later steps, which are no longer those of the run, to `pictures-1`, `pictures-2`, ...; returns where."""
+    folder = run_folder / FOLDER
+    later = [path for path in sorted(folder.glob("step-*")) if (match := _STEP.fullmatch(path.name)) and int(match[1]) > step]
+    if not later:
+        return None
+    away = _find_away(folder)
+    away.mkdir()
+    for path in later:
+        path.replace(away / path.name)
+    return away
+
+
+def _find_away(folder: Path) -> Path:
+    number = 1
+    while (away := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return away
+
+
 @dataclass(frozen=True)
 class Look:
     """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""
@@ -229,7 +246,7 @@ def paint_all(
     predictor: Predictor,
     *,
     paintings: Sequence[Painting],
-    kind: Kind,
+    kind: Kind | None,
     num_steps: int,
     strength: float,
     progress: Progress,
@@ -237,24 +254,28 @@ def paint_all(
 ) -> list[Image.Image]:
     """Pictures of all paintings with what is trained at `strength`; the network is left as it was found, in training mode or not.
 
-    `frozen`: adapters that have another strength in pictures.
+    `kind`: that of what is trained; None where nothing is. `frozen`: adapters that have another strength in pictures.
     """
     family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
-    kind.write_strength(transformer, strength)
+    if kind is not None:
+        kind.write_strength(transformer, strength)
     write_frozen_strengths(transformer, frozen, in_pictures=True)
     text = find_text(family, transformer)
-    latents = predict_paintings(
-        predictor,
-        paintings if text is None else [text.build_anew(one) for one in paintings],
-        sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
-        device=encoders.device,
-        progress=progress,
-    )
-    kind.write_strength(transformer, 1.0)
-    write_frozen_strengths(transformer, frozen, in_pictures=False)
-    transformer.train(was_training)
+    try:
+        latents = predict_paintings(
+            predictor,
+            paintings if text is None else [text.build_anew(one) for one in paintings],
+            sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
+            device=encoders.device,
+            progress=progress,
+        )
+    finally:
+        if kind is not None:
+            kind.write_strength(transformer, 1.0)
+        write_frozen_strengths(transformer, frozen, in_pictures=False)
+        transformer.train(was_training)
     decoder = encoders.load(family.image_part)
     pictures = decode_pictures(partial(family.decode_latents, decoder), latents)
     del decoder

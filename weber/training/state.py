@@ -11,18 +11,19 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from weber.adapters.full import load_tensors
 from weber.adapters.metadata import FACTS_KEY
 from weber.checkpoint.save import Write, save_checkpoint
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
-from weber.families.tensors import build_entry, save_weights
+from weber.families.tensors import build_entry, open_weights, save_weights
 from weber.kinds.kind import Learned
 from weber.optim.libraries import evaluated
 from weber.optim.states import list_states, load_states
 from weber.planning.lessons import identify_factors
 from weber.planning.plan import Plan
-from weber.results.runs import EMA_NAME
+from weber.results.runs import EMA_NAME, EXACT_NAME
 from weber.training.learner import Learner
 from weber.version import VERSION
 
@@ -34,6 +35,8 @@ FIXED = (
     *("optim.name", "optim.options"),
 )
 """Settings that a checkpoint's tensors depend on, so that they cannot change on resume; but the rates of rules."""
+LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
+"""Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
     *("output.", "sampling.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
@@ -44,8 +47,8 @@ FREE = (
 _FREE_ADAPTER = re.compile(r"model\.adapters\.\d+\.(path|sample_strength):")
 
 
-def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> Path:
-    """Write the checkpoint of `step` finished steps."""
+def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int, ending: str = "") -> Path:
+    """Write the checkpoint of `step` finished steps. `ending` of its name: no run goes on from it by itself."""
     learned, ema = build_learned(learner, plan=plan, step=step), learner.ema
 
     def save_learned(path: Path) -> None:
@@ -57,9 +60,12 @@ def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int) -> 
         OPTIMIZER_NAME: lambda path: _write_tensors(path, list_states(learner.optimizer, learner.parameters)),
         STATE_NAME: lambda path: _write_text(path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"),
     }
+    exact = plan.kind.list_exact(learned)
+    if exact:
+        files[EXACT_NAME] = lambda path: _write_tensors(path, exact)
     if ema is not None:
         files[EMA_NAME] = lambda path: _write_tensors(path, ema.list_tensors(), facts=learned.facts)
-    return save_checkpoint(run_folder, step, files=files)
+    return save_checkpoint(run_folder, step, files=files, ending=ending)
 
 
 def check_state(folder: Path, plan: Plan) -> list[str]:
@@ -70,6 +76,8 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     state = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
     changed = _list_differences(build_config(state["config"]), plan.resolved)
     fixed = [line for line in changed if line.startswith(FIXED) and not _RATE.match(line)]
+    if fixed and _has_same_names(folder, plan):
+        fixed = [line for line in fixed if not line.startswith(LAYERS)]
     if state["model"] != plan.family.identify("transformer"):
         fixed.append(f"the weights of the model in {plan.resolved.model.path or plan.family.variant}")
     precision = str(plan.trained.dtype).removeprefix("torch.")
@@ -87,9 +95,19 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
     return [line for line in changed if not line.startswith(FREE) and not _FREE_ADAPTER.match(line)] + data + other
 
 
+def _has_same_names(folder: Path, plan: Plan) -> bool:
+    """Whether the optimizer has moved the same parameters as it would now, by their names."""
+    names = {name for key in open_weights([folder / OPTIMIZER_NAME]) if "." in (name := key.partition("/")[0])}
+    return names == set(plan.trained.shapes)
+
+
 def load_state(folder: Path, learner: Learner, *, plan: Plan) -> None:
     """Put a checkpoint's tensors back. A running mean that the checkpoint does not have starts at its weights."""
-    plan.kind.load(folder / plan.kind.file, learner.predictor.transformer, parameters=learner.parameters)
+    transformer = learner.predictor.transformer
+    plan.kind.load(folder / plan.kind.file, transformer, parameters=learner.parameters)
+    if (folder / EXACT_NAME).is_file():
+        exact = open_weights([folder / EXACT_NAME])
+        load_tensors([(name, transformer.get_parameter(name)) for name in exact], exact, where=str(folder / EXACT_NAME))
     load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
     if learner.ema is not None:
         means = folder / EMA_NAME
@@ -127,9 +145,15 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
 
 
 def _describe_form(config: RunConfig) -> dict[str, object]:
-    """The settings of LyCORIS that differ from its own."""
-    lycoris = config.adapter.lycoris
-    return {} if lycoris is None else {"lycoris": {"algo": lycoris.algo} | lycoris.model_dump(exclude_defaults=True)}
+    """What was asked of the adapter: of LyCORIS what differs from its own, of a LoRA rank and scale, which files have in their numbers."""
+    adapter, lycoris = config.adapter, config.adapter.lycoris
+    if lycoris is not None:
+        return {"lycoris": {"algo": lycoris.algo} | lycoris.model_dump(exclude_defaults=True)}
+    if adapter.kind != "lora":
+        return {}
+    asked = {"rank": adapter.rank, "alpha": adapter.rank if adapter.alpha is None else adapter.alpha}
+    rules = [rule.model_dump(exclude_none=True) for rule in adapter.rules]
+    return {"adapter": asked | ({"rslora": True} if adapter.rslora else {}) | ({"rules": rules} if rules else {})}
 
 
 def _describe_pictures(plan: Plan) -> dict[str, object]:
@@ -148,6 +172,7 @@ def _describe_pictures(plan: Plan) -> dict[str, object]:
 def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
     return {
         "step": step,
+        "num_steps": plan.num_steps,
         "weber": VERSION,
         "model": plan.family.identify("transformer"),
         "parts": _identify_parts(plan),

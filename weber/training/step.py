@@ -85,5 +85,5 @@ def _check_finite(learner: Learner, what: str, value: float, step: int, batches:
         + ("with those weights unmoved whose gradient was not; others moved." if is_late else "before anything was changed."),
         got=f"{what} = {value} for {', '.join(names)}",
         expected="a finite number",
-        fix="look at these pictures and captions; lower optim.lr; or set memory.dtype = \"fp32\"",
+        fix="look at these pictures and captions" + ("" if learner.config.memory.dtype == "fp32" else '; or set memory.dtype = "fp32"'),
     )

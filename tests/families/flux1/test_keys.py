@@ -21,7 +21,8 @@ NUM_LAYERS = {
     "blocks": ALL_FFS - 1,
     "all+ffs": ALL_FFS,
     "all+ffs+embedder": ALL_FFS + 1,
-    "ai-toolkit": ALL_FFS + NUM_DOUBLE * 2 + NUM_SINGLE,
+    "all+ffs+modulation": ALL_FFS + NUM_DOUBLE * 2 + NUM_SINGLE,
+    "ai-toolkit": ALL_FFS - 1 + NUM_DOUBLE * 2 + NUM_SINGLE,  # its own code, run on this network, trains these
     "mmdit": NUM_DOUBLE * (8 + 4),
     "tiny": 2,
     "nano": 1,
@@ -50,7 +51,8 @@ def test_the_counts() -> None:
         "blocks": 418,
         "all+ffs": 419,
         "all+ffs+embedder": 420,
-        "ai-toolkit": 495,
+        "all+ffs+modulation": 495,
+        "ai-toolkit": 494,
         "mmdit": 228,
         "tiny": 2,
         "nano": 1,
@@ -89,6 +91,7 @@ def test_layers_of_one_block_of_each_kind(full_size: nn.Module) -> None:
         "blocks": attention | context | feed_forward | context_feed_forward,
         "all+ffs": attention | context | feed_forward | context_feed_forward,
         "all+ffs+embedder": attention | context | feed_forward | context_feed_forward,
+        "all+ffs+modulation": attention | context | feed_forward | context_feed_forward | modulation,
         "ai-toolkit": attention | context | feed_forward | context_feed_forward | modulation,
         "mmdit": attention | context | feed_forward | context_feed_forward,
         "tiny": set(),
@@ -99,8 +102,9 @@ def test_layers_of_one_block_of_each_kind(full_size: nn.Module) -> None:
         single + name for name in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out", "norm.linear")
     }
     assert not any(target.startswith("single") for target in by_set["mmdit"])
-    outside = {target for target in by_set["ai-toolkit"] if "transformer_blocks" not in target}
-    assert outside == {"proj_out"}
+    assert by_set["all+ffs+modulation"] - by_set["ai-toolkit"] == {"proj_out"}
+    assert by_set["ai-toolkit"] < by_set["all+ffs+modulation"]
+    assert all("transformer_blocks." in target for target in by_set["ai-toolkit"])
     assert by_set["all+ffs+embedder"] - by_set["all+ffs"] == {"x_embedder"}
     assert by_set["all+ffs"] - by_set["blocks"] == {"proj_out"}
     assert by_set["tiny"] == {"single_transformer_blocks.7.proj_out", "single_transformer_blocks.20.proj_out"}

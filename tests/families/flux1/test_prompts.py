@@ -77,3 +77,18 @@ def test_encoders_are_frozen_and_in_eval_mode(dev: Flux1) -> None:
         module = dev.load(part, device=CPU, dtype=torch.float32)
         assert not module.training
         assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_the_limit_of_each_part(dev: Flux1) -> None:
+    for part, most in (("clip", 77), ("t5", 512)):
+        limit = dev.text_limits[part]()
+        assert limit.most_tokens == most
+        encoder = dev.load(part, device=CPU, dtype=torch.float32)
+        # a text that just fits is read as a whole: another last word makes a difference; one that is longer is cut
+        counts = limit.count(["red apple", "red apple and a house", "x " * 600])
+        assert 2 < counts[0] < counts[1] < most < counts[2]
+        num = next(number for number in range(1, 600) if limit.count([f"{'a ' * number}cat"])[0] >= most)
+        fitting = [f"{'a ' * number}{word}" for number in (num, num + 2) for word in ("cat", "cow")]
+        (states,) = dev.encode_prompts(part, encoder, fitting).values()
+        assert limit.count(fitting)[0] == most and limit.count(fitting)[2] > most
+        assert not torch.equal(states[0], states[1]) and torch.equal(states[2], states[3])

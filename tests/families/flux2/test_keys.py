@@ -44,7 +44,8 @@ COUNTS = {
     "blocks": (8 + 4, 2, 0),
     "all+ffs": (8 + 4, 2, 0),
     "all+ffs+embedder": (8 + 4, 2, 1),
-    "ai-toolkit": (8 + 4, 2, 3),  # the three modulations, shared by all blocks
+    "all+ffs+modulation": (8 + 4, 2, 3),  # the three modulations, shared by all blocks
+    "ai-toolkit": (8 + 4, 2, 0),
     "mmdit": (8 + 4, 0, 0),
     "simpletuner": (4, 1, 0),
 }

@@ -10,10 +10,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """What shows that a file was changed, without opening it."""
+    """What shows that a file was changed, without reading it: `mark` is all beside its size and the time that it names itself."""
 
     size_bytes: int
     mtime_ns: int
+    mark: str = ""
 
 
 class Backend(Protocol):
@@ -27,6 +28,10 @@ class Backend(Protocol):
         """The whole file."""
         ...
 
+    def read_start(self, path: Path, num_bytes: int) -> bytes:
+        """The first bytes of the file, fewer where it is shorter."""
+        ...
+
     def stat(self, path: Path) -> FileStat:
-        """Size and time of last change."""
+        """Size, time of last change, and what else shows one."""
         ...

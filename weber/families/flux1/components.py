@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from weber.errors import ConfigError
 from weber.families.attention import TEXT_MASK, TEXT_READ
-from weber.families.family import TRANSFORMER, Predictor
+from weber.families.family import TRANSFORMER, Predictor, TextLimits
 from weber.families.flux1 import keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
@@ -22,6 +23,9 @@ from weber.families.schedule import list_sigmas
 from weber.families.source import Source
 from weber.families.tensors import Weights
 from weber.families.weights import Fill, build_skeleton, load_part, open_part, read_part_config
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
 _FOLDERS = {
@@ -65,6 +69,11 @@ class Flux1:
             for folder in folders:
                 source.check_part(folder)
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {
+            part: partial(prompts.load_limit, source, part, num_tokens=variant.text_tokens) for part in self.text_parts
+        }
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         settings = source.read_config("scheduler", "scheduler_config.json")
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(variant.scheduler if settings is None else settings)
         self._mu = _read_mu(self.scheduler)
@@ -79,6 +88,8 @@ class Flux1:
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == "vae":
+            from diffusers import AutoencoderKL
+
             assert fill is None
             module = load_part(AutoencoderKL, self.source.find("vae"), original=original.VAE, dtype=dtype)
         elif part == "clip":
@@ -89,12 +100,16 @@ class Flux1:
 
     def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
         """See `Family.build_predictor`."""
+        from diffusers import FluxTransformer2DModel
+
         assert isinstance(transformer, FluxTransformer2DModel)
         return Flux1Predictor(transformer, is_modulation_apart=is_modulation_apart)
 
     def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
         """See `Family.load_skeleton`."""
         if part == TRANSFORMER:
+            from diffusers import FluxTransformer2DModel
+
             return build_skeleton(FluxTransformer2DModel, self.transformer_config)
         assert part == self.adapted_text
         return prompts.load_clip_skeleton(self.source)
@@ -105,6 +120,8 @@ class Flux1:
 
     def encode_images(self, encoder: nn.Module, pixels: Tensor, *, masks: Tensor | None = None) -> dict[str, Tensor]:
         """See `Family.encode_images`."""
+        from diffusers import AutoencoderKL
+
         assert isinstance(encoder, AutoencoderKL)
         if masks is None:
             return {"latents": encode_pixels(encoder, pixels)}
@@ -126,6 +143,8 @@ class Flux1:
 
     def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
         """See `Family.decode_latents`."""
+        from diffusers import AutoencoderKL
+
         assert isinstance(encoder, AutoencoderKL)
         return decode_pixels(encoder, latents)
 

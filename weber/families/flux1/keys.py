@@ -1,9 +1,10 @@
 """Names inside FLUX.1: which linear layers the target sets mean, and what modules are called in saved files.
 
 Sets as in SimpleTuner's `flux_lora_target` (simpletuner.md 1.4), so that a choice made there means the same here, without the names of
-fused projections, which the library's model does not have; `mmdit` has its real meaning, the double-stream blocks. `proj_out` is the
-output of the single-stream blocks and of the network; the latter, which few readers of LoRA files know, is not in `blocks`. Patterns are
-read by `adapters/target.py`.
+fused projections, which the library's model does not have; but `mmdit` has its real meaning, the double-stream blocks, and `ai-toolkit` is
+what ai-toolkit trains by default (its `lora_special.py`: every linear layer of the blocks). What SimpleTuner and the library's scripts
+call so has the network's last layer too: that is `all+ffs+modulation`. `proj_out` is the output of the single-stream blocks and of the
+network; the latter, which few readers of LoRA files know, is not in `blocks`. Patterns are read by `adapters/target.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ _CONTEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _CONTEXT_FFS = ("ff_context.net.0.proj", "ff_context.net.2")
 _BLOCK_FFS = ("ff.net.0.proj", "ff.net.2", *_CONTEXT_FFS, "proj_mlp")
 _FFS = (*_BLOCK_FFS, "proj_out")
+_BLOCKS = (*_ATTENTION, *_CONTEXT, *_BLOCK_FFS, "single_transformer_blocks.*.proj_out")
 MODULATION = ("norm.linear", "norm1.linear", "norm1_context.linear")
 """See `Family.modulation_modules`: 27 % of the weights."""
 LEAN_LAYERS = {
@@ -31,14 +33,15 @@ _CONTROLNET = (
 )
 
 ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
-    "blocks": (*_ATTENTION, *_CONTEXT, *_BLOCK_FFS, "single_transformer_blocks.*.proj_out"),
+    "blocks": _BLOCKS,
     "all": _ATTENTION + _CONTEXT,
     "context": _CONTEXT,
     "context+ffs": _CONTEXT + _CONTEXT_FFS,
     "all+ffs": _ATTENTION + _CONTEXT + _FFS,
     "all+ffs+embedder": (*_ATTENTION, *_CONTEXT, *_FFS, "x_embedder"),
     "all+ffs+embedder+controlnet": (*_ATTENTION, *_CONTEXT, *_FFS, "x_embedder", *_CONTROLNET),
-    "ai-toolkit": _ATTENTION + _CONTEXT + _FFS + MODULATION,
+    "all+ffs+modulation": _ATTENTION + _CONTEXT + _FFS + MODULATION,
+    "ai-toolkit": _BLOCKS + MODULATION,
     "mmdit": ("transformer_blocks.*.attn.*", "transformer_blocks.*.ff.*", "transformer_blocks.*.ff_context.*"),
     "tiny": ("single_transformer_blocks.7.proj_out", "single_transformer_blocks.20.proj_out"),
     "nano": ("single_transformer_blocks.7.proj_out",),

@@ -7,10 +7,13 @@ Packing as in diffusers `FluxPipeline._pack_latents` and `_prepare_latent_image_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 SCALE_PIXELS = 8
 ALIGNMENT_PIXELS = 16

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,6 +53,8 @@ class _Part(nn.Module):
 
 
 def _take_layers(block: Any) -> list[nn.Linear]:
+    from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
+
     norms = [block.norm1, block.norm1_context] if isinstance(block, FluxTransformerBlock) else [block.norm]
     layers, start = [], 0
     for norm in norms:

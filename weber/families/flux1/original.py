@@ -11,14 +11,16 @@ from typing import Any
 
 from weber.families.autoencoders import build_vae_config, convert_vae
 from weber.families.flux1.keys import PAIRINGS
-from weber.families.pairing import build_converted, build_original_weights, read_num_layers
-from weber.families.singles import CLIP_MARKERS, T5_MARKERS, TRANSFORMER_MARKERS, VAE_MARKERS
+from weber.families.pairing import read_num_layers
+from weber.families.singles import CLIP_MARKERS, T5_MARKERS, VAE_MARKERS, keep_known
+from weber.families.streams import build_stream_config, build_transformer_original
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Original
 
 _LATENT_CHANNELS = 16
 _CLIP_HEAD_WIDTH = 64
 _LIBRARY_MARK = "transformer_blocks.0.norm1_context.linear.weight"
+_CLIP_KNOWN = re.compile(r"(embeddings\.(token|position)_embedding|encoder\.layers\.\d+\..+|final_layer_norm)\.(weight|bias)")
 _SHARED, _EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
 
 
@@ -28,23 +30,12 @@ def is_flux1(weights: Weights) -> bool:
     return makers <= set(weights) or {"x_embedder.weight", "proj_out.weight", _LIBRARY_MARK} <= set(weights)
 
 
-def _build_transformer_config(weights: Weights) -> dict[str, Any]:
-    originals = build_original_weights(weights, PAIRINGS) if _LIBRARY_MARK in weights else weights
-    width, in_channels = originals["img_in.weight"].shape
-    query_norm = next(name for name in originals if name.startswith("double_blocks.0.img_attn.norm.query_norm."))
-    head_width = originals[query_norm].shape[0]
+def _build_transformer_config(originals: Weights) -> dict[str, Any]:
+    config = build_stream_config(originals)
+    head_width = config["attention_head_dim"]
     axis = 2 * (7 * head_width // 32)
-    return {
-        "patch_size": 1,
-        "in_channels": in_channels,
-        "out_channels": originals["final_layer.linear.weight"].shape[0],
-        "num_layers": read_num_layers(originals, "double_blocks."),
-        "num_single_layers": read_num_layers(originals, "single_blocks."),
-        "attention_head_dim": head_width,
-        "num_attention_heads": width // head_width,
-        "joint_attention_dim": originals["txt_in.weight"].shape[1],
+    return config | {
         "pooled_projection_dim": originals["vector_in.in_layer.weight"].shape[1],
-        "guidance_embeds": "guidance_in.in_layer.weight" in originals,
         "axes_dims_rope": [head_width - 2 * axis, axis, axis],
     }
 
@@ -77,12 +68,6 @@ def _build_clip_config(weights: Weights) -> dict[str, Any]:
     }
 
 
-def _keep_clip(weights: Weights) -> tuple[Weights, list[str]]:
-    known = re.compile(r"(embeddings\.(token|position)_embedding|encoder\.layers\.\d+\..+|final_layer_norm)\.(weight|bias)")
-    kept = {name: entry for name, entry in weights.items() if known.fullmatch(name)}
-    return kept, [name for name in weights if name not in kept]
-
-
 def _build_t5_config(weights: Weights) -> dict[str, Any]:
     embedding = weights.get(_SHARED) or weights[_EMBEDDING]
     attention, feed_forward = "encoder.block.0.layer.0.SelfAttention.", "encoder.block.0.layer.1.DenseReluDense."
@@ -109,12 +94,12 @@ def _convert_t5(weights: Weights) -> tuple[Weights, list[str]]:
     return known, [name for name in weights if name not in known and name != _EMBEDDING]
 
 
-TRANSFORMER = Original(
+TRANSFORMER = build_transformer_original(
     _build_transformer_config,
-    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
+    PAIRINGS,
+    library_mark=_LIBRARY_MARK,
     name="a FLUX.1 transformer",
-    kinds=("FluxTransformer2DModel",),
-    markers=TRANSFORMER_MARKERS,
+    kind="FluxTransformer2DModel",
     recognize=is_flux1,
 )
 VAE = Original(
@@ -127,7 +112,7 @@ VAE = Original(
 )
 CLIP = Original(
     _build_clip_config,
-    _keep_clip,
+    partial(keep_known, known=_CLIP_KNOWN),
     name="a CLIP-L text encoder",
     kinds=("clip_text_model", "clip"),
     markers=CLIP_MARKERS,

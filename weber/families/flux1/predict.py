@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from weber.families.attention import build_mask
@@ -18,6 +18,9 @@ from weber.families.flux1.latents import build_ids, pack, unpack
 from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.reference_time import ReferenceTime
 from weber.families.route import Passage, Rotary, Route
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
 
 Block = Callable[..., tuple[Tensor, Tensor]]
 NUM_ROTARY = 16

@@ -6,15 +6,20 @@ Legend: B prompts, T text tokens. The text encoders attend to padding, so the pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5Tokenizer
 
 from weber.families.attention import TEXT_READ
+from weber.families.family import TextLimit
 from weber.families.flux1 import original
 from weber.families.source import Source
 from weber.families.weights import Fill, load_named_part, load_tokenizer, read_part_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CLIP_TOKENS = 77
 
@@ -29,6 +34,8 @@ class PromptEncoder(nn.Module):
     def forward(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """CLIP: `pooled` (B, D); T5: `text` (B, T, D), and with a mask `text_mask` (B, T), 1 = read, 0 = padding, or `text_read` (B, T)
         bool."""
+        from transformers import CLIPTextModel
+
         device = next(self.text_model.parameters()).device
         tokens = self.tokenizer(list(prompts), padding="max_length", max_length=self.num_tokens, truncation=True, return_tensors="pt")
         output = self.text_model(tokens.input_ids.to(device))
@@ -41,25 +48,55 @@ class PromptEncoder(nn.Module):
         return {"text": text, self.mask: read.bool() if self.mask == TEXT_READ else read.to(text)}
 
 
+def load_limit(source: Source, part: str, *, num_tokens: int) -> TextLimit:
+    """How much CLIP (`clip`), or T5 padded to `num_tokens` (`t5`), reads of a prompt."""
+    is_clip = part == "clip"
+    tokenizer = _load_clip_tokenizer(source) if is_clip else _load_t5_tokenizer(source)
+    return TextLimit(CLIP_TOKENS if is_clip else num_tokens, partial(_count_tokens, tokenizer))
+
+
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:
+    return [len(tokens) for tokens in tokenizer(list(prompts), verbose=False).input_ids]
+
+
+def _load_clip_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    from transformers import CLIPTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer")))
+    return tokenizer
+
+
+def _load_t5_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    from transformers import T5Tokenizer
+
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(T5Tokenizer, str(source.load_folder("tokenizer_2")))
+    return tokenizer
+
+
 def load_clip(source: Source, *, dtype: torch.dtype, fill: Fill | None = None) -> PromptEncoder:
     """CLIP-L with its tokenizer."""
+    from transformers import CLIPTextModel
+
     encoder = load_named_part(CLIPTextModel, source, part="text_encoder", original=original.CLIP, dtype=dtype, fill=fill)
-    return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
+    return PromptEncoder(_load_clip_tokenizer(source), encoder, num_tokens=CLIP_TOKENS)
 
 
 def load_clip_skeleton(source: Source) -> PromptEncoder:
     """CLIP-L on the meta device, with its tokenizer; reads no weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     config = read_part_config(source, "text_encoder", original=original.CLIP)
     text = config.get("text_config", config)
     assert isinstance(text, dict)
     with torch.device("meta"):
         encoder: nn.Module = CLIPTextModel(CLIPTextConfig.from_dict(text))
     encoder.eval().requires_grad_(False)
-    return PromptEncoder(load_tokenizer(CLIPTokenizer, str(source.load_folder("tokenizer"))), encoder, num_tokens=CLIP_TOKENS)
+    return PromptEncoder(_load_clip_tokenizer(source), encoder, num_tokens=CLIP_TOKENS)
 
 
 def load_t5(source: Source, *, dtype: torch.dtype, num_tokens: int, mask: str | None, fill: Fill | None = None) -> PromptEncoder:
     """T5 encoder with its tokenizer, padded to `num_tokens`; `mask` is what the tensor that says what is padding is called."""
+    from transformers import T5EncoderModel
+
     encoder = load_named_part(T5EncoderModel, source, part="text_encoder_2", original=original.T5, dtype=dtype, fill=fill)
-    tokenizer = load_tokenizer(T5Tokenizer, str(source.load_folder("tokenizer_2")))
-    return PromptEncoder(tokenizer, encoder, num_tokens=num_tokens, mask=mask)
+    return PromptEncoder(_load_t5_tokenizer(source), encoder, num_tokens=num_tokens, mask=mask)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
 from torch import Tensor
 
 from weber.families.route import Rotary
@@ -31,6 +30,8 @@ class ReferenceTime:
         self, image_BND: Tensor, text_BTD: Tensor, modulation_BD: Tensor, rotary: Rotary, attention: Mapping[str, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """Text and image tokens after the block."""
+        from diffusers.models.transformers.transformer_flux import FluxTransformerBlock
+
         run = self._run_double if isinstance(self.block, FluxTransformerBlock) else self._run_single
         return run(image_BND, text_BTD, modulation_BD, {"image_rotary_emb": rotary, **(attention or {})})
 

@@ -4,50 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
-from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from torch import Tensor, nn
 
 from weber.errors import ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
-from weber.families.family import TRANSFORMER, PictureInputs, Predictor
+from weber.families.family import Predictor, TextLimits
 from weber.families.flux2 import keys, original
 from weber.families.flux2.predict import Flux2Predictor
-from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_prompt_encoder, read_text_config
+from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
 from weber.families.pairing import Pairing
+from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
-from weber.families.tensors import Weights
-from weber.families.weights import Fill, build_skeleton, load_part, open_part, read_part_config
+from weber.families.weights import Fill, load_part, read_part_config
 
 TRANSFORMER_CLASS = "Flux2Transformer2DModel"
-_TEXT_FOLDERS = ("text_encoder", "tokenizer")
 
 
-class Flux2:
+class Flux2(PatchFamily):
     """One FLUX.2 model. Building it reads configuration files only and checks that every part is there."""
 
-    alignment_pixels = patches.SCALE_PIXELS
-    image_part = "vae"
-    picture_inputs = PictureInputs(max_references=10)
-    takes_reference_t = False
+    transformer_class = TRANSFORMER_CLASS
+    predictor_class = Flux2Predictor
+    transformer_original = original.TRANSFORMER
     takes_routes = True
-    assistant: str | None = None
     reference_modules: Sequence[str] = ()
     prompts_per_batch: int | None = None
-    adapted_text: str | None = None
-    modulation_modules: Sequence[str] = ()
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
-    encode_images = staticmethod(patches.encode_images)
-    decode_latents = staticmethod(patches.decode_latents)
-    latent_shape = staticmethod(patches.build_latent_shape)
-    reference_size = staticmethod(patches.build_reference_size)
 
     def __init__(self, source: Source, row: Variant, *, hides_padding: bool = False) -> None:
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
@@ -55,45 +45,33 @@ class Flux2:
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.text_parts: tuple[str, ...] = (row.text_part,)
         self.is_local = source.is_local
-        for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
+        self.text_limits: TextLimits = {row.text_part: partial(load_limit, row.text_part, source)}
+        for part in ("transformer", self.image_part, *TEXT_FOLDERS):
             source.check_part(part)
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json") or SCHEDULER)
         self._text_width = _read_facts(self.transformer_config)[1]
         _check_transformer(self.transformer_config, row, where=source.name_part("transformer"))
         text_config = read_text_config(row.text_part, source)
-        _check_text_encoder(text_config, self._text_width, where=source.name_part("text_encoder"))
+        check_text_width(text_config, self._text_width, num_states=NUM_STATES, where=source.name_part("text_encoder"))
 
-    def identify(self, part: str) -> str:
-        """See `Family.identify`."""
-        if part in ("transformer", self.image_part):
-            return self.source.identify(part, extra=[part])
+    def list_text_facts(self, part: str) -> list[str]:
+        """See `PatchFamily.list_text_facts`."""
         recipe = RECIPES[part]
-        facts = [part, f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.facts] + [TEXT_READ] * self._hides_padding
-        return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
+        return [f"tokens={TEXT_TOKENS}", f"states={recipe.states}", *recipe.list_facts()] + [TEXT_READ] * self._hides_padding
 
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == self.image_part:
+            from diffusers import AutoencoderKLFlux2
+
             assert fill is None
             module = load_part(AutoencoderKLFlux2, self.source.find("vae"), original=original.VAE, dtype=dtype)
         else:
             module = load_prompt_encoder(part, self.source, dtype=dtype, fill=fill)
         return module.to(device).eval().requires_grad_(False)
-
-    def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
-        """See `Family.build_predictor`."""
-        assert isinstance(transformer, Flux2Transformer2DModel) and not is_modulation_apart
-        return Flux2Predictor(transformer)
-
-    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
-        """See `Family.load_skeleton`."""
-        assert part == TRANSFORMER, "no text part gets adapters"
-        return build_skeleton(Flux2Transformer2DModel, self.transformer_config)
-
-    def open_transformer(self) -> Weights:
-        """See `Family.open_transformer`."""
-        return open_part(self.source.find("transformer"), original.TRANSFORMER)
 
     def blocks(self, predictor: Predictor) -> list[nn.Module]:
         """See `Family.blocks`."""
@@ -112,18 +90,18 @@ class Flux2:
         shapes: dict[str, tuple[int, ...]] = {"text": (TEXT_TOKENS, self._text_width)}
         return shapes | ({TEXT_READ: (TEXT_TOKENS,)} if self._hides_padding else {})
 
-    def num_tokens(self, latent_height: int, latent_width: int) -> int:
-        """See `Family.num_tokens`: latents are patches already, so every place is a token."""
-        return latent_height * latent_width
-
     def shift(self, num_tokens: int) -> float:
         """See `Family.shift`: e^mu, mu as the pipelines have it for the variant's own number of steps."""
         if not self.scheduler.config.use_dynamic_shifting:
             return float(self.scheduler.config.shift)
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
         return math.exp(compute_empirical_mu(num_tokens, self.row.sample_steps))
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """See `Family.sigmas`: the scheduler's own, as the pipelines ask for them."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
         mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 
@@ -182,14 +160,4 @@ def _check_transformer(config: Mapping[str, object], row: Variant, *, where: str
             got=f"guidance_embeds = {has_guidance}, joint_attention_dim = {width} in {where}",
             expected=f"guidance_embeds = {row.has_guidance}, joint_attention_dim = {row.text_width} for {row.name}",
             fix=f"set model.variant to one of {', '.join(other.name for other in fitting)}, or leave it out",
-        )
-
-
-def _check_text_encoder(config: Mapping[str, object], text_width: int, *, where: str) -> None:
-    if config.get("hidden_size") != text_width // NUM_STATES:
-        raise ModelError(
-            "The text encoder is not the one that the model was made with.",
-            got=f"hidden_size = {config.get('hidden_size')} in {where}",
-            expected=f"hidden_size = {text_width // NUM_STATES}, a third of the transformer's joint_attention_dim = {text_width}",
-            fix="use the text encoder that was published with the model",
         )

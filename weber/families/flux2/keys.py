@@ -1,7 +1,8 @@
 """Names inside FLUX.2: which linear layers the target sets mean, and what modules are called in saved files.
 
 A single-stream block has two linear layers only: `attn.to_qkv_mlp_proj` (queries, keys, values and the feed-forward's input in one)
-and `attn.to_out` (ecosystem.md 1.3). The modulations are shared by all blocks. Patterns are read by `adapters/target.py`.
+and `attn.to_out` (ecosystem.md 1.3). The modulations are shared by all blocks, and ai-toolkit trains the blocks alone
+(`Flux2Model.get_transformer_block_names`). Patterns are read by `adapters/target.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "context+ffs": _CONTEXT + _CONTEXT_FFS,
     "all+ffs": _ATTENTION + _CONTEXT + _FFS,
     "all+ffs+embedder": (*_ATTENTION, *_CONTEXT, *_FFS, "x_embedder"),
-    "ai-toolkit": _ATTENTION + _CONTEXT + _FFS + _MODULATION,
+    "all+ffs+modulation": _ATTENTION + _CONTEXT + _FFS + _MODULATION,
+    "ai-toolkit": _ATTENTION + _CONTEXT + _FFS,
     "mmdit": ("transformer_blocks.*.attn.*", "transformer_blocks.*.ff.*", "transformer_blocks.*.ff_context.*"),
     "simpletuner": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_qkv_mlp_proj"),
 }
@@ -36,11 +38,11 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
 PAIRINGS: tuple[Pairing, ...] = (
     Pairing("img_in", ("x_embedder",)),
     Pairing("txt_in", ("context_embedder",)),
-    *build_embedder("time_in", "time_guidance_embed.timestep_embedder"),
-    *build_embedder("guidance_in", "time_guidance_embed.guidance_embedder"),
-    Pairing("double_stream_modulation_img.lin", ("double_stream_modulation_img.linear",)),
-    Pairing("double_stream_modulation_txt.lin", ("double_stream_modulation_txt.linear",)),
-    Pairing("single_stream_modulation.lin", ("single_stream_modulation.linear",)),
+    *build_embedder("time_in", "time_guidance_embed.timestep_embedder", only_original=True),
+    *build_embedder("guidance_in", "time_guidance_embed.guidance_embedder", only_original=True),
+    Pairing("double_stream_modulation_img.lin", ("double_stream_modulation_img.linear",), only_original=True),
+    Pairing("double_stream_modulation_txt.lin", ("double_stream_modulation_txt.linear",), only_original=True),
+    Pairing("single_stream_modulation.lin", ("single_stream_modulation.linear",), only_original=True),
     *build_stream(
         "img",
         attention=("to_q", "to_k", "to_v", "to_out.0"),
@@ -59,4 +61,5 @@ PAIRINGS: tuple[Pairing, ...] = (
     Pairing("final_layer.linear", ("proj_out",)),
     Pairing("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped=True),
 )
-"""diffusers 0.42 `loaders/single_file_utils.py:convert_flux2_transformer_checkpoint_to_diffusers`, as a table."""
+"""diffusers 0.42 `loaders/single_file_utils.py:convert_flux2_transformer_checkpoint_to_diffusers`, as a table. `only_original`: ComfyUI's
+`comfy/utils.py:flux_to_diffusers` (0.33) has no name of the library for them."""

@@ -14,8 +14,9 @@ import torch
 
 from weber.families.autoencoders import build_vae_config, convert_vae
 from weber.families.flux2.keys import PAIRINGS
-from weber.families.pairing import build_converted, build_original_weights, read_num_layers
-from weber.families.singles import LANGUAGE_MARKERS, TRANSFORMER_MARKERS, VAE_MARKERS
+from weber.families.pairing import read_num_layers
+from weber.families.singles import LANGUAGE_MARKERS, VAE_MARKERS, keep_known
+from weber.families.streams import build_stream_config, build_transformer_original
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Original
 
@@ -34,24 +35,12 @@ def is_flux2(weights: Weights) -> bool:
     return makers <= set(weights) or {"x_embedder.weight", "proj_out.weight", _LIBRARY_MARK} <= set(weights)
 
 
-def _build_transformer_config(weights: Weights) -> dict[str, Any]:
-    originals = build_original_weights(weights, PAIRINGS) if _LIBRARY_MARK in weights else weights
-    width, in_channels = originals["img_in.weight"].shape
-    query_norm = next(name for name in originals if name.startswith("double_blocks.0.img_attn.norm.query_norm."))
-    head_width = originals[query_norm].shape[0]
-    return {
-        "patch_size": 1,
-        "in_channels": in_channels,
-        "out_channels": originals["final_layer.linear.weight"].shape[0],
-        "num_layers": read_num_layers(originals, "double_blocks."),
-        "num_single_layers": read_num_layers(originals, "single_blocks."),
-        "attention_head_dim": head_width,
-        "num_attention_heads": width // head_width,
-        "joint_attention_dim": originals["txt_in.weight"].shape[1],
+def _build_transformer_config(originals: Weights) -> dict[str, Any]:
+    config = build_stream_config(originals)
+    return config | {
         "timestep_guidance_channels": originals["time_in.in_layer.weight"].shape[1],
-        "mlp_ratio": originals["double_blocks.0.img_mlp.2.weight"].shape[1] / width,
-        "axes_dims_rope": [head_width // _NUM_POSITION_AXES] * _NUM_POSITION_AXES,
-        "guidance_embeds": "guidance_in.in_layer.weight" in originals,
+        "mlp_ratio": originals["double_blocks.0.img_mlp.2.weight"].shape[1] / originals["img_in.weight"].shape[0],
+        "axes_dims_rope": [config["attention_head_dim"] // _NUM_POSITION_AXES] * _NUM_POSITION_AXES,
     }
 
 
@@ -99,13 +88,8 @@ def _build_qwen_config(weights: Weights) -> dict[str, Any]:
     return _build_language_config(weights) | published | {"rope_parameters": rope}
 
 
-def _keep_language(weights: Weights) -> tuple[Weights, list[str]]:
-    known = {name: entry for name, entry in weights.items() if _KNOWN.fullmatch(name)}
-    return known, [name for name in weights if name not in known]
-
-
 def _keep_mistral(weights: Weights) -> tuple[Weights, list[str]]:
-    return _keep_language(_add_cut_layer(weights))
+    return keep_known(_add_cut_layer(weights), known=_KNOWN)
 
 
 def _add_cut_layer(weights: Weights) -> Weights:
@@ -126,12 +110,12 @@ def _is_language(weights: Weights) -> bool:
     return {"embed_tokens.weight", *LANGUAGE_MARKERS} <= set(weights)
 
 
-TRANSFORMER = Original(
+TRANSFORMER = build_transformer_original(
     _build_transformer_config,
-    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
+    PAIRINGS,
+    library_mark=_LIBRARY_MARK,
     name="a FLUX.2 transformer",
-    kinds=("Flux2Transformer2DModel",),
-    markers=TRANSFORMER_MARKERS,
+    kind="Flux2Transformer2DModel",
     recognize=is_flux2,
 )
 VAE = Original(
@@ -153,7 +137,7 @@ MISTRAL = Original(
 )
 QWEN = Original(
     _build_qwen_config,
-    _keep_language,
+    partial(keep_known, known=_KNOWN),
     name="a Qwen3 text encoder",
     kinds=("qwen3",),
     markers=LANGUAGE_MARKERS,

@@ -6,9 +6,9 @@ Legend: B batch, C latent channels, H W latent size, N image tokens (of the pict
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import Flux2Transformer2DModel
 from torch import Tensor, nn
 
 from weber.families.attention import build_mask
@@ -16,6 +16,9 @@ from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Passage, Rotary, Route
+
+if TYPE_CHECKING:
+    from diffusers import Flux2Transformer2DModel
 
 Layout = tuple[int, tuple[tuple[int, int], ...], torch.device]
 

@@ -11,34 +11,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.pipelines.flux2.pipeline_flux2 import format_input
-from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import MistralConfig, MistralModel, PreTrainedConfig, Qwen3Config, Qwen3Model
 
 from weber.errors import ModelError
+from weber.families.family import TextLimit
 from weber.families.flux2.original import MISTRAL, QWEN
 from weber.families.source import Source
 from weber.families.weights import Fill, Original, load_chat_tokenizer, load_part, read_part_config
 
 TEXT_TOKENS = 512
 NUM_STATES = 3
+_CUT: Mapping[str, Any] = {"return_tensors": "pt", "padding": "max_length", "truncation": True, "max_length": TEXT_TOKENS}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a text part reads: its language model, the states that are read of it, and how prompts become tokens.
 
-    `facts`: what else the states depend on, for identities.
+    `kind` and `config` are names of the library's classes. `list_facts`: what else the states depend on, for identities.
     """
 
-    kind: type[nn.Module]
-    config: type[PreTrainedConfig]
+    kind: str
+    config: str
     states: tuple[int, int, int]
     original: Original
-    tokenize: Callable[[Any, Sequence[str]], Any]
-    facts: tuple[str, ...] = ()
+    tokenize: Callable[..., Any]
+    list_facts: Callable[[], tuple[str, ...]] = tuple
 
 
 class PromptEncoder(nn.Module):
@@ -73,8 +71,14 @@ def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype, fill: 
     tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     # A folder is read as a single file is, by names, so that no class of the library asks for the tensors that are left out.
     place = replace(source.find("text_encoder"), is_single=True)
-    encoder = load_part(recipe.kind, place, original=recipe.original, dtype=dtype, changes=config, fill=fill)
+    encoder = load_part(_find_class(recipe.kind), place, original=recipe.original, dtype=dtype, changes=config, fill=fill)
     return PromptEncoder(tokenizer, encoder, recipe=recipe)
+
+
+def load_limit(part: str, source: Source) -> TextLimit:
+    """How much a text part reads of a prompt; what its template adds counts too."""
+    tokenizer, recipe = load_chat_tokenizer(str(source.load_folder("tokenizer"))), RECIPES[part]
+    return TextLimit(TEXT_TOKENS, lambda prompts: [len(tokens) for tokens in recipe.tokenize(tokenizer, prompts, cut={}).input_ids])
 
 
 def read_text_config(part: str, source: Source) -> dict[str, object]:
@@ -94,46 +98,59 @@ def read_text_config(part: str, source: Source) -> dict[str, object]:
     return config
 
 
+def _find_class(name: str) -> Any:
+    import transformers
+
+    return getattr(transformers, name)
+
+
 def _cut_config(config: Mapping[str, object], recipe: Recipe) -> dict[str, object]:
     """The configuration of fewer layers, every setting of it: what a file leaves out is as in the library, not as shapes say."""
+    from huggingface_hub.errors import StrictDataclassError
+
     num_layers = min(int(str(config["num_hidden_layers"])), recipe.states[-1] + 1)
     cut = {**config, "num_hidden_layers": num_layers}
     if isinstance(layer_types := config.get("layer_types"), list):
         cut["layer_types"] = layer_types[:num_layers]
     try:
-        settings: dict[str, object] = recipe.config.from_dict(cut).to_dict()
+        settings: dict[str, object] = _find_class(recipe.config).from_dict(cut).to_dict()
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise ModelError(
             "The configuration of the text encoder cannot be used.",
             got=" ".join(str(error).split()),
-            expected=f"text_encoder/config.json of a {recipe.kind.__name__}",
+            expected=f"text_encoder/config.json of a {recipe.kind}",
             fix="download the text encoder again",
         ) from error
     return settings
 
 
-def _tokenize_mistral(tokenizer: Any, prompts: Sequence[str]) -> Any:
+def _tokenize_mistral(tokenizer: Any, prompts: Sequence[str], *, cut: Mapping[str, Any] = _CUT) -> Any:
     """As `Flux2Pipeline._get_mistral_3_small_prompt_embeds`: the system message of the makers, no `[IMG]`."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
     return tokenizer.apply_chat_template(
         format_input(list(prompts)),
         add_generation_prompt=False,
         tokenize=True,
         return_dict=True,
-        return_tensors="pt",
-        padding="max_length",
-        truncation=True,
-        max_length=TEXT_TOKENS,
+        **cut,
     )
 
 
-def _tokenize_qwen(tokenizer: Any, prompts: Sequence[str]) -> Any:
+def _tokenize_qwen(tokenizer: Any, prompts: Sequence[str], *, cut: Mapping[str, Any] = _CUT) -> Any:
     """As `Flux2KleinPipeline._get_qwen3_prompt_embeds`: an answer is begun, without thinking."""
     messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
     texts = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=TEXT_TOKENS)
+    return tokenizer(texts, **cut)
+
+
+def _list_facts_of_mistral() -> tuple[str, ...]:
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+
+    return (SYSTEM_MESSAGE,)
 
 
 RECIPES = {
-    "mistral": Recipe(MistralModel, MistralConfig, (10, 20, 30), MISTRAL, _tokenize_mistral, (SYSTEM_MESSAGE,)),
-    "qwen": Recipe(Qwen3Model, Qwen3Config, (9, 18, 27), QWEN, _tokenize_qwen),
+    "mistral": Recipe("MistralModel", "MistralConfig", (10, 20, 30), MISTRAL, _tokenize_mistral, _list_facts_of_mistral),
+    "qwen": Recipe("Qwen3Model", "Qwen3Config", (9, 18, 27), QWEN, _tokenize_qwen),
 }

@@ -3,95 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
 from torch import Tensor, nn
 
 from weber.errors import ConfigError, ModelError
 from weber.families import patches
-from weber.families.family import TRANSFORMER, PictureInputs, Predictor
+from weber.families.family import Predictor, TextLimits
 from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
-from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_prompt_encoder, read_text_config
+from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
 from weber.families.pairing import Pairing
+from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
-from weber.families.tensors import Weights
-from weber.families.weights import Fill, build_skeleton, load_weights, open_part, read_part_config
+from weber.families.weights import Fill, load_weights, read_part_config
 
 TRANSFORMER_CLASS = "Flux3Transformer2DModel"
-_TEXT_FOLDERS = ("text_encoder", "tokenizer")
 _TEXT_WIDTH = 20480
 
 
-class Flux3:
+class Flux3(PatchFamily):
     """One FLUX.3 model. Building it reads configuration files only and checks that every part is there."""
 
-    alignment_pixels = patches.SCALE_PIXELS
-    image_part = "vae"
+    transformer_class = TRANSFORMER_CLASS
+    predictor_class = Flux3Predictor
+    transformer_original = original.TRANSFORMER
     text_parts: tuple[str, ...] = ("qwen",)
-    picture_inputs = PictureInputs(max_references=10)
-    takes_reference_t = False
     takes_routes = False
-    assistant: str | None = None
     reference_modules: Sequence[str] = keys.REFERENCE_MODULES
     prompts_per_batch: int | None = 1
-    adapted_text: str | None = None
-    modulation_modules: Sequence[str] = ()
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
-    encode_images = staticmethod(patches.encode_images)
-    decode_latents = staticmethod(patches.decode_latents)
-    latent_shape = staticmethod(patches.build_latent_shape)
-    reference_size = staticmethod(patches.build_reference_size)
 
     def __init__(self, source: Source, row: Variant) -> None:
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {"qwen": partial(load_limit, source)}
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
         _check_transformer(self.transformer_config, source)
-        for part in ("transformer", self.image_part, *_TEXT_FOLDERS):
+        for part in ("transformer", self.image_part, *TEXT_FOLDERS):
             source.check_part(part)
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=TIMESTEP_SHIFT)
         self._text_width = int(str(self.transformer_config.get("joint_attention_dim", _TEXT_WIDTH)))
-        _check_text_encoder(read_text_config(source), self._text_width)
+        text_config = read_text_config(source)
+        check_text_width(text_config, self._text_width, num_states=len(STATES), where=source.name_part("text_encoder"))
 
-    def identify(self, part: str) -> str:
-        """See `Family.identify`."""
-        if part in ("transformer", self.image_part):
-            return self.source.identify(part, extra=[part])
-        facts = [part, f"window={WINDOW_TOKENS}", f"states={STATES}"]
-        return "-".join(self.source.identify(folder, extra=facts) for folder in _TEXT_FOLDERS)
+    def list_text_facts(self, part: str) -> list[str]:
+        """See `PatchFamily.list_text_facts`."""
+        return [f"window={WINDOW_TOKENS}", f"states={STATES}"]
 
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         """See `Family.load`."""
         if part == self.image_part:
+            from diffusers import AutoencoderKLFlux2
+
             assert fill is None
             module = load_weights(AutoencoderKLFlux2, str(self.source.load_folder("vae")), dtype=dtype)
         else:
             module = load_prompt_encoder(self.source, dtype=dtype, fill=fill)
         return module.to(device).eval().requires_grad_(False)
 
-    def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
-        """See `Family.build_predictor`."""
-        assert isinstance(transformer, Flux3Transformer2DModel) and not is_modulation_apart
-        return Flux3Predictor(transformer)
-
-    def load_skeleton(self, part: str = TRANSFORMER) -> nn.Module:
-        """See `Family.load_skeleton`."""
-        assert part == TRANSFORMER, "no text part gets adapters"
-        return build_skeleton(Flux3Transformer2DModel, self.transformer_config)
-
-    def open_transformer(self) -> Weights:
-        """See `Family.open_transformer`."""
-        return open_part(self.source.find("transformer"), original.TRANSFORMER)
-
     def blocks(self, predictor: Predictor) -> list[nn.Module]:
         """See `Family.blocks`; those of `mode_blocks.image_cond` run with references only."""
+        from diffusers import Flux3Transformer2DModel
+
         model = predictor.transformer
         assert isinstance(model, Flux3Transformer2DModel)
         modes = model.mode_blocks
@@ -105,10 +87,6 @@ class Flux3:
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`: of a prompt of up to 80 tokens; longer ones have multiples of that."""
         return {"text": (WINDOW_TOKENS, self._text_width)}
-
-    def num_tokens(self, latent_height: int, latent_width: int) -> int:
-        """See `Family.num_tokens`: every place of the latents is a token."""
-        return latent_height * latent_width
 
     def shift(self, num_tokens: int) -> float:
         """See `Family.shift`: the same for every size."""
@@ -153,13 +131,3 @@ def _check_transformer(config: Mapping[str, object], source: Source) -> None:
                 expected=f"{name} = {patches.CHANNELS}",
                 fix="choose another model.path",
             )
-
-
-def _check_text_encoder(config: Mapping[str, object], text_width: int) -> None:
-    if config.get("hidden_size") != text_width // len(STATES):
-        raise ModelError(
-            "The text encoder is not the one that the model was made with.",
-            got=f"hidden_size = {config.get('hidden_size')} in text_encoder/config.json",
-            expected=f"hidden_size = {text_width // len(STATES)}, an eighth of the transformer's joint_attention_dim = {text_width}",
-            fix="use the text encoder that was published with the model",
-        )

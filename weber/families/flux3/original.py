@@ -5,18 +5,22 @@ What shapes do not say is as published (ecosystem.md 1.2).
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from typing import Any
 
 from weber.families.flux3.keys import PAIRINGS
-from weber.families.pairing import build_converted, build_original_weights, read_num_layers
-from weber.families.singles import LANGUAGE_MARKERS
+from weber.families.pairing import read_num_layers
+from weber.families.singles import LANGUAGE_MARKERS, keep_known
+from weber.families.streams import build_transformer_original, read_head_width
 from weber.families.tensors import Weights
 from weber.families.weights import Original
 
 _MARK, _LIBRARY_MARK = (f"early_stream_modulations.image.{name}.weight" for name in ("lin", "linear"))
 _TRAINING_ONLY = "repa_projectors.*"
 _NUM_POSITION_AXES = 4
-_LANGUAGE_MODEL = ("embed_tokens.", "layers.", "norm.")
+_LANGUAGE_MODEL = re.compile(r"(embed_tokens|layers|norm)\..*")
+"""Without the vision tower and the head."""
 
 
 def is_flux3(weights: Weights) -> bool:
@@ -24,11 +28,9 @@ def is_flux3(weights: Weights) -> bool:
     return _MARK in weights or _LIBRARY_MARK in weights
 
 
-def _build_transformer_config(weights: Weights) -> dict[str, object]:
-    originals = build_original_weights(weights, PAIRINGS) if _LIBRARY_MARK in weights else weights
+def _build_transformer_config(originals: Weights) -> dict[str, Any]:
     width, in_channels = originals["emb_in.image.weight"].shape
-    query_norm = next(name for name in originals if name.startswith("single_blocks.0.norm.query_norm."))
-    head_width = originals[query_norm].shape[0]
+    head_width = read_head_width(originals, "single_blocks.0")
     return {
         "in_channels": in_channels,
         "cond_in_channels": originals["emb_in.image_cond.weight"].shape[1],
@@ -44,24 +46,19 @@ def _build_transformer_config(weights: Weights) -> dict[str, object]:
     }
 
 
-def _pick_language_model(weights: Weights) -> tuple[Weights, list[str]]:
-    """Without the vision tower and the head."""
-    picked = {name: entry for name, entry in weights.items() if name.startswith(_LANGUAGE_MODEL)}
-    return picked, [name for name in weights if name not in picked]
-
-
-TRANSFORMER = Original(
+TRANSFORMER = build_transformer_original(
     _build_transformer_config,
-    partial(build_converted, pairings=PAIRINGS, library_mark=_LIBRARY_MARK),
+    PAIRINGS,
+    library_mark=_LIBRARY_MARK,
     name="a FLUX.3 transformer",
-    kinds=("Flux3Transformer2DModel",),
+    kind="Flux3Transformer2DModel",
     markers=("emb_in.image.weight", "x_embedders.image.weight"),
     recognize=is_flux3,
     extras=(_TRAINING_ONLY,),
 )
 QWEN = Original(
     lambda weights: {},  # stands in the folder's config.json
-    _pick_language_model,
+    partial(keep_known, known=_LANGUAGE_MODEL),
     name="a Qwen3-VL text encoder",
     kinds=("qwen3_vl", "qwen3_vl_text"),
     markers=LANGUAGE_MARKERS,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import Flux3Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +17,9 @@ from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Rotary, Route
+
+if TYPE_CHECKING:
+    from diffusers import Flux3Transformer2DModel
 
 
 @dataclass(frozen=True)

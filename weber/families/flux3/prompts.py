@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLTextModel
 
 from weber.errors import ModelError
+from weber.families.family import TextLimit
 from weber.families.flux3.original import QWEN
 from weber.families.source import Source
 from weber.families.weights import Fill, load_chat_tokenizer, load_part, read_part_config
@@ -37,8 +37,7 @@ class PromptEncoder(nn.Module):
     def forward(self, prompt: str) -> Tensor:
         """(1, T, 8 D); T is the prompt's length, with its chat template, up to the next multiple of 80 and at most 8192."""
         device = next(self.encoder.parameters()).device
-        message = {"role": "user", "content": prompt}
-        text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        text = _build_text(self.tokenizer, prompt)
         num_tokens = len(self.tokenizer(text, truncation=True, max_length=MOST_TOKENS).input_ids)
         window = min(math.ceil(num_tokens / WINDOW_TOKENS) * WINDOW_TOKENS, MOST_TOKENS)
         tokens = self.tokenizer(
@@ -62,6 +61,8 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype, fill: Fill | None
     Of the language model only what is needed is read from the disk and held in memory: 33 of its 36 layers, as the library normalizes
     the state after the last one, and neither the head nor the vision tower.
     """
+    from transformers import Qwen3VLTextModel
+
     tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
     config = read_text_config(source)
     changes = config | {"num_hidden_layers": min(int(str(config["num_hidden_layers"])), STATES[-1] + 1)}
@@ -69,6 +70,18 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype, fill: Fill | None
     place = replace(source.find("text_encoder"), is_single=True)
     encoder = load_part(Qwen3VLTextModel, place, original=QWEN, dtype=dtype, changes=changes, fill=fill)
     return PromptEncoder(tokenizer, encoder)
+
+
+def load_limit(source: Source) -> TextLimit:
+    """How much of a prompt is read; what the template adds counts too."""
+    tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
+    return TextLimit(MOST_TOKENS, lambda prompts: [len(tokenizer(_build_text(tokenizer, one)).input_ids) for one in prompts])
+
+
+def _build_text(tokenizer: Any, prompt: str) -> str:
+    message = {"role": "user", "content": prompt}
+    text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def read_text_config(source: Source) -> dict[str, object]:

@@ -1,0 +1,271 @@
+"""A tiny run of every benchmark, so that none rots: what it prints has its shape, and where no clock is asked, its values.
+
+`kill` makes its run here with a stand-in that takes no time; with weber itself it is in tests/training/test_kill.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NAMES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "machine")
+README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+Run = Callable[..., list[str]]
+
+# Stands for `weber train` with the files that are watched. Gone on with, one of its kinds forgets what it was doing.
+STAND_IN = """
+import json, shutil, sys, time, tomllib
+from pathlib import Path
+
+settings = tomllib.loads(Path(sys.argv[2]).read_text())
+run, cache = Path(settings["output"]["folder"]), Path(settings["output"]["cache"])
+run.mkdir(exist_ok=True)
+(run / "run.lock").touch()
+cache.mkdir(exist_ok=True)
+for name in "index.sqlite", "1.safetensors", "2.safetensors", "3.safetensors":
+    time.sleep(0.01)
+    (cache / name).touch()
+metrics, step = run / "metrics.jsonl", max((int(path.name[-6:]) for path in run.glob("checkpoint-*")), default=0)
+lines = metrics.read_text().splitlines(keepends=True)[:step] if step else []
+while step < settings["train"]["steps"]:
+    step += 1
+    time.sleep(0.01)
+    lines.append(json.dumps({"step": step, "seconds": time.time()}) + "\\n")
+    metrics.write_text("".join(lines))
+    if step % settings["output"]["save_every"] == 0:
+        partial = run / f".checkpoint-{step:06d}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        (partial / "step").write_text(str(step))
+        time.sleep(0.01)
+        partial.rename(run / f"checkpoint-{step:06d}")
+shutil.copyfile(sys.argv[2], run / "config.toml")
+(run / "adapter.safetensors").write_text("other" if FORGETS and "--resume" in sys.argv else "learned")
+"""
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """A benchmark as a module; threads and random numbers are afterwards as they were."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    num_threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        yield importlib.import_module
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def run(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a benchmark as its command line does, in this process and without warming up; the lines that it prints below the machine."""
+
+    def run_here(name: str, *words: str) -> list[str]:
+        module = load(name)
+        monkeypatch.setattr(module, "NUM_WARM_UP", 0, raising=False)
+        monkeypatch.setattr(load("machine"), "run_alone", lambda file, words: _run_part(module, words))
+        module.main(words)
+        machine, *lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+        assert re.match(r"\d{4}-\d\d-\d\d, .*, torch .*, 1 threads, load average \d", machine)
+        return lines
+
+    return run_here
+
+
+def _run_part(module: ModuleType, words: Sequence[str]) -> Any:
+    with redirect_stdout(io.StringIO()) as printed:
+        module.main(words)
+    return json.loads(printed.getvalue().splitlines()[-1])
+
+
+def _read_numbers(text: str) -> list[float]:
+    """The numbers in a line that has no other figures; neither nan nor inf is there."""
+    assert not re.search(r"\b(nan|inf)\b", text), text
+    return [float(number) for number in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?", text)]
+
+
+def _read_rows(lines: Sequence[str], num_columns: int) -> list[list[str]]:
+    """The cells of a Markdown table below its head."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert {len(row) for row in rows} == {num_columns}
+    return rows[2:]
+
+
+def test_every_benchmark_has_a_tiny_run() -> None:
+    assert [name for name in NAMES if f"test_{name}" not in globals()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_options_at_the_top_are_the_defaults(load: Callable[[str], ModuleType], name: str) -> None:
+    module = load(name)
+    parser = module.build_options()
+    usage = re.search(rf"^    python benchmarks/{name}\.py (.+)$", module.__doc__, re.MULTILINE)
+    assert usage is not None
+    assert sorted(re.findall(r"--[\w-]+", usage[1])) == sorted(re.findall(r"--[\w-]+", parser.format_usage()))
+    said = re.sub(r"\[--[\w-]+ [A-Z]+(?: \.\.\.)?\]", "", usage[1])  # no value is named: whatever the default is
+    assert parser.parse_args(shlex.split(re.sub(r"[][]", " ", said))) == parser.parse_args([])
+
+
+def test_the_page_has_a_command_that_works_for_every_benchmark(load: Callable[[str], ModuleType]) -> None:
+    commands = re.findall(r"^\.venv/bin/python benchmarks/(\w+)\.py([^#\n]*)#", README, re.MULTILINE)
+    assert sorted(name for name, _ in commands) == NAMES
+    for name, words in commands:
+        load(name).build_options().parse_args(shlex.split(words))
+    assert sorted(re.findall(r"^## (\w+)\.py", README, re.MULTILINE)) == [name for name in NAMES if name not in ELSEWHERE]
+
+
+ELSEWHERE = {"regularization": "docs/regularization.md", "tread": "docs/objective.md", "variance": "docs/objective.md"}
+"""Pages that have the numbers of a benchmark in place of the README."""
+
+
+@pytest.mark.parametrize(("name", "page"), ELSEWHERE.items())
+def test_other_pages_name_the_benchmark_of_their_numbers(name: str, page: str) -> None:
+    assert f"`benchmarks/{name}.py`" in (BENCHMARKS.parent / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--threads", "-1"], ["--tokens", "100"]])
+def test_a_number_that_cannot_be_is_refused(load: Callable[[str], ModuleType], words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load("step").main(words)
+
+
+def test_a_part_that_fails_says_why(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    script = tmp_path / "part.py"
+    script.write_text("import sys; print('1 2'); print('[7]') if sys.argv[1] == 'well' else sys.exit('no such disk')")
+    assert load("machine").run_alone(str(script), ["well"]) == [7]
+    with pytest.raises(RuntimeError, match="ended with 1:\nno such disk"):
+        load("machine").run_alone(str(script), ["badly"])
+
+
+def test_step(run: Run) -> None:
+    _, _, *lines = run("step", "--steps", "2", "--tokens", "64")
+    assert [line.split()[:2] for line in lines] == [["64", "off"], ["64", "on"]]
+    for line in lines:
+        ours, our_tail, plain, plain_tail, ratio, *losses = _read_numbers(line)[1:]
+        assert 0 < ours <= our_tail and 0 < plain <= plain_tail
+        assert ratio == pytest.approx(plain / ours, rel=0.01, abs=0.01)
+        loss, plain_loss, norm, plain_norm = losses
+        assert loss == plain_loss > 0.5 and norm == plain_norm > 0.01, "both sides learn from the same"
+
+
+def test_loop(run: Run) -> None:
+    lines = run("loop", "--steps", "2", "--save-every", "2")
+    heads = [number for number, line in enumerate(lines) if line.startswith("progress as")]
+    assert [lines[number].split(":")[0] for number in heads] == ["progress as lines", "progress as bars"]
+    for found in (lines[: heads[1]], lines[heads[1] :]):
+        costs = {line[:24].strip(): _read_numbers(line[24:])[0] for line in found[1:-1]}
+        (num, step), (checkpoint, _) = _read_numbers(found[0]), _read_numbers(found[-1])
+        assert num == 1 and checkpoint > 0
+        parts = sum(costs[name] for name in ("forward", "backward", "optimizer", "outside these"))
+        assert parts == pytest.approx(step, abs=0.1), "of one step the medians add up"
+        named = sum(cost for name, cost in costs.items() if name not in ("forward", "backward", "optimizer", "outside these"))
+        assert named == pytest.approx(costs["outside these"], abs=0.05)
+        assert {"gradient norm", "loss", "data", "metrics", "progress", "draws: timesteps", "the rest"} <= set(costs)
+
+
+def test_cache(run: Run, tmp_path: Path) -> None:
+    size, *lines = run("cache", "--samples", "9", "--rounds", "2", "--folder", str(tmp_path))
+    assert size.startswith(f"9 samples, 14 MiB, 2 rounds, folder {tmp_path}") and not list(tmp_path.iterdir())
+    ways = [line[:34].strip() for line in lines]
+    assert (ways.index("writing"), ways.index("reading"), len(ways)) == (0, 4, 11)
+    for line, way in zip(lines[:-1], ways, strict=False):
+        if way not in ("writing", "reading"):
+            rate, micros, ratio = _read_numbers(line[34:])[:3]
+            assert rate * micros == pytest.approx(1e6, rel=0.05)
+            assert ratio >= 0 and (ratio == 1 or way not in ("raw write + fsync", "one file per sample, load_file"))
+    assert [way for line, way in zip(lines, ways, strict=True) if re.search(r"goal \d\.\d: (met|MISSED)$", line)] == ["store", "store"]
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_kill(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forgets: bool
+) -> None:
+    kill = load("kill")
+    monkeypatch.setattr(kill, "CHILD", STAND_IN.replace("FORGETS", str(forgets)))
+    with pytest.raises(SystemExit, match=str(int(forgets))):
+        kill.main(["--kills", "2", "--steps", "7", "--seed", "1"])
+    *_, first, second, phases, left, verdict = capsys.readouterr().out.replace("\n\n", "\n").splitlines()
+    if forgets:
+        assert re.match(r"FAIL: 2 kills, [1-9]\d* differences", verdict) and left.startswith("differs: adapter.safetensors: 5 bytes")
+        return
+    assert (first.split()[0], second.split()[0]) == ("1", "2")
+    assert sum(_read_numbers(phases)) == 2
+    assert (left, verdict) == ("left behind at the end: nothing", "PASS: 2 kills, 0 differences")
+
+
+def test_saved(run: Run) -> None:
+    rows = _read_rows(run("saved", "--blocks", "1", "--pixels", "256", "--models", "FLUX.1-dev", "klein-4B", "FLUX.3"), 9)
+    assert len(rows) == 3 * 6 and {row[1] for row in rows} == {"256"}
+    for number in range(0, len(rows), 6):
+        found = {row[2]: _read_numbers(" ".join(row[3:])) for row in rows[number : number + 6]}
+        saved = {mode: numbers[0] for mode, numbers in found.items()}
+        flops = {mode: numbers[2] for mode, numbers in found.items()}
+        assert saved["all"] < saved["lean"] < saved["none"] < saved["diffusers + PEFT"]
+        assert flops["none"] < flops["2"] < flops["all"]
+        assert all(abs(numbers[4] - 1) < 0.1 and numbers[5] > 0 for numbers in found.values()), "the formula holds for the blocks"
+
+
+def test_memory(run: Run, load: Callable[[str], ModuleType]) -> None:
+    case = next(number for number, (_, edge, _) in enumerate(load("memory").list_cases()) if edge == 256)
+    *lines, worst = run("memory", "--cases", str(case))
+    ((model, pixels, settings, estimate, measured, off, *rest),) = _read_rows(lines, 9)
+    assert (model, pixels, settings) == ("flux1-dev", "256", "gradient_checkpointing none")
+    assert float(estimate) == pytest.approx(float(measured), rel=0.1)
+    assert float(off.strip("%")) == pytest.approx(100 * (float(estimate) / float(measured) - 1), abs=0.1)
+    assert min(map(float, rest)) > 0 and worst == f"worst: {off.strip('+-')}"
+
+
+def test_streaming(run: Run, tmp_path: Path) -> None:
+    options = ["--blocks", "1", "--heads", "4", "--text-tokens", "8", "--precision", "int8", "--folder", str(tmp_path)]
+    written, head, *lines = run("streaming", *options)
+    assert re.match(r"\d\.\d GB of weights written", written) and head.startswith("precision | start") and not list(tmp_path.iterdir())
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    assert [row[:2] for row in rows] == [["int8", "first"], ["int8", "second"]]
+    first, second = (_read_numbers(" ".join(row[2:])) for row in rows)
+    assert len(first) == 5 and first[1] <= first[2] and first[3] == second[3] > 0 and first[4] == second[4] > 0
+    assert len(second) == 9 and second[7] > 0 and second[8] > 0, "a step has been made"
+
+
+def test_variance(run: Run) -> None:
+    pictures, _, head, *lines = run("variance", "--steps", "40", "--noises", "1", "--levels", "2")
+    assert pictures.startswith("32 pictures, 1 draws of noise, 2 levels: mean loss") and 0.5 < _read_numbers(pictures)[-1] < 2
+    assert head.split()[:2] == ["law", "group"]
+    assert [line.split()[:2] for line in lines] == [[law, group] for law in ("sigmoid", "token_shift", "uniform") for group in "48"]
+    for line in lines:
+        levels, noise, both = map(float, line.split()[2:])
+        assert 0 < levels == noise < 0.8, "of one draw of noise no other is drawn; levels that are spread evenly vary less"
+        assert 0 < both < 1.2
+
+
+def test_tread(run: Run) -> None:
+    lines = run("tread", "--rounds", "1", "--tokens", "64")
+    rows = [re.fullmatch(r"ratio +([\d.]+): +\d+ ms, x ([\d.]+); +([\d.]+) GFLOP, x ([\d.]+)", line) for line in lines]
+    found = [[float(number) for number in row.groups()] for row in rows if row is not None]
+    assert [row[0] for row in found] == [0, 0.25, 0.5, 0.75]
+    assert found[0][1] == found[0][3] == 1 and min(row[1] for row in found) > 0
+    # 4 of 20 blocks see all 128 tokens, the others 64 of text and what the route leaves
+    assert [row[3] for row in found] == pytest.approx([0.2 + 0.8 * (64 + 64 * (1 - row[0])) / 128 for row in found], abs=0.03)
+
+
+def test_regularization(run: Run) -> None:
+    """Unrelated prompts stay closer to the base; the numbers of the whole benchmark are in docs/regularization.md."""
+    names = ["the subject alone", "regularization"]
+    options = ["--steps", "20", "--lr", "3e-3", "--seeds", "1", "--paint-steps", "4"]
+    head, *lines = run("regularization", "--rows", *names, *options)
+    assert head == "20 steps at lr 0.003, means over the seeds [1]"
+    assert [line[:36].strip() for line in lines] == names
+    alone, kept = (_read_numbers(line[36:]) for line in lines)
+    assert alone[0] > 0.05 and kept[0] < 0.8 * alone[0]
+    assert alone[1] < 0.85 and kept[1] < 0.85, "the subject is learned all the same"
+    assert min(*alone[2:], *kept[2:]) >= 0

@@ -1,0 +1,280 @@
+"""What other trainers call things: every name has an answer that is looked up, and every answer can be written."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import ConfigDict, TypeAdapter
+
+from weber.config.foreign import FOREIGN_SECTIONS, find_foreign, find_spelling, find_value, read_word
+from weber.config.foreign_names import FOREIGN_ADVICE, FOREIGN_NAMES, FOREIGN_NOTES
+from weber.config.foreign_refused import FOREIGN_ALWAYS, FOREIGN_NATURAL, FOREIGN_REFUSED
+from weber.config.foreign_values import FOREIGN_VALUES, REFUSED_VALUES
+from weber.config.load import build_config
+from weber.config.settings import is_known, list_sections, list_settings
+from weber.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "foreign"
+TABLES = (FOREIGN_NAMES, FOREIGN_ADVICE, FOREIGN_REFUSED, FOREIGN_ALWAYS)
+SETTINGS = {setting.key: setting for setting in list_settings()}
+TOP_NAMES = {setting.name for setting in SETTINGS.values() if "." not in setting.section}
+SECTIONS = ("", "model", "data", "adapter", "memory", "objective", "optim", "train", "sampling", "output")
+PLAIN_WORDS = {"default", "image", "include", "k", "text", "train", "uuid", "xi", "debug", "verbose", "save_precision", "output_dtype"}
+"""Of nested tables; as keys of ours they would say nothing."""
+
+
+def _set(key: str, value: object) -> dict[str, Any]:
+    """A tree with one set of pictures and one further value."""
+    tree: dict[str, Any] = {"data": [{"path": "a"}, {"path": "b"}]}
+    place: Any = tree
+    *above, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    for part in above:
+        place = place[part] if isinstance(part, int) else place.setdefault(part, {})
+    place[last] = value
+    return tree
+
+
+def _refuse(key: str, value: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        build_config(_set(key, value))
+    return caught.value
+
+
+@pytest.mark.parametrize("trainer", ["kohya", "ai-toolkit", "onetrainer", "simpletuner", "diffusers"])
+def test_every_option_of_a_trainer_has_an_answer_without_a_guess(trainer: str) -> None:
+    names = (FOLDER / f"{trainer}.txt").read_text(encoding="utf-8").split()
+    assert len(names) > 100
+    known = TOP_NAMES | FOREIGN_SECTIONS.keys() | PLAIN_WORDS
+    missing = [
+        name
+        for name in names
+        if name not in known and not any(_is_found(name, section) for section in SECTIONS)
+    ]
+    assert missing == []
+
+
+def _is_found(name: str, section: str) -> bool:
+    spelled = find_spelling(TABLES, name, section=section)
+    return spelled in TOP_NAMES or any(find_foreign(table, spelled, section=section) for table in TABLES)
+
+
+def test_the_tables_point_to_settings_that_exist_and_say_each_name_once() -> None:
+    assert {key for targets in FOREIGN_NAMES.values() for key in targets.split()} <= SETTINGS.keys() | _list_entries()
+    assert set(FOREIGN_SECTIONS.values()) <= {section.name for section in list_sections()}
+    names = [name for table in TABLES for name in table]
+    assert len(names) == len(set(names)), "a name has one explanation"
+    assert not TOP_NAMES & set(names), "a name of ours must not be explained as a foreign one"
+    assert names == [name.lower().replace("-", "_") for name in names]
+    assert FOREIGN_NATURAL.keys() <= FOREIGN_REFUSED.keys()
+    assert all(fnmatch.filter([*FOREIGN_NAMES], name) for name in FOREIGN_NOTES), "a note belongs to a key"
+
+
+def _list_entries() -> set[str]:
+    return {key for key in SETTINGS if ".0." in key}
+
+
+def test_every_key_in_an_answer_is_a_setting() -> None:
+    texts = [*FOREIGN_ADVICE.values(), *FOREIGN_NOTES.values(), *FOREIGN_REFUSED.values(), *FOREIGN_ALWAYS.values()]
+    texts += [text for table in (FOREIGN_VALUES, REFUSED_VALUES) for rows in table.values() for text in rows.values()]
+    sections = "|".join(SECTIONS[1:])
+    keys = {key for text in texts for key in re.findall(rf"\b(?:{sections})\.(?:0\.)?[a-z_0-9.]*[a-z_0-9]", text)}
+    assert len(keys) > 30
+    assert [key for key in sorted(keys) if not is_known(key)] == []
+
+
+ROWS = [(name, patterns, text) for names, rows in FOREIGN_VALUES.items() for name in names.split("|") for patterns, text in rows.items()]
+
+
+@pytest.mark.parametrize(("name", "patterns", "text"), ROWS, ids=[f"{name}-{patterns}"[:60] for name, patterns, _ in ROWS])
+def test_what_a_value_means_can_be_written(name: str, patterns: str, text: str) -> None:
+    is_setting = name in SETTINGS
+    assert is_setting or find_foreign(FOREIGN_NAMES, name), name
+    if name == "adapter.targets":
+        return  # the name of a set, which belongs to the model
+    line = f"{name} = {text.split('; ')[0]}" if is_setting else text.split("; ")[0].split(", ")[0]
+    for key, value in re.findall(r'([a-z_0-9.]+) = ("[^"]*"|\S+)', line):
+        setting = SETTINGS[key]
+        annotated: Any = Annotated[setting.field.annotation, setting.field]
+        written = tomllib.loads(f"value = {value}")["value"]
+        written = [written] if key == "output.formats" else written
+        TypeAdapter(annotated, config=ConfigDict(strict=True)).validate_python(written)
+
+
+def test_no_value_of_ours_is_explained() -> None:
+    for table in (FOREIGN_VALUES, REFUSED_VALUES):
+        for setting in SETTINGS.values():
+            for choice in setting.choices:
+                found = find_value(table, setting.key, value=choice)
+                assert found is None or found.startswith(f'"{choice}"'), (setting.key, choice)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(True, "true"), ("Cos-Map ", "cos_map"), (0, "0"), (1.5, "1.5"), (2.0, "2"), ([512, 768], "512,768"), ({"a": 1}, None), ([], None)],
+)
+def test_a_value_is_looked_up_as_a_word(value: object, word: str | None) -> None:
+    assert read_word(value) == word
+
+
+VALUES: list[tuple[str, object, str]] = [
+    ("data.0.resolution_type", "pixel", 'write data.0.resolution_type = "shorter_edge"'),
+    ("data.1.resolution_type", "pixel_area", 'write data.1.resolution_type = "area"'),
+    ("optim.schedule", "constant_with_warmup", 'write optim.schedule = "constant", with optim.warmup_steps'),
+    ("optim.schedule", "cosine_with_min_lr", 'write optim.schedule = "cosine", with optim.end_lr'),
+    ("optim.schedule", "adafactor:1e-3", 'write optim.schedule = "constant"'),
+    ("optim.schedule", "rex", 'the nearest is "polynomial" with optim.power = 0.6'),
+    ("optim.schedule", "sine", "weber has no such course"),
+    ("optim.schedule", "COSINE", 'write optim.schedule = "cosine"'),
+    ("optim.schedule", "cosin", 'write optim.schedule = "cosine"'),
+    ("optim.schedule", "warm", 'set optim.schedule to one of "constant"'),
+    ("objective.loss", "mse", 'write objective.loss = "l2"'),
+    ("objective.loss", "mae", 'write objective.loss = "l1"'),
+    ("objective.loss", "smooth-l1", 'write objective.loss = "smooth_l1"'),
+    ("objective.loss", "log_cosh", 'the nearest is "huber"'),
+    ("objective.timesteps", "flux_shift", 'write objective.timesteps = "token_shift"'),
+    ("objective.timesteps", "sigma", 'write objective.timesteps = "uniform", with objective.shift = 3.0'),
+    ("objective.timesteps", "weighted", "weber has no such law"),
+    ("objective.timesteps", "HEAVY_TAIL", 'write objective.timesteps = "mode", with objective.mode_scale'),
+    ("objective.weighting", "logit_normal", "how noise levels are drawn: objective.timesteps"),
+    ("objective.huber_schedule", "snr", "needs a table of signal and noise"),
+    ("objective.shift", "flux_shift", 'write objective.shift = "tokens"'),
+    ("memory.gradient_checkpointing", True, 'write memory.gradient_checkpointing = "all"'),
+    ("memory.gradient_checkpointing", False, 'write memory.gradient_checkpointing = "none"'),
+    ("memory.gradient_checkpointing", "unsloth", 'write memory.gradient_checkpointing = "all", with memory.offload_activations = true'),
+    ("memory.quantize", "fp8-torchao", 'write memory.quantize = "fp8"'),
+    ("memory.quantize", "qfloat8", 'write memory.quantize = "fp8"'),
+    ("memory.quantize", "int8-quanto", 'write memory.quantize = "int8"'),
+    ("memory.quantize", "nf4-bnb", 'write memory.quantize = "nf4"'),
+    ("memory.quantize", "uint3", "weber has no such format"),
+    ("memory.quantize", "int6", "weber has no such format"),
+    ("memory.quantize", "INT_W8A8", 'write memory.quantize = "int8"; int8_matmul = true'),
+    ("memory.dtype", "no", 'write memory.dtype = "fp32"'),
+    ("memory.dtype", "fp16", "these models overflow in fp16"),
+    ("memory.dtype", "bfloat16", 'write memory.dtype = "bf16"'),
+    ("data.0.crop", "random_crop", 'write data.0.crop = "random"'),
+    ("data.0.crop", False, 'write data.0.crop = "off"'),
+    ("data.0.crop", "face", "does not look for faces"),
+    ("data.0.aspect", "preserve", 'write data.0.aspect = "bucket"'),
+    ("data.0.captions", "parquet", 'write data.0.captions = "metadata"'),
+    ("data.0.captions", "instanceprompt", 'write data.0.captions = "instance"'),
+    ("data.0.repeats", 0, "write data.0.repeats = 1"),
+    ("data.0.resolution", "1024x1024", "write one number"),
+    ("data.0.resolution", "1024,1024", "write one number"),
+    ("data.0.resolution", [512, 768, 1024], "a set has one size: write [[data]] for each"),
+    ("adapter.kind", "standard", 'write adapter.kind = "lora"'),
+    ("adapter.kind", "networks.lora_flux", 'write adapter.kind = "lora"'),
+    ("adapter.kind", "FINE_TUNE", 'write adapter.kind = "full"'),
+    ("adapter.kind", "dreambooth", "a way to write captions"),
+    ("adapter.kind", "lora_fa", "weber has no such adapter"),
+    ("adapter.lycoris", {"algo": "OFT"}, 'write adapter.lycoris.algo = "diag-oft"'),
+    ("adapter.lycoris", {"algo": "diag_oft"}, 'write adapter.lycoris.algo = "diag-oft"'),
+    ("adapter.init", "pissa_niter_4", 'write adapter.init = "pissa"'),
+    ("adapter.precision", "fp16", 'write "bf16" or "fp32"'),
+    ("optim.clip_norm", 0, 'write optim.clip_norm = "off"'),
+    ("optim.lr", 0, "write a rate above 0"),
+    ("optim.lr", "1,5", "write optim.lr = 1.5"),
+    ("optim.ema_decay", 1, "write optim.ema_decay = 0.999"),
+    ("optim.ema_on", "accelerator", 'write optim.ema_on = "device"'),
+    ("optim.cycles", 1, 'schedule = "cosine"'),
+    ("train.steps", "auto", "remove the line for 2000"),
+    ("train.epochs", 1.5, "write a whole number, or set train.steps"),
+    ("sampling.every", 0, "leave sampling.prompts out"),
+    ("sampling.prompts", "prompts.json", "no file is read there"),
+    ("sampling.prompts", ["prompts.txt"], 'write the texts, prompts = ["a cat", "a dog"]'),
+    ("output.formats", ["safetensors"], 'write output.formats = ["diffusers"]'),
+    ("output.formats", ["comfy", "kohya"], 'write output.formats = ["comfyui", "kohya"]'),
+    ("output.formats", "kohya-ss", 'write output.formats = ["kohya"]'),
+    ("output.formats", ["ckpt"], "files are safetensors"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "fix"), VALUES)
+def test_a_value_of_another_trainer_gets_the_right_word(key: str, value: object, fix: str) -> None:
+    error = _refuse(key, value)
+    assert fix in error.fix
+    assert error.what.startswith(key) or error.what.startswith(key.rpartition(".")[0])
+
+
+KEYS: list[tuple[str, object, str]] = [
+    ("adapter.flux_lora_target", "all", "use adapter.targets (Which linear layers get an adapter)"),
+    ("data.0.caption_extension", ".txt", 'write data.0.captions = "textfile"'),
+    ("data.0.caption_extension", ".caption", 'write data.0.captions = "textfile"'),
+    ("data.0.disable_multiline_split", True, 'write data.0.caption_per = "file"'),
+    ("data.0.default_caption", "a cat", "data.0.caption_fallback"),
+    ("data.0.bucket_no_upscale", True, "write data.0.upscale = false"),
+    ("data.1.bucket_no_upscale", False, "write data.1.upscale = true"),
+    ("data.0.cond_image_column", "source", 'use data.0.conditioning_columns (Columns of `metadata` or `hub` with reference pictures'),
+    ("data.0.cond_image_column", "source", 'data.0.conditioning_columns = ["source"]'),
+    ("data.0.min_bucket_reso", 256, "use data.0.max_aspect"),
+    ("data.0.max_bucket_reso", 1024, "buckets have the area of data.0.resolution"),
+    ("data.1.num_repeats", 4, "use data.1.repeats ("),
+    ("data.0.with_prior_preservation", True, "make class images a set of their own: [[data]]"),
+    ("data.0.is_reg", True, "use data.0.loss_weight"),
+    ("data.0.is_regularisation_data", True, "use data.0.regularization"),
+    ("data.0.enable_bucket", False, 'write data.0.aspect = "square"'),
+    ("data.0.trigger_word", "zorb", 'it is the whole caption and needs captions = "instance"'),
+    ("output.report_to", "tensorboard", "write output.tensorboard = true"),
+    ("output.report_to", "wandb", "weber writes metrics.jsonl"),
+    ("train.optimizer", "adamw", "use optim.name ("),
+    ("optim.lr_scheduler", "constant_with_warmup", 'optim.schedule = "constant", with optim.warmup_steps'),
+    ("optim.max_grad_norm", 0.0, 'optim.clip_norm = "off"'),
+    ("optim.use_8bit_adam", True, 'write optim.name = "adamw_8bit"'),
+    ("optim.use_ema", True, "write optim.ema_decay = 0.999"),
+    ("train.weighting_scheme", "logit_normal", 'write objective.timesteps = "logit_normal"'),
+    ("train.weighting_scheme", "cosmap", 'and objective.weighting = "cosmap"'),
+    ("memory.fp8_base", True, 'write memory.quantize = "fp8"'),
+    ("memory.split_mode", True, "write memory.swap_blocks = 18"),
+    ("model.is_flux", True, "use model.variant"),
+    ("model.base_model_precision", "int8-quanto", 'memory.quantize = "int8"'),
+    ("train.dtype", "bf16", "use memory.dtype"),
+    ("model.quantize", True, 'memory.quantize = "fp8"'),
+    ("train.timestep_type", "weighted", "use objective.timesteps"),
+    ("adapter.network_args", ["train_blocks=single"], "train_blocks and block indices as adapter.blocks"),
+    ("train.resume_from_checkpoint", "latest", "weber train run.toml --resume"),
+    ("data.0.repeat", 4, "use data.0.repeats"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "fix"), KEYS)
+def test_a_key_of_another_trainer_gets_the_right_one(key: str, value: object, fix: str) -> None:
+    error = _refuse(key, value)
+    assert error.what == f"{key} is not a setting"
+    assert fix in error.fix
+
+
+REFUSED: list[tuple[str, object, str, str]] = [
+    ("data.0.shuffle_caption", True, "captions are encoded once", "remove it"),
+    ("data.0.shuffle_caption", False, "captions are encoded once", "it is what weber does in any case"),
+    ("data.0.caption_prefix", "a photo of", "captions are encoded once", "remove it"),
+    ("data.0.caption_tag_dropout_rate", 0.1, "captions are encoded once", "remove it"),
+    ("data.0.flip_aug", True, "pictures are encoded once", "remove it"),
+    ("memory.attention", "flash", "attention is PyTorch's own", "remove it"),
+    ("train.cache_latents", True, "always encoded once", "remove it"),
+    ("train.crepa_lambda", 0.5, "no such further loss", "remove it"),
+    ("output.push_to_hub", True, "weber sends nothing anywhere", "remove it"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "reason", "fix"), REFUSED)
+def test_a_key_without_a_counterpart_says_why(key: str, value: object, reason: str, fix: str) -> None:
+    error = _refuse(key, value)
+    assert error.what.startswith(f"{key} is not a setting: ")
+    assert reason in error.what
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize("key", ["train.flubber", "optim.foo_bar", "data.0.text_encoder_3_x", "adapter.zork"])
+def test_what_is_near_to_nothing_gets_no_guess(key: str) -> None:
+    assert _refuse(key, 1).fix.startswith("remove it")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("memory.quantize", "nf9"), ("optim.schedule", "warm"), ("objective.loss", "l3"), ("adapter.init", "xavier")]
+)
+def test_a_value_near_to_nothing_gets_no_guess(key: str, value: str) -> None:
+    assert _refuse(key, value).fix.startswith(f"set {key} to one of")

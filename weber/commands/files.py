@@ -1,0 +1,112 @@
+"""`weber inspect`, `export`, `merge`, `extract`: from files to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weber.commands.terminal import Texts, build_watcher, say
+
+
+def inspect(file: Path, /) -> None:
+    """Say what a file is: family, layout, rank, alpha, targets, facts of its training, and what can be done with it.
+
+    Parameters
+    ----------
+    file
+        An adapter, a checkpoint, a text encoder or an autoencoder, as a *.safetensors file or a folder.
+    """
+    from weber.adapters.inspect import inspect_file
+
+    say(str(inspect_file(file)))
+
+
+def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path | None = None) -> None:
+    """Write an adapter in other formats.
+
+    Parameters
+    ----------
+    source
+        A run folder, one of its checkpoints, or an adapter file of any layout; of a run that trained the model, its folder.
+    format
+        diffusers, kohya, comfyui, or with the adapter in a whole model: merged-diffusers, merged-bfl. May be given several times.
+    base
+        The model to merge into: a variant, a folder, a hub id or a file; that of the run if left out.
+    out
+        Folder for the files; beside the adapter if left out.
+    """
+    from weber.results.export import export as write
+
+    watcher = build_watcher()
+    with watcher.shown():
+        written = write(source, format, base=base, out=out, progress=watcher.report)
+    for path in written:
+        say(str(path))
+
+
+def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None = None, rank: int | None = None) -> None:
+    """Add adapters up, into one adapter or into a whole model.
+
+    Parameters
+    ----------
+    adapters
+        Adapter files of any layout, or run folders, each as FILE or FILE:WEIGHT.
+    out
+        The adapter file. With a base: a *.safetensors file with the makers' names, or a folder in the library's layout.
+    base
+        The model to merge into: a variant, a folder, a hub id or a file.
+    layout
+        diffusers, kohya or comfyui; diffusers if left out.
+    rank
+        Cut the sum to this rank; exact if left out, with the ranks added up.
+    """
+    from weber.results.merge import merge as add_up
+    from weber.results.merge import read_weighted
+
+    watcher = build_watcher()
+    with watcher.shown():
+        parts = [read_weighted(one) for one in adapters]
+        notes = add_up(parts, base=base, out=out, layout=layout, rank=rank, progress=watcher.report)
+    say("\n".join([str(out), *(f"note: {note}" for note in notes)]))
+
+
+def extract(
+    tuned: str,
+    /,
+    *,
+    base: str,
+    out: Path,
+    rank: int | None = None,
+    energy: float | None = None,
+    targets: str = "blocks",
+    layout: str = "diffusers",
+) -> None:
+    """Take a LoRA out of a whole fine-tune: the largest directions of what it changed.
+
+    Parameters
+    ----------
+    tuned
+        The fine-tune: a folder, a hub id or a file.
+    base
+        The model that it was made from: a variant, a folder, a hub id or a file.
+    out
+        The adapter file.
+    rank
+        Rank of each layer; with energy the highest.
+    energy
+        Share of each layer's change that is kept, such as 0.95.
+    targets
+        Which layers: a set (`weber variants` lists them) or a pattern.
+    layout
+        diffusers, kohya or comfyui.
+    """
+    from weber.results.extract import extract as take_out
+
+    watcher = build_watcher()
+    with watcher.shown():
+        found = take_out(
+            tuned, base=base, targets=targets, rank=rank, energy=energy, out=out, layout=layout, progress=watcher.report
+        )
+    kept = sorted(found.kept.values())
+    say(f"{out}: {len(kept)} layers; of their change {kept[0]:.1%} (least) to {kept[-1]:.1%} is kept")
+    if found.left_out:
+        say(f"{len(found.left_out)} changed tensors are outside of the targets and were left out, such as {found.left_out[0]}")

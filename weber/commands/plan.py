@@ -1,0 +1,47 @@
+"""`weber plan`: what a run will do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weber.commands.terminal import build_watcher, read_settings, say
+from weber.errors import ConfigError
+
+
+def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path | None = None) -> None:
+    """Say what a run will do, without reading weights: pictures, buckets, steps, cache, files, settings.
+
+    Parameters
+    ----------
+    config
+        A TOML file of settings.
+    overrides
+        `section.key=value`, for example `optim.lr=2e-4`.
+    card
+        Plan for a machine with this GPU instead of this machine: `--card "RTX 4090"`, `--card 24GB`.
+    plot
+        Write a picture of the noise levels that are trained: a PNG file.
+    """
+    if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
+        raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
+    settings = read_settings(config, overrides)
+    from weber.planning.data_report import save_list
+    from weber.planning.places import check_places
+    from weber.planning.plan import build_plan
+    from weber.planning.plot import build_plot
+    from weber.planning.report import build_report
+    from weber.planning.space import check_space
+    from weber.sampling.validate import save_picture
+
+    check_places(settings)
+    watcher = build_watcher()
+    with watcher.shown():
+        built = build_plan(settings, watcher.report, card=card)
+        save_list(built)
+        report = build_report(built, watcher.report)
+    if built.machine.wish is None:  # of another machine the disk is another one
+        check_space(built)
+    say(report)
+    if plot is not None:
+        save_picture(build_plot(built), plot)
+        say(f"\nThe noise levels that are trained are in {plot}.")

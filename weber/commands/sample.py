@@ -1,0 +1,80 @@
+"""`weber sample`: pictures."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from weber.commands.terminal import Texts, build_watcher, read_memory, say
+from weber.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How pictures are painted; what is left out comes from the run, else from the model."""
+
+    strength: Annotated[float, Parameter(help="1 is as trained, 0 is the base model; any number is allowed.")] = 1.0
+    seed: Annotated[int | None, Parameter(help="Seed of the first picture; each further one adds 1.")] = None
+    steps: Annotated[int | None, Parameter(help="Sampling steps.")] = None
+    guidance: Annotated[float | None, Parameter(help="Guidance, for models that have that input.")] = None
+    cfg: Annotated[float | None, Parameter(help="Scale of classifier-free guidance; 1 is off.")] = None
+    negative: Annotated[str | None, Parameter(help="What classifier-free guidance leads away from.")] = None
+    size: Annotated[str | None, Parameter(help="WIDTHxHEIGHT in pixels, such as 1024x768; the training resolution if left out.")] = None
+    conditioning: Annotated[
+        list[Path],
+        Parameter(help="Reference picture, or the picture to be repainted; all that are given go with every prompt.", negative=""),
+    ] = field(default_factory=list)
+    mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
+    num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
+
+
+def sample(
+    place: str,
+    /,
+    *overrides: str,
+    prompt: Texts,
+    base: str | None = None,
+    asked: Annotated[Asked | None, Parameter(name="*")] = None,
+    out: Path | None = None,
+) -> None:
+    """Paint pictures with what a run has trained, with an adapter file on a model, or with a model as it is.
+
+    Parameters
+    ----------
+    place
+        A run folder, one of its checkpoints, or an adapter file or a model in either; with --base an adapter file from anywhere; or a
+        model: a variant, a folder, a hub id or a file.
+    overrides
+        Settings of [memory], such as `memory.quantize=nf4`.
+    prompt
+        What to paint; may be given several times.
+    base
+        The model that an adapter file from anywhere is put on: a variant, a folder, a hub id or a file.
+    out
+        Folder for the PNG files; `samples` beside what is painted with if left out.
+    """
+    memory = read_memory(overrides)
+    from weber.sampling.validate import find_free, save_picture
+    from weber.training.paint import Sampler, Wish, build_file_name, check_wish, read_size
+    from weber.training.subject import find_subject
+
+    given = asdict(asked or Asked())
+    width, height = read_size(given.pop("size"))
+    wish = Wish(prompt, width=width, height=height, **given)
+    watcher = build_watcher()
+    subject = find_subject(place, base=base, memory=memory)
+    folder = out or (subject.home or Path()) / "samples"
+    if folder.is_file():
+        raise ConfigError("Pictures go into a folder.", got=f"--out {folder}, which is a file", fix="name a folder")
+    check_wish(wish, subject)
+    folder.mkdir(parents=True, exist_ok=True)  # before anything is painted that could not be kept
+    with watcher.shown(), closing(Sampler(subject, watcher=watcher)) as sampler:
+        pictures = sampler.paint(wish)
+    for number, picture in enumerate(pictures):
+        file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
+        save_picture(picture, file)
+        say(str(file))

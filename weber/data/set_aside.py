@@ -1,0 +1,68 @@
+"""Pictures that cannot be used: why, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weber.data.formats import KINDS
+
+_ADVICE = {
+    "no caption file": 'write one; or set captions = "instance" and instance_prompt for the whole set, caption_fallback for these alone',
+    "address on the web, not a file": "download the pictures, and name their files",
+    "caption file is empty": "write a caption, or set caption_fallback",
+    "caption file is broken JSON": 'mend it, or set caption_per = "file" to take it as it is',
+    "caption is empty": "fill the cell, or set caption_fallback",
+    "caption file is not UTF-8 text": "save it again with the encoding UTF-8",
+    "too small": "lower minimum_edge or resolution",
+    "too long": "raise max_aspect, or cut the picture",
+    "no mask": "draw one, or move these pictures out of the set",
+    "no reference": "add one of the same name, or move these pictures out of the set",
+    "no row": "add rows for them, or move them out of the set",
+    "unusable loss mask": "mend it: white is learned, black and transparent are not, and it has the shape of its picture",
+    "unusable mask": "mend it: white is painted anew, black and transparent are not, and it has the shape of its picture",
+    "unusable reference": "mend the file, or move the picture out of the set",
+    "several loss masks": "keep one of them",
+    "several masks": "keep one of them",
+    "several references": "keep one of them",
+    "unreadable file": "check that it is there under that name, as seen from path, and may be read",
+}
+"""What helps, by kind of reason; the reasons of `formats.py` say it themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A picture that cannot be used. The reason is one line: a kind, often with `: details`."""
+
+    set_name: str
+    path: Path
+    reason: str
+
+
+def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside]]]:
+    """Pictures set aside by kind of reason, the most frequent kind first."""
+    kinds: dict[str, list[SetAside]] = {}
+    for item in set_aside:
+        kinds.setdefault(item.reason.partition(":")[0], []).append(item)
+    return sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+
+
+def find_advice(kind: str) -> str:
+    """What helps against a kind of reason; empty where each reason says it, or nobody knows."""
+    return _ADVICE.get(kind, "")
+
+
+def list_advice(set_aside: Iterable[SetAside]) -> list[str]:
+    """What helps against each kind of reason, those that say it themselves included."""
+    lines = []
+    for kind, items in list_reasons(set_aside):
+        details = {item.reason.partition(": ")[2] for item in items}
+        advice = find_advice(kind) or (details.pop() if kind in KINDS and len(details) == 1 else "")
+        lines += [f"{kind}: {advice}"] if advice else []
+    return lines
+
+
+def describe_items(items: Sequence[SetAside], *, most: int) -> list[str]:
+    """A line for each of the first."""
+    return [f"{item.path}: {item.reason}" for item in items[:most]]

@@ -1,0 +1,137 @@
+"""What a run costs, in words: its memory by phase and whether there is so much, its time, and what limits that."""
+
+from __future__ import annotations
+
+from weber.errors import ConfigError
+from weber.memory.estimate import Estimate, Phase
+from weber.memory.fit import Fit
+from weber.memory.rates import GIB
+from weber.planning.fitting import build_fitted
+from weber.planning.plan import Plan, list_captions, list_views
+from weber.planning.sizes import count_due
+
+_LESS = 0.02
+"""What is too little to be said."""
+
+_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def describe_costs(plan: Plan, estimate: Estimate) -> list[str]:
+    """Memory and time of a plan."""
+    lines = [] if plan.fit is None else _describe_fit(plan.fit)
+    return [*lines, *describe_memory(estimate), *_describe_lack(plan, estimate), *_describe_time(plan, estimate)]
+
+
+def describe_memory(estimate: Estimate) -> list[str]:
+    """Of each phase, part by part."""
+    lines = []
+    for phase in _choose_phases(estimate):
+        parts = sorted(phase.parts.items(), key=lambda part: -part[1])
+        lines.append(f"{phase.name}: {_write(phase.num_bytes)}")
+        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
+    if estimate.host:
+        parts = sorted(estimate.host.items(), key=lambda part: -part[1])
+        lines.append(f"memory of the host: {_write(estimate.host_bytes)}")
+        lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
+    return lines
+
+
+def describe_step(estimate: Estimate) -> list[str]:
+    """The time of a step, and what limits it."""
+    source = "measured just now" if estimate.is_measured else "from its datasheet, as far as that is reached in practice"
+    about = "at least" if estimate.is_measured else "about"
+    step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and {about} {write_seconds(estimate.time.seconds)} per step"
+    return [f"{step} on {estimate.rates_name} ({source})", f"  what limits it: {_describe_limits(estimate)}"]
+
+
+def write_seconds(seconds: float) -> str:
+    """A time for a person, in the unit that suits it."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    size, unit = next(row for row in _UNITS if seconds >= row[0])
+    return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+
+
+def _describe_limits(estimate: Estimate) -> str:
+    """What takes the time, the most first; what runs beside the computing counts as far as it is waited for."""
+    time, whole = estimate.time, sum(estimate.limits.values())
+    shares = {name: time.computing_share * seconds / whole for name, seconds in estimate.limits.items()} if whole else {}
+    waits = "the processor, which computes what is on the host" if time.on_host > time.copied_forward else "copies from the host"
+    shares[waits] = 1 - time.computing_share
+    named = sorted(((share, name) for name, share in shares.items() if share > _LESS), reverse=True)
+    return ", ".join(f"{name} ({share:.0%})" for share, name in named)
+
+
+def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
+    """A step, and the whole run."""
+    parts = {f"{plan.num_steps} steps": plan.num_steps * estimate.time.seconds}
+    num_pictures, num_steps = _count_pictures(plan)
+    painting = num_steps * estimate.count_seconds("painting") + estimate.count_seconds("decoding")
+    parts[f"{num_pictures} pictures on the way"] = num_pictures * painting
+    views, captions = len(list_views(plan)), len(list_captions(plan))
+    each = sum(phase.seconds for phase in estimate.phases if phase.name.startswith("encoding captions"))
+    parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
+    said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))
+    about = "at least" if estimate.is_measured else "about"
+    return [*describe_step(estimate), f"the whole run: {about} {write_seconds(sum(parts.values()))} ({said}), without reading the model"]
+
+
+def _count_pictures(plan: Plan) -> tuple[int, int]:
+    """Pictures that are painted in the whole run, and passes through the network for each."""
+    sampling = plan.resolved.sampling
+    times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
+    return times * len(sampling.prompts), (sampling.steps or 0) * (1 if sampling.cfg in (None, 1) else 2)
+
+
+def _describe_lack(plan: Plan, estimate: Estimate) -> list[str]:
+    """Where there is less memory than the run takes: that it would not run, and with what it would."""
+    load, peak = plan.workload, estimate.peak
+    lines = []
+    if load.device_bytes is not None and peak.num_bytes > load.device_bytes:
+        where = "the GPU" if plan.machine.wish is None else plan.machine.wish.title
+        lines.append(f"NOT ENOUGH MEMORY: {peak.name} takes {_write(peak.num_bytes)}, and {where} has {_write(load.device_bytes)}")
+        lines += [f"  {line}" for line in _describe_way_out(plan)]
+    on_host = estimate.host_bytes + (0 if load.device.type == "cuda" else peak.num_bytes)
+    if load.host_bytes is not None and on_host > load.host_bytes:
+        lines.append(f"NOT ENOUGH MEMORY: the run takes {_write(on_host)} of the machine, which has {_write(load.host_bytes)}")
+        if load.device.type == "cpu":
+            lines.append('  `weber plan run.toml --card "RTX 4090"` says what it takes of a GPU')
+    return lines
+
+
+def _describe_way_out(plan: Plan) -> list[str]:
+    """What `memory.fit` would choose."""
+    if plan.fit is not None:
+        return ["lower memory.fit, or leave it out of the settings for what the card has"]
+    memory = plan.config.memory.model_copy(update={"fit": "auto"})
+    try:
+        _, fit = build_fitted(plan.config.model_copy(update={"memory": memory}), plan.workload)
+    except ConfigError as error:
+        return [f"no setting of memory is enough: {error.got}", error.fix]
+    assert fit is not None
+    chosen = ", ".join(f"{name} = {_show(value)}" for name, value in fit.settings.items())
+    return [f'set memory.fit = "auto", which chooses {chosen}: {_write(fit.estimate.peak.num_bytes)}']
+
+
+def _describe_fit(fit: Fit) -> list[str]:
+    free = fit.budget_bytes - fit.estimate.peak.num_bytes
+    lines = [f"to fit into {_write(fit.budget_bytes)}, of which {_write(free)} stay free, was chosen:"]
+    return lines + [f"  {reason}" for reason in fit.reasons or ("nothing: it fits as it is",)]
+
+
+def _choose_phases(estimate: Estimate) -> list[Phase]:
+    """Of each kind (the first word of the name, and what it encodes) the largest."""
+    chosen: dict[str, Phase] = {}
+    for phase in estimate.phases:
+        kind = phase.name if not phase.has_network else phase.name.partition(" ")[0]
+        if kind not in chosen or phase.num_bytes > chosen[kind].num_bytes:
+            chosen[kind] = phase
+    return sorted(chosen.values(), key=lambda phase: -phase.num_bytes)
+
+
+def _show(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def _write(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB // 10 else f"{num_bytes / 2**20:.1f} MiB"

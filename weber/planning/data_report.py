@@ -1,0 +1,220 @@
+"""The part of the plan that speaks of pictures, captions, references and masks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from weber.config.data import DataConfig
+from weber.data.examples import Example
+from weber.data.levels import CUTOUT
+from weber.data.report import list_bucket_counts
+from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
+from weber.data.words import describe_count
+from weber.families.family import Family
+from weber.planning.lengths import Lengths, list_lengths
+from weber.planning.plan import Plan, list_captions
+from weber.progress import Progress
+
+SHOWN_ITEMS = 10
+"""Pictures set aside that are named for each reason; a file has them all."""
+
+_CUT = 0.2
+_NUM_DRAWN = 3
+_SHOWN_CHARACTERS = 100
+
+
+def describe_pictures(plan: Plan) -> list[str]:
+    """A table of buckets, and what is done to colors."""
+    rows = [("set", "bucket", "pictures", "x repeats", "upscaled", "cut away")]
+    rows += [
+        (
+            count.set_name,
+            f"{count.bucket.width} x {count.bucket.height}",
+            str(count.num_pictures),
+            str(count.num_with_repeats),
+            str(count.num_upscaled),
+            f"{100 * count.mean_cut_fraction:.1f} %",
+        )
+        for count in list_bucket_counts(plan.dataset)
+    ]
+    num_converted = sum(bool(one.color) for one in plan.dataset.examples)
+    lines = [f"of {describe_count(num_converted, 'picture')} the colors are converted to sRGB, by their profiles"] if num_converted else []
+    return _align(rows) + lines
+
+
+def describe_captions(plan: Plan, progress: Progress) -> list[str]:
+    """How many captions there are, some as they will be drawn, and how many are cut."""
+    lines = [_count_captions(config, _list_of(plan, config)) for config in plan.config.data]
+    lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
+    texts = list_captions(plan)
+    if plan.model.lacking is not None:
+        return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
+    for one in list_lengths(plan.family, texts, progress=progress):
+        read = f"{one.part} reads {one.most_tokens} tokens: "
+        lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
+    return lines
+
+
+def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
+    """A line for each text part that cuts captions."""
+    found = list_lengths(plan.family, list_captions(plan), progress=progress)
+    return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
+
+
+def describe_references(plan: Plan) -> list[str]:
+    """A line per set: how many references, of what sizes, and what they cost; how many masks."""
+    lines = []
+    for config in plan.config.data:
+        examples = _list_of(plan, config)
+        counts = Counter(len(one.references) for one in examples)
+        if set(counts) - {0}:
+            lines.append(f"{config.set_name}: " + _describe_counts(counts) + f" ({config.conditioning_type or 'reference_strict'})")
+            lines += _describe_sizes(examples, plan.family)
+        masks = [mask for one in examples for mask in one.masks]
+        if masks:
+            is_drawn = masks[0].path is None
+            how = "drawn at random" if is_drawn else f"from files: {_describe_shares([one.share for one in masks])} painted anew"
+            lines.append(f"{config.set_name}: {describe_count(len(masks), 'mask')}, {how}{_describe_cutouts(one.form for one in masks)}")
+    return lines
+
+
+def describe_sets(plan: Plan) -> list[str]:
+    """Lines for sets whose pictures are learned otherwise than as a whole and as they are."""
+    lines, draws = [], plan.config.objective.teacher_draws
+    for config in plan.config.data:
+        examples, name = _list_of(plan, config), config.set_name
+        if config.loss_masks is not None or config.alpha_mask:
+            lines.append(f"{name}: {_describe_loss_masks(config, examples)}")
+        if config.caption_dropout > 0:
+            lines.append(f"{name}: captions are empty with probability {config.caption_dropout:g}")
+        if config.loss_weight != 1:
+            lines.append(f"{name}: pictures count {config.loss_weight:g} times in the loss")
+        if config.regularization:
+            how = "one more forward pass each time" if draws is None else f"with {draws} fixed noises each, whose answers are kept"
+            kept = describe_count(len(examples), "picture")
+            lines.append(f"{name}: regularization, the model is kept as it is on {kept}, {how}")
+    return lines
+
+
+def describe_set_aside(plan: Plan) -> list[str]:
+    """For each reason the first pictures, what helps, and where the others are listed."""
+    lines = []
+    for kind, items in list_reasons(plan.dataset.set_aside):
+        advice = find_advice(kind)
+        lines.append(f"{len(items)} {kind}" + (f" ({advice})" if advice else ""))
+        lines += [f"  {line}" for line in describe_items(items, most=SHOWN_ITEMS)]
+        if len(items) > SHOWN_ITEMS:
+            lines.append(f"  and {len(items) - SHOWN_ITEMS} more, in {find_list(plan)}")
+    return lines
+
+
+def find_list(plan: Plan) -> Path:
+    """Where all pictures that were set aside are listed, if they are more than a plan shows."""
+    return plan.config.output.cache / f"set-aside-{plan.config.output.folder.name}.txt"
+
+
+def save_list(plan: Plan) -> None:
+    """Write that file where it is needed, and remove it where it is not."""
+    reasons: Sequence[tuple[str, Sequence[SetAside]]] = list_reasons(plan.dataset.set_aside)
+    if any(len(items) > SHOWN_ITEMS for _, items in reasons):
+        lines = [line for _, items in reasons for line in describe_items(items, most=len(items))]
+        find_list(plan).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        find_list(plan).unlink(missing_ok=True)
+
+
+def _list_of(plan: Plan, config: DataConfig) -> list[Example]:
+    return [one for one in plan.dataset.examples if one.set_name == config.set_name]
+
+
+def _count_captions(config: DataConfig, examples: Sequence[Example]) -> str:
+    captions = [caption for one in examples for caption in one.captions]
+    line = f"{config.set_name}: {describe_count(len(captions), 'caption')} for {describe_count(len(examples), 'picture')}"
+    files = {one.caption_file for one in examples if one.caption_file is not None}
+    if config.caption_source == "textfile":
+        line += f" in {describe_count(len(files), 'file')}"
+    line += f", {len(set(captions))} distinct"
+    if len(captions) > len(examples):
+        line += "; of a picture's captions one is drawn at each use"
+        if config.caption_source == "textfile":
+            line += ' (caption_per = "file" makes each file one caption)'
+    fallback = sum(one.captions == (config.caption_fallback,) for one in examples)
+    return line + (f"; {describe_count(fallback, 'picture')} with caption_fallback" if fallback else "")
+
+
+def _draw_first(plan: Plan) -> list[tuple[Example, int | None]]:
+    """The first pictures of the run, with the captions that are drawn for them."""
+    draws = (draw for step in range(_NUM_DRAWN) for batch in plan.batches.draw_step(step) for draw in batch)
+    return [(plan.dataset.examples[draw.example], draw.caption) for draw in islice(draws, _NUM_DRAWN)]
+
+
+def _describe_cut(one: Lengths, plan: Plan) -> str:
+    names = [example.path.name for example in plan.dataset.examples if one.longest in example.captions]
+    where = f" ({names[0]})" if names else ""
+    verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
+    worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'
+    return f"{one.num_cut} of {describe_count(one.num_texts, 'text')} {verb} not read; {worst}"
+
+
+def _describe_loss_masks(config: DataConfig, examples: Sequence[Example]) -> str:
+    where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
+    masks = [one.loss_mask for one in examples if one.loss_mask is not None]
+    verb = "has" if len(masks) == 1 else "have"
+    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} {verb} a mask for the loss, from {where}"
+    line += f": {_describe_shares([one.share for one in masks])} learned{_describe_cutouts(one.form for one in masks)}"
+    return line + ("" if len(masks) == len(examples) else "; of the others all is learned")
+
+
+def _describe_shares(shares: Sequence[float]) -> str:
+    """How much of the pictures masks cover."""
+    lowest, mean, highest = min(shares), sum(shares) / len(shares), max(shares)
+    between = "" if highest - lowest < 0.005 else f" ({lowest:.0%} to {highest:.0%})"
+    return f"{mean:.0%} of it is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
+
+
+def _describe_cutouts(forms: Iterable[str]) -> str:
+    number = sum(form == CUTOUT for form in forms)
+    return f"; {number} of them cut-outs in their own colors, of which all that is opaque counts" if number else ""
+
+
+def _describe_counts(counts: Counter[int]) -> str:
+    return ", ".join(
+        f"{describe_count(num, 'picture')} with {number or 'no'} {'reference' if number == 1 else 'references'}"
+        for number, num in sorted(counts.items(), reverse=True)
+    )
+
+
+def _describe_sizes(examples: Sequence[Example], family: Family) -> list[str]:
+    views = [view for one in examples for crop in range(len(one.crops)) for view in one.list_references(crop)]
+    tokens = Counter((view.crop.width, view.crop.height) for view in views)
+    most = max(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in tokens)
+    own = max(family.num_tokens(*family.latent_shape(one.bucket.height, one.bucket.width)[1:]) for one in examples)
+    sizes = ", ".join(f"{width} x {height}" for (width, height), _ in tokens.most_common(3)) + (", ..." if len(tokens) > 3 else "")
+    lines = [f"  references of {sizes}: at most {most} tokens each beside {own} of the picture"]
+    cut = sum(1 for view in views if 1 - view.crop.width * view.crop.height / (view.crop.resize_width * view.crop.resize_height) > _CUT)
+    if cut:
+        verb = "is" if cut == 1 else "are"
+        lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: of another shape than the picture")
+    return lines
+
+
+def _shorten(text: str) -> str:
+    """One line of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
+
+
+def _right(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def _align(rows: Sequence[Iterable[str]]) -> list[str]:
+    table = [list(row) for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return [
+        "  ".join([cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)] + _right(row[2:], widths[2:]))
+        for row in table
+    ]

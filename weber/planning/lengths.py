@@ -1,0 +1,38 @@
+"""How many texts are longer than what a text part reads of them; the rest is cut off and never learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weber.families.family import Family
+from weber.progress import Progress, ignore_progress
+
+_NUM_PER_PORTION = 512
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of one text part: how many of the texts it cuts, and the longest one (empty where there are none)."""
+
+    part: str
+    most_tokens: int
+    num_texts: int
+    num_cut: int
+    longest: str
+    longest_tokens: int
+
+
+def list_lengths(family: Family, texts: Sequence[str], *, progress: Progress = ignore_progress) -> list[Lengths]:
+    """The lengths of distinct texts, for each part. Opens tokenizers, no weights."""
+    found = []
+    for part in family.text_parts:
+        limit, counts = family.text_limits[part](), list[int]()
+        for start in range(0, len(texts), _NUM_PER_PORTION):
+            counts += limit.count(texts[start : start + _NUM_PER_PORTION])
+            if len(texts) > _NUM_PER_PORTION:
+                progress(f"measuring the captions ({part})", len(counts), len(texts))
+        most, place = max(((count, -place) for place, count in enumerate(counts)), default=(0, 0))
+        num_cut = sum(count > limit.most_tokens for count in counts)
+        found.append(Lengths(part, limit.most_tokens, len(texts), num_cut, texts[-place] if texts else "", most))
+    return found

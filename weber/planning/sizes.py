@@ -1,0 +1,54 @@
+"""How large what a run writes will be."""
+
+from __future__ import annotations
+
+from weber.adapters.precision import PRECISIONS
+from weber.config.adapter import SHIFTED_STARTS
+from weber.data.views import View
+from weber.families.family import Family
+from weber.optim.ema import count_mean_bytes
+from weber.optim.table import count_state_bytes
+from weber.planning.plan import Plan
+
+_UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def count_numbers(view: View, family: Family) -> int:
+    """Numbers that the encoder makes of a picture, and of its mask."""
+    channels, height, width = family.latent_shape(view.crop.height, view.crop.width)
+    return (channels + (0 if view.mask is None else family.picture_inputs.mask_channels)) * height * width
+
+
+def count_file_bytes(plan: Plan) -> int:
+    """What learned, and what is taken away beside it."""
+    return plan.trained.num_bytes * (2 if plan.config.adapter.init in SHIFTED_STARTS else 1)
+
+
+def count_finished_bytes(plan: Plan) -> int:
+    """The finished adapter in one layout."""
+    return count_file_bytes(plan) * PRECISIONS[plan.config.output.precision].itemsize // plan.trained.dtype.itemsize
+
+
+def count_checkpoint_bytes(plan: Plan) -> int:
+    """What learned, what moves it, and its running mean."""
+    mean_bytes = 0 if plan.config.optim.ema_decay is None else count_mean_bytes(plan.num_parameters)
+    state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
+    return count_file_bytes(plan) + state_bytes + mean_bytes
+
+
+def count_model_bytes(plan: Plan) -> int:
+    """A whole model, in the precision of its files, which are on this machine."""
+    return sum(entry.num_bytes for entry in plan.family.open_transformer().values())
+
+
+def count_due(num_steps: int, every: int) -> int:
+    """How often something is due in so many steps."""
+    return -(-num_steps // every)
+
+
+def describe_size(num_bytes: int) -> str:
+    """Such as 1.5 GiB."""
+    for unit, factor in _UNITS:
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} bytes"
