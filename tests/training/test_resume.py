@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from weber.config.run import RunConfig
 from weber.errors import CheckpointError
 from weber.families.flux1.variants import POCKET
 from weber.track.progress import Watcher
-from weber.training import loop
 from weber.training.assemble import train
+from weber.training.stop import Stop
 
 
 class Interrupter(Watcher):
@@ -25,11 +24,12 @@ class Interrupter(Watcher):
 
     def __init__(self, watcher: Watcher, step: int) -> None:
         super().__init__(watcher.console)
-        self.step, self.stop = step, loop.Stop()
+        self.step, self.stop = step, Stop()
 
     def report(self, what: str, done: int, total: int, note: str = "") -> None:
         super().report(what, done, total, note)
-        self.stop.asked |= what == "training" and done == self.step
+        if what == "training" and done == self.step:
+            self.stop.say()
 
 
 def run_whole(config: RunConfig) -> Path:
@@ -39,12 +39,10 @@ def run_whole(config: RunConfig) -> Path:
 
 
 def run_interrupted(config: RunConfig, step: int, *, resume: bool = False) -> tuple[Path, str]:
-    """No signal is sent: its handler could be called within a library's, which would swallow what it raises."""
     watcher, buffer = build_watcher()
     interrupter = Interrupter(watcher, step)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "stop_signals", lambda watcher: nullcontext(interrupter.stop))
-        train(config, resume=resume, watcher=interrupter)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, resume=resume, watcher=interrupter, stop=interrupter.stop)
     return config.output.folder, buffer.getvalue()
 
 
