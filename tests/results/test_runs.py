@@ -80,7 +80,10 @@ def test_the_home_of_a_file(run: RunConfig, tmp_path: Path) -> None:
         home = find_home(folder / place)
         assert home is not None and (home.folder, home.step) == (folder, 40), place
     assert find_home(tmp_path / "elsewhere" / "adapter.safetensors") is None
-    assert choose_target(tmp_path / "elsewhere" / "style.safetensors") == (tmp_path / "elsewhere", "style")
+    checkpoint = folder / "checkpoint-000040" / "adapter.safetensors"
+    assert choose_target(checkpoint, None) == (folder, "-step-000040")
+    assert choose_target(checkpoint, tmp_path) == (tmp_path, "")
+    assert choose_target(tmp_path / "elsewhere" / "style.safetensors", None) == (tmp_path / "elsewhere", "")
     with pytest.raises(CheckpointError, match="no such run"):
         find_run(tmp_path / "elsewhere")
 

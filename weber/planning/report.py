@@ -259,7 +259,8 @@ def _describe_finished(plan: Plan) -> list[str]:
     whole = "" if whole_bytes is None else f", {describe_size(whole_bytes)}"
     if plan.kind.is_adapter:
         path, size = output.folder / build_adapter_name(plan.config), describe_size(count_finished_bytes(plan))
-        lines = [f"{path}, {size} in {output.precision}: the finished adapter"]
+        precision = "" if output.precision == "fp32" else f" in {output.precision}"
+        lines = [f"{path}, {size}{precision}: the finished adapter"]
         others = [name for name in output.formats if name != DIFFUSERS]
         merged = f"; {whole[2:]} for each merged model" if whole and not set(others) <= set(LAYOUTS) else ""
         lines += [f"at the end {', '.join(others)} beside it{merged}"] if others else []

@@ -40,8 +40,8 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if _is_full(source):
         return _export_model(source, formats, base=base, out=out, progress=progress)
     path = find_adapter(source) if source.is_dir() else source
-    folder, stem = choose_target(path)
-    target = (out or folder) / stem
+    folder, ending = choose_target(path, out)
+    target = folder / (path.stem + ending)
     if is_lycoris(path):
         return _export_lycoris(path, formats, base=base, target=target, progress=progress)
     adapter = load_adapter(path)
@@ -53,9 +53,15 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if not set(formats) <= set(LAYOUTS):
         model = open_model(find_base(path, base), architecture=architecture)
         check_base(model.weights, list(adapter.modules))
-    title = folder.name + stem.removeprefix(path.stem) if path.name == ADAPTER_NAME else stem
-    named = Named(adapter.modules, adapter.facts, title)
+    named = Named(adapter.modules, adapter.facts, _build_title(path))
     return write_formats(named, formats, model=model, folder=target.parent, stem=target.name, progress=progress)
+
+
+def _build_title(path: Path) -> str:
+    """What files say that they are called: of an adapter without a name of its own, the run's."""
+    home = find_home(path)
+    named = path.parent.name if home is None else home.folder.name + home.ending
+    return named if path.name == ADAPTER_NAME else path.stem
 
 
 def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, target: Path, progress: Progress) -> list[Path]:
@@ -90,9 +96,8 @@ def _export_model(source: Path, formats: Sequence[str], *, base: str | None, out
         opened = open_model(find_base(path, base), architecture="")
         tensors = open_weights([path] if saved.ema is None else [path, saved.ema])
         model = replace(opened, weights=build_whole_weights(opened.weights, tensors))
-    facts, home = read_model_facts(path), find_home(path)
-    ending = "" if home is None else home.ending
-    written = list_models(formats, out or (home.folder if home is not None and ending else path.parent), ending=ending)
+    facts, (folder, ending) = read_model_facts(path), choose_target(path, out)
+    written = list_models(formats, folder, ending=ending)
     for target in written:
         check_target(target, inputs=[path])
     model = replace(model, architecture=str(facts.get("architecture") or ""))

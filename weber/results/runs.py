@@ -124,10 +124,13 @@ def find_config(folder: Path) -> RunConfig | None:
     return None if home is None else load_config(home.folder / CONFIG_NAME)
 
 
-def choose_target(path: Path) -> tuple[Path, str]:
-    """The folder for files that are made from an adapter, and how their names begin: beside it; of a step of a run, in the run folder."""
+def choose_target(path: Path, out: Path | None) -> tuple[Path, str]:
+    """The folder for files that are made from what was learned, and what their names say of its step: `out`, else beside it. What is made
+    from a step of a run lies in the run folder, because the step's folder is deleted when newer ones are there."""
     home = find_home(path)
-    return (path.parent, path.stem) if home is None or home.step is None else (home.folder, path.stem + home.ending)
+    if out is not None:
+        return out, ""
+    return (path.parent, "") if home is None or home.step is None else (home.folder, home.ending)
 
 
 def build_adapter_name(config: RunConfig) -> str:
