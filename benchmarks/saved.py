@@ -14,6 +14,7 @@ computes weighs more beside the formula.
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,7 @@ def build_options() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
     machine.prepare(options)
+    warnings.filterwarnings("ignore", "Mismatch dtype")  # of the library's own forward with adapters in fp32
     print("\n| model | pixels | gradient checkpointing | saved GiB | peak GiB | TFLOP | formula | ratio | kernels |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     changes = {} if options.blocks is None else {"num_layers": options.blocks, "num_single_layers": options.blocks}

@@ -20,7 +20,7 @@ from weber.families.table import build_family
 from weber.kinds.table import KINDS
 from weber.memory.fit import choose_settings
 from weber.memory.rates import GIB, build_rates
-from weber.optim.page import build_page
+from weber.optim.page import build_page, replace_tables
 from weber.planning.budget import Budget, Workload
 from weber.planning.rehearsal import Sample
 from weber.pocket.full_size import build_full_size
@@ -79,12 +79,7 @@ def build_memory_page(page: str) -> str:
         "fit": [row for variant in MODELS for edge in EDGES for row in build_fit_rows(variant, edge)],
         "full": [row for variant in MODELS for row in build_full_rows(variant)],
     }
-    for name, rows in tables.items():
-        head, _, rest = page.partition(f"<!-- {name} -->\n")
-        title, line, *_ = rest.split("\n")
-        tail = rest.partition(f"<!-- end of {name} -->")[2]
-        page = f"{head}<!-- {name} -->\n" + "\n".join([title, line, *rows]) + f"\n<!-- end of {name} -->{tail}"
-    return page
+    return replace_tables(page, tables)
 
 
 def _build_config(sections: dict[str, Any]) -> RunConfig:

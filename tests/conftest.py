@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """What the libraries are made of stays to the end: collecting garbage, which weber does after each encoder, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _list_files(folder: Path) -> dict[Path, tuple[int, int]]:

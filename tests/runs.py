@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from rich.console import Console
 
 from weber.adapters.factors import Factors
 from weber.adapters.files import save_adapter
+from weber.cache.store import Store
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.families.flux1.keys import PAIRINGS
 from weber.families.flux1.variants import POCKET
+from weber.planning.plan import build_plan
 from weber.track.progress import Watcher
+from weber.training.assemble import encode_cache
 
+PROMPTS = ["a dog", "a cat", "a red apple"]
 BuildRun = Callable[..., RunConfig]
 
 
@@ -29,20 +34,40 @@ def build_watcher() -> tuple[Watcher, io.StringIO]:
     return Watcher(Console(file=buffer, width=200)), buffer
 
 
+def _build_tree(pictures: Path, *, folder: Path, cache: Path) -> dict[str, Any]:
+    return {
+        "model": {"variant": "pocket"},
+        "data": [{"path": str(pictures)}],
+        "adapter": {"rank": 4},
+        "memory": {"device": "cpu"},
+        "optim": {"lr": 1e-3},
+        "train": {"steps": 10, "batch_size": 2},
+        "output": {"folder": str(folder), "cache": str(cache), "save_every": 3},
+    }
+
+
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """What the pocket model's encoders make of the pictures, their captions and some prompts. Copy what you change."""
+    folder = tmp_path_factory.mktemp("encoded")
+    tree = _build_tree(pictures, folder=folder / "run", cache=folder / "cache")
+    plan = build_plan(build_config(tree | {"sampling": {"prompts": PROMPTS}}))
+    encode_cache(plan, Store(folder / "cache"), watcher=build_watcher()[0])
+    return folder / "cache"
+
+
 @pytest.fixture
-def build_run(tmp_path: Path, pictures: Path) -> BuildRun:
+def cache(tmp_path: Path, encoded: Path) -> Path:
+    """The cache of a test's runs, in which all of `encoded` is. Tests of what is encoded have a fixture of this name that is empty."""
+    return Path(shutil.copytree(encoded, tmp_path / "cache"))
+
+
+@pytest.fixture
+def build_run(tmp_path: Path, pictures: Path, cache: Path) -> BuildRun:
     """Settings of a small run; keyword arguments named after sections override them."""
 
     def build(name: str = "run", **sections: dict[str, Any] | list[dict[str, Any]]) -> RunConfig:
-        tree: dict[str, Any] = {
-            "model": {"variant": "pocket"},
-            "data": [{"path": str(pictures)}],
-            "adapter": {"rank": 4},
-            "memory": {"device": "cpu"},
-            "optim": {"lr": 1e-3},
-            "train": {"steps": 10, "batch_size": 2},
-            "output": {"folder": str(tmp_path / name), "cache": str(tmp_path / "cache"), "save_every": 3},
-        }
+        tree = _build_tree(pictures, folder=tmp_path / name, cache=cache)
         for section, values in sections.items():
             if isinstance(values, list):
                 tree[section] = [tree[section][0] | values[0], *values[1:]] if len(values) else values
@@ -67,9 +92,9 @@ def write_lora(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_cache(tmp_path_factory: pytest.TempPathFactory, encoded: Path) -> Path:
     """What is encoded once for all runs of a module."""
-    return tmp_path_factory.mktemp("cache")
+    return Path(shutil.copytree(encoded, tmp_path_factory.mktemp("small") / "cache"))
 
 
 @pytest.fixture

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from weber.api import export, extract, inspect, merge, open_run, plan, report, sample, train
 from weber.errors import WeberError
+from weber.imports import quiet_libraries
 from weber.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from weber.config.load import load_config
     from weber.config.run import RunConfig
 
-# diffusers imports bitsandbytes and torchao where they are installed, which then note that kernels are missing that nothing here uses.
-for _name in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+quiet_libraries()
 
 __all__ = [
     "RunConfig",

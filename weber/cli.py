@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from weber.imports import start_command
+
 USER_ERROR = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
@@ -15,6 +17,7 @@ CLOSED_PIPE = 141
 
 def main() -> None:
     """Entry point of the `weber` command: problems that a person can fix are one message and exit code 2."""
+    start_command()
     try:
         _call(sys.argv[1:])
         sys.stdout.flush()

@@ -12,6 +12,8 @@ import pytest
 import torch
 from diffusers import Flux2Transformer2DModel
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin
+from diffusers.utils.peft_utils import _create_lokr_config
+from lycoris.functional import factorization
 from lycoris.wrapper import LycorisNetwork, create_lycoris_from_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -283,6 +285,45 @@ def test_the_library_reads_kronecker_products_of_the_second_family(build_second:
     state = Flux2LoraLoaderMixin.lora_state_dict(str(tmp_path), weight_name="adapter.safetensors", local_files_only=True)
     theirs.load_lora_adapter(state, prefix="transformer")
     torch.testing.assert_close(predict(theirs), ours, atol=2e-5, rtol=1e-4)
+
+
+def find_factor(layers: Mapping[str, tuple[int, int, int, int]]) -> int | None:
+    """The library's rule for a LoKr (0.42, `utils/peft_utils.py:_create_lokr_config`): one factor has to cut all layers as they are.
+
+    `layers`: outputs and inputs of the first factor, then of the second.
+    """
+    for factor in [*sorted({first for first, *_ in layers.values()}), -1]:
+        if all(factorization(a * c, factor) == (a, c) and factorization(b * d, factor) == (b, d) for a, b, c, d in layers.values()):
+            return factor
+    return None
+
+
+@pytest.mark.parametrize(
+    ("preset", "factor"),
+    [
+        ({"module_algo_map": {"Attention": {"factor": 16}, "FeedForward": {"factor": 8}}}, None),
+        ({}, 16),
+    ],
+    ids=["as SimpleTuner comes", "with one factor"],
+)
+def test_the_library_wants_one_factor(preset: dict[str, Any], factor: int | None) -> None:
+    """On the second family at full size. The preset of two factors it does not load."""
+    with torch.device("meta"):
+        network = Flux2Transformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=24, joint_attention_dim=7680)
+    preset = {"target_module": ["Attention", "FeedForward"], **preset}
+    config = LycorisConfig.model_validate({"algo": "lokr", "linear_dim": 10000, "factor": 16, "apply_preset": preset})
+    tensors, sizes = {}, {}
+    for name, one in list_layers(network, config, names=[]).items():
+        layer = network.get_submodule(name)
+        shapes = list_shapes(one, (layer.in_features, layer.out_features), has_bias=False)
+        tensors |= {f"{name}.{part}": torch.empty(shape, device="meta") for part, shape in shapes.items()}
+        sizes[name] = (*shapes["lokr_w1"], *shapes["lokr_w2"])
+    assert find_factor(sizes) == factor
+    if factor is None:
+        with pytest.raises(ValueError, match="decompose_factor"):
+            _create_lokr_config(tensors, None)
+    else:
+        assert _create_lokr_config(tensors, None).decompose_factor == factor
 
 
 PRESETS: dict[str, tuple[dict[str, Any], dict[int, int]]] = {

@@ -74,13 +74,13 @@ def test_settings_name_the_exceptions() -> None:
 @pytest.mark.parametrize("pairs", [((4, 8.0),) * 3, ((4, 8.0), (2, 0.1), (1, 3.0)), ((1, 1.0), (2, 2.0), (3, 3.0))])
 def test_alphas_come_back(pairs: tuple[tuple[int, float], ...]) -> None:
     modules = _build(*pairs)
-    read = read_alphas(build_settings(modules), {name: factors.rank for name, factors in modules.items()})
+    read = read_alphas(build_settings(modules), {name: factors.rank for name, factors in modules.items()}).by_module
     assert read == {name: factors.alpha for name, factors in modules.items()}
 
 
 def test_a_name_that_is_the_end_of_another_has_its_own_alpha() -> None:
     modules = {name: Factors(torch.ones(2, 2), torch.ones(2, 2), alpha) for name, alpha in (("a.out", 2.0), ("b.out", 2.0), ("out", 5.0))}
-    assert read_alphas(build_settings(modules), dict.fromkeys(modules, 2)) == {"a.out": 2.0, "b.out": 2.0, "out": 5.0}
+    assert read_alphas(build_settings(modules), dict.fromkeys(modules, 2)).by_module == {"a.out": 2.0, "b.out": 2.0, "out": 5.0}
 
 
 def test_the_most_common_and_of_several_the_largest() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.fuse import build_fused
+from weber.adapters.inspect import inspect_file
 from weber.errors import AdapterError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -189,7 +190,12 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, str], str]] = {
     "dora_scale": (_factor(f"diffusion_model.{ORIGINAL}", dora_scale=torch.ones(WIDTH, 1)), {}, "a DoRA with dora_scale"),
     "whole model": ({f"{MODULE}.weight": UP}, {}, "no LoRA that weber reads, but a transformer."),
     "nothing known": ({"something": UP}, {}, "a file of a kind that weber does not know"),
-    "strangers beside it": (_factor(f"transformer.{MODULE}") | {"extra.tensor": UP}, {}, "tensors that are none of a LoRA"),
+    "strangers of its layers": (_factor(f"transformer.{MODULE}", **{"lora_C.weight": UP}), {}, "tensors that are none of a LoRA"),
+    "strangers of CLIP": (
+        _factor(f"transformer.{MODULE}") | {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_C.weight": UP},
+        {},
+        "tensors that are none of a LoRA",
+    ),
     "half of a layer": ({f"transformer.{MODULE}.lora_A.weight": DOWN}, {}, "The factors of a layer do not fit each other."),
     "ranks that differ": (
         {f"transformer.{MODULE}.lora_A.weight": DOWN, f"transformer.{MODULE}.lora_B.weight": torch.ones(WIDTH, 3)},
@@ -206,6 +212,21 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, str], str]] = {
     "one layer twice": (_factor(f"transformer.{MODULE}") | _factor(f"diffusion_model.{ORIGINAL}"), {}, "changes one layer twice"),
     "alpha of two numbers": (_factor(f"transformer.{MODULE}", alpha=torch.ones(2)), {}, "The alpha of a layer is not a number."),
     "alpha not finite": (_factor(f"transformer.{MODULE}", alpha=torch.tensor(torch.nan)), {}, "The alpha of a layer is not a number."),
+    "a pattern that is none": (
+        _factor(f"transformer.{MODULE}"),
+        {"lora_adapter_metadata": '{"transformer.lora_alpha": 2, "transformer.alpha_pattern": {"*.to_q": 4}}'},
+        "whose patterns are regular expressions",
+    ),
+    "settings without end": (
+        _factor(f"transformer.{MODULE}"),
+        {"lora_adapter_metadata": '{"transformer.lora_alpha": Infinity}'},
+        "does not say its alpha",
+    ),
+    "a factor not finite": (
+        {f"transformer.{MODULE}.lora_A.weight": DOWN, f"transformer.{MODULE}.lora_B.weight": torch.full((WIDTH, 2), torch.inf)},
+        {},
+        f"{MODULE}, up",
+    ),
     "settings not JSON": (_factor(f"transformer.{MODULE}"), {"lora_adapter_metadata": "{"}, "does not say its alpha"),
     "settings a list": (_factor(f"transformer.{MODULE}"), {"lora_adapter_metadata": "[]"}, "does not say its alpha"),
     "settings without alpha": (_factor(f"transformer.{MODULE}"), {"lora_adapter_metadata": '{"r": 2}'}, "does not say its alpha"),
@@ -244,3 +265,23 @@ def test_fp8_is_read_as_bf16(tmp_path: Path) -> None:
     factors = _load(tmp_path, tensors).modules[MODULE]
     assert factors.down.dtype == torch.bfloat16
     assert torch.equal(factors.down.float(), DOWN.to(torch.float8_e4m3fn).float())
+
+
+def test_further_tensors_are_left_out_and_named(tmp_path: Path) -> None:
+    """As OneTrainer's embeddings beside a LoRA."""
+    further = {"bundle_emb.word.t5_out": UP, "bundle_emb.word.clip_l": UP}
+    adapter = _load(tmp_path, _factor(f"diffusion_model.{ORIGINAL}") | further)
+    assert list(adapter.modules) == [MODULE]
+    assert adapter.notes[0].startswith("2 further tensors are no part of an adapter of the model, and are left out: bundle_emb.word.")
+    assert inspect_file(tmp_path / "adapter.safetensors").notes == adapter.notes
+
+
+def test_a_pattern_that_means_no_layer_is_told(tmp_path: Path) -> None:
+    settings = {"transformer.lora_alpha": 2, "transformer.alpha_pattern": {"attn.to_q": 4, "attn.to_out.0": 6}}
+    adapter = _load(tmp_path, _factor(f"transformer.{MODULE}"), {"lora_adapter_metadata": json.dumps(settings)})
+    assert adapter.modules[MODULE].alpha == 6
+    assert adapter.notes == ("alpha_pattern in its header means no layer of the file: attn.to_q.",)
+    of_text = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+    tensors = _factor(f"base_model.model.transformer.{MODULE}") | _factor(of_text)
+    plain = {"lora_alpha": 2, "alpha_pattern": {"fc1": 4, "to_out.0": 6}}
+    assert _load(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(plain)}).notes == ()

@@ -180,7 +180,12 @@ def test_collect_keeps_exactly_what_is_asked(tmp_path: Path) -> None:
     _flip(broken, 50)
     store = Store(tmp_path)
     before = sum(path.stat().st_size for path in tmp_path.iterdir())
+    files = sorted(tmp_path.iterdir())
+    told = store.weigh({"1", "2", "4", "7", "8"})
+    assert sorted(tmp_path.iterdir()) == files
     report = store.collect({"1", "2", "4", "7", "8"})
+    assert (told.num_kept, told.num_removed) == (report.num_kept, report.num_removed)
+    assert abs(told.freed_bytes - report.freed_bytes) < 1000  # headers
     assert (report.num_kept, report.num_removed, report.left_files) == (3, 3, ())
     assert report.freed_bytes == before - sum(path.stat().st_size for path in tmp_path.iterdir())
     assert whole.exists()

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from weber.cache import writer
 from weber.cache.store import Store
 from weber.cache.writer import Writer
 from weber.errors import CacheError
@@ -44,6 +46,21 @@ def test_shards_end_at_an_age(tmp_path: Path) -> None:
         for number in range(3):
             writer.add(f"{number}", {"x": torch.zeros(4)})
             assert _count_shards(tmp_path) == number + 1
+
+
+def test_a_shard_waits_for_a_tenth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a kill loses seconds of the first minutes, and no more than a minute later; and a job of an hour has a hundred shards."""
+    now, ends = 0.0, [0.0]
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: now))
+    store = Store(tmp_path)
+    monkeypatch.setattr(store, "publish", lambda samples: ends.append(now))
+    filled = writer.Writer(store)
+    for number in range(3600):
+        now = float(number)
+        filled.add(f"{number}", {"x": torch.zeros(1)})
+    gaps = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    assert ends[1] <= 3 and all(gap <= 4 + end / 10 for gap, end in zip(gaps, ends[1:], strict=True))
+    assert max(gaps) <= 62 and len(ends) < 120
 
 
 def test_a_batch_is_never_cut(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from weber.checkpoint.resume import load_latest
-from weber.checkpoint.retention import save_space
+from weber.checkpoint.resume import check_checkpoint, load_latest
+from weber.checkpoint.retention import RUINED, list_aside, put_aside, save_space
 from weber.checkpoint.save import list_checkpoints
 
 Save = Callable[[int], Path]
@@ -22,6 +22,25 @@ def test_the_newest_are_kept(save: Save, tmp_path: Path, keep_last: int, kept: l
     assert [step for step, _ in list_checkpoints(tmp_path)] == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step:06d}" for step in kept]
     assert load_latest(tmp_path).step == 200
+
+
+def test_all_may_be_kept_and_some_for_good(save: Save, tmp_path: Path) -> None:
+    for step in (10, 15, 20, 25, 30):
+        save(step)
+    assert save_space(tmp_path, keep_last=None) == []
+    save_space(tmp_path, keep_last=1, keep_every=10)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [10, 20, 30]
+
+
+def test_what_is_put_aside_is_no_longer_gone_on_from(save: Save, tmp_path: Path) -> None:
+    save(3)
+    for _ in range(2):
+        aside = put_aside(save(6), RUINED)
+    assert check_checkpoint(aside) is None
+    assert load_latest(tmp_path).step == 3
+    assert list_aside(tmp_path, RUINED) == [aside]
+    save_space(tmp_path, keep_last=1)
+    assert aside.is_dir()
 
 
 def test_other_files_stay(save: Save, tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def test_one_caption_per_line_or_per_file(text: str, per: CaptionPer | None, cap
     assert (found.captions, found.is_json) == (captions, is_json)
 
 
+def test_marks_without_width_are_no_caption() -> None:
+    assert read_captions("\u200b\n\u00a0\na cat\n\ufeff".encode()).captions == ("a cat",)
+    with pytest.raises(DataError, match=r"^caption file is empty$"):
+        read_captions("\u200b\n".encode())
+
+
 def test_broken_json_is_said() -> None:
     broken = JSON.replace(",", "")
     with pytest.raises(DataError, match=r"^caption file is broken JSON: line 3: Expecting"):

@@ -157,7 +157,7 @@ def test_photos_of_200_megapixels_are_read(monkeypatch: pytest.MonkeyPatch) -> N
         assert image.size == (16320, 12240)
     monkeypatch.setattr(images, "_MANY_PIXELS", 100)
     held: list[bool] = []
-    monkeypatch.setattr(images, "_flatten_in_srgb", lambda image: held.append(images._one_large.locked()) or images.Colors(image))
+    monkeypatch.setattr(images, "_read_first_frame", lambda image: held.append(images._one_large.locked()) or images.Colors(image))
     threads = [threading.Thread(target=read_image, args=(_encode("PNG"),)) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -48,6 +48,8 @@ def test_runs_caches_and_what_systems_keep_are_left_out(tmp_path: Path, write_pi
     _write_run(folder / "deep" / "old run", write_picture, seed=10)
     killed = _write_run(folder / "killed", write_picture, seed=20)
     (killed / "metrics.jsonl").unlink()  # its checkpoints say the same
+    write_picture(folder / "killed early" / "pictures" / "step-000000.png", seed=29, caption=None)
+    (folder / "killed early" / "run.lock").touch()
     write_picture(folder / "cache" / "hub" / "x.png", seed=30, caption=None)
     write_picture(folder / "new" / "pictures" / "x.png", seed=31, caption=None)  # the run itself, before it has files of its own
     for number, name in enumerate(("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/b.png")):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.examples import Dataset
+from weber.data.sets import PictureLimits
 from weber.errors import DataError
 
 Read = Callable[..., Dataset]
@@ -73,3 +76,78 @@ def test_folders_named_as_elsewhere(tmp_path: Path, write_picture: Write, read_s
     assert 'data.0.captions = "instance", data.0.instance_prompt = "sks dog"' in error.value.fix
     write_picture(tmp_path / "2024_summer" / "a.png")
     assert read_sets(_config(tmp_path / "2024_summer")).notes == ()
+
+
+def test_references_that_are_the_picture_or_nobodys(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    takes = PictureLimits(max_references=1)
+    for number, name in enumerate("ab"):
+        write_picture(tmp_path / "set" / f"{name}.png", seed=number)
+        write_picture(tmp_path / "before" / f"{name}.png", seed=2 * number, caption=None)
+    config = _config(tmp_path / "set", conditioning=[tmp_path / "before"])
+    assert read_sets(config, inputs=takes).notes == ("set: 1 picture (a.png) with itself as its reference, byte for byte",)
+    for name in "ab":
+        (tmp_path / "before" / f"{name}.png").rename(tmp_path / "before" / f"{name}_before.png")
+    with pytest.raises(DataError) as error:
+        read_sets(config, inputs=takes)
+    assert "before: 2 references without a picture of that name: a_before.png, b_before.png" in error.value.got
+
+
+def test_masks_among_the_pictures(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    for number, name in enumerate(("a", "a-masklabel", "b", "b_mask", "gas mask", "mask")):
+        write_picture(tmp_path / "set" / f"{name}.png", seed=number)
+    (note,) = read_sets(_config(tmp_path / "set")).notes
+    assert note.startswith("set: 2 pictures (a-masklabel.png, b_mask.png) named as a mask of another one") and "set loss_masks" in note
+
+
+def test_only_the_first_frame_is_trained_and_that_is_said(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    write_picture(tmp_path / "set" / "a.png")
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
+    for name in ("b.gif", "c.webp", "d.tif"):
+        frames[0].save(tmp_path / "set" / name, save_all=True, append_images=frames[1:])
+        (tmp_path / "set" / name).with_suffix(".txt").write_text("x")
+    for dataset in (read_sets(_config(tmp_path / "set")), read_sets(_config(tmp_path / "set"))):
+        assert dataset.notes == ("set: several frames or pages, of which the first is trained: 3 pictures (b.gif, c.webp, d.tif)",)
+
+
+def test_what_lies_there_is_named_where_nothing_is_left(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    write_picture(tmp_path / "set" / "a.png", caption=None)
+    (tmp_path / "set" / "a.png.txt").write_text("x")
+    (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}')
+    with pytest.raises(DataError) as error:
+        read_sets(_config(tmp_path / "set"))
+    assert "1 caption file without a picture of that name: a.png.txt" in error.value.got
+    assert f'the table metadata.jsonl is not read: set metadata = "{tmp_path / "set" / "metadata.jsonl"}"' in error.value.got
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.png", "name the folder that the pictures are in"), ("*.png", "name the folder that the pictures are in"), ("a.zip", "unpack it")],
+)
+def test_a_file_in_place_of_a_folder(tmp_path: Path, write_picture: Write, read_sets: Read, name: str, words: str) -> None:
+    write_picture(tmp_path / "set" / "a.png")
+    (tmp_path / "set" / "a.zip").touch()
+    with pytest.raises(DataError) as error:
+        read_sets(_config(tmp_path / "set" / name))
+    assert words in error.value.fix
+
+
+def test_an_archive_in_the_folder(tmp_path: Path, read_sets: Read) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "pictures.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(DataError) as error:
+        read_sets(_config(tmp_path / "set"))
+    assert error.value.fix == "archive: unpack it"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes among files there")
+def test_pipes_are_not_waited_for(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    for number, name in enumerate(("a", "b")):
+        write_picture(tmp_path / "set" / f"{name}.png", seed=number)
+    for name in ("pipe", "c.png"):
+        os.mkfifo(tmp_path / "set" / name)
+    (tmp_path / "set" / "b.txt").unlink()
+    os.mkfifo(tmp_path / "set" / "b.txt")
+    dataset = read_sets(_config(tmp_path / "set"))
+    assert [one.path.name for one in dataset.examples] == ["a.png"]
+    reasons = {item.path.name: item.reason.partition(":")[0] for item in dataset.set_aside}
+    assert reasons == {"b.png": "unreadable file", "c.png": "unreadable file"}

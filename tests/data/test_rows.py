@@ -183,3 +183,23 @@ def test_a_table_that_cannot_be_used_is_an_error(
         read_sets(_config(tmp_path / "set", **{"metadata": tmp_path / "a.jsonl", **settings}), inputs=TAKES)
     assert [word for word in words if word not in str(error.value)] == []
     assert error.value.fix
+
+
+def test_tables_from_elsewhere(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    write_picture(tmp_path / "set" / "deep" / "a.png", caption=None)
+    names = ["deep\\a.png", "https://example.org/b.png", "C:\\pictures\\c.png", "d.mp4"]
+    (tmp_path / "set" / "d.mp4").touch()
+    table = _write_rows(tmp_path / "set" / "t.jsonl", [{"image": name, "text": "x"} for name in names])
+    dataset = read_sets(_config(tmp_path / "set", table))
+    assert _below(dataset, tmp_path / "set") == ["deep/a.png"]
+    reasons = sorted(item.reason.partition(":")[0] for item in dataset.set_aside)
+    assert reasons == ["address on the web, not a file", "unreadable file", "video"]
+
+
+def test_a_fallback_for_empty_cells(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    for number, name in enumerate("ab"):
+        write_picture(tmp_path / "set" / f"{name}.png", seed=number, caption=None)
+    table = _write_rows(tmp_path / "t.jsonl", [{"image": "a.png", "text": "x"}, {"image": "b.png", "text": " "}])
+    assert len(read_sets(_config(tmp_path / "set", table)).set_aside) == 1
+    captions = [one.captions for one in read_sets(_config(tmp_path / "set", table, caption_fallback="y")).examples]
+    assert captions == [("x",), ("y",)]

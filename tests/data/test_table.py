@@ -105,3 +105,14 @@ def test_a_broken_table_is_one_error(tmp_path: Path, name: str, text: str | byte
     assert [word for word in words if word not in str(error.value)] == []
     assert error.value.fix
     assert len(str(error.value)) < 500
+
+
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    rows = [{"Image": "a.png", "Caption": "ein Hut, rot"}]
+    for separator in (";", "\t"):
+        table = _read(tmp_path / "table.csv", f'Image{separator}Caption\na.png{separator}"ein Hut, rot"\n')
+        assert [dict(row.cells) for row in table.rows] == rows
+        assert table.check_column(None, IMAGE_COLUMNS, key="data.0.image_column") == "Image"
+    assert [dict(row.cells) for row in _read(tmp_path / "table.jsonl", json.dumps(rows, indent=1)).rows] == rows
+    with pytest.raises(DataError, match="is a spreadsheet or an archive, not text"):
+        _read(tmp_path / "table.csv", "PK\3\4 rest")

@@ -315,6 +315,19 @@ def test_twins_are_found() -> None:
     assert _clones((one, two, other)) == ["weber/a.py:1 f = weber/b.py:1 g"]
 
 
+def test_the_map_names_every_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = re.split(r"\n  (?=\S)", page.split("```")[1])
+    words = {text.split()[0].strip("/"): set(re.findall(r"[\w.]+", text)) for text in rooms}
+    absent = []
+    for path in sorted((ROOT / "weber").rglob("*.py")):
+        room, *inner = path.relative_to(ROOT / "weber").with_suffix("").parts
+        named = words.get(room if inner else path.name, set())
+        if path.stem != "__init__" and not {path.stem, path.name} & named:
+            absent.append(path.relative_to(ROOT).as_posix())
+    assert absent == ["weber/version.py"]  # beside another
+
+
 @pytest.mark.parametrize("exempt", [LONG_FILES, EDGES])
 def test_every_exempt_file_exists(exempt: dict[str, str]) -> None:
     assert [name for name in exempt if not (ROOT / name).is_file()] == []

@@ -13,15 +13,19 @@ from PIL import Image, ImageCms
 
 from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
+from weber.checkpoint.lock import LOCK_NAME
+from weber.checkpoint.save import CONFIG_NAME
 from weber.config.run import RunConfig
+from weber.data import left_out
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.planning.data_report import save_list
 from weber.planning.lengths import list_lengths
 from weber.planning.needs import build_needs, count_missing
-from weber.planning.plan import build_plan
+from weber.planning.plan import INDEX_NAME, build_plan
 from weber.planning.prompt_options import check_options
 from weber.planning.report import build_report, build_summary
+from weber.track.jsonl import METRICS_NAME
 from weber.training.assemble import encode_cache
 
 LONG = "a very long caption " * 20
@@ -75,7 +79,7 @@ def test_captions_above_the_limit_are_counted_for_each_part(build_run: BuildRun,
 def test_many_captions_are_measured_in_portions(build_run: BuildRun, own: Path) -> None:
     family: Family = build_plan(_build(build_run, own)).family
     said: list[tuple[str, int, int]] = []
-    lengths = list_lengths(family, [f"{number}" for number in range(600)] + [LONG], lambda *told: said.append(told))
+    lengths = list_lengths(family, [f"{number}" for number in range(600)] + [LONG], progress=lambda *told: said.append(told))
     assert [(one.part, one.num_texts, one.num_cut, one.longest) for one in lengths] == [("clip", 601, 1, LONG), ("t5", 601, 1, LONG)]
     assert said[:2] == [("measuring the captions (clip)", 512, 601), ("measuring the captions (clip)", 601, 601)]
     assert list_lengths(family, [])[0].longest_tokens == 0
@@ -95,6 +99,10 @@ def test_ten_set_aside_are_shown_and_a_file_has_them_all(build_run: BuildRun, ow
     lines = path.read_text().splitlines()
     assert len(lines) == 13 and lines[11] == f"{own / 'alone 11.png'}: no caption file: alone 11.txt" and "video.mp4: video" in lines[12]
     assert "13 pictures set aside: 12 no caption file, 1 video" in build_summary(plan)
+    for number in range(12):
+        (own / f"alone {number:02}.png").unlink()
+    save_list(build_plan(_build(build_run, own)))
+    assert not path.exists()
 
 
 def test_steps_have_as_many_pictures_as_are_left_of_a_bucket(build_run: BuildRun, own: Path) -> None:
@@ -156,6 +164,11 @@ def test_runs_below_the_pictures_are_said_once(build_run: BuildRun, own: Path) -
     summary = build_summary(build_plan(config))
     assert summary.count("own: runs and caches of weber below it are left out: run") == 1
     assert len(build_plan(config).dataset.examples) == len(plan.dataset.examples)
+
+
+def test_runs_and_caches_are_known_by_what_they_have() -> None:
+    assert (left_out.CONFIG_FILE, left_out.METRICS_FILE, left_out.LOCK_FILE) == (CONFIG_NAME, METRICS_NAME, LOCK_NAME)
+    assert left_out.CACHE_FILE == INDEX_NAME
 
 
 def test_colors_that_cannot_be_converted_are_said(build_run: BuildRun, own: Path) -> None:

@@ -38,6 +38,12 @@ def families(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {name: build_family(ModelConfig(path=str(path))) for name, path in paths.items()}
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Nothing is encoded before a test here."""
+    return tmp_path / "cache"
+
+
 def _build(family: Family, **settings: object) -> Encoders:
     return build_encoders(family, MemoryConfig.model_validate(settings), device=CPU, dtype=torch.float32)
 

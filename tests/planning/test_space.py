@@ -26,14 +26,14 @@ def _count_bytes(folder: Path, pattern: str) -> int:
     return sum(file.stat().st_size for path in folder.glob(pattern) for file in [path, *path.rglob("*")] if file.is_file())
 
 
-def test_what_is_told_is_what_is_written(build_run: BuildRun) -> None:
+def test_what_is_told_is_what_is_written(build_run: BuildRun, tmp_path: Path) -> None:
     """Headers are the rest."""
     config = build_run(
         adapter={"rank": 64},
         train={"steps": 7, "batch_size": 1},
         optim={"ema_decay": 0.9},
         sampling={"prompts": ["a dog"], "steps": 1, "every": 5},
-        output={"formats": ["kohya"], "precision": "fp16", "save_every": 2, "keep_last": "all"},
+        output={"cache": str(tmp_path / "own"), "formats": ["kohya"], "precision": "fp16", "save_every": 2, "keep_last": "all"},
     )
     plan = build_plan(config)
     [disk] = list_disks(plan)
@@ -69,8 +69,8 @@ def test_a_disk_that_would_be_full_is_said_before_anything_is_written(
     assert not config.output.folder.exists()
 
 
-def test_what_is_cached_already_needs_no_room(build_run: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = build_run()
+def test_what_is_cached_already_needs_no_room(build_run: BuildRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = build_run(output={"cache": str(tmp_path / "own")})
     plan = build_plan(config)
     encode_cache(plan, Store(config.output.cache), watcher=build_watcher()[0])
     [disk] = list_disks(plan)

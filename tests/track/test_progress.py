@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from weber.track.progress import Watcher
+from weber.track.progress import Watcher, build_console
 
 
 def _build(*, terminal: bool) -> tuple[Watcher, io.StringIO]:
@@ -48,6 +48,22 @@ def test_a_task_may_come_again() -> None:
         for done in range(3):
             watcher.report("painting", done, 2)
     assert buffer.getvalue().splitlines() == ["painting: 2/2", "painting: 2/2"]
+
+
+def test_a_reader_that_goes_away_is_no_reason_to_stop() -> None:
+    """As a terminal that is closed, or `weber train ... 2>&1 | head`."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+        def flush(self) -> None:
+            raise OSError(5, "Input/output error")
+
+    watcher = Watcher(build_console(Closed()))
+    with watcher.shown():
+        watcher.write("Stopping.")
+        watcher.report("training", 1, 1)
 
 
 def test_nothing_to_do_says_nothing() -> None:

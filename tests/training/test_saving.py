@@ -193,8 +193,9 @@ def test_ctrl_c_while_painting_stops_within_a_step_of_the_sampler(build_small: B
     assert {path.name for path in (folder / "pictures").glob("*.png")} == {f"step-{step:06d}.png" for step in range(4)}
 
 
-def test_ctrl_c_while_encoding_keeps_what_was_encoded(build_run: BuildRun) -> None:
-    config = build_run(memory={"device": "cpu", "encode_batch_size": 1}, train={"steps": 1, "batch_size": 1})
+def test_ctrl_c_while_encoding_keeps_what_was_encoded(build_run: BuildRun, tmp_path: Path) -> None:
+    output = {"cache": str(tmp_path / "own")}
+    config = build_run(memory={"device": "cpu", "encode_batch_size": 1}, train={"steps": 1, "batch_size": 1}, output=output)
     said = run(config, stop_at=("encoding pictures", 5))
     assert f"what was encoded is in {config.output.cache}" in said
     assert f"weber train {config.output.folder / 'config.toml'} --resume" in said
@@ -219,7 +220,7 @@ def test_results_that_cannot_be_written_leave_the_checkpoint(build_small: BuildR
 
     config = build_small("full")
     with monkeypatch.context() as patch:
-        patch.setattr("weber.results.files.save_adapter", refuse)
+        patch.setattr(loop, "publish", refuse)
         with pytest.raises(CheckpointError, match=r"(?s)checkpoint of step 4 is whole.*--resume"):
             run(config)
     run(config, resume=True)

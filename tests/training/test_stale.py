@@ -19,6 +19,12 @@ NUM_PICTURES = 12
 
 
 @pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Nothing is encoded before a test here."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def own(tmp_path: Path, pictures: Path) -> Path:
     return Path(shutil.copytree(pictures, tmp_path / "own"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +63,9 @@ def draw_masks(pictures: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory, encoded: Path) -> Path:
     """A folder for what the encoders have made for all tests here."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def build_run(build_run: BuildRun, cache: Path) -> BuildRun:
-    """The settings of a small run, with that cache."""
-
-    def build(name: str = "run", **sections: Any) -> RunConfig:
-        return build_run(name, **sections | {"output": {"cache": str(cache)} | sections.get("output", {})})
-
-    return build
+    return Path(shutil.copytree(encoded, tmp_path_factory.mktemp("tread") / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,11 @@ class AdapterFile:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def num_layers(self) -> int:
+        """Layers of the library's model that it changes."""
+        return len(self.modules)
+
 
 def load_adapter(path: Path) -> AdapterFile:
     """Read an adapter in any layout. Raises AdapterError where it is missing, damaged, or no LoRA of a transformer."""

@@ -16,7 +16,7 @@ from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.kinds import LORA, LYCORIS, TRANSFORMER, Kind, find_kind
 from weber.adapters.layouts import LAYOUTS, check_layout, list_readers
 from weber.adapters.lycoris_files import load_lycoris
-from weber.adapters.lycoris_layers import find_factor
+from weber.adapters.lycoris_layers import count_factors
 from weber.adapters.metadata import read_facts
 from weber.adapters.names import DIFFUSERS
 from weber.adapters.target import find_set
@@ -147,7 +147,7 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
         return replace(report, notes=(*report.notes, f"{error.what} {error.got}"))
     layers = adapter.layers
     cut = f", of which {len(adapter.fused)} are several in the library's model, and cannot be divided" if adapter.fused else ""
-    factors = Counter(factor for one in layers if (factor := find_factor(one)) is not None)
+    factors = count_factors(layers)
     alphas = Counter(f"{one.alpha:g}" for one in layers if one.is_scaled)
     told = [
         ("layout", adapter.layout),
@@ -161,7 +161,7 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
         *_list_facts(adapter.facts, metadata),
     ]
     uses = ["merge it into its model (`weber merge --base`)"]
-    uses += [] if adapter.fused else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
+    uses += [] if adapter.fused or "none" in factors else ['start from it (adapter.start_from, with adapter.kind = "lycoris")']
     return Report(path, kind.name, tuple(told), adapter.notes, tuple(uses))
 
 

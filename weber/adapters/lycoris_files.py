@@ -46,14 +46,14 @@ class LycorisFile(AdapterFile):
     fused: dict[str, FusedChange] = field(default_factory=dict)
 
     @property
+    def num_layers(self) -> int:
+        """See `AdapterFile`."""
+        return len(self.changes) + sum(len(one.match.modules) for one in self.fused.values())
+
+    @property
     def layers(self) -> list[LayerChange]:
         """All changes."""
         return [*self.changes.values(), *(one.change for one in self.fused.values())]
-
-    @property
-    def modules_changed(self) -> list[str]:
-        """Names of all modules that change."""
-        return [*self.changes, *(module for one in self.fused.values() for module in one.match.modules)]
 
 
 def load_lycoris(path: Path) -> LycorisFile:
@@ -142,10 +142,10 @@ def load_lycoris_start(
     path = Path(config.start_from).expanduser()
     start = load_lycoris(path)
     if start.fused:
-        name, one = next(iter(start.fused.items()))
+        name, fused = next(iter(start.fused.items()))
         raise AdapterError(
             "The adapter to start from changes layers that are several here, and its change cannot be divided among them.",
-            got=f"adapter.start_from = {path} with {one.change.algo} of {name}, which is {', '.join(one.match.modules)}",
+            got=f"adapter.start_from = {path} with {fused.change.algo} of {name}, which is {', '.join(fused.match.modules)}",
             expected="a file whose factors end where these layers do, or one with the library's names",
             fix="merge it into the model (`weber merge --base`), and train on that",
         )

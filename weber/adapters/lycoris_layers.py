@@ -7,12 +7,12 @@ Legend of shapes, a letter for each axis: o outputs, i inputs, x y ranks; of a K
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from lycoris.functional import factorization
 from torch import Tensor
 
 from weber.adapters.lycoris_forms import LENGTHS, find_rank
@@ -110,7 +110,7 @@ def build_change(stem: str, tensors: Mapping[str, Entry], *, where: str) -> Laye
     missing = [group for group, names in zip(_NEEDED[algo], there, strict=True) if names not in map(sorted, group)]
     if missing:
         needed = " or ".join(" with ".join(one) for one in missing[0])
-        raise _build_error(f"A layer of a {algo} is not whole.", stem, own, where=where, expected=needed)
+        raise _build_error(f"A layer lacks tensors of its form, which is {algo}.", stem, own, where=where, expected=needed)
     for name, entry in own.items():
         if not entry.dtype.is_floating_point or entry.is_quantized:
             raise _build_error("The numbers of a layer are quantized.", stem, {name: entry}, where=where, expected="fp32, bf16, fp16, fp8")
@@ -154,16 +154,26 @@ def take_rows(change: LayerChange, ranges: Ranges) -> LayerChange | None:
     return replace(change, tensors=tensors, sizes=sizes)
 
 
-def find_factor(change: LayerChange) -> str | None:
-    """The `factor` with which LyCORIS cuts a layer of that size so; None for what is no Kronecker product, or is cut otherwise."""
-    if change.algo != "lokr":
-        return None
+def count_factors(changes: Iterable[LayerChange]) -> Counter[str]:
+    """With which `factor` LyCORIS cuts layers of that size so, and how many of the changes that are Kronecker products; as few factors as
+    explain all of them. One that no factor explains is counted as `none`."""
+    left = [one for one in changes if one.algo == "lokr"]
+    found: Counter[str] = Counter()
+    while left:
+        candidates = [*sorted({one.sizes[letter] for one in left for letter in "ab"}), -1]
+        best = max(candidates, key=lambda factor: sum(_has_factor(one, factor) for one in left))
+        cut = [one for one in left if _has_factor(one, best)]
+        found[str(best) if cut else "none"] += len(cut or left)
+        left = [one for one in left if not _has_factor(one, best)] if cut else []
+    return found
+
+
+def _has_factor(change: LayerChange, factor: int) -> bool:
+    from lycoris.functional import factorization
+
     sizes = change.sizes
-    for factor in (-1, *sorted({sizes["a"], sizes["b"]})):
-        outputs, inputs = (factorization(size, factor) for size in (change.num_outputs, sizes["b"] * sizes["d"]))
-        if outputs == (sizes["a"], sizes["c"]) and inputs == (sizes["b"], sizes["d"]):
-            return str(factor)
-    return None
+    outputs, inputs = (factorization(size, factor) for size in (sizes["a"] * sizes["c"], sizes["b"] * sizes["d"]))
+    return bool(outputs == (sizes["a"], sizes["c"]) and inputs == (sizes["b"], sizes["d"]))
 
 
 def list_ranges(rows: Sequence[int], *, swapped: bool = False) -> list[Ranges]:

@@ -44,10 +44,10 @@ def build_changed_weights(
             entry = changed[name + ending]
             changed[name + ending] = replace(entry, read=partial(function, name + ending, entry, one, strength))
     recent: dict[str, list[Tensor]] = {}
-    for one in fused.values():
-        entries = [changed[f"{module}.weight"] for module in one.match.modules]
-        for number, module in enumerate(one.match.modules):
-            read = partial(_read_part, recent, one, entries=entries, strength=strength, number=number)
+    for whole in fused.values():
+        entries = [changed[f"{module}.weight"] for module in whole.match.modules]
+        for number, module in enumerate(whole.match.modules):
+            read = partial(_read_part, recent, whole, entries=entries, strength=strength, number=number)
             changed[f"{module}.weight"] = replace(entries[number], read=read)
     return changed
 
@@ -93,5 +93,5 @@ def _read_part(recent: dict[str, list[Tensor]], one: FusedChange, *, entries: Se
         weight = swap_halves(weight) if match.pairing.swapped else weight
         changed = weight + strength * build_delta(change.algo, change.read(), alpha=change.alpha, weight=weight)
         changed = swap_halves(changed) if match.pairing.swapped else changed
-        recent[match.original] = list(changed.split([entry.shape[0] for entry in entries]))
+        recent[match.original] = list(torch.split(changed, [entry.shape[0] for entry in entries]))
     return round_finite(f"{match.modules[number]}.weight", recent[match.original][number], entries[number].dtype)

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from weber.adapters.factors import Factors
@@ -106,30 +107,45 @@ def _list_settings(modules: Mapping[str, Factors], *, start: str) -> dict[str, o
     return settings
 
 
-def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) -> dict[str, float]:
+@dataclass(frozen=True)
+class Alphas:
+    """Alpha of each module, by PEFT's settings; and of each pattern of these whether it means one of the modules."""
+
+    by_module: dict[str, float]
+    patterns: dict[str, bool]
+
+
+def read_alphas(text: str, ranks: Mapping[str, int], *, prefix: str = PREFIX) -> Alphas:
     """Alpha of each module, from PEFT's settings: of the transformer, or of CLIP by its prefix. Raises AdapterError where they do not say
     it."""
     if not ranks:
-        return {}
+        return Alphas({}, {})
     try:
         settings = {key.removeprefix(prefix): value for key, value in json.loads(text).items()}
         common, patterns = float(settings["lora_alpha"]), dict(settings.get("alpha_pattern") or {})
         alphas = {name: _find_alpha(name, patterns, common) for name in ranks}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not all(map(math.isfinite, alphas.values())):
+            raise ValueError("an alpha that is not finite")
+    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise AdapterError(
             "The adapter file does not say its alpha.",
             got=f"{SETTINGS_KEY} in its header: {error!r}",
-            expected="PEFT's settings with lora_alpha, as JSON",
+            expected="PEFT's settings with lora_alpha, as JSON, whose patterns are regular expressions",
             fix="save the adapter again with the program that made it",
         ) from error
     if settings.get("use_rslora"):
-        return {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
-    return alphas
+        alphas = {name: alpha * math.sqrt(ranks[name]) for name, alpha in alphas.items()}
+    return Alphas(alphas, {one: any(_is_meant(one, name) for name in ranks) for one in patterns})
 
 
 def _find_alpha(name: str, patterns: Mapping[str, Any], common: float) -> float:
-    """That of the first pattern which the end of a module's name matches, as `peft/utils/other.py:get_pattern_key` finds it."""
-    return next((float(alpha) for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), common)
+    """That of the first pattern which means the module."""
+    return next((float(alpha) for key, alpha in patterns.items() if _is_meant(key, name)), common)
+
+
+def _is_meant(pattern: str, name: str) -> bool:
+    """Whether the end of a module's name matches a pattern, as `peft/utils/other.py:get_pattern_key` sees it."""
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None
 
 
 def read_facts(metadata: Mapping[str, str]) -> dict[str, object]:

@@ -145,7 +145,10 @@ def _choose_alphas(
     if SETTINGS_KEY in metadata:
         own = {stem: rank for stem, rank in ranks.items() if stem in text}
         alphas = read_alphas(metadata[SETTINGS_KEY], {stem: rank for stem, rank in ranks.items() if stem not in text})
-        return alphas | read_alphas(metadata[SETTINGS_KEY], own, prefix=TEXT_PREFIX) | given, ()
+        of_text = read_alphas(metadata[SETTINGS_KEY], own, prefix=TEXT_PREFIX)
+        idle = [one for one in {**alphas.patterns, **of_text.patterns} if not (alphas.patterns.get(one) or of_text.patterns.get(one))]
+        note = f"alpha_pattern in its header means no layer of the file: {_list_some(idle)}."
+        return alphas.by_module | of_text.by_module | given, (note,) if idle else ()
     silent = [stem for stem, layer in layers.items() if stem not in given and layer.layout != COMFYUI]
     note = f"The file does not say the alpha of {len(silent)} layers: taken to be their rank."
     return {stem: float(rank) for stem, rank in ranks.items()} | given, (note,) if silent else ()

@@ -64,8 +64,9 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
 
     watcher = build_watcher()
     with watcher.shown():
-        add_up([read_weighted(one) for one in adapters], base=base, out=out, layout=layout, rank=rank, progress=watcher.report)
-    say(str(out))
+        parts = [read_weighted(one) for one in adapters]
+        notes = add_up(parts, base=base, out=out, layout=layout, rank=rank, progress=watcher.report)
+    say("\n".join([str(out), *(f"note: {note}" for note in notes)]))
 
 
 def extract(

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weber.commands.terminal import Texts, build_watcher, read_memory, say
+from weber.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,21 @@ def sample(
     """
     memory = read_memory(overrides)
     from weber.sampling.validate import find_free, save_picture
-    from weber.training.paint import Sampler, Wish, build_file_name, read_size
+    from weber.training.paint import Sampler, Wish, build_file_name, check_wish, read_size
     from weber.training.subject import find_subject
 
     given = asdict(asked or Asked())
     width, height = read_size(given.pop("size"))
     wish = Wish(prompt, width=width, height=height, **given)
     watcher = build_watcher()
-    with watcher.shown(), closing(Sampler(find_subject(place, base=base, memory=memory), watcher=watcher)) as sampler:
-        pictures = sampler.paint(wish)
-        subject = sampler.subject
+    subject = find_subject(place, base=base, memory=memory)
     folder = out or (subject.home or Path()) / "samples"
+    if folder.is_file():
+        raise ConfigError("Pictures go into a folder.", got=f"--out {folder}, which is a file", fix="name a folder")
+    check_wish(wish, subject)
+    folder.mkdir(parents=True, exist_ok=True)  # before anything is painted that could not be kept
+    with watcher.shown(), closing(Sampler(subject, watcher=watcher)) as sampler:
+        pictures = sampler.paint(wish)
     for number, picture in enumerate(pictures):
         file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
         save_picture(picture, file)

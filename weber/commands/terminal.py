@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from weber.imports import begin_work
+
 if TYPE_CHECKING:
     from weber.config.run import RunConfig
     from weber.track.progress import Watcher
@@ -48,7 +50,8 @@ def read_memory(overrides: Sequence[str]) -> dict[str, object]:
 
 
 def build_watcher() -> Watcher:
-    """Progress on standard error."""
+    """Progress on standard error. Called when all that a verb needs is imported, and its work begins."""
     from weber.track.progress import Watcher, build_console
 
+    begin_work()
     return Watcher(build_console(sys.stderr))

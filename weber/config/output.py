@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from weber.config.section import FolderPath, Section
 
@@ -15,9 +15,10 @@ _FORBIDDEN = '<>:"/\\|?*'
 _ENDING = ".safetensors"
 
 
-def _check_every(every: int | str) -> int | str:
-    if (every < 1) if isinstance(every, int) else not _EPOCHS.fullmatch(every):
-        raise ValueError('it is a number of steps, such as 250, or of epochs, such as "2 epochs"; write it so')
+def _check_every(every: object) -> object:
+    is_number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    if not is_number and not (isinstance(every, str) and _EPOCHS.fullmatch(every)):
+        raise ValueError('it is a number of steps, such as 250, or of epochs, such as "2 epochs"; write one of these')
     return every
 
 
@@ -31,7 +32,7 @@ def _check_name(name: str) -> str:
 
 Every = Annotated[
     int | str,
-    AfterValidator(_check_every),
+    BeforeValidator(_check_every),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_EPOCHS.pattern}$"}]}),
 ]
 """A number of steps, or of passes over the data: `250`, `"2 epochs"`."""

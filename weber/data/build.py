@@ -22,6 +22,8 @@ from weber.data.masks import Mask, list_showing
 from weber.data.notes import (
     describe_doubles,
     describe_json,
+    describe_mask_names,
+    describe_own_references,
     describe_problems,
     describe_repeat_names,
     describe_small,
@@ -29,7 +31,7 @@ from weber.data.notes import (
     find_repeat_names,
 )
 from weber.data.rows import Row, list_rows
-from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
+from weber.data.set_aside import SetAside, describe_items, list_advice, list_reasons
 from weber.data.sets import PictureLimits, check_set, find_places
 from weber.data.words import describe_count
 from weber.errors import DataError
@@ -83,7 +85,7 @@ def _check_masked(config: DataConfig, used: Sequence[Example], *, key: str) -> N
     if config.alpha_mask:
         raise DataError(
             f"{key}.alpha_mask has no effect, because no picture of the set is transparent anywhere",
-            got=f"{len(used)} pictures without an alpha channel, or opaque ones",
+            got=f"{describe_count(len(used), 'picture')} without an alpha channel, or with an opaque one",
             fix=f"remove {key}.alpha_mask, or use pictures with an alpha channel (PNG, WebP)",
         )
     if config.loss_masks is not None:
@@ -109,7 +111,7 @@ def _read_set(
     config: DataConfig, index: Index, seed: int, *, key: str, inputs: PictureLimits, own: Sequence[Path], progress: Progress
 ) -> _Set:
     listed = list_rows(config, key=key, own=own)
-    files = inspect_files([row for row in listed.rows if not row.reason], config, index, progress)
+    files = inspect_files([row for row in listed.rows if not row.reason], config, index=index, progress=progress)
     examples: list[Example] = []
     set_aside: list[SetAside] = []
     for row in listed.rows:
@@ -118,11 +120,13 @@ def _read_set(
         except DataError as error:
             set_aside.append(SetAside(config.set_name, row.path, error.what))
     if not examples:
-        raise _explain_nothing_left(config, set_aside, key=key)
+        raise _explain_nothing_left(config, set_aside, notes=[*listed.notes, *describe_unused(listed.beside)], key=key)
     _check_masked(config, examples, key=key)
     notes = [
         *listed.notes,
         *describe_repeat_names(config, (example.path for example in examples), key=key),
+        *describe_mask_names(config, [example.path for example in examples]),
+        *describe_own_references(config, examples),
         *describe_json(config, files.captions),
         *describe_problems(config.set_name, {**files.references, **files.pictures}),
         *describe_small(config, examples, sizes=inputs.sizes),
@@ -246,13 +250,13 @@ def _build_reference(
     return Reference(path, facts.content, windows, facts.form)
 
 
-def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside], *, key: str) -> DataError:
-    lines, advice = [f'no picture of the set "{config.set_name}" can be used; reasons:'], []
+def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside], *, notes: Sequence[str], key: str) -> DataError:
+    lines, advice = [f'no picture of the set "{config.set_name}" can be used; reasons:'], list_advice(refused)
     for kind, items in list_reasons(refused):
         lines.append(f"  {len(items)} x {kind}")
         lines += [f"      {line}" for line in describe_items(items, most=_NUM_SHOWN)]
-        advice += [f"{kind}: {one}" for one in [find_advice(kind)] if one]
     names = {} if config.hub is not None else find_repeat_names(config, (item.path for item in refused))
-    advice += [explain_repeat_name(name, *said, key=key) for name, said in names.items()]
+    advice += [explain_repeat_name(name, said, key=key) for name, said in names.items()]
     fix = "; ".join(advice) or "mend the files, or change the set's settings"
-    return DataError("\n".join(lines), got=f"{describe_count(len(refused), 'picture')}, all set aside", fix=fix)
+    got = "; ".join([f"{describe_count(len(refused), 'picture')}, all set aside", *notes])
+    return DataError("\n".join(lines), got=got, fix=fix)

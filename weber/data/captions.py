@@ -39,11 +39,16 @@ def read_captions(data: bytes, per: CaptionPer | None = None) -> CaptionFile:
         raise DataError("caption file is not UTF-8 text")
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
     # str.splitlines would also cut at characters that stand inside captions, such as U+0085 and U+2028
-    lines = tuple(line.strip() for line in text.split("\n") if line.strip())
+    lines = tuple(line.strip() for line in text.split("\n") if _says_something(line))
     if not lines:
         raise DataError("caption file is empty")
     is_json = len(lines) > 1 and _is_json(text, first=lines[0], is_chosen=per is not None)
     return CaptionFile((text,) if per == "file" or (is_json and per is None) else lines, is_json)
+
+
+def _says_something(line: str) -> bool:
+    """Is there anything to see, other than spaces and marks without width?"""
+    return any(character.isprintable() and not character.isspace() for character in line)
 
 
 def build_captions(picture: Path, config: DataConfig) -> tuple[str, ...]:

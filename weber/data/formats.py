@@ -79,6 +79,11 @@ _STARTS = (
     (b"#?RADIANCE", _FORMAT),
     (b"version https://git-lfs", _POINTER),
 )
+KINDS = frozenset(
+    reason.partition(":")[0] for reason in (*_ENDINGS, _PAGE, _POINTER, *(f"{plugin.kind}:" for plugin in _PLUGINS.values()))
+)
+"""What reasons of this file begin with; behind the colon they say what helps."""
+
 _PAGES = (b"<!doctype html", b"<html")
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"qoif", b"\xff\x4f\xff\x51")
 _JPEG2000 = b"\0\0\0\x0cjP  \r\n\x87\n"

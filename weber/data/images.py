@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -51,6 +52,9 @@ _one_large = threading.Lock()
 _PLAIN_MODES = ("1", "LAB")
 """Modes whose colors no profile changes: black and white, and colors that are none of a device."""
 
+_FRAMED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+_MORE_FRAMES = "several frames or pages, of which the first is trained"
+
 _T = TypeVar("_T")
 
 
@@ -70,7 +74,7 @@ def read_image(data: bytes) -> Image.Image:
 
 def read_colors(data: bytes) -> Colors:
     """`read_image`, and what was done to its colors."""
-    return decode_picture(data, _flatten_in_srgb)
+    return decode_picture(data, _read_first_frame)
 
 
 def read_alpha(data: bytes) -> Image.Image | None:
@@ -117,11 +121,20 @@ def flatten(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
+def _read_first_frame(image: Image.Image) -> Colors:
+    colors = _flatten_in_srgb(image)
+    try:
+        has_more = image.format in _FRAMED and bool(image.is_animated)  # type: ignore[attr-defined]
+    except _DAMAGE:  # of what follows: the first is good
+        return colors
+    return replace(colors, problem=colors.problem or _MORE_FRAMES) if has_more else colors
+
+
 def _flatten_in_srgb(image: Image.Image) -> Colors:
     """Any mode to RGB, over white, in sRGB."""
     profile = image.info.get("icc_profile")
     if not profile or image.mode in _PLAIN_MODES:
-        return Colors(flatten(image), problem=_find_unsaid(image) if not profile else "")
+        return Colors(flatten(image), problem="" if profile else _find_unsaid(image))
     colors = convert_colors(_build_opaque(image), profile)
     if not colors.done:
         return Colors(flatten(image), problem=colors.problem)

@@ -34,7 +34,7 @@ class Inspected:
     loss_masks: Mapping[Path, FileFacts]
 
 
-def inspect_files(rows: Sequence[Row], config: DataConfig, index: Index, progress: Progress) -> Inspected:
+def inspect_files(rows: Sequence[Row], config: DataConfig, *, index: Index, progress: Progress) -> Inspected:
     """Look at every file that the rows name."""
 
     def read(what: str, paths: Iterable[Path], inspect: Callable[[bytes], FileFacts], kind: str = "") -> dict[Path, FileFacts]:

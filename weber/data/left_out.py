@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-CONFIG_FILE, METRICS_FILE = "config.toml", "metrics.jsonl"
-"""What every run folder has from its first step on; without the numbers, its checkpoints tell it too."""
+CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.toml", "metrics.jsonl", "run.lock"
+"""What a run folder has: from its start the lock; from its first step on the others, which are in copies of it too."""
 RUN_FOLDERS = ("pictures", "samples")
 CHECKPOINT_START = "checkpoint-"
 CACHE_FILE = "index.sqlite"
@@ -29,20 +29,16 @@ def leave_out(files: Sequence[Path], folder: Path, *, own: Iterable[Path]) -> Ke
 
     Of a folder that is a run itself, its pictures and checkpoints are left out.
     """
-    folders = {above for parent in {path.parent for path in files} for above in (parent, *parent.parents)}
-    checkpoints = [one for one in folders if one.name.startswith(CHECKPOINT_START)]
+    homes = {path.parent for path in files}
+    checkpoints = [one for home in homes for one in (home, *home.parents) if one.name.startswith(CHECKPOINT_START)]
     found = _list_runs(files, checkpoints) | {one.absolute() for one in own}
     roots = {path for path in found if path != folder and path.is_relative_to(folder)}
     if folder in found:
         roots |= {folder / name for name in RUN_FOLDERS} | {one for one in checkpoints if one.parent == folder}
-    kept, left = [], set()
-    for path in files:
-        above = [one for one in path.parents if one in roots]
-        if above:
-            left.add(above[-1].relative_to(folder).as_posix())
-        elif not _is_of_system(path.relative_to(folder)):
-            kept.append(path)
-    return Kept(kept, sorted(left))
+    above = {home: [one for one in (home, *home.parents) if one in roots] for home in homes}
+    kept = {home for home in homes if not above[home] and not _is_of_system(home.relative_to(folder))}
+    left = {one[-1].relative_to(folder).as_posix() for one in above.values() if one}
+    return Kept([path for path in files if path.parent in kept], sorted(left))
 
 
 def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
@@ -50,14 +46,14 @@ def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
     with_checkpoints = {one.parent for one in checkpoints}
     names: dict[Path, set[str]] = {}
     for path in files:
-        if path.name in (CONFIG_FILE, METRICS_FILE, CACHE_FILE):
+        if path.name in (CONFIG_FILE, METRICS_FILE, LOCK_FILE, CACHE_FILE):
             names.setdefault(path.parent, set()).add(path.name)
     return {
         folder
         for folder, found in names.items()
-        if CACHE_FILE in found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
+        if {CACHE_FILE, LOCK_FILE} & found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
     }
 
 
 def _is_of_system(below: PurePath) -> bool:
-    return any(part.lower() in _SYSTEM for part in below.parts[:-1])
+    return any(part.lower() in _SYSTEM for part in below.parts)

@@ -15,6 +15,7 @@ from weber.data.examples import Example
 from weber.data.index import FileFacts
 from weber.data.words import describe_count, describe_some
 
+_MASK_NAME = re.compile(r"(.+?)[-_. ]?mask(?:label)?", re.IGNORECASE)
 _REPEATS_NAME = re.compile(r"(\d{1,3})_(.+)")
 
 
@@ -50,18 +51,36 @@ def describe_repeat_names(config: DataConfig, paths: Iterable[Path], *, key: str
     if config.hub is not None:
         return []
     lines = []
-    for name, (number, words) in find_repeat_names(config, paths).items():
-        if number != config.repeats:
-            lines.append(f'{config.set_name}: {explain_repeat_name(name, number, words, key=key)}')
+    for name, said in find_repeat_names(config, paths).items():
+        if said[0] != config.repeats:
+            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, key=key)}")
     return lines
 
 
-def explain_repeat_name(name: str, number: int, words: str, *, key: str) -> str:
+def explain_repeat_name(name: str, said: tuple[int, str], *, key: str) -> str:
     """What such a name does not do, and what does."""
+    number, words = said
     return (
         f'the folder "{name}" is named as kohya\'s trainer wants it, but here its name says nothing: in a set of its own, set'
         f' {key}.repeats = {number}, and without caption files {key}.captions = "instance", {key}.instance_prompt = "{words}"'
     )
+
+
+def describe_mask_names(config: DataConfig, paths: Sequence[Path]) -> list[str]:
+    """A line where pictures are named like masks of other pictures of the set."""
+    stems = {path: path.with_suffix("").as_posix() for path in paths}
+    pictures = set(stems.values())
+    masks = [path for path, stem in stems.items() if (found := _MASK_NAME.fullmatch(stem)) and found[1] in pictures]
+    if not masks:
+        return []
+    advice = "move them into a folder of their own, under the names of their pictures, and set loss_masks"
+    return [f"{config.set_name}: {_name(masks, 'picture')} named as a mask of another one, but trained as a picture: {advice}"]
+
+
+def describe_own_references(config: DataConfig, examples: Sequence[Example]) -> list[str]:
+    """A line where a reference is the picture itself, so that all there is to learn is to copy it."""
+    same = [one.path for one in examples if any(reference.content == one.content for reference in one.references)]
+    return [f"{config.set_name}: {_name(same, 'picture')} with itself as its reference, byte for byte"] if same else []
 
 
 def describe_small(config: DataConfig, examples: Sequence[Example], *, sizes: Sequence[tuple[int, int]]) -> list[str]:

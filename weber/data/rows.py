@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from weber.data.sets import check_pictures
 from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, TableRow, read_table
 from weber.data.words import describe_count, describe_some
 from weber.errors import DataError
+
+_TABLE_SUFFIXES = (".jsonl", ".csv")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,10 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
     else:
         check_pictures(config, pictures=[*files.pictures, *files.unread], files=kept.files, own=kept.own)
         rows = [Row(path, reason=files.unread.get(path, "")) for path in sorted([*files.pictures, *files.unread], key=Path.as_posix)]
-    others = [path for path in files.others if config.metadata is None or path != config.metadata.absolute()]
+    tables = _list_tables(config, folder, files.others)
+    notes += [f'{config.set_name}: the table {path.name} is not read: set metadata = "{path}"' for path in tables[:1]]
+    named = tables if config.metadata is None else [config.metadata.absolute()]
+    others = [path for path in files.others if path not in named]
     if others:
         count = describe_count(len(others), "file")
         notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
@@ -70,14 +77,23 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
     rows = _add_files(rows, config, folder, captions=files.captions, beside=beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
+        names = [path.name for one in beside.all if one.kind == "loss mask" for path in one.paths]
         raise DataError(
             f'{key}.loss_masks = "{config.loss_masks}" has no mask for any picture of the set',
+            got=f"the files {describe_some(names)}" if names else "no picture files",
             expected=f'a mask of "{usable[0].path.name}" with the same name or stem, in the same subfolder',
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
     if config.caption_source == "textfile":
         notes += _describe_lone_captions(config, folder, rows, files.captions)
     return Listed(rows, beside.all, notes)
+
+
+def _list_tables(config: DataConfig, folder: Path, others: Sequence[Path]) -> list[Path]:
+    """Tables beside the pictures that nobody has named, where captions are in files."""
+    if config.metadata is not None or config.caption_source != "textfile":
+        return []
+    return [path for path in others if path.parent == folder and path.suffix.lower() in _TABLE_SUFFIXES]
 
 
 class _Folders:
@@ -154,6 +170,9 @@ def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> 
         if not given:
             rows.append(Row(config.metadata, reason=f"no picture: the column {image} is empty in {one.where}"))
             continue
+        if _ADDRESS.match(given[0]):
+            rows.append(Row(config.metadata, reason=f"address on the web, not a file: {given[0]} in {one.where}"))
+            continue
         path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
         row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder)
         if _identify(path) in named:
@@ -199,8 +218,10 @@ def _build_row(
 
 
 def _join(folder: Path, name: str) -> Path:
-    """The file of that name, as it is spelled on the disk."""
-    return find_spelled(Path(os.path.normpath(folder / name)))
+    """The file of that name, as it is spelled on the disk; tables from Windows have backslashes."""
+    path = find_spelled(Path(os.path.normpath(folder / name)))
+    turned = name.replace("\\", "/")
+    return path if turned == name or path.exists() else find_spelled(Path(os.path.normpath(folder / turned)))
 
 
 def _identify(path: Path) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from weber.data.formats import KINDS
+
 _ADVICE = {
     "no caption file": 'write one; or set captions = "instance" and instance_prompt for the whole set, caption_fallback for these alone',
+    "address on the web, not a file": "download the pictures, and name their files",
     "caption file is empty": "write a caption, or set caption_fallback",
     "caption file is broken JSON": 'mend it, or set caption_per = "file" to take it as it is',
     "caption is empty": "fill the cell, or set caption_fallback",
@@ -16,8 +19,16 @@ _ADVICE = {
     "too long": "raise max_aspect, or cut the picture",
     "no mask": "draw one, or move these pictures out of the set",
     "no reference": "add one of the same name, or move these pictures out of the set",
+    "no row": "add rows for them, or move them out of the set",
+    "unusable loss mask": "mend it: white is learned, black and transparent are not, and it has the shape of its picture",
+    "unusable mask": "mend it: white is painted anew, black and transparent are not, and it has the shape of its picture",
+    "unusable reference": "mend the file, or move the picture out of the set",
+    "several loss masks": "keep one of them",
+    "several masks": "keep one of them",
+    "several references": "keep one of them",
+    "unreadable file": "check that it is there under that name, as seen from path, and may be read",
 }
-"""What helps, by kind of reason; other reasons say it themselves."""
+"""What helps, by kind of reason; the reasons of `formats.py` say it themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +49,18 @@ def list_reasons(set_aside: Iterable[SetAside]) -> list[tuple[str, list[SetAside
 
 
 def find_advice(kind: str) -> str:
-    """What helps against a kind of reason; empty where the reason says it."""
+    """What helps against a kind of reason; empty where each reason says it, or nobody knows."""
     return _ADVICE.get(kind, "")
+
+
+def list_advice(set_aside: Iterable[SetAside]) -> list[str]:
+    """What helps against each kind of reason, those that say it themselves included."""
+    lines = []
+    for kind, items in list_reasons(set_aside):
+        details = {item.reason.partition(": ")[2] for item in items}
+        advice = find_advice(kind) or (details.pop() if kind in KINDS and len(details) == 1 else "")
+        lines += [f"{kind}: {advice}"] if advice else []
+    return lines
 
 
 def describe_items(items: Sequence[SetAside], *, most: int) -> list[str]:

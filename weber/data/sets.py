@@ -10,7 +10,7 @@ from stat import S_ISDIR, S_ISREG
 
 from weber.config.data import DataConfig
 from weber.data.files import describe_kinds
-from weber.data.formats import SUFFIXES
+from weber.data.formats import SUFFIXES, explain_ending
 from weber.data.names import find_spelled
 from weber.data.words import describe_some
 from weber.errors import ConfigError, DataError
@@ -127,8 +127,17 @@ def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callab
             f'{key} = "{path}" is not {what}',
             got=got,
             expected=holds,
-            fix=f"set {key} to the {what.partition(' ')[2]}; a relative path starts at {Path.cwd()}",
+            fix=_find_place(path, what) or f"set {key} to the {what.partition(' ')[2]}; a relative path starts at {Path.cwd()}",
         )
+
+
+def _find_place(path: Path, what: str) -> str:
+    """What to do where a file was named and a folder is meant."""
+    if what != "a folder":
+        return ""
+    if path.suffix.lower() in SUFFIXES:
+        return f'name the folder that the pictures are in: "{path.parent}"'
+    return explain_ending(path.name).partition(": ")[2]
 
 
 def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Sequence[Path], own: Sequence[str]) -> None:

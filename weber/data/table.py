@@ -16,6 +16,7 @@ IMAGE_COLUMNS = ("image", "file_name")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "instruction")
 _EXPECTED_ROW = '{"image": "cat.png", "caption": "a cat"}'
 _SHOWN_CHARACTERS = 80
+_SPREADSHEET = b"PK\x03\x04"
 _KINDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table", str: "text"}
 
 
@@ -42,7 +43,8 @@ class Table:
     def check_column(self, wanted: str | None, known: Sequence[str], *, key: str) -> str:
         """`wanted`, or else the first of the `known` columns that is there. DataError if there is none; `key` is where to set it."""
         columns = self.columns
-        found = [name for name in ([wanted] if wanted is not None else known) if name in columns]
+        names = {name.lower(): name for name in reversed(columns)}
+        found = [wanted] if wanted in columns else [names[name] for name in known if name in names] if wanted is None else []
         if found:
             return found[0]
         listed = f'"{wanted}"' if wanted is not None else f"named {', '.join(known[:-1])} or {known[-1]}"
@@ -73,11 +75,15 @@ class Table:
 def read_table(path: Path, *, name: str) -> Table:
     """The rows of a table. DataError names the line that is broken."""
     try:
-        text = LocalBackend().read(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text", got=str(error), fix="save it again with the encoding UTF-8") from error
+        data = LocalBackend().read(path)
     except DataError as error:
         raise DataError(f"{name} cannot be read", got=error.what, fix="name a file that is there and that you may read") from error
+    if data.startswith(_SPREADSHEET):
+        raise DataError(f"{name} is a spreadsheet or an archive, not text", got=path.name, fix="save it as CSV, in UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text", got=str(error), fix="save it again with the encoding UTF-8") from error
     read = {".csv": _read_csv, ".json": _read_list}.get(path.suffix.lower(), _read_lines)
     rows = list(read(text, name))
     if not rows:
@@ -86,6 +92,9 @@ def read_table(path: Path, *, name: str) -> Table:
 
 
 def _read_lines(text: str, name: str) -> Iterator[TableRow]:
+    if text.lstrip().startswith("["):
+        yield from _read_list(text, name)
+        return
     # not splitlines, which would also cut at characters that JSON allows inside texts, such as U+2028
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -101,7 +110,7 @@ def _read_list(text: str, name: str) -> Iterator[TableRow]:
 
 
 def _read_csv(text: str, name: str) -> Iterator[TableRow]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=_find_delimiter(text), strict=True)
     header: list[str] = []
     start = 1
     try:
@@ -122,6 +131,12 @@ def _read_csv(text: str, name: str) -> Iterator[TableRow]:
                 yield TableRow(where, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise DataError(f"{name}, line {start} is not CSV", got=str(error), fix="double the quotes inside of quoted cells") from error
+
+
+def _find_delimiter(text: str) -> str:
+    """What separates cells: commas; semicolons or tabs, as spreadsheets write them in many countries, where the header has no comma."""
+    header = text.lstrip().partition("\n")[0]
+    return next((one for one in (",", ";", "\t") if one in header), ",")
 
 
 def _check_header(header: list[str], name: str) -> list[str]:

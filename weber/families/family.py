@@ -70,6 +70,10 @@ class TextLimit:
     count: Callable[[Sequence[str]], list[int]]
 
 
+TextLimits = Mapping[str, Callable[[], TextLimit]]
+"""What says so of each text part; it opens a tokenizer."""
+
+
 class Run(Protocol):
     """How a block is run: what checkpoints, swaps or shards a network is put here, so that the loop over the blocks knows of none of it."""
 
@@ -110,7 +114,7 @@ class Family(Protocol):
     text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there
     is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
-    block's backward pass needs them.
+    block's backward pass needs them. `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
     """
 
     variant: str
@@ -133,6 +137,7 @@ class Family(Protocol):
     adapted_text: str | None
     modulation_modules: Sequence[str]
     lean_layers: Mapping[str, str]
+    text_limits: TextLimits
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""
@@ -178,10 +183,6 @@ class Family(Protocol):
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         """What this text part adds to the condition; the first dimension of every tensor is the prompt."""
-        ...
-
-    def load_limit(self, part: str) -> TextLimit:
-        """How much of a prompt a text part reads; opens its tokenizer, no weights."""
         ...
 
     def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:

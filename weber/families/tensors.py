@@ -109,7 +109,7 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.dtype.is_floating_point or tensor.numel() == 0:
         return True
     ends = torch.aminmax(tensor if tensor.dtype.itemsize > 1 else tensor.to(torch.bfloat16))
-    return all(bool(end.isfinite()) for end in ends)
+    return all(math.isfinite(end.item()) for end in ends)
 
 
 def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], progress: Progress = ignore_progress) -> None:

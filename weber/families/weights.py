@@ -189,7 +189,9 @@ def load_weights(kind: Any, folder: str, *, dtype: torch.dtype) -> nn.Module:
 
 def build_skeleton(kind: Any, config: Mapping[str, object]) -> nn.Module:
     """A model of a diffusers class on the meta device: names and shapes without weights."""
-    with torch.device("meta"):
+    from diffusers.models.modeling_utils import no_init_weights
+
+    with torch.device("meta"), no_init_weights():  # drawing numbers that nobody reads takes most of the time
         skeleton: nn.Module = kind.from_config(config)
     return skeleton
 

@@ -6,7 +6,6 @@ the one here, which gives the same bytes.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
@@ -14,6 +13,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from weber.imports import load_module
 
 BLOCK = 64
 NESTED_BLOCK = 256
@@ -106,4 +107,4 @@ def _levels() -> Tensor:
 @cache
 def _load_library() -> ModuleType:
     """bitsandbytes, imported when it is needed: it takes seconds."""
-    return importlib.import_module("bitsandbytes.functional")
+    return load_module("bitsandbytes.functional")

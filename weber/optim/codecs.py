@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from weber.imports import load_module
 from weber.optim.rounding import draw_rounded
 
 BLOCK = 256
@@ -84,7 +84,7 @@ the decades that the codes must span: where the gradients of a block differ by 1
 @cache
 def _load_functional() -> ModuleType:
     """bitsandbytes, imported when it is used."""
-    return importlib.import_module("bitsandbytes.functional")
+    return load_module("bitsandbytes.functional")
 
 
 @cache

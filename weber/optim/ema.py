@@ -67,3 +67,8 @@ class Ema:
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             parameter.copy_(tensors[name])
+
+
+def count_mean_bytes(num_parameters: int) -> int:
+    """Bytes of the running mean of so many numbers: it is kept in fp32."""
+    return 4 * num_parameters

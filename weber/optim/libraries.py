@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
 import json
@@ -20,6 +19,7 @@ from weber.config.near import find_near
 from weber.config.optim import OptimConfig
 from weber.data.seeds import build_seed
 from weber.errors import ConfigError, MissingExtraError
+from weber.imports import load_module
 
 Groups = list[dict[str, Any]]
 
@@ -147,7 +147,7 @@ def load_class(source: str, name: str) -> type[torch.optim.Optimizer]:
     if found is None:
         raise MissingExtraError(
             f'optim.name = "{name}" is not in the {package} that is installed.',
-            got=f"{package} {getattr(importlib.import_module(package), '__version__', 'of an unknown version')} without {title}",
+            got=f"{package} {getattr(load_module(package), '__version__', 'of an unknown version')} without {title}",
             fix=f"pip install -U {_PACKAGES.get(package, package)}",
         )
     return found
@@ -158,7 +158,7 @@ def load_library(module: str, *, what: str) -> ModuleType:
     package = module.partition(".")[0]
     try:
         with silenced():
-            return importlib.import_module(module)
+            return load_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise

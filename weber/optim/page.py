@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -15,12 +16,17 @@ _WEIGHT, _FACTOR = (3072, 3072), (16, 3072)
 
 
 def build_page(page: str) -> str:
-    """The page with its tables made anew, each between its comments."""
+    """The page with its tables made anew."""
     tables = {
         "optimizers": [_build_row(name) for name in FACTS if not name.startswith(TAIL)],
         "tail": [_build_tail_row(name) for name in FACTS if name.startswith(TAIL)],
         "refused": [f"| `{name}` | it {why} | {fix} |" for name, (why, fix) in REFUSED.items()],
     }
+    return replace_tables(page, tables)
+
+
+def replace_tables(page: str, tables: Mapping[str, Sequence[str]]) -> str:
+    """The page with other rows in its tables, each of which stands between two comments with its name."""
     for name, rows in tables.items():
         head, _, rest = page.partition(f"<!-- {name} -->\n")
         title, line, *_ = rest.split("\n")

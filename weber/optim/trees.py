@@ -7,13 +7,14 @@ of such ones differ in their last bits.
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from weber.imports import load_module
 
 _CONTEXT, _HOST = "context", "host"
 _WRAPPED = {
@@ -123,5 +124,5 @@ def _decode_branch(kind: str, items: dict[str, Any]) -> Any:
         return _SEQUENCES[kind]([items[str(number)] for number in range(len(items))])
     if kind not in _WRAPPED:
         raise ValueError(f"a state of the kind {kind!r}")
-    made = getattr(importlib.import_module(_WRAPPED[kind]), kind)
+    made = getattr(load_module(_WRAPPED[kind]), kind)
     return made.__tensor_unflatten__(items, items.pop(_CONTEXT))

@@ -43,6 +43,7 @@ from weber.memory.load import choose_formats
 from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
+from weber.optim.ema import count_mean_bytes
 from weber.optim.methods import PIECE
 from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS, count_state_bytes
@@ -340,7 +341,7 @@ class _Updates:
     @cached_property
     def mean_bytes(self) -> int:
         """Of the running mean."""
-        return 0 if self.optim.ema_decay is None else 4 * self.trained.num_parameters
+        return 0 if self.optim.ema_decay is None else count_mean_bytes(self.trained.num_parameters)
 
     def count_seconds(self, rates: Rates) -> float:
         """Each number, its gradient and its state are read and written, and several times where no kernel does it all at once."""

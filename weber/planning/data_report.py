@@ -52,7 +52,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     texts = list_captions(plan)
     if plan.model.lacking is not None:
         return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
-    for one in list_lengths(plan.family, texts, progress):
+    for one in list_lengths(plan.family, texts, progress=progress):
         read = f"{one.part} reads {one.most_tokens} tokens: "
         lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
     return lines
@@ -60,7 +60,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
 
 def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
     """A line for each text part that cuts captions."""
-    found = list_lengths(plan.family, list_captions(plan), progress)
+    found = list_lengths(plan.family, list_captions(plan), progress=progress)
     return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
 
 
@@ -117,11 +117,13 @@ def find_list(plan: Plan) -> Path:
 
 
 def save_list(plan: Plan) -> None:
-    """Write that file where it is needed."""
+    """Write that file where it is needed, and remove it where it is not."""
     reasons: Sequence[tuple[str, Sequence[SetAside]]] = list_reasons(plan.dataset.set_aside)
     if any(len(items) > SHOWN_ITEMS for _, items in reasons):
         lines = [line for _, items in reasons for line in describe_items(items, most=len(items))]
         find_list(plan).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        find_list(plan).unlink(missing_ok=True)
 
 
 def _list_of(plan: Plan, config: DataConfig) -> list[Example]:
@@ -160,7 +162,8 @@ def _describe_cut(one: Lengths, plan: Plan) -> str:
 def _describe_loss_masks(config: DataConfig, examples: Sequence[Example]) -> str:
     where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
     masks = [one.loss_mask for one in examples if one.loss_mask is not None]
-    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} have a mask for the loss, from {where}"
+    verb = "has" if len(masks) == 1 else "have"
+    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} {verb} a mask for the loss, from {where}"
     line += f": {_describe_shares([one.share for one in masks])} learned{_describe_cutouts(one.form for one in masks)}"
     return line + ("" if len(masks) == len(examples) else "; of the others all is learned")
 
@@ -169,7 +172,7 @@ def _describe_shares(shares: Sequence[float]) -> str:
     """How much of the pictures masks cover."""
     lowest, mean, highest = min(shares), sum(shares) / len(shares), max(shares)
     between = "" if highest - lowest < 0.005 else f" ({lowest:.0%} to {highest:.0%})"
-    return f"{mean:.0%} of each{between} is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
+    return f"{mean:.0%} of it is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
 
 
 def _describe_cutouts(forms: Iterable[str]) -> str:
@@ -194,7 +197,7 @@ def _describe_sizes(examples: Sequence[Example], family: Family) -> list[str]:
     cut = sum(1 for view in views if 1 - view.crop.width * view.crop.height / (view.crop.resize_width * view.crop.resize_height) > _CUT)
     if cut:
         verb = "is" if cut == 1 else "are"
-        lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: their shape is not the picture's")
+        lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: of another shape than the picture")
     return lines
 
 

@@ -23,11 +23,11 @@ class Lengths:
     longest_tokens: int
 
 
-def list_lengths(family: Family, texts: Sequence[str], progress: Progress = ignore_progress) -> list[Lengths]:
+def list_lengths(family: Family, texts: Sequence[str], *, progress: Progress = ignore_progress) -> list[Lengths]:
     """The lengths of distinct texts, for each part. Opens tokenizers, no weights."""
     found = []
     for part in family.text_parts:
-        limit, counts = family.load_limit(part), list[int]()
+        limit, counts = family.text_limits[part](), list[int]()
         for start in range(0, len(texts), _NUM_PER_PORTION):
             counts += limit.count(texts[start : start + _NUM_PER_PORTION])
             if len(texts) > _NUM_PER_PORTION:

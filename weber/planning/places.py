@@ -8,23 +8,17 @@ from pathlib import Path
 
 from weber.cache.store import is_shard
 from weber.checkpoint.lock import LOCK_NAME
-from weber.checkpoint.save import CONFIG_NAME, MANIFEST, list_checkpoints
+from weber.checkpoint.save import MANIFEST
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.planning.plan import INDEX_NAME
 from weber.planning.resolve import build_absolute
-from weber.track.jsonl import METRICS_NAME
+from weber.results.runs import is_run
 
 _CHECKPOINT = re.compile(r"checkpoint-\d{6,}(?:-.+)?")
 _IGNORED = {"desktop.ini", "Thumbs.db"}
 """What systems put into any folder; on others its name starts with a dot."""
 _NUM_SHOWN = 3
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a run has been trained in a folder."""
-    has_config = (folder / CONFIG_NAME).is_file()
-    return (has_config and (folder / METRICS_NAME).is_file()) or any((one / MANIFEST).is_file() for _, one in list_checkpoints(folder))
 
 
 def check_places(config: RunConfig) -> None:
@@ -62,7 +56,9 @@ def _check_place(place: Path, config: RunConfig, *, key: str) -> None:
         raise ConfigError("The folder is a file.", got=f"{key} = {place}, and {file} is a file", fix=f"choose another {key}")
     checkpoint = next((one for one in _up(place) if _CHECKPOINT.fullmatch(one.name) and (one / MANIFEST).is_file()), None)
     if checkpoint is not None:
-        resume = f"; to go on from the checkpoint add --resume {checkpoint}" if key == "output.folder" else ""
+        resume = ""
+        if key == "output.folder":
+            resume = f"; to go on from the checkpoint set it to {checkpoint.parent} and add --resume {checkpoint.name}"
         raise ConfigError(
             "A checkpoint of a run is no place for anything else: it is deleted when newer ones are there.",
             got=f"{key} = {place}",

@@ -32,7 +32,6 @@ from weber.planning.data_report import (
     describe_sets,
 )
 from weber.planning.needs import build_needs, count_missing
-from weber.planning.places import is_run
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
     count_checkpoint_bytes,
@@ -45,7 +44,7 @@ from weber.planning.sizes import (
 from weber.planning.space import list_disks
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
-from weber.results.runs import EMA_ENDING, build_adapter_name
+from weber.results.runs import EMA_ENDING, build_adapter_name, is_run
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,8 @@ def _describe_model(plan: Plan) -> list[str]:
         lines.append(describe_text(plan.config, plan.trained))
     lines += [f"{one.name.replace('_', ' ')} {one.describe()}" for one in plan.frozen]
     if plan.start is not None:
-        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {len(plan.start.modules)} layers")
+        lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {plan.start.num_layers} layers")
+        lines += plan.start.notes
     lines += _describe_routes(plan)
     if plan.config.objective.text_mask:
         lines.append("the padding behind captions is hidden, in training and in pictures")

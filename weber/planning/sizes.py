@@ -6,6 +6,7 @@ from weber.adapters.precision import PRECISIONS
 from weber.config.adapter import SHIFTED_STARTS
 from weber.data.views import View
 from weber.families.family import Family
+from weber.optim.ema import count_mean_bytes
 from weber.optim.table import count_state_bytes
 from weber.planning.plan import Plan
 
@@ -30,7 +31,7 @@ def count_finished_bytes(plan: Plan) -> int:
 
 def count_checkpoint_bytes(plan: Plan) -> int:
     """What learned, what moves it, and its running mean."""
-    mean_bytes = 0 if plan.config.optim.ema_decay is None else 4 * plan.num_parameters
+    mean_bytes = 0 if plan.config.optim.ema_decay is None else count_mean_bytes(plan.num_parameters)
     state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
     return count_file_bytes(plan) + state_bytes + mean_bytes
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from weber.adapters.files import load_adapter
 from weber.adapters.lycoris_files import is_lycoris, load_lycoris
 from weber.adapters.lycoris_merge import build_changed_weights
-from weber.adapters.merge import Weighted, build_merged_adapter
+from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights
 from weber.config.model import ModelConfig
-from weber.errors import ConfigError
+from weber.errors import AdapterError, ConfigError
 from weber.progress import Progress
 from weber.results.bases import find_architecture, find_pairings, open_model, read_base
 from weber.results.files import Named, save_layout, save_merged, save_whole
@@ -23,8 +24,11 @@ from weber.results.targets import MERGED, check_file, check_model, list_places
 
 def merge(
     adapters: Sequence[tuple[Path, float]], *, base: str | None, out: Path, layout: str | None, rank: int | None, progress: Progress
-) -> None:
-    """Add adapters up, each with its weight: into one adapter file, or with `base` into a whole model."""
+) -> list[str]:
+    """Add adapters up, each with its weight: into one adapter file, or with `base` into a whole model.
+
+    Returns what is to be known of the files: what they leave open, and what of them was left out.
+    """
     if not adapters:
         fix = "weber merge one.safetensors:0.8 two.safetensors --out both.safetensors"
         raise ConfigError("There is nothing to merge.", got="no adapter", fix=fix)
@@ -44,29 +48,45 @@ def merge(
                 got=", ".join(map(str, inputs)) + ("" if base is None else f" with --base {base}"),
                 fix="merge it with --base, and others into the result",
             )
-        merge_lycoris(inputs[0], adapters[0][1], base=read_base(base), out=out, progress=progress)
-        return
+        return merge_lycoris(inputs[0], adapters[0][1], base=read_base(base), out=out, progress=progress)
     loaded = [(load_adapter(path), weight) for path, weight in adapters]
     parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
     architecture = find_architecture(loaded[0][0])
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
+    notes = [f"{path}: {note}" for path, (adapter, _) in zip(inputs, loaded, strict=True) for note in adapter.notes]
     if base is not None:
-        save_merged(out, open_model(read_base(base), architecture=architecture), parts=parts, facts=facts, progress=progress)
-        return
+        model = open_model(read_base(base), architecture=architecture)
+        for path, part in zip(inputs, parts, strict=True):
+            with _naming(path):
+                build_merged_weights(model.weights, [part])
+        save_merged(out, model, parts=parts, facts=facts, progress=progress)
+        return notes
     pairings = find_pairings(*(adapter for adapter, _ in loaded))
     check_named_layout(layout or DIFFUSERS, [name for modules, _ in parts for name in modules], pairings=pairings)
     merged = Named(build_merged_adapter(parts, rank=rank), {"architecture": architecture, **facts}, out.stem)
     save_layout(out, merged, layout=layout or DIFFUSERS, architecture=architecture, pairings=pairings)
+    return notes
 
 
-def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, progress: Progress) -> None:
-    """Write a model with a file of LyCORIS in its weights."""
+def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, progress: Progress) -> list[str]:
+    """Write a model with a file of LyCORIS in its weights; returns what is to be known of the file."""
     adapter = load_lycoris(path)
     model = open_model(base, architecture=find_architecture(adapter))
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
-    weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)
+    with _naming(path):
+        weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)
     merged = replace(model, weights=weights)
     save_whole(out, merged, facts=facts, progress=progress)
+    return [f"{path}: {note}" for note in adapter.notes]
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Of several adapters, say which one does not fit."""
+    try:
+        yield
+    except AdapterError as error:
+        raise AdapterError(error.what, got=f"{path}: {error.got}", expected=error.expected, fix=error.fix) from error
 
 
 def read_weighted(text: str) -> tuple[Path, float]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.checkpoint.resume import load_latest
-from weber.checkpoint.save import CONFIG_NAME
+from weber.checkpoint.save import CONFIG_NAME, MANIFEST, list_checkpoints
 from weber.config.load import load_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
+from weber.track.jsonl import METRICS_NAME
 
 ADAPTER_NAME = "adapter.safetensors"
 TRAINED_NAME = "trained.safetensors"
@@ -65,6 +66,13 @@ def find_run(place: Path, *, weights: str | None = None) -> Saved:
             got=str(place),
             expected=f"a folder with {CONFIG_NAME}, one of its checkpoints, or an adapter file in either",
             fix="give output.folder of a run",
+        )
+    if place.is_file() and place.suffix != SUFFIX:
+        raise CheckpointError(
+            "The file holds nothing that was learned.",
+            got=str(place),
+            expected=f"a run folder, one of its checkpoints, or a *{SUFFIX} file in either",
+            fix=f"give {place.parent if home.step is not None else home.folder}",
         )
     config = load_config(home.folder / CONFIG_NAME)
     weights = weights or config.sampling.weights
@@ -144,3 +152,9 @@ def _find_saved(folder: Path, config: RunConfig, *, is_mean: bool) -> Saved | No
             return Saved(config, path, home)
     mean = folder / EMA_NAME
     return Saved(config, next(path for path in paths if path.exists()), home, mean) if is_mean and mean.is_file() else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run has been trained in a folder."""
+    has_config = (folder / CONFIG_NAME).is_file()
+    return (has_config and (folder / METRICS_NAME).is_file()) or any((one / MANIFEST).is_file() for _, one in list_checkpoints(folder))

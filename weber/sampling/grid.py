@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 
+from weber.data.views import View, read_mask, read_pixels
 from weber.sampling.lettering import LINE_PIXELS, draw_text, wrap_text
 
 MARGIN_PIXELS = 12
@@ -37,3 +39,17 @@ def build_sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image
             draw_text(sheet, (MARGIN_PIXELS, top + cell_height + 4 + number * LINE_PIXELS), text=text)
         top += height
     return sheet
+
+
+def build_given(views: Sequence[View], size: tuple[int, int], *, num: int) -> list[Image.Image]:
+    """The pictures that go with a prompt, no larger than `size` (height, width), what is repainted tinted; fewer than `num`: white ones."""
+    height, width = size
+    shown = []
+    for view in views:
+        pixels = read_pixels(view)
+        if view.mask is not None:
+            pixels = np.where(read_mask(view)[..., None] > 0, pixels // 4 + 96, pixels).astype(np.uint8)
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((width, height))
+        shown.append(picture)
+    return shown + [Image.new("RGB", (width, height), "white")] * (num - len(shown))

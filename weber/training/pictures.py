@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from weber.cache.encode import Encoders
 from weber.config.objective import ObjectiveConfig
-from weber.data.views import read_mask, read_pixels
 from weber.families.family import Family, Predictor
 from weber.kinds.kind import Kind
 from weber.kinds.text import find_text
@@ -30,7 +28,7 @@ from weber.planning.plan import Plan
 from weber.planning.prompts import Prompt
 from weber.progress import Progress
 from weber.sampling.euler import Painting
-from weber.sampling.grid import build_sheet
+from weber.sampling.grid import build_given, build_sheet
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
 from weber.training.batch import Reader
 
@@ -77,9 +75,10 @@ class Painter:
         if step > 0 or not self.plan.kind.is_adapter:
             self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
+        size = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
         given = max(len(prompt.views) for prompt in self.plan.prompts)
         rows = [
-            (prompt.text, self._read_given(prompt, given) + [self._read(column, number) for column in columns])
+            (prompt.text, build_given(prompt.views, size, num=given) + [self._read(column, number) for column in columns])
             for number, prompt in enumerate(self.plan.prompts)
         ]
         titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
@@ -98,19 +97,6 @@ class Painter:
 
     def _read(self, step: int, number: int) -> Image.Image:
         return Image.open(self._files(step)[number]).convert("RGB")
-
-    def _read_given(self, prompt: Prompt, num: int) -> list[Image.Image]:
-        """The pictures that go with a prompt, as small as what is painted; where it has fewer, white."""
-        height, width = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
-        shown = []
-        for view in prompt.views:
-            pixels = read_pixels(view)
-            if view.mask is not None:
-                pixels = np.where(read_mask(view)[..., None] > 0, pixels // 4 + 96, pixels).astype(np.uint8)
-            picture = Image.fromarray(pixels)
-            picture.thumbnail((width, height))
-            shown.append(picture)
-        return shown + [Image.new("RGB", (width, height), "white")] * (num - len(shown))
 
     def _choose_columns(self, step: int) -> list[int]:
         """Before, halfway, now: the base model, the painted step nearest to half of this one, and this one."""

@@ -16,8 +16,8 @@ from weber.config.load import build_config, load_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError, ConfigError
 from weber.optim.schedules import build_schedule
-from weber.planning.places import is_run
 from weber.planning.plan import Plan
+from weber.results.runs import is_run
 from weber.sampling.validate import find_free
 from weber.track.jsonl import METRICS_NAME, read_metrics
 from weber.track.progress import Watcher
@@ -28,12 +28,15 @@ Resume = bool | int | str | Path
 """Whether to go on from the newest good checkpoint; or a step, or the folder of a checkpoint, to go on from that."""
 
 _STEP = re.compile(r"checkpoint-(\d{6,})(?:-.+)?")
+_WORDS = {"latest": True, "last": True, "true": True, "yes": True, "auto": True, "false": False, "no": False}
+"""What other trainers and shells say."""
 _NEAR = 0.8
 _NOTICEABLE = 0.01
 
 
 def find_start(folder: Path, resume: Resume, *, watcher: Watcher) -> Found:
     """The checkpoint to go on from, whose files are as they were written. Raises CheckpointError where none can be meant."""
+    resume = _WORDS.get(resume.strip().lower(), resume) if isinstance(resume, str) else resume
     if resume is False:
         if is_run(folder):
             raise CheckpointError(
@@ -130,20 +133,23 @@ def _find_near(folder: Path) -> Path | None:
 
 
 def _find_chosen(folder: Path, text: str) -> Found:
-    """`40`, `checkpoint-000040` or a path. A checkpoint of another run is gone on from in a new folder."""
+    """`40`, `checkpoint-000040`, or the path of a checkpoint or of a run. A checkpoint of another run is gone on from in a new folder."""
     chosen = folder / build_name(int(text)) if text.isdecimal() else Path(text).expanduser()
     if not text.isdecimal() and not chosen.exists() and (folder / text).is_dir():
         chosen = folder / text
     chosen = chosen.absolute()
+    if is_run(chosen):
+        chosen = load_latest(chosen).folder or chosen
     match = _STEP.fullmatch(chosen.name)
-    have = [one.name for _, one in list_checkpoints(folder)] + [one.name for one in sorted(folder.glob(f"checkpoint-*{RUINED}"))]
-    listed = ", ".join(have) or f"none is in {folder}"
+    home = chosen.parent if is_run(chosen.parent) else folder
+    names = [one.name for _, one in list_checkpoints(home)] + [one.name for one in sorted(home.glob(f"checkpoint-*{RUINED}"))]
+    listed = f"{', '.join(names)} of {home}" if names else f"none is in {home}"
     if match is None or not (chosen / MANIFEST).is_file():
+        fix = "choose one of these, or write --resume alone for the newest"
+        if chosen.is_file():
+            fix = f"to start a new run from an adapter file set adapter.start_from = '{chosen}'; to go on with a run {fix}"
         raise CheckpointError(
-            "There is no such checkpoint.",
-            got=f"--resume {text}",
-            expected=f"the step or the folder of a checkpoint: {listed}",
-            fix="choose one of these, or write --resume alone for the newest",
+            "There is no such checkpoint.", got=f"--resume {text}", expected=f"the step or the folder of a checkpoint: {listed}", fix=fix
         )
     reason = check_checkpoint(chosen)
     if reason is not None:

@@ -16,6 +16,7 @@ from weber.adapters.lora import load_adapter_onto
 from weber.adapters.lycoris_files import is_lycoris, load_lycoris
 from weber.adapters.lycoris_paint import load_lycoris_onto
 from weber.adapters.text import split_modules
+from weber.checkpoint.save import CONFIG_NAME, list_checkpoints
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
 from weber.config.output import SamplingConfig
@@ -34,6 +35,8 @@ from weber.results.files import read_model_facts
 from weber.results.runs import Saved, find_adapter, find_home, find_run
 from weber.training.pictures import build_reference_t
 
+_EXPECTED = "a run folder, one of its checkpoints, an adapter file, or a model: a variant, a folder, a hub id or a file"
+_NUM_SHOWN = 3
 _ONLY_IN_TRAINING = ("fit", "gradient_checkpointing", "offload_activations")
 _HUB_ID = re.compile(r"[^/~.][^/]*/[^/]+")
 
@@ -87,12 +90,34 @@ def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[
         raise CheckpointError(
             "This is not a run folder.",
             got=str(place),
-            expected="a run folder, one of its checkpoints, an adapter file, or a model: a variant, a folder, a hub id or a file",
+            expected=_EXPECTED + _list_beside(path),
             fix="give output.folder of a run, or correct the path",
         )
-    family = build_family(read_base(str(place)))
+    try:
+        family = build_family(read_base(str(place)))
+    except ModelError as error:
+        if not path.is_dir():
+            raise
+        raise CheckpointError(
+            "The folder is neither a run nor a model.",
+            got=str(place),
+            expected=_EXPECTED,
+            fix=f"give output.folder of a run{_list_runs(path)}, or correct the path",
+        ) from error
     home = path.absolute() if path.is_dir() else path.absolute().parent if path.is_file() else None
     return Subject(str(place), home, family, _build_memory(MemoryConfig(), memory), SamplingConfig(), _choose_size(family))
+
+
+def _list_beside(path: Path) -> str:
+    """The checkpoints that a run has, where a path names none of them."""
+    names = [folder.name for _, folder in list_checkpoints(path.absolute().parent)]
+    return f"; its run has {', '.join(names)}" if names else ""
+
+
+def _list_runs(path: Path) -> str:
+    """The runs in a folder, for somebody who has named that."""
+    runs = sorted(str(file.parent) for file in path.glob(f"*/{CONFIG_NAME}"))
+    return f", such as {', '.join(runs[:_NUM_SHOWN])}" if runs else ""
 
 
 def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:

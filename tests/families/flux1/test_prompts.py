@@ -81,7 +81,7 @@ def test_encoders_are_frozen_and_in_eval_mode(dev: Flux1) -> None:
 
 def test_the_limit_of_each_part(dev: Flux1) -> None:
     for part, most in (("clip", 77), ("t5", 512)):
-        limit = dev.load_limit(part)
+        limit = dev.text_limits[part]()
         assert limit.most_tokens == most
         encoder = dev.load(part, device=CPU, dtype=torch.float32)
         # a text that just fits is read as a whole: another last word makes a difference; one that is longer is cut

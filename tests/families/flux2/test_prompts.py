@@ -221,7 +221,7 @@ def test_weights_that_lack_something_are_refused(build: Callable[..., Flux2], co
 @pytest.mark.parametrize("kind", ["dev", "klein"])
 def test_the_limit_counts_the_template_too(families: dict[str, Flux2], kind: str) -> None:
     family = families[kind]
-    limit, encoder = family.load_limit(family.text_parts[0]), _load(family)
+    limit, encoder = family.text_limits[family.text_parts[0]](), _load(family)
     assert limit.most_tokens == 512
     assert limit.count(PROMPTS[:2]) == encoder.read_mask(PROMPTS[:2]).sum(dim=1).tolist()
     assert limit.count(PROMPTS[2:3])[0] > 512 == encoder.read_mask(PROMPTS[2:3]).sum()

@@ -147,6 +147,17 @@ def test_other_latents_are_refused(copy: Path, name: str) -> None:
         _build(copy)
 
 
+def test_an_encoder_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = _write_published(tmp_path)
+    text = {"model_type": "qwen3_vl_text", "hidden_size": 4096, "num_hidden_layers": 36}
+    _edit(folder / "text_encoder" / "config.json", text_config=text)
+    with pytest.raises(ModelError) as caught:
+        _build(folder)
+    message = str(caught.value)
+    assert f"hidden_size = 4096 in model.path = {str(folder)!r}" in message
+    assert "hidden_size = 2560, an eighth of the transformer's joint_attention_dim = 20480" in message
+
+
 @pytest.mark.parametrize("folder", ["transformer", "vae", "text_encoder", "tokenizer"])
 def test_a_missing_part_is_refused(copy: Path, folder: str) -> None:
     shutil.rmtree(copy / folder)

@@ -137,7 +137,7 @@ def test_another_text_encoder_is_refused_before_anything_is_loaded(copy: Path, c
 
 
 def test_the_limit_is_that_of_the_longest_window(family: Flux3) -> None:
-    limit = family.load_limit("qwen")
+    limit = family.text_limits["qwen"]()
     assert limit.most_tokens == prompts.MOST_TOKENS
     short, longer = limit.count(["red apple", "red apple " * 100])
     assert 0 < short <= prompts.WINDOW_TOKENS < longer

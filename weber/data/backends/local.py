@@ -35,6 +35,7 @@ class LocalBackend:
 
     def read(self, path: Path) -> bytes:
         """The whole file."""
+        _stat_regular(path)
         try:
             return path.read_bytes()
         except OSError as error:
@@ -42,6 +43,7 @@ class LocalBackend:
 
     def read_start(self, path: Path, num_bytes: int) -> bytes:
         """The first bytes of the file, fewer where it is shorter."""
+        _stat_regular(path)
         try:
             with path.open("rb") as file:
                 return file.read(num_bytes)
@@ -54,12 +56,7 @@ class LocalBackend:
         Archives and copies set the time of last change to whatever they like, but not the time at which that was done (`st_ctime`).
         On Windows that is the time of creation, so there a few bytes of the file are compared too.
         """
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DataError(f"unreadable file: {error.strerror or error}") from error
-        if not S_ISREG(stat.st_mode):
-            raise DataError("unreadable file: neither a file nor a link to one")
+        stat = _stat_regular(path)
         sample = self._sample(path, stat.st_size) if self.samples else ""
         return FileStat(stat.st_size, stat.st_mtime_ns, f"{stat.st_ctime_ns} {stat.st_ino}{sample}")
 
@@ -74,6 +71,17 @@ class LocalBackend:
         except OSError as error:
             raise DataError(f"unreadable file: {error.strerror or error}") from error
         return f" {digest.hexdigest()}"
+
+
+def _stat_regular(path: Path) -> os.stat_result:
+    """Raise DataError for what is no file: to read a pipe would wait for ever."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"unreadable file: {error.strerror or error}") from error
+    if not S_ISREG(stat.st_mode):
+        raise DataError("unreadable file: neither a file nor a link to one")
+    return stat
 
 
 def _list_one(folder: Path, seen: set[tuple[int, int]]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from weber.errors import ConfigError
 from weber.families.attention import TEXT_MASK, TEXT_READ
-from weber.families.family import TRANSFORMER, Predictor, TextLimit
+from weber.families.family import TRANSFORMER, Predictor, TextLimits
 from weber.families.flux1 import keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
@@ -40,10 +41,6 @@ def _list_blocks(predictor: Predictor) -> list[nn.Module]:
     return [*predictor.transformer.transformer_blocks, *predictor.transformer.single_transformer_blocks]  # type: ignore[misc]
 
 
-def _build_latent_shape(height: int, width: int) -> tuple[int, int, int]:
-    return _LATENT_CHANNELS, height // SCALE_PIXELS, width // SCALE_PIXELS
-
-
 class Flux1:
     """One FLUX.1 model. Building it reads configuration files only and checks that every part is there."""
 
@@ -60,7 +57,6 @@ class Flux1:
     modulation_modules: Sequence[str] = keys.MODULATION
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     blocks = staticmethod(_list_blocks)
-    latent_shape = staticmethod(_build_latent_shape)
 
     def __init__(self, source: Source, variant: Variant, *, hides_padding: bool = False) -> None:
         self.source, self.row, self.variant = source, variant, variant.name
@@ -73,6 +69,9 @@ class Flux1:
             for folder in folders:
                 source.check_part(folder)
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {
+            part: partial(prompts.load_limit, source, part, num_tokens=variant.text_tokens) for part in self.text_parts
+        }
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         settings = source.read_config("scheduler", "scheduler_config.json")
@@ -142,16 +141,16 @@ class Flux1:
         tensors: dict[str, Tensor] = encoder(prompts)
         return tensors
 
-    def load_limit(self, part: str) -> TextLimit:
-        """See `Family.load_limit`."""
-        return prompts.load_limit(self.source, part, num_tokens=self.row.text_tokens)
-
     def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
         """See `Family.decode_latents`."""
         from diffusers import AutoencoderKL
 
         assert isinstance(encoder, AutoencoderKL)
         return decode_pixels(encoder, latents)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """See `Family.latent_shape`."""
+        return (_LATENT_CHANNELS, height // SCALE_PIXELS, width // SCALE_PIXELS)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from weber.errors import ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
-from weber.families.family import Predictor, TextLimit
+from weber.families.family import Predictor, TextLimits
 from weber.families.flux2 import keys, original
 from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
@@ -44,6 +45,7 @@ class Flux2(PatchFamily):
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.text_parts: tuple[str, ...] = (row.text_part,)
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {row.text_part: partial(load_limit, row.text_part, source)}
         for part in ("transformer", self.image_part, *TEXT_FOLDERS):
             source.check_part(part)
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
@@ -82,10 +84,6 @@ class Flux2(PatchFamily):
             return text
         assert isinstance(encoder, PromptEncoder)
         return text | {TEXT_READ: encoder.read_mask(prompts)}
-
-    def load_limit(self, part: str) -> TextLimit:
-        """See `Family.load_limit`."""
-        return load_limit(part, self.source)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from weber.errors import ModelError
@@ -107,6 +106,8 @@ def _find_class(name: str) -> Any:
 
 def _cut_config(config: Mapping[str, object], recipe: Recipe) -> dict[str, object]:
     """The configuration of fewer layers, every setting of it: what a file leaves out is as in the library, not as shapes say."""
+    from huggingface_hub.errors import StrictDataclassError
+
     num_layers = min(int(str(config["num_hidden_layers"])), recipe.states[-1] + 1)
     cut = {**config, "num_hidden_layers": num_layers}
     if isinstance(layer_types := config.get("layer_types"), list):

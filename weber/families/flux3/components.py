@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from weber.errors import ConfigError, ModelError
 from weber.families import patches
-from weber.families.family import Predictor, TextLimit
+from weber.families.family import Predictor, TextLimits
 from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
 from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_limit, load_prompt_encoder, read_text_config
@@ -42,6 +43,7 @@ class Flux3(PatchFamily):
         self.source, self.row, self.variant, self.architecture = source, row, row.name, row.architecture
         self.sample_defaults, self.native_pixels = row.sample_defaults, row.native_pixels
         self.is_local = source.is_local
+        self.text_limits: TextLimits = {"qwen": partial(load_limit, source)}
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
         _check_transformer(self.transformer_config, source)
         for part in ("transformer", self.image_part, *TEXT_FOLDERS):
@@ -81,10 +83,6 @@ class Flux3(PatchFamily):
         """See `Family.encode_prompts`: `text` (1, T, D) of one prompt, as T depends on it."""
         assert len(prompts) == self.prompts_per_batch
         return {"text": encoder(prompts[0])}
-
-    def load_limit(self, part: str) -> TextLimit:
-        """See `Family.load_limit`."""
-        return load_limit(self.source)
 
     def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """See `Family.text_shapes`: of a prompt of up to 80 tokens; longer ones have multiples of that."""
