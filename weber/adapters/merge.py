@@ -12,7 +12,8 @@ from torch import Tensor
 from weber.adapters.factors import Factors, build_scaled
 from weber.adapters.text import check_transformer_only
 from weber.errors import AdapterError
-from weber.families.tensors import Entry, Weights, is_finite, read_finite
+from weber.families.finite import is_finite, read_finite
+from weber.families.tensors import Entry, Weights
 
 Weighted = tuple[Mapping[str, Factors], float]
 """An adapter's modules, and how strongly it takes part; 1 is as trained."""
