@@ -69,7 +69,7 @@ def check_base(base: Weights, names: Iterable[str]) -> None:
     check_mergeable(listed)
     absent = [name for name in listed if f"{name}.weight" not in base]
     if absent:
-        raise build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])
+        raise build_stranger([f"{name}, which the model does not have" for name in absent], ["layers of the model"])
     quantized = [f"{name}.weight" for name in listed if base[f"{name}.weight"].dtype not in _PLAIN]
     quantized += [name for name, entry in base.items() if entry.is_quantized]
     if quantized:
