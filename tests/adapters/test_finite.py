@@ -19,7 +19,8 @@ from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.merge import build_merged_weights
 from weber.adapters.model import save_model_folder
 from weber.errors import AdapterError, ModelError
-from weber.families.tensors import Weights, build_entry, is_finite, open_weights, read_finite
+from weber.families.finite import find_not_finite, is_finite, read_finite
+from weber.families.tensors import Weights, build_entry, open_weights
 
 CHANGED, OTHER = "transformer_blocks.0.attn.to_q", "x_embedder"
 LORA = {CHANGED: Factors(torch.ones(1, 4), torch.ones(4, 1), 1.0)}
@@ -103,3 +104,4 @@ def test_in_every_precision(dtype: torch.dtype) -> None:
     assert not is_finite(tensor)
     with pytest.raises(ModelError, match="got: a\n"):
         read_finite("a", build_entry(tensor))
+    assert find_not_finite({"b": build_entry(torch.ones(2)), "a": build_entry(tensor)}) == "a"

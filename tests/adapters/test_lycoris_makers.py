@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.adapters.comfyui import read_file
 from tests.adapters.test_lycoris import put, shake
-from weber.adapters.inspect import build_text, inspect_file
+from weber.adapters.inspect import inspect_file
 from weber.adapters.lycoris import list_changes
 from weber.adapters.lycoris_files import list_entries, load_lycoris, load_lycoris_start, save_lycoris
 from weber.adapters.lycoris_forms import list_shapes
@@ -92,7 +92,7 @@ def test_layers_that_are_several_are_divided_where_the_factors_allow(form: str, 
     assert set(adapter.changes) == {"transformer_blocks.0.attn.to_out.0", *(parts if is_divided else [])}
     assert list(adapter.fused) == ([] if is_divided else [QKV])
     assert adapter.num_layers == 4
-    text = build_text(inspect_file(path))
+    text = str(inspect_file(path))
     assert ("of which 1 are several in the library's model, and cannot be divided" in text) == (not is_divided)
     if form == "lokr, by outputs of 3":
         first = load_file(path)[f"diffusion_model.{QKV}.lokr_w1"]

@@ -208,3 +208,10 @@ def test_starts_with_clip_need_the_setting_and_the_rank(tmp_path: Path) -> None:
     linears, config = split_modules(shapes)[0], AdapterConfig(start_from=str(path), text_encoder=True, text_encoder_rank=3)
     start = load_start(config, shapes, linears=linears)
     assert start is not None and set(start.modules) == set(modules)
+
+
+def test_a_file_of_clip_alone_has_no_targets(tmp_path: Path) -> None:
+    """Nor is it a set that means no layer of a small model."""
+    modules = {name: one for name, one in _draw_modules().items() if name.startswith("text_encoder.")}
+    path = _save(tmp_path / "adapter.safetensors", modules=modules)
+    assert dict(inspect_file(path).lines)["targets"] == "none of the transformer"

@@ -266,3 +266,10 @@ def test_an_adapter_that_has_failed_or_is_for_another_model_is_refused(run: Path
     )
     with pytest.raises(AdapterError, match="is for another model"):
         build_plan(config)
+
+
+def test_a_folder_for_results_that_is_a_file(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(ConfigError, match="The results go into a folder"):
+        export(run, ["kohya"], base=None, out=file, progress=ignore_progress)

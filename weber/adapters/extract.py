@@ -11,7 +11,8 @@ from torch import Tensor
 
 from weber.adapters.factors import Factors
 from weber.errors import AdapterError
-from weber.families.tensors import Entry, Weights, read_finite
+from weber.families.finite import read_finite
+from weber.families.tensors import Entry, Weights
 from weber.progress import Progress, ignore_progress
 
 _SMALL = 1024

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from weber.adapters.target import build_absent, list_patterns
 from weber.errors import AdapterError
+from weber.families.finite import read_finite
 from weber.families.pattern import is_any, is_named
-from weber.families.tensors import Entry, Weights, read_finite
+from weber.families.tensors import Entry, Weights
 
 ALL = "all"
 """Every parameter of the transformer; a set of that name means something else to a LoRA."""

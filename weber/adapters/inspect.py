@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
@@ -219,11 +219,13 @@ def _find_model(weights: Weights) -> tuple[str, bool]:
 
 def _find_targets(modules: Mapping[str, Factors], families: list[FamilyRow]) -> str:
     """The set of targets that these layers are, in a model with as many blocks as the file has."""
+    if not modules:
+        return "none of the transformer"
     for family in families:
         found = find_set(list(modules), _list_linears(family, modules), sets=family.targets)
         if found is not None:
             return f"the set {found!r}"
-    return "no set; layers such as " + ", ".join(list(modules)[:_NUM_LAYERS]) if modules else "none of the transformer"
+    return "no set; layers such as " + ", ".join(list(modules)[:_NUM_LAYERS])
 
 
 def _list_linears(family: FamilyRow, modules: Iterable[str]) -> list[str]:

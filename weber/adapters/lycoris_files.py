@@ -29,8 +29,9 @@ from weber.adapters.text import find_text_module
 from weber.config.adapter import AdapterConfig
 from weber.config.lycoris import LycorisLayer
 from weber.errors import AdapterError, ModelError
+from weber.families.finite import is_finite
 from weber.families.pairing import Match, Pairing
-from weber.families.tensors import Entry, build_entry, is_finite, open_weights, read_metadata, save_weights
+from weber.families.tensors import Entry, build_entry, open_weights, read_metadata, save_weights
 
 _NUM_SHOWN = 3
 

@@ -13,8 +13,9 @@ from weber.adapters.lycoris_forms import build_delta
 from weber.adapters.lycoris_layers import LayerChange
 from weber.adapters.lycoris_names import BIAS
 from weber.adapters.merge import build_stranger, check_base, round_finite
+from weber.families.finite import read_finite
 from weber.families.pairing import Match, swap_halves
-from weber.families.tensors import Entry, Weights, read_finite
+from weber.families.tensors import Entry, Weights
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from weber.adapters.factors import Factors, build_scaled
 from weber.adapters.text import check_transformer_only
 from weber.errors import AdapterError
-from weber.families.tensors import Entry, Weights, is_finite, read_finite
+from weber.families.finite import is_finite, read_finite
+from weber.families.tensors import Entry, Weights
 
 Weighted = tuple[Mapping[str, Factors], float]
 """An adapter's modules, and how strongly it takes part; 1 is as trained."""
@@ -68,7 +69,7 @@ def check_base(base: Weights, names: Iterable[str]) -> None:
     check_mergeable(listed)
     absent = [name for name in listed if f"{name}.weight" not in base]
     if absent:
-        raise build_stranger([f"{name}.weight" for name in absent], [f"no {name}.weight" for name in absent])
+        raise build_stranger([f"{name}, which the model does not have" for name in absent], ["layers of the model"])
     quantized = [f"{name}.weight" for name in listed if base[f"{name}.weight"].dtype not in _PLAIN]
     quantized += [name for name, entry in base.items() if entry.is_quantized]
     if quantized:

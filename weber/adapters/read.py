@@ -17,8 +17,9 @@ from weber.adapters.metadata import SETTINGS_KEY, read_alphas
 from weber.adapters.names import ALPHA, COMFYUI, DIFFUSERS, DOWN, MAGNITUDE, UP, WHOLE, Fit, build_note, list_fits, list_further, read_name
 from weber.adapters.text import TEXT_PREFIX, find_text_module, has_clip
 from weber.errors import AdapterError
+from weber.families.finite import is_finite
 from weber.families.pairing import Match
-from weber.families.tensors import Entry, Weights, is_finite
+from weber.families.tensors import Entry, Weights
 
 _NUM_SHOWN = 3
 

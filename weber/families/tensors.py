@@ -91,27 +91,6 @@ def build_entry(tensor: Tensor) -> Entry:
     return Entry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
-def read_finite(name: str, entry: Entry) -> Tensor:
-    """The tensor, all of whose numbers are finite. Raises ModelError with its name and its file."""
-    tensor = entry.read()
-    if not is_finite(tensor):
-        raise ModelError(
-            "A model holds numbers that are not finite: it is damaged, or its training has failed.",
-            got=f"{name}" + (f" in {entry.file}" if entry.file is not None else ""),
-            expected="finite numbers in all tensors",
-            fix="download the file again, or take an earlier checkpoint of the run that made it",
-        )
-    return tensor
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite; one pass, in which nothing is built."""
-    if not tensor.dtype.is_floating_point or tensor.numel() == 0:
-        return True
-    ends = torch.aminmax(tensor if tensor.dtype.itemsize > 1 else tensor.to(torch.bfloat16))
-    return all(math.isfinite(end.item()) for end in ends)
-
-
 def save_weights(path: Path, weights: Weights, *, metadata: Mapping[str, str], progress: Progress = ignore_progress) -> None:
     """Write a *.safetensors file, whole or not at all, one tensor in memory at a time. The same input gives the same bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}

@@ -37,6 +37,8 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
 
     Raises ConfigError or AdapterError before anything is written.
     """
+    if out is not None and out.is_file():
+        raise ConfigError("The results go into a folder, and this is a file.", got=f"--out {out}", fix="give a folder")
     if _is_full(source):
         return _export_model(source, formats, base=base, out=out, progress=progress)
     path = find_adapter(source) if source.is_dir() else source
