@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,10 +19,10 @@ CONTEXT.set_forkserver_preload(["tests.imported"])
 
 
 class Weber:
-    """A process with the methods of `subprocess.Popen` that tests need. What it says is written to `output`."""
+    """A process with the methods of `subprocess.Popen` that tests need. It calls `first`, and writes what it says to `output`."""
 
-    def __init__(self, arguments: Sequence[str], *, output: Path) -> None:
-        self._process = CONTEXT.Process(target=_run, args=(list(arguments), output, torch.get_num_threads()), daemon=True)
+    def __init__(self, arguments: Sequence[str], *, output: Path, first: Callable[[], None] | None = None) -> None:
+        self._process = CONTEXT.Process(target=_run, args=(list(arguments), output, torch.get_num_threads(), first), daemon=True)
         self._process.start()
 
     @property
@@ -47,10 +47,12 @@ class Weber:
         os.kill(self._process.pid, signal.SIGINT)
 
 
-def _run(arguments: list[str], output: Path, num_threads: int) -> None:
+def _run(arguments: list[str], output: Path, num_threads: int, first: Callable[[], None] | None) -> None:
     with output.open("wb") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     torch.set_num_threads(num_threads)
+    if first is not None:
+        first()
     sys.argv = ["weber", *arguments]
     cli.main()

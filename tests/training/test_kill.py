@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -15,13 +15,19 @@ import pytest
 from tests.processes import Weber
 from tests.runs import BuildRun, build_watcher
 from tests.training.test_resume import read_losses
+from weber.cache.store import Store
+from weber.checkpoint import save
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
+from weber.training import loop
 from weber.training.assemble import train
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_TRIES = 3
 """A busy machine may see a file so late that the process is past what it was to be killed in."""
+
+WAITS = ((Store, "publish", 0.3), (save, "hash_file", 0.1), (loop, "train_step", 0.1))
+"""Where a process waits a little (seconds), so that a busy machine sees what it is in."""
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +44,26 @@ def kill() -> Iterator[ModuleType]:
 def start(place: Any) -> Iterator[Weber]:
     """As `start` there does, but the process need not import the libraries."""
     resume = ["--resume"] if place.run.exists() else []
-    child = Weber(["train", str(place.folder / "config.toml"), *resume], output=place.folder / "output.txt")
+    child = Weber(["train", str(place.folder / "config.toml"), *resume], output=place.folder / "output.txt", first=slow_down)
     try:
         yield child
     finally:
         child.kill()
         child.wait()
+
+
+def slow_down() -> None:
+    for owner, name, seconds in WAITS:
+        setattr(owner, name, _build_slow(getattr(owner, name), seconds))
+
+
+def _build_slow(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def wait(*arguments: Any, **more: Any) -> Any:
+        result = call(*arguments, **more)
+        time.sleep(seconds)
+        return result
+
+    return wait
 
 
 def test_killed_run_resumes_to_the_same_bytes(kill: ModuleType, tmp_path: Path) -> None:
