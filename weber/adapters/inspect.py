@@ -143,8 +143,8 @@ def _inspect_lycoris(path: Path, lines: list[tuple[str, str]], *, kind: Kind, we
     try:
         adapter = load_lycoris(path)
     except AdapterError as error:
-        told = (*lines, *_list_facts(read_facts(metadata), metadata))
-        return Report(path, f"{kind.name} that weber cannot read", told, (f"{error.what} {error.got}",))
+        facts = _list_facts(read_facts(metadata), metadata)
+        return Report(path, f"{kind.name} that weber cannot read", (*lines, *facts), (f"{error.what} {error.got}",))
     layers = adapter.layers
     cut = f", of which {len(adapter.fused)} are several in the library's model, and cannot be divided" if adapter.fused else ""
     factors = count_factors(layers)

@@ -78,11 +78,11 @@ def _describe(change: LayerChange) -> str:
 def _read_weight(name: str, entry: Entry, change: LayerChange, strength: float) -> Tensor:
     weight = entry.read().float()
     delta = build_delta(change.algo, change.read(), alpha=change.alpha, weight=weight)
-    return round_finite(name, weight + strength * delta, entry.dtype)
+    return round_finite(name, weight + strength * delta, dtype=entry.dtype)
 
 
 def _read_bias(name: str, entry: Entry, change: LayerChange, strength: float) -> Tensor:
-    return round_finite(name, entry.read().float() + strength * change.tensors[BIAS].read().float().cpu(), entry.dtype)
+    return round_finite(name, entry.read().float() + strength * change.tensors[BIAS].read().float().cpu(), dtype=entry.dtype)
 
 
 def _read_part(recent: dict[str, list[Tensor]], one: FusedChange, *, entries: Sequence[Entry], strength: float, number: int) -> Tensor:
@@ -95,4 +95,4 @@ def _read_part(recent: dict[str, list[Tensor]], one: FusedChange, *, entries: Se
         changed = weight + strength * build_delta(change.algo, change.read(), alpha=change.alpha, weight=weight)
         changed = swap_halves(changed) if match.pairing.swapped else changed
         recent[match.original] = list(torch.split(changed, [entry.shape[0] for entry in entries]))
-    return round_finite(f"{match.modules[number]}.weight", recent[match.original][number], entries[number].dtype)
+    return round_finite(f"{match.modules[number]}.weight", recent[match.original][number], dtype=entries[number].dtype)

@@ -101,7 +101,7 @@ def build_merged_weights(base: Weights, adapters: Sequence[Weighted]) -> dict[st
     return {name: replace(entry, read=partial(reads[name], name, entry)) for name, entry in base.items()}
 
 
-def round_finite(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def round_finite(name: str, weight: Tensor, *, dtype: torch.dtype) -> Tensor:
     """A changed weight in the model's precision. Raises AdapterError where that has no room for its numbers."""
     rounded = weight.to(dtype)
     if not is_finite(rounded):
@@ -122,7 +122,7 @@ def _read_merged(name: str, entry: Entry, *, parts: Sequence[tuple[Factors, floa
             merged += strength * factors.build_delta()
         else:
             merged += strength * (factors.build_weight(weight) - weight)
-    return round_finite(name, merged, entry.dtype)
+    return round_finite(name, merged, dtype=entry.dtype)
 
 
 def build_stranger(got: Sequence[str], expected: Sequence[str]) -> AdapterError:
