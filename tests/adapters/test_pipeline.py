@@ -114,13 +114,13 @@ def test_same_picture_as_the_pipeline(
     assert np.abs(_paint_by_weber(folder, path, strength=0.0) - base).max() <= 1
 
 
-def test_without_its_metadata_the_file_would_be_wrong(
+def test_without_its_metadata_the_file_says_the_same(
     tiny_model: Path, tmp_path: Path, put_adapter: Callable[..., list[tuple[str, nn.Parameter]]]
 ) -> None:
-    """Why alpha is in the metadata: a reader that does not find it takes alpha = rank."""
+    """A reader that does not find alpha there takes alpha = rank, and that is what the file means: the scale is in its numbers."""
     from safetensors.torch import load_file, save_file
 
     path = _save_random(tmp_path / "adapter.safetensors", tiny_model, AdapterConfig(rank=4, alpha=16.0), put_adapter)
     save_file(load_file(path), tmp_path / "bare.safetensors")
     ours = _paint_by_weber(tiny_model, path)
-    assert np.abs(ours - _paint_by_pipeline(tiny_model, tmp_path / "bare.safetensors", num_tokens=512)).max() > 4
+    assert np.abs(ours - _paint_by_pipeline(tiny_model, tmp_path / "bare.safetensors", num_tokens=512)).max() <= 1

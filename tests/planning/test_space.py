@@ -52,6 +52,12 @@ def test_what_is_told_is_what_is_written(build_run: BuildRun, tmp_path: Path) ->
     assert after["checkpoints"] == 0  # all are there
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Empty: nothing has been encoded yet."""
+    return tmp_path / "cache"
+
+
 def test_a_disk_that_would_be_full_is_said_before_anything_is_written(
     build_run: BuildRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import diffusers
-from diffusers import FlowMatchEulerDiscreteScheduler
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 
 class Part(Protocol):
@@ -22,6 +22,8 @@ class Part(Protocol):
 def write_folder(folder: Path, parts: Mapping[str, Part], *, pipeline: str = "FluxPipeline") -> Path:
     """Write a model that `from_pretrained(folder)` of the library's class `pipeline` opens; returns `folder`. `model_index.json` is
     written last."""
+    import diffusers
+
     index: dict[str, object] = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
@@ -32,6 +34,8 @@ def write_folder(folder: Path, parts: Mapping[str, Part], *, pipeline: str = "Fl
 
 def build_scheduler(variant: str) -> FlowMatchEulerDiscreteScheduler:
     """Settings of the published models' `scheduler_config.json`, for `dev` or `schnell`."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     return FlowMatchEulerDiscreteScheduler(
         shift=3.0 if variant == "dev" else 1.0,
         use_dynamic_shifting=variant == "dev",

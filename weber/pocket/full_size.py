@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diffusers import FlowMatchEulerDiscreteScheduler
-
 from weber.families.flux1.variants import VARIANTS as FLUX1_VARIANTS
 from weber.families.flux2.variants import SCHEDULER
 from weber.families.flux2.variants import VARIANTS as FLUX2_VARIANTS
@@ -65,6 +63,8 @@ def _list_others(variant: str) -> tuple[dict[str, Part], str]:
         if row.name == variant:
             tokenizers: dict[str, Part] = {"tokenizer": build_clip_tokenizer(), "tokenizer_2": build_t5_tokenizer()}
             return {**tokenizers, "scheduler": build_scheduler("dev" if row.is_shifted else "schnell")}, row.pipeline
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(SCHEDULER)
     if variant == FLUX2_VARIANTS[0].name:
         return {"scheduler": scheduler, "tokenizer": build_mistral_tokenizer()}, "Flux2Pipeline"

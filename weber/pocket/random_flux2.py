@@ -5,25 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import (
-    Mistral3Config,
-    Mistral3ForConditionalGeneration,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen2Tokenizer,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    TokenizersBackend,
-)
 
 from weber.pocket.folder import Part, write_folder
 from weber.pocket.words import WORDS
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Tokenizer, TokenizersBackend
 
 Kind = Literal["dev", "klein", "klein-base"]
 
@@ -58,6 +51,8 @@ def build_random_flux2(folder: Path, kind: Kind, *, num_blocks: tuple[int, int] 
     single stream. The same arguments give the same bytes; the global random state is left as it was. One difference from the published
     dev: its tokenizer stands alone, because the processor around it needs torchvision.
     """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     tokenizer = build_mistral_tokenizer() if kind == "dev" else build_qwen_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -78,6 +73,8 @@ def build_random_flux2(folder: Path, kind: Kind, *, num_blocks: tuple[int, int] 
 
 def build_qwen_tokenizer(words: Iterable[str] = WORDS) -> Qwen2Tokenizer:
     """Byte-level BPE of the class that Qwen3 uses, with its marks of a chat: a word of the list is one token, others fall into bytes."""
+    from transformers import Qwen2Tokenizer
+
     vocabulary, merges = _build_bytes_and_words(words)
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
     tokenizer.add_tokens([AddedToken(mark, special=True) for mark in ("<|im_start|>", "<|im_end|>")])
@@ -88,6 +85,8 @@ def build_qwen_tokenizer(words: Iterable[str] = WORDS) -> Qwen2Tokenizer:
 
 def build_mistral_tokenizer(words: Iterable[str] = WORDS) -> TokenizersBackend:
     """Byte-level BPE with the marks of Mistral Small 3 and a chat template with a system prompt; pads on the left."""
+    from transformers import TokenizersBackend
+
     vocabulary, merges = _build_bytes_and_words(words)
     model = Tokenizer(BPE(vocabulary, merges))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -117,6 +116,8 @@ def _build_bytes_and_words(words: Iterable[str]) -> tuple[dict[str, int], list[t
 
 
 def _build_transformer(num_blocks: tuple[int, int], *, has_guidance: bool) -> Flux2Transformer2DModel:
+    from diffusers import Flux2Transformer2DModel
+
     return Flux2Transformer2DModel(
         in_channels=4 * _LATENT_CHANNELS,
         num_layers=num_blocks[0],
@@ -131,6 +132,8 @@ def _build_transformer(num_blocks: tuple[int, int], *, has_guidance: bool) -> Fl
 
 def _build_vae() -> AutoencoderKLFlux2:
     """The autoencoder; its running statistics are drawn, so that normalizing acts."""
+    from diffusers import AutoencoderKLFlux2
+
     vae = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=_LATENT_CHANNELS)
     with torch.no_grad():
         vae.bn.running_mean.normal_(0.0, 0.1)
@@ -140,6 +143,8 @@ def _build_vae() -> AutoencoderKLFlux2:
 
 def _build_qwen(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """More layers than are read, as the published one has: the last state that is read is the one after 27."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=_TEXT_WIDTH,
@@ -156,6 +161,8 @@ def _build_qwen(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
 
 def _build_mistral(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """With its vision tower and head; the last state that is read is the one after 30 layers."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
     text = {
         "model_type": "mistral",
         "vocab_size": len(tokenizer),

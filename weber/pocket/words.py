@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import CLIPTokenizer, T5Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer, T5Tokenizer
 
 _TEXT = """
 a an the of and in on at to with without up down left right upper lower open
@@ -33,6 +36,8 @@ _RARE = -20.0  # log-probability of a character beside -1 of a word: T5 takes th
 
 def build_clip_tokenizer(words: Iterable[str] = WORDS) -> CLIPTokenizer:
     """Byte-level BPE as in CLIP: 256 bytes, the same ending a word, merges, then the start and end tokens."""
+    from transformers import CLIPTokenizer
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = {symbol: index for index, symbol in enumerate(alphabet + [letter + _END_OF_WORD for letter in alphabet])}
     merges: list[tuple[str, str]] = []
@@ -46,6 +51,8 @@ def build_clip_tokenizer(words: Iterable[str] = WORDS) -> CLIPTokenizer:
 
 def build_t5_tokenizer(words: Iterable[str] = WORDS) -> T5Tokenizer:
     """Unigram as in T5: words with their leading space, and printable ASCII; other characters are `<unk>`."""
+    from transformers import T5Tokenizer
+
     pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": _RARE}
     pieces |= dict.fromkeys(string.digits + string.ascii_letters + string.punctuation, _RARE)
     pieces |= {f"▁{word}": -1.0 for word in words}

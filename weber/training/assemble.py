@@ -124,9 +124,11 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     return Encoded(latents, texts)
 
 
-def assemble(plan: Plan, store: Store, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
+def assemble(
+    plan: Plan, store: Store, *, start: Found, watcher: Watcher, previous: RunConfig | None = None, stop: Stop | None = None
+) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
-    config, folder, progress = plan.resolved, plan.resolved.output.folder, stop.guard(watcher.report)
+    config, folder, progress = plan.resolved, plan.resolved.output.folder, (stop or Stop()).guard(watcher.report)
     reader = Reader(store, plan.encoders)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     for one in plan.frozen:
