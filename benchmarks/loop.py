@@ -30,6 +30,7 @@ import torch
 from rich.console import Console
 
 import weber.training.loop
+import weber.training.saving
 import weber.training.step
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
@@ -44,6 +45,7 @@ from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Loader
 from weber.training.demo import find_examples
 from weber.training.loop import Training, run
+from weber.training.stop import Stop
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
 RESOLUTION = 208
@@ -130,7 +132,7 @@ def measure(config: RunConfig, watcher: Watcher) -> Clock:
         encode_cache(plan, store, watcher=watcher)
         training = assemble(plan, store, start=Found(0, None, {}), watcher=watcher)
         with timers(clock, training, watcher):
-            run(training, watcher)
+            run(training, watcher, stop=Stop())
     clock.steps.pop()
     return clock
 
@@ -138,7 +140,7 @@ def measure(config: RunConfig, watcher: Watcher) -> Clock:
 @contextmanager
 def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]:
     """Put timers around the parts of a step; `write_learning_rate` is its first line."""
-    loop, step, learner = weber.training.loop, weber.training.step, training.learner
+    loop, saving, step, learner = weber.training.loop, weber.training.saving, weber.training.step, training.learner
     start = clock.wrap("learning rate", loop.write_learning_rate)
 
     def start_step(*arguments: Any) -> None:
@@ -159,8 +161,8 @@ def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]
         (loop, "train_step", "train_step, the rest"),
         (Trackers, "write", "metrics"),
         (watcher, "report", "progress"),
-        (loop, "save_state", "checkpoint"),
-        (loop, "save_space", "checkpoint"),
+        (saving, "save_state", "checkpoint"),
+        (saving, "save_space", "checkpoint"),
     ]
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(loop, "write_learning_rate", start_step))

@@ -50,8 +50,8 @@ def test_only_what_somebody_set_is_listed_as_set(build_run: BuildRun) -> None:
     listed = report.partition("Settings that differ from the default\n")[2]
     keys = {line.split(" = ")[0].strip() for line in listed.splitlines()}
     output = {"output.folder", "output.cache", "output.save_every"}
-    train = {"train.steps", "train.batch_size"}
-    assert keys == {"model.variant", "data.0.path", "data.0.repeats", "adapter.rank", "memory.device", "optim.lr"} | train | output
+    train, memory = {"train.steps", "train.batch_size"}, {"memory.device", "memory.gradient_checkpointing"}
+    assert keys == {"model.variant", "data.0.path", "data.0.repeats", "adapter.rank", "optim.lr"} | memory | train | output
 
 
 def test_the_plan_knows_what_is_cached(build_run: BuildRun) -> None:

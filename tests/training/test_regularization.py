@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,7 @@ def test_fixed_pairs_are_asked_once_and_no_step_asks_again(
     build_run: BuildRun, tiny_model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = _build(build_run, pictures, model=_describe(tiny_model), kept={"caption_dropout": 0.5}, **FIXED)
+    shutil.rmtree(config.output.cache)  # it will hold nothing but what this run needs
     plan = build_plan(config)
     assert "72 answers of the teacher, 288.0 KiB" in build_report(plan)
     assert "to be asked now: 72 answers" in build_report(plan)
