@@ -162,7 +162,6 @@ def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]
         (Trackers, "write", "metrics"),
         (watcher, "report", "progress"),
         (saving, "save_state", "checkpoint"),
-        (saving, "save_space", "checkpoint"),
     ]
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(loop, "write_learning_rate", start_step))

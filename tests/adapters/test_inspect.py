@@ -118,9 +118,9 @@ def test_a_file_of_ai_toolkit(tmp_path: Path) -> None:
 
 
 OTHERS: dict[str, tuple[list[str], str]] = {
-    "LoKr": ([f"lycoris_{MODULE}.lokr_w1"], "LoKr"),
-    "LoHa": ([f"lycoris_{MODULE}.hada_w1_a"], "LoHa"),
-    "OFT": (["lora_unet_double_blocks_0_img_attn_proj.oft_blocks"], "OFT or BOFT"),
+    "LoKr": ([f"lycoris_{MODULE}.lokr_w1"], "LoKr that weber cannot read"),
+    "LoHa": ([f"lycoris_{MODULE}.hada_w1_a"], "LoHa that weber cannot read"),
+    "OFT": (["lora_unet_double_blocks_0_img_attn_proj.oft_blocks"], "OFT or BOFT that weber cannot read"),
     "XLabs": (["double_blocks.0.processor.qkv_lora1.down.weight"], "LoRA in XLabs layout"),
     "text encoder too": (
         ["text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight"],
