@@ -135,6 +135,7 @@ def test_an_encoder_that_is_not_finite_is_named(build_run: BuildRun, tmp_path: P
     tensors = load_file(weights)
     tensors["encoder.conv_in.bias"][0] = float("inf")
     save_file(tensors, weights, metadata={"format": "pt"})
+    shutil.rmtree(tmp_path / "cache")  # so that the encoder is run
     with pytest.raises(ModelError, match=r"(?s)encoding pictures.*encoder\.conv_in\.bias"):
         run_whole(build_run(model={"path": str(model)}))
 
