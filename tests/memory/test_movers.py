@@ -135,6 +135,7 @@ class Order:
 
     def __init__(self) -> None:
         self.touched: dict[int, list[tuple[int, bool]]] = {}
+        self.alive: list[Tensor] = []  # memory that was freed and given again would be another's history
         self.threads: dict[int, int] = {}
         self.kinds: list[str] = []
         self.lock = threading.Lock()
@@ -150,6 +151,7 @@ class Order:
                 races = [self.kinds[other] for other, was_write in seen if (is_write or was_write) and not before >> other & 1]
                 assert not races, f"{kind} may run at the same time as {races[0]}"
                 seen.append((number, is_write))
+                self.alive.append(tensor)
             self.kinds.append(kind)
             if stream is None:
                 self.threads[thread] = before | 1 << number
