@@ -13,6 +13,7 @@ Legend: B... any leading dimensions, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from weber.blocks.layer import Layer, Term, read_layer
 
 
 class Lengths(nn.Module):
@@ -51,6 +54,15 @@ class LowRank(Linear):
             result = super().forward(x, *args, **kwargs)
         return result
 
+    def read_layer(self) -> Layer | None:
+        """See `Readable`: what it is when it is plain, and its terms are in the precision of the layer itself."""
+        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.lora_A]
+        layer = read_layer(self.base_layer)
+        if layer is None or self.merged or any(self._is_more(name) for name in names):
+            return None
+        terms = tuple(Term(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name))
+        return replace(layer, terms=layer.terms + terms)
+
     def read_strength(self, name: str) -> float:
         """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""
         whole = self.lora_alpha[name] / self.r[name]
@@ -79,12 +91,21 @@ class LowRank(Linear):
 
     def _add(self, base: Tensor, x: Tensor, names: list[str]) -> Tensor:
         """What adapters add to `base`. Frozen ones at strength 0 are left out, which changes no bit."""
-        names = [name for name in names if self.scaling[name] != 0 or self.lora_A[name].weight.requires_grad]
+        names = [name for name in names if self._counts(name)]
         if not names:
             return base
         factors = [one[name].weight for name in names for one in (self.lora_A, self.lora_B)]
         total: Tensor = _Sum.apply(base, x, [self.scaling[name] for name in names], *factors)  # type: ignore[no-untyped-call]
         return total
+
+    def _counts(self, name: str) -> bool:
+        """Frozen adapters at strength 0 do not."""
+        return self.scaling[name] != 0 or bool(self.lora_A[name].weight.requires_grad)
+
+    def _is_more(self, name: str) -> bool:
+        """Whether an adapter is more than the product of its factors: a DoRA, one with dropout or a bias, another variant of PEFT's."""
+        has_more = name in self.lora_variant or name in self.lora_magnitude_vector or self.lora_bias[name]
+        return has_more or not isinstance(self.lora_dropout[name], nn.Identity)
 
     def _decompose(self, x: Tensor, name: str) -> Tensor:
         """Base layer and adapter, each output scaled to the learned length of its row; at strength 0 the base layer alone.

@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from weber.blocks.layer import OwnForward
 from weber.families.pattern import is_named
 
 Roles = dict[nn.Module, str]
@@ -38,7 +39,8 @@ Roles = dict[nn.Module, str]
 
 
 class Lean:
-    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`. Without gradients blocks run plainly.
+    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`. Without gradients blocks run plainly, and so do
+    those that are lean by themselves.
 
     What a block keeps is settled when it first runs with gradients, for inputs that want or do not want gradients as they then do:
     adapters have to be there by then.
@@ -50,7 +52,7 @@ class Lean:
 
     def __call__(self, block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
         """See `Run`."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or isinstance(call, OwnForward):
             return call(*inputs)
         kept = tree_map_only(Tensor, _detach, inputs)
         key = (block, type(call), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))

@@ -19,6 +19,7 @@ from weber.families.pattern import is_any
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Fill, build_cast
 from weber.memory.formats import FORMATS
+from weber.memory.joined import join_layers
 from weber.memory.kept import (
     DamagedKeptError,
     build_disk_error,
@@ -107,6 +108,8 @@ def _load(
     modules = {block: transformer.get_submodule(block) for block in swapped}
     tensors = (*transformer.parameters(), *transformer.buffers())
     assert swap is not None or device.type == "meta" or not any(tensor.is_meta for tensor in tensors)
+    stay = [transformer.get_submodule(block) for block in blocks if block not in swapped]
+    join_layers(stay, family.joined_layers)
     predictor = family.build_predictor(transformer, is_modulation_apart=apart)
     if swap is not None and swapped:
         take = swap(predictor)

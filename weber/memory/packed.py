@@ -6,12 +6,14 @@ The graph keeps the packed weight and nothing else: not the input, which a froze
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weber.blocks.layer import Layer
 from weber.errors import ConfigError
 from weber.memory.formats import FORMATS, Format
 
@@ -68,6 +70,13 @@ class PackedLinear(nn.Linear):
         result: Tensor = _Product.apply(input, self.bias, self.format.name, shape, self.int8_matmul, *self._buffers.values())  # type: ignore[no-untyped-call]
         return result
 
+    def read_layer(self) -> Layer | None:
+        """See `Readable`; with `int8_matmul` its products are its own."""
+        if self.int8_matmul:
+            return None
+        unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
+        return Layer(self.out_features, tuple(self.buffers(recurse=False)), self.bias, unpack=unpack)
+
     def reset_parameters(self) -> None:
         """Nothing: the weight is given."""
 
@@ -123,7 +132,7 @@ class _Product(torch.autograd.Function):
         if int8_matmul and _count_rows(x) >= INT8_ROWS:
             weight, scale = packed
             return _multiply_int8(x, weight.t(), scale, bias)
-        return functional.linear(x, _unpack(name, packed, shape, x.dtype), bias)
+        return functional.linear(x, _unpack(name, shape, packed, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -134,11 +143,11 @@ class _Product(torch.autograd.Function):
             # GPUs want the second factor with its columns in one piece; the scales of the weight's rows go into the first.
             x_gradient = _multiply_int8(gradient * scale, weight.t().contiguous().t(), None, None).to(gradient.dtype)
         else:
-            x_gradient = gradient @ _unpack(name, packed, shape, gradient.dtype)
+            x_gradient = gradient @ _unpack(name, shape, packed, gradient.dtype)
         return x_gradient, None, None, None, None, *(None for _ in packed)
 
 
-def _unpack(name: str, packed: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def _unpack(name: str, shape: tuple[int, int], packed: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     layout = FORMATS[name]
     return layout.unpack(dict(zip(layout.packed_shapes(*shape), packed, strict=True)), shape=shape, dtype=dtype)
 

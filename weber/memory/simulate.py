@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from weber.blocks.layer import OwnForward
 from weber.families.family import Predictor
 from weber.memory.lean import Lean
 from weber.memory.meta import FlashOnMeta
@@ -333,7 +334,8 @@ def simulate_pass(
             running.append(number)
 
     def run(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
-        outputs = _wrap(plain, [FlashOnMeta])(block, _wrap(call, again), *inputs)
+        inner = call if isinstance(call, OwnForward) else _wrap(call, again)
+        outputs = _wrap(plain, [FlashOnMeta])(block, inner, *inputs)
         ahead[numbers[block]] = meter.read_stretch()
         for tensor in _list_tensors([outputs]):
             if tensor.requires_grad:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
+from weber.families.flux2.blocks import build_block
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Passage, Rotary, Route
+from weber.families.tokens import Tokens, build_tokens
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel
@@ -34,6 +36,7 @@ class Flux2Predictor(nn.Module):
         self.transformer = transformer
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
+        self.is_fused = True
         self._rotary: tuple[Layout, Rotary] | None = None
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -55,18 +58,20 @@ class Flux2Predictor(nn.Module):
         text_modulation = model.double_stream_modulation_txt(modulation_BD)
         single_modulation = model.single_stream_modulation(modulation_BD)
 
-        num_double, num_text_tokens = len(model.transformer_blocks), text_BTD.shape[1]
-        for number, block in enumerate(model.transformer_blocks):
-            image_BND = passage.turn(number, image_BND)
-            told = image_modulation, text_modulation, passage.rotary, _tell_mask(passage)
-            text_BTD, image_BND = self.run(block, block, image_BND, text_BTD, *told)
-        image_BND = passage.turn(num_double, image_BND)
-        joint = torch.cat([text_BTD, image_BND], dim=1)
-        for number, block in enumerate(model.single_transformer_blocks, start=num_double):
-            if number > num_double and passage.turns(number):
-                joint = torch.cat([joint[:, :num_text_tokens], passage.turn(number, joint[:, num_text_tokens:])], dim=1)
-            joint = self.run(block, block, joint, None, single_modulation, passage.rotary, _tell_mask(passage))
-        image_BND = passage.turn(num_double + len(model.single_transformer_blocks), joint[:, num_text_tokens:])
+        blocks, tokens = [*model.transformer_blocks, *model.single_transformer_blocks], build_tokens(text_BTD, image_BND)
+        for number, block in enumerate(blocks):
+            if passage.turns(number):
+                tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
+            is_double = number < len(model.transformer_blocks)
+            told = (image_modulation, text_modulation) if is_double else (single_modulation,)
+            own = build_block(block) if self.is_fused and passage.mask is None else None
+            place = (passage.rotary, _tell_mask(passage)) if own is None else (passage.read_angles(),)
+            if is_double:
+                tokens = build_tokens(*self.run(block, own or block, tokens.image, tokens.text, *told, *place))
+            else:
+                alone = (None,) if own is None else ()  # the library's blocks may be given the text apart
+                tokens = Tokens(None, self.run(block, own or block, tokens.join(), *alone, *told, *place), tokens.num_text)
+        image_BND = passage.turn(len(blocks), tokens.image)
 
         velocity_BNC = model.proj_out(model.norm_out(image_BND, modulation_BD))
         return unpack(velocity_BNC[:, : height * width], height, width)

@@ -1,0 +1,49 @@
+"""How an operation is known to PyTorch: one name, and what each kind of device does for it.
+
+Registered operations are one step for checkpointing, for compilation and for whoever counts work on the meta device. They know nothing
+of gradients: the functions that use them (`weber/blocks`) call forward and backward operations themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+_LIBRARY = torch.library.Library("weber", "DEF")
+_GPU_KERNELS = "weber.kernels.triton"
+
+
+def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callable[..., Any], gpu: str | None = None) -> Any:
+    """Register an operation, and return what calls it.
+
+    `plain` is the reference, and what devices run that have nothing better. `fake` makes outputs of the right shape on the meta device:
+    only those that the kernel makes, so that what it holds is counted. `gpu` names a file of `weber/kernels/triton` that has a function
+    of the operation's name; where Triton is not installed, GPUs run `plain`.
+    """
+    _LIBRARY.define(f"{name}{signature}")
+    _LIBRARY.impl(name, plain, "CPU")
+    _LIBRARY.impl(name, fake, "Meta")
+
+    def run(*args: Any) -> Any:
+        kernel = plain if gpu is None or not has_triton() else _load(gpu, name)
+        return kernel(*args)
+
+    _LIBRARY.impl(name, run, "CUDA")
+    return getattr(torch.ops.weber, name).default
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed, as it is with PyTorch's builds for CUDA on Linux."""
+    return find_spec("triton") is not None
+
+
+@cache
+def _load(file: str, name: str) -> Callable[..., Any]:
+    kernel: Callable[..., Any] = getattr(import_module(f"{_GPU_KERNELS}.{file}"), name)
+    return kernel
