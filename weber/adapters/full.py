@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weber.adapters.target import build_absent, list_patterns
+from weber.blocks.layer import Layer
 from weber.errors import AdapterError
 from weber.families.finite import read_finite
 from weber.families.pattern import is_any, is_named
@@ -123,6 +124,10 @@ def _list_parents(name: str) -> list[str]:
     return [".".join(words[:number]) for number in range(1, len(words))]
 
 
+def _round_weight(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    return weights[0].to(dtype)
+
+
 class _RoundedLinear(nn.Linear):
     """A layer that computes in `computed`, whatever its weights and its input have."""
 
@@ -132,6 +137,10 @@ class _RoundedLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.to(self.computed)
         return functional.linear(input.to(self.computed), self.weight.to(self.computed), bias)
 
+    def read_layer(self) -> Layer:
+        """See `Readable`."""
+        return Layer(self.out_features, (self.weight,), self.bias, unpack=_round_weight)
+
 
 class _RoundedNorm(nn.RMSNorm):
     """The same of a norm, but that its input is left as it is: some models compute it in fp32."""
@@ -139,7 +148,11 @@ class _RoundedNorm(nn.RMSNorm):
     computed: torch.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.normalized_shape, self.weight.to(self.computed), self.eps)
+        return functional.rms_norm(x, self.normalized_shape, self.read_weight(), self.eps)
+
+    def read_weight(self) -> Tensor:
+        """As it is used."""
+        return self.weight.to(self.computed)
 
 
 _ROUNDED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _RoundedLinear, nn.RMSNorm: _RoundedNorm}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weber.blocks.layer import Layer
-from weber.blocks.linear import add_layer, join_columns, join_factors, list_ranks, multiply_exactly, run_terms_back
+from weber.blocks.linear import add_layer, add_product, join_columns, join_factors, list_ranks, multiply_exactly, run_terms_back
 from weber.kernels.activate import Activation, activate, activate_backward
 
 
@@ -80,7 +80,7 @@ class _Close(torch.autograd.Function):
             for number, one in zip(own.inputs, grads, strict=True):
                 row_grads[number] = one
         input_grads = [
-            None if one is None else _leave(one.view(*tensor.shape[:-1], -1), tensor, kind)
+            None if one is None else _leave(one.view(*tensor.shape[:-1], one.shape[-1]), tensor, kind)
             for one, tensor, kind in zip(row_grads, inputs, kinds, strict=True)
         ]
         return grad, gate_grad, None, None, *input_grads, *found
@@ -109,7 +109,7 @@ def _find_hidden(summand: Summand, rows: Sequence[Tensor]) -> Tensor | None:
         return None
     hidden: Tensor | None = None
     for one, part in _pair(summand, rows, downs):
-        hidden = torch.mm(one, part.t()) if hidden is None else hidden.addmm_(one, part.t())
+        hidden = torch.mm(one, part.t()) if hidden is None else add_product(hidden, one, part.t())
     return hidden
 
 
@@ -122,9 +122,9 @@ def _run_back(
     found: list[Tensor | None] = [None] * len(wants)
     own = [] if rows is None else [rows[number] for number in summand.inputs]
     if wants[0]:
-        found[0] = join_columns([grad.t() @ one for one in own])
+        found[0] = join_columns([grad.t() @ one for one in own]).to(layer.weights[0].dtype)
     if layer.bias is not None and wants[first - 1]:
-        found[first - 1] = grad.sum(0)
+        found[first - 1] = grad.sum(0).to(layer.bias.dtype)
     factors = list(layer.build_weight(grad.dtype).split(list(widths), dim=1))
     downs, hidden_grad = join_factors([layer], grad.dtype), None
     if hidden is None or downs is None:
@@ -135,4 +135,4 @@ def _run_back(
         if wants[first + 2 * number]:
             part = hidden_grad[:, rank].t()
             found[first + 2 * number] = join_columns([multiply_exactly(part, one) for one in own]).to(term.down.dtype)
-    return [(hidden_grad @ down).addmm_(grad, factor) for down, factor in zip(downs.split(list(widths), dim=1), factors, strict=True)], found
+    return [add_product(hidden_grad @ down, grad, factor) for down, factor in zip(downs.split(list(widths), dim=1), factors, strict=True)], found

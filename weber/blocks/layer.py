@@ -79,6 +79,22 @@ def read_layer(module: nn.Module) -> Layer | None:
     return Layer(module.out_features, (module.weight,), module.bias)
 
 
+@runtime_checkable
+class ReadableNorm(Protocol):
+    """An RMS norm whose weight is used in another form than it is kept."""
+
+    def read_weight(self) -> Tensor:
+        """As it is used."""
+        ...
+
+
+def read_norm(norm: nn.Module) -> Tensor:
+    """The weight of an RMS norm."""
+    weight = norm.read_weight() if isinstance(norm, ReadableNorm) else norm.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def read_layers(modules: Sequence[nn.Module]) -> list[Layer] | None:
     """All of them, or None where one is not plain."""
     layers = [read_layer(module) for module in modules]

@@ -62,7 +62,7 @@ def multiply(rows: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, Tensor | No
     out = rows.new_empty((len(rows), sum(layer.num_outputs for layer in layers)))
     joined = join_weights(layers)
     if joined is not None and hidden is None and not any(layer.bias is None for layer in layers):
-        biases = [layer.bias for layer in layers if layer.bias is not None]
+        biases = [layer.bias.to(out.dtype) for layer in layers if layer.bias is not None]
         torch.addmm(join_rows(biases), rows, joined.t(), out=out)
         return out, None
     for layer, place, ranks in zip(layers, list_places(layers), list_ranks(layers), strict=True):
@@ -72,7 +72,7 @@ def multiply(rows: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, Tensor | No
         elif not start(part, layer, hidden, ranks):
             part.zero_()
     if joined is not None and len(layers) > 1:
-        out.addmm_(rows, joined.t())
+        add_product(out, rows, joined.t())
     return out, hidden
 
 
@@ -95,10 +95,10 @@ def add_layer(
     if is_begun or layer.terms:
         is_begun = start(out, layer, hidden, ranks, is_begun=is_begun)
     else:
-        begin = layer.bias
+        begin = None if layer.bias is None else layer.bias.to(out.dtype)
     for rows, factor in pieces:
         if is_begun:
-            out.addmm_(rows, factor.t())
+            add_product(out, rows, factor.t())
         elif begin is None:
             torch.mm(rows, factor.t(), out=out)
         else:
@@ -108,7 +108,7 @@ def add_layer(
 
 def start(out: Tensor, layer: Layer, hidden: Tensor | None, ranks: Sequence[slice], *, is_begun: bool = False) -> bool:
     """Write bias and terms to the output (N, O), or add them where it has begun; whether there is anything now."""
-    bias = layer.bias
+    bias = None if layer.bias is None else layer.bias.to(out.dtype)
     if bias is not None and (is_begun or not layer.terms):
         out.add_(bias) if is_begun else out.copy_(bias)
         is_begun, bias = True, None
@@ -116,13 +116,18 @@ def start(out: Tensor, layer: Layer, hidden: Tensor | None, ranks: Sequence[slic
         assert hidden is not None
         up = term.up.to(out.dtype).t()
         if is_begun:
-            out.addmm_(hidden[:, rank], up, alpha=term.scale)
+            add_product(out, hidden[:, rank], up, alpha=term.scale)
         elif bias is None:
             torch.addmm(out, hidden[:, rank], up, beta=0, alpha=term.scale, out=out)
         else:
             torch.addmm(bias, hidden[:, rank], up, alpha=term.scale, out=out)
         is_begun = True
     return is_begun
+
+
+def add_product(total: Tensor, one: Tensor, other: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """total + alpha x one @ other, into `total`. Not `addmm_`, which PyTorch's counter of FLOPs does not know."""
+    return torch.addmm(total, one, other, alpha=alpha, out=total)
 
 
 def run_terms_back(

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weber.blocks.layer import Layer
-from weber.blocks.linear import join_factors, join_rows, join_weights, list_places, list_ranks, multiply, multiply_exactly, run_terms_back
+from weber.blocks.linear import add_product, join_factors, join_rows, join_weights, list_places, list_ranks, multiply, multiply_exactly, run_terms_back
 from weber.kernels.modulate import modulate, modulate_backward, sum_gradients
 
 
@@ -44,7 +44,7 @@ class _Project(torch.autograd.Function):
         out, hidden = multiply(normed.flatten(0, 1), layers)
         ctx.save_for_backward(x, scale, shift, mean, rstd, hidden, *tensors)
         ctx.layers, ctx.eps = layers, eps
-        return x, *out.view(*x.shape[:-1], -1).split(list(widths), dim=-1)
+        return x, *out.view(*x.shape[:-1], out.shape[-1]).split(list(widths), dim=-1)
 
     @staticmethod
     @once_differentiable
@@ -121,9 +121,9 @@ class _Back:
             torch.mm(grad.t(), rows, out=whole[start : start + grad.shape[1]])
         for layer, flags, found, place in zip(self.layers, self._wanted, self._found, self._places, strict=True):
             if flags[0]:
-                found[0] = whole[place]
+                found[0] = whole[place].to(layer.weights[0].dtype)
             if layer.bias is not None and flags[len(layer.weights)]:
-                found[len(layer.weights)] = join_rows([grad.sum(0) for grad, _ in self._cut(place)])
+                found[len(layer.weights)] = join_rows([grad.sum(0) for grad, _ in self._cut(place)]).to(layer.bias.dtype)
 
     def run_input(self, hidden_grad: Tensor | None) -> Tensor:
         """The gradient of the layers' input (N, D)."""
@@ -131,7 +131,7 @@ class _Back:
         downs = join_factors(self.layers, dtype)
         total = None if hidden_grad is None or downs is None else hidden_grad @ downs
         for grad, factor in self._list_factors(dtype):
-            total = grad @ factor if total is None else total.addmm_(grad, factor)
+            total = grad @ factor if total is None else add_product(total, grad, factor)
         assert total is not None
         return total
 
@@ -172,7 +172,7 @@ def sum_down_gradients(
     if scale.shape[1] != 1:
         return multiply_exactly(hidden_grad.t(), modulate(x_BSD, scale, shift, eps)[0].flatten(0, 1))
     grads = []
-    for number, hidden_SR in enumerate(hidden_grad.view(batch, tokens, -1)):
+    for number, hidden_SR in enumerate(hidden_grad.view(batch, tokens, hidden_grad.shape[-1])):
         own = number % len(scale)
         scaled_SR = (hidden_SR * rstd[number]).to(x_BSD.dtype)
         grad = multiply_exactly(scaled_SR.t(), x_BSD[number])

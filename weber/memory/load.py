@@ -108,14 +108,14 @@ def _load(
     modules = {block: transformer.get_submodule(block) for block in swapped}
     tensors = (*transformer.parameters(), *transformer.buffers())
     assert swap is not None or device.type == "meta" or not any(tensor.is_meta for tensor in tensors)
-    stay = [transformer.get_submodule(block) for block in blocks if block not in swapped]
-    join_layers(stay, family.joined_layers)
+    join_layers((transformer.get_submodule(block) for block in blocks if swap is None or block not in swapped), family.joined_layers)
     predictor = family.build_predictor(transformer, is_modulation_apart=apart)
     if swap is not None and swapped:
         take = swap(predictor)
         for block, names in inside.items():
             for name in names:
                 put(name, _HOST)
+            join_layers([modules[block]], family.joined_layers)
             take(modules[block])
     return predictor
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weber.blocks.attend import Stream, attend
 from weber.blocks.close import Summand, close
-from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers
+from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers, read_norm
 from weber.blocks.project import project
 
 
@@ -35,7 +35,7 @@ class SingleBlock(OwnForward):
         shift, scale, gate = norm.linear(norm.silu(modulation_BD))[:, None].chunk(3, dim=-1)
         widths = [3 * width, self.inward[-1].num_outputs]
         joint_BSD, projections, mlp = project(joint_BSD, scale, shift, self.inward, widths=widths, eps=norm.norm.eps)
-        (seen_BSD,) = attend([Stream(projections, attention.norm_q.weight, attention.norm_k.weight)], angles, eps=attention.norm_q.eps)
+        (seen_BSD,) = attend([Stream(projections, read_norm(attention.norm_q), read_norm(attention.norm_k))], angles, eps=attention.norm_q.eps)
         return close(joint_BSD, gate, [(seen_BSD, None), (mlp, "gelu")], [Summand(self.outward[0], (0, 1))])
 
 
@@ -60,7 +60,7 @@ class DoubleBlock(OwnForward):
         for x, (shift, scale, *_), (norm, _), pair, layers in zip((text_BTD, image_BND), told, norms, weights, self.layers, strict=True):
             x, projections = project(x, scale, shift, layers[:3], widths=[3 * x.shape[-1]], eps=norm.norm.eps)
             tokens.append(x)
-            streams.append(Stream(projections, pair[0].weight, pair[1].weight))
+            streams.append(Stream(projections, *map(read_norm, pair)))
         seen = attend(streams, angles, eps=attention.norm_q.eps)
         results = []
         for x, own, (_, _, gate, mlp_shift, mlp_scale, mlp_gate), (_, norm), layers in zip(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weber.blocks.attend import Stream, attend
 from weber.blocks.close import Summand, close
-from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers
+from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers, read_norm
 from weber.blocks.project import project
 
 
@@ -40,7 +40,7 @@ class Streams(OwnForward):
             project(x, scale, shift, self.inward, widths=widths, eps=block.norm.eps)
             for x, (shift, scale, _) in zip(tokens, told, strict=True)
         ]
-        streams = [Stream(projections, attention.norm_q.weight, attention.norm_k.weight) for _, projections, _ in parts]
+        streams = [Stream(projections, read_norm(attention.norm_q), read_norm(attention.norm_k)) for _, projections, _ in parts]
         seen = attend(streams, angles, eps=attention.norm_q.eps)
         summands = [Summand(self.outward[0], (0,)), Summand(self.outward[1], (1,))]
         return tuple(
