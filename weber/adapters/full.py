@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weber.adapters.target import build_absent, list_patterns
-from weber.blocks.layer import Layer
+from weber.blocks.layer import Layer, Readable, ReadableNorm
 from weber.errors import AdapterError
 from weber.families.finite import read_finite
 from weber.families.pattern import is_any, is_named
@@ -128,7 +128,7 @@ def _round_weight(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     return weights[0].to(dtype)
 
 
-class _RoundedLinear(nn.Linear):
+class _RoundedLinear(nn.Linear, Readable):
     """A layer that computes in `computed`, whatever its weights and its input have."""
 
     computed: torch.dtype
@@ -142,7 +142,7 @@ class _RoundedLinear(nn.Linear):
         return Layer(self.out_features, (self.weight,), self.bias, unpack=_round_weight)
 
 
-class _RoundedNorm(nn.RMSNorm):
+class _RoundedNorm(nn.RMSNorm, ReadableNorm):
     """The same of a norm, but that its input is left as it is: some models compute it in fp32."""
 
     computed: torch.dtype

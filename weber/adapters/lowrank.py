@@ -13,7 +13,6 @@ Legend: B... any leading dimensions, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from weber.blocks.layer import Layer, Term, read_layer
+from weber.blocks.layer import Layer, Readable, Term, read_layer
 
 
 class Lengths(nn.Module):
@@ -33,7 +32,7 @@ class Lengths(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
-class LowRank(Linear):
+class LowRank(Linear, Readable):
     """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's.
 
     `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`).
@@ -61,7 +60,7 @@ class LowRank(Linear):
         if layer is None or self.merged or any(self._is_more(name) for name in names):
             return None
         terms = tuple(Term(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name))
-        return replace(layer, terms=layer.terms + terms)
+        return Layer(layer.num_outputs, layer.weights, layer.bias, layer.terms + terms, layer.unpack)
 
     def read_strength(self, name: str) -> float:
         """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""

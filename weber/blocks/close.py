@@ -11,7 +11,7 @@ Legend: B batch, S tokens, D width, N = B S rows, R sum of ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class _Close(torch.autograd.Function):
         row_grads: list[Tensor | None] = [None] * len(kinds)
         found: list[Tensor | None] = []
         for summand, hidden in zip(summands, hiddens, strict=True):
-            own = replace(summand, layer=summand.layer.replace_tensors(tensors))
+            own = Summand(summand.layer.replace_tensors(tensors), summand.inputs)
             widths = [ctx.widths[number] for number in own.inputs]
             grads, found_here = _run_back(own, out_grad, hidden, rows, [next(wanted) for _ in own.layer.list_tensors()], widths)
             found += found_here

@@ -5,9 +5,9 @@ Legend: O outputs, I inputs, R rank.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -52,25 +52,24 @@ class Layer:
         weights = tuple(next(tensors) for _ in self.weights)
         bias = None if self.bias is None else next(tensors)
         terms = tuple(Term(term.scale, next(tensors), next(tensors)) for term in self.terms)
-        return replace(self, weights=weights, bias=bias, terms=terms)
+        return Layer(self.num_outputs, weights, bias, terms, self.unpack)
 
 
 class OwnForward:
     """A block that is run by operations of `weber/blocks`: it keeps what is costly to compute, and nothing else."""
 
 
-@runtime_checkable
-class Readable(Protocol):
-    """A layer that says what it is. None where it is more than that: it has to be called then."""
+class Readable(ABC):
+    """A layer that says what it is."""
 
+    @abstractmethod
     def read_layer(self) -> Layer | None:
-        """As it is now."""
-        ...
+        """As it is now; None where it is more than a layer, and has to be called."""
 
 
 def read_layer(module: nn.Module) -> Layer | None:
     """What a module is, if it is a linear layer and nothing else."""
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    if has_hooks(module):
         return None
     if isinstance(module, Readable):
         return module.read_layer()
@@ -79,13 +78,12 @@ def read_layer(module: nn.Module) -> Layer | None:
     return Layer(module.out_features, (module.weight,), module.bias)
 
 
-@runtime_checkable
-class ReadableNorm(Protocol):
+class ReadableNorm(ABC):
     """An RMS norm whose weight is used in another form than it is kept."""
 
+    @abstractmethod
     def read_weight(self) -> Tensor:
         """As it is used."""
-        ...
 
 
 def read_norm(norm: nn.Module) -> Tensor:
@@ -101,9 +99,6 @@ def read_layers(modules: Sequence[nn.Module]) -> list[Layer] | None:
     return None if any(layer is None for layer in layers) else [layer for layer in layers if layer is not None]
 
 
-def is_plain(block: nn.Module) -> bool:
-    """Whether nothing is in a block that its own forward would pass over: hooks, and dropout that drops."""
-    return not any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or (isinstance(module, nn.Dropout) and module.p > 0)
-        for module in block.modules()
-    )
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody wants to be called when a module is."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

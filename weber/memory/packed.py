@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weber.blocks.layer import Layer
+from weber.blocks.layer import Layer, Readable
 from weber.errors import ConfigError
 from weber.memory.formats import FORMATS, Format
 
@@ -22,7 +22,7 @@ INT8_MULTIPLE = 8
 _TINY = 1e-30  # scale of rows of zeros
 
 
-class PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear, Readable):
     """A frozen linear layer, from the tensors that `Format.pack` gave for its weight (out_features, in_features).
 
     The packed tensors are buffers. `to(dtype)` leaves them as they are: it changes `dtype`, in which `weight` is given and the bias kept.

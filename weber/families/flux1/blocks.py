@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weber.blocks.attend import Stream, attend
 from weber.blocks.close import Summand, close
-from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers, read_norm
+from weber.blocks.layer import Layer, OwnForward, has_hooks, read_layers, read_norm
 from weber.blocks.project import project
 
 
@@ -78,7 +78,7 @@ def build_block(block: nn.Module) -> SingleBlock | DoubleBlock | None:
 
     part: Any = block
     is_single = type(block) is FluxSingleTransformerBlock
-    if not (is_single or type(block) is FluxTransformerBlock) or not is_plain(block):
+    if not (is_single or type(block) is FluxTransformerBlock) or has_hooks(block) or has_hooks(part.attn):
         return None
     attention = part.attn
     if type(attention.processor) is not FluxAttnProcessor or attention.fused_projections:

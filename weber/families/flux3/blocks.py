@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weber.blocks.attend import Stream, attend
 from weber.blocks.close import Summand, close
-from weber.blocks.layer import Layer, OwnForward, is_plain, read_layers, read_norm
+from weber.blocks.layer import Layer, OwnForward, has_hooks, read_layers, read_norm
 from weber.blocks.project import project
 
 
@@ -76,7 +76,7 @@ def build_block(block: nn.Module) -> ModeBlock | JointBlock | None:
 
     part: Any = block
     kinds = {library.Flux3ModeTransformerBlock: ModeBlock, library.Flux3SingleTransformerBlock: JointBlock}
-    if type(block) not in kinds or not is_plain(block):
+    if type(block) not in kinds or has_hooks(block) or has_hooks(part.attn):
         return None
     attention = part.attn
     if type(attention.processor) is not library.Flux3AttnProcessor or attention.fused_projections:
