@@ -19,6 +19,7 @@ from weber import cli
 from weber.checkpoint.resume import check_checkpoint
 from weber.checkpoint.save import save_checkpoint
 from weber.commands.train import place_resume
+from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = ("bench", "cache", "demo", "export", "extract", "inspect", "merge", "plan", "sample", "schema", "train", "variants")
@@ -81,6 +82,14 @@ def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) 
     assert code == 0
     files = [Path(line) for line in out.splitlines()]
     assert [Image.open(file).size for file in files] == [(64, 64), (64, 64)]
+    assert not (tmp_path / "run" / "samples" / SAMPLES_FILE).exists()  # the run above says it
+    (tmp_path / "bare").mkdir()
+    shutil.copy(tmp_path / "run" / "adapter.safetensors", tmp_path / "bare")
+    painting = ("--base", "pocket", "--prompt", "a dog", "--steps", 1)
+    code, _, _ = weber("sample", tmp_path / "bare" / "adapter.safetensors", *painting)
+    assert code == 0 and (tmp_path / "bare" / "samples" / SAMPLES_FILE).is_file()
+    code, _, _ = weber("sample", tmp_path / "bare" / "adapter.safetensors", *painting, "--out", tmp_path / "class")
+    assert code == 0 and not (tmp_path / "class" / SAMPLES_FILE).exists()  # as pictures of a class to train on
 
     code, out, _ = weber("cache", "verify", tmp_path / "cache")
     assert code == 0 and "0 damaged now" in out

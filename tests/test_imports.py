@@ -33,7 +33,9 @@ with open("imported.json", "w") as file:
 """
 """Runs commands one after the other, and writes down what each has imported that was not there before."""
 
-LIGHT = {"attr", "attrs", "cyclopts", "docstring_parser", "markdown_it", "mdurl", "pygments", "rich", "typing_extensions", "weber"}
+LIGHT = {"attr", "attrs", "cyclopts", "docstring_parser", "markdown_it", "mdurl", "pygments", "rich", "typing_extensions", "weber"} | {
+    "sitecustomize"  # of a system, if it has one: Debian's reports crashes
+}
 SETTINGS = LIGHT | {"annotated_types", "pydantic", "pydantic_core", "typing_inspection"}
 TORCH = SETTINGS | {"huggingface_hub", "numpy", "safetensors", "torch", "torchgen", "tqdm"}
 LIBRARIES = TORCH | {"PIL", "accelerate", "diffusers", "peft", "tokenizers", "transformers"}

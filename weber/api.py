@@ -172,7 +172,8 @@ def export(
 
         named, watcher = [formats] if isinstance(formats, str) else formats, _build_watcher(progress)
         with watcher.shown():
-            return write(Path(source), named, base=base, out=None if out is None else Path(out), progress=watcher.report)
+            target = None if out is None else Path(out)
+            return write(Path(source), named, base=base, out=target, progress=watcher.report, note=watcher.write)
 
 
 def merge(
@@ -192,7 +193,8 @@ def merge(
         weights = adapters if isinstance(adapters, Mapping) else dict.fromkeys(adapters, 1.0)
         weighted = [(Path(file), weight) for file, weight in weights.items()]
         with watcher.shown():
-            add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report)
+            for note in add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report):
+                watcher.write(note)
         return Path(out)
 
 

@@ -65,7 +65,14 @@ def load_package(name: str, packages: Path) -> Path:
         partial.mkdir(parents=True)
         _run("npm", "pack", "--silent", name, folder=partial)
         with tarfile.open(next(partial.glob("*.tgz"))) as archive:
-            archive.extractall(partial, filter="data")
+            for member in filter(tarfile.TarInfo.isfile, archive):  # `filter="data"` came with Python 3.11.4
+                place = partial / member.name
+                if ".." in place.parts or Path(member.name).is_absolute():
+                    raise RuntimeError(f"{name} has a file outside of its folder: {member.name}")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                content = archive.extractfile(member)
+                assert content is not None
+                place.write_bytes(content.read())
         (partial / "package").rename(folder)
         shutil.rmtree(partial)
     return folder

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weber.adapters.factors import Factors
 from weber.adapters.files import AdapterFile, save_adapter
 from weber.adapters.lora import build_lora, list_factors
-from weber.adapters.start import load_start
+from weber.adapters.start import check_form, load_start
 from weber.adapters.target import list_targets
 from weber.config.adapter import AdapterConfig
 from weber.errors import AdapterError
@@ -108,3 +109,43 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, load_network: Callable[[],
         _start(network, str(tmp_path / "0"))
     with pytest.raises(AdapterError, match="There is no adapter file"):
         _start(network, str(tmp_path / "missing"))
+
+
+def test_a_start_of_another_width_shows_both(tmp_path: Path, load_network: Callable[[], nn.Module], draw_factors: Draw) -> None:
+    network = load_network()
+    names = list_targets(network, TARGETS, sets={})
+    path = _save(tmp_path / "a", draw_factors(network, names[:1], ranks=(4,), alphas=(4.0,)))
+    name, shapes = names[0], _shapes(network, TARGETS)
+    inputs, outputs = shapes[name]
+    config = AdapterConfig(rank=4, targets=TARGETS, start_from=path)
+    with pytest.raises(AdapterError, match="for a model with other shapes") as caught:
+        load_start(config, shapes | {name: (3072, 9216)}, linears=shapes | {name: (3072, 9216)})
+    assert f"{inputs} inputs and {outputs} outputs in {name}" in caught.value.got
+    assert "3072 inputs and 9216 outputs" in caught.value.expected
+
+
+def _save_names(path: Path, *names: str) -> str:
+    save_file({f"lycoris_transformer_blocks_0_attn_to_q.{name}": torch.ones(2, 2) for name in names}, path)
+    return str(path)
+
+
+def test_a_start_of_another_form_is_told_by_its_name(tmp_path: Path, load_network: Callable[[], nn.Module], draw_factors: Draw) -> None:
+    network = load_network()
+    lora = _save(tmp_path / "lora", draw_factors(network, list_targets(network, TARGETS, sets={})[:1], ranks=(4,), alphas=(4.0,)))
+    lokr = _save_names(tmp_path / "lokr", "lokr_w1", "lokr_w2", "alpha")
+    loha = _save_names(tmp_path / "loha", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha")
+    trains = {
+        algo: AdapterConfig.model_validate({"kind": "lycoris", "lycoris": {"algo": algo, "linear_dim": 4, "linear_alpha": 1}})
+        for algo in ("lokr", "loha", "lora")
+    } | {"": AdapterConfig()}
+    for path, algo, words, fix in (
+        (lora, "lokr", "is a LoRA, and the run trains a LoKr", 'adapter.kind = "lora"'),
+        (lokr, "", "is a LoKr, and the run trains a LoRA", 'adapter.kind = "lycoris" with algo = "lokr"'),
+        (loha, "lokr", "is a LoHa, and the run trains a LoKr", 'algo = "loha"'),
+        (lokr, "lora", "is a LoKr, and the run trains a LoRA", 'algo = "lokr"'),
+    ):
+        with pytest.raises(AdapterError, match=words) as caught:
+            check_form(trains[algo].model_copy(update={"start_from": path}))
+        assert path in caught.value.got and fix in caught.value.fix
+    for path, algo in ((lora, ""), (lora, "lora"), (lokr, "lokr"), (loha, "loha"), (str(tmp_path / "none"), "")):
+        check_form(trains[algo].model_copy(update={"start_from": path}))

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from weber.cache.store import STALE_SECONDS, Store
+from weber.cache.store import Store
 from weber.cache.writer import Writer
 from weber.errors import CacheError
+from weber.families.tensors import ABANDONED_SECONDS
 
 
 def _build_sample(key: str) -> dict[str, Tensor]:
@@ -222,7 +223,7 @@ def test_collect_deletes_only_temporary_files_without_a_writer(tmp_path: Path) -
     fresh, stale = (tmp_path / f"20250101T000000-1-{digit * 8}.safetensors.tmp" for digit in "ab")
     fresh.touch()
     stale.touch()
-    long_ago = time.time() - STALE_SECONDS - 60
+    long_ago = time.time() - ABANDONED_SECONDS - 60
     os.utime(stale, (long_ago, long_ago))
     Store(tmp_path).collect({"1"})
     assert set(tmp_path.iterdir()) == {path, fresh}

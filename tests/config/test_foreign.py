@@ -122,6 +122,44 @@ def test_a_value_is_looked_up_as_a_word(value: object, word: str | None) -> None
 
 
 VALUES: list[tuple[str, object, str]] = [
+    ("optim.schedule", "piecewise", "weber has no such course"),
+    ("optim.schedule", "warmup", 'write optim.schedule = "constant", with optim.warmup_steps'),
+    ("objective.timesteps", "shift_scale", 'write objective.timesteps = "shift", with objective.shift'),
+    ("objective.timesteps", "balanced", "weber has no such law"),
+    ("objective.loss", "MSE_LOSS", 'write objective.loss = "l2"'),
+    ("objective.loss", "huber_scheduled", 'write objective.loss = "huber", with objective.huber_schedule = "exponential"'),
+    ("objective.loss", "v-prediction", "these models answer with the velocity in any case"),
+    ("objective.weighting", "flow", 'write objective.weighting = "none"'),
+    ("objective.huber_schedule", "linear", 'the nearest is "exponential"'),
+    ("memory.dtype", "mixed", 'write memory.dtype = "auto"'),
+    ("memory.gradient_checkpointing", "ffn", "whole blocks are computed again"),
+    ("memory.swap_blocks", "50%", "write a number of blocks"),
+    ("memory.swap_blocks", "-1", 'every block is "all"'),
+    ("adapter.kind", "T-LoRA", 'the nearest is "lora"'),
+    ("adapter.kind", "lora+", "with a rule under [[adapter.rules]] that has lr"),
+    ("adapter.kind", "sliders", "weber has no such adapter"),
+    ("adapter.init", "kaiming_normal", 'write adapter.init = "default"'),
+    ("data.0.crop", "smart", "weber does not look at what is in pictures"),
+    ("data.0.crop", "letterbox", "weber adds no borders"),
+    ("data.0.aspect", "16:9", 'one shape for all is "square"'),
+    ("data.0.captions", "folder", 'write data.0.captions = "instance"'),
+    ("data.0.resolution_type", "longest_edge", "weber measures area or the shorter edge"),
+    ("data.0.conditioning_type", "edit", 'write data.0.conditioning_type = "reference_strict"'),
+    ("data.0.conditioning_type", "inpaint", "data.0.masks"),
+    ("output.formats", ["DIFFUSERS", "KOHYA"], 'write output.formats = ["diffusers", "kohya"]'),
+    ("output.formats", ["diffusers", "LEGACY_SAFETENSORS"], 'write output.formats = ["diffusers", "kohya"]'),
+    ("output.formats", ["xlabs"], "weber does not write it"),
+    ("output.precision", "fp8", 'the smallest is "bf16"'),
+    ("output.save_every", "2epochs", 'write output.save_every = "2 epochs"'),
+    ("output.save_every", "500 steps", "write output.save_every = 500"),
+    ("output.save_every", "10 MINUTE", "so many steps, or epochs"),
+    ("output.save_every", "NEVER", "set it to train.steps for no other"),
+    ("sampling.every", "5 min", "set sampling.every to"),
+    ("sampling.weights", "NON_EMA", 'write sampling.weights = "trained"'),
+    ("sampling.weights", "both", "one of them is painted"),
+    ("train.steps", "3 epochs", "set train.epochs, and remove train.steps"),
+    ("train.epochs", "10 epochs", "write train.epochs = 10"),
+    ("optim.state_on", "disk", 'the nearest is "host"'),
     ("data.0.resolution_type", "pixel", 'write data.0.resolution_type = "shorter_edge"'),
     ("data.1.resolution_type", "pixel_area", 'write data.1.resolution_type = "area"'),
     ("optim.schedule", "constant_with_warmup", 'write optim.schedule = "constant", with optim.warmup_steps'),
@@ -289,3 +327,10 @@ def test_what_is_near_to_nothing_gets_no_guess(key: str) -> None:
 )
 def test_a_value_near_to_nothing_gets_no_guess(key: str, value: str) -> None:
     assert _refuse(key, value).fix.startswith(f"set {key} to one of")
+
+
+def test_the_set_of_simpletuner_that_ours_does_not_mean() -> None:
+    """`ai-toolkit` is there what diffusers' document lists, and here what ai-toolkit trains."""
+    assert _refuse("adapter.flux_lora_target", "ai-toolkit").fix == 'write adapter.targets = "all+ffs+modulation"'
+    assert _refuse("flux_lora_target", "ai-toolkit").fix == 'write adapter.targets = "all+ffs+modulation"'
+    assert _refuse("adapter.flux_lora_target", "mmdit").fix.startswith("use adapter.targets")

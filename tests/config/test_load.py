@@ -85,9 +85,11 @@ def test_an_entry_of_a_list_in_the_file_is_changed(tmp_path: Path) -> None:
     [
         ("train.steps", "'train.steps' is not a setting", "equals sign"),
         ("=5", "'=5' is not a setting", "the key"),
-        ("train..steps=5", "'train..steps=5' is not a setting", "the key"),
+        ("train..steps=5", "'train..steps=5' is not a setting", "write train.steps=5"),
+        ("data.-1.path=x", "data.-1 cannot be set: data is a list of 1", "write data.0.path"),
+        ("data.first.path=x", "data.first cannot be set: data is a list of 1", "write data.0.path"),
         ("data.path=x", "data.path cannot be set: data is a list of 1", "write data.0.path"),
-        ("data.2.path=x", "data.2 cannot be set: data is a list of 1", "write data.1"),
+        ("data.2.path=x", "data.2 cannot be set: data is a list of 1", "write data.1.path"),
         ("train.steps.x=1", "train.steps.x cannot be set: train.steps is not a section", "use train.steps=value"),
         ("data.0.path=\udcff", "data.0.path holds characters that are not text", "UTF-8"),
     ],

@@ -116,3 +116,13 @@ def test_an_empty_file_says_what_belongs_into_it(tmp_path: Path, text: str) -> N
         read_toml(tmp_path / "run.toml")
     assert caught.value.what == f"{tmp_path / 'run.toml'} is empty"
     assert "[[data]]" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "right"), [("steps = 1k", "steps = 1000"), ("rate = 5%  # of all", "rate = 0.05"), ("a = 1*10^-4", "a = 0.0001")]
+)
+def test_a_number_with_more_than_digits_is_answered_with_one(line: str, right: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(f"[train]\n{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_toml(tmp_path / "run.toml")
+    assert caught.value.fix == f"write {right}"

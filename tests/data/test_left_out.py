@@ -11,6 +11,7 @@ import pytest
 from weber.config.data import DataConfig
 from weber.data.build import build_dataset
 from weber.data.examples import Dataset
+from weber.data.left_out import SAMPLES_FILE
 from weber.data.sets import PictureLimits
 from weber.errors import DataError
 from weber.progress import ignore_progress
@@ -62,7 +63,7 @@ def test_runs_caches_and_what_systems_keep_are_left_out(tmp_path: Path, write_pi
         "deep/b.png",
         "pictures/c.png",
     ]
-    assert dataset.notes == ("set: runs and caches of weber below it are left out: cache, deep/old run, killed, ...",)
+    assert dataset.notes == ("set: runs, caches and pictures of weber below it are left out: cache, deep/old run, killed, ...",)
 
 
 def test_a_set_that_is_a_run_itself(tmp_path: Path, write_picture: Write) -> None:
@@ -76,7 +77,7 @@ def test_nothing_but_runs(tmp_path: Path, write_picture: Write) -> None:
     _write_run(tmp_path / "set" / "run", write_picture, seed=1)
     with pytest.raises(DataError) as error:
         _read(tmp_path / "set", tmp_path / "cache")
-    assert "has no pictures" in error.value.what and "runs and caches of weber (run)" in error.value.got
+    assert "has no pictures" in error.value.what and "runs, caches and pictures of weber (run)" in error.value.got
 
 
 def test_masks_have_runs_below_them_too(tmp_path: Path, write_picture: Write) -> None:
@@ -84,3 +85,16 @@ def test_masks_have_runs_below_them_too(tmp_path: Path, write_picture: Write) ->
     _write_run(tmp_path / "masks", write_picture, seed=1)
     with pytest.raises(DataError, match="has no mask for any picture of the set"):
         _read(tmp_path / "set", tmp_path / "cache", loss_masks=tmp_path / "masks")
+
+
+def test_what_was_painted_beside_an_adapter_is_left_out(tmp_path: Path, write_picture: Write) -> None:
+    folder = tmp_path / "set"
+    write_picture(folder / "a.png", seed=1, caption=None)
+    write_picture(folder / "adapters" / "samples" / "00-a-cat.png", seed=2, caption=None)
+    (folder / "adapters" / "samples" / SAMPLES_FILE).touch()
+    dataset = _read(folder, tmp_path / "cache")
+    assert [example.path.name for example in dataset.examples] == ["a.png"]
+    assert dataset.notes == ("set: runs, caches and pictures of weber below it are left out: adapters/samples",)
+    named = _read(folder / "adapters" / "samples", tmp_path / "other")  # as pictures of a class
+    assert [example.path.name for example in named.examples] == ["00-a-cat.png"]
+    assert named.notes == ()

@@ -290,7 +290,7 @@ def test_shapes_that_make_no_model(originals: Weights, tmp_path: Path) -> None:
     assert "make no FluxTransformer2DModel" in _message(lambda: _load(path))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x10", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("content", [b"", b"\x10", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])
 def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     message = _message(lambda: _load(tmp_path / "model.safetensors"))
@@ -316,10 +316,27 @@ def test_a_file_cut_off(originals: Weights, tmp_path: Path) -> None:
     ],
 )
 def test_endings_that_are_not_read(name: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"GGUF")
+    (tmp_path / name).write_bytes(b"anything")
     message = _message(lambda: list_pieces(tmp_path / name))
     assert said in message
     assert "expected: *.safetensors" in message
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"PK\x03\x04", "a pickle"),
+        (b"\x80\x02", "a pickle"),
+        (b"GGUF", "a GGUF file"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of git-lfs"),
+    ],
+)
+def test_other_files_that_are_named_safetensors(start: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(start + b" " * 64)
+    message = _message(lambda: _load(tmp_path / "model.safetensors"))
+    assert said in message
+    assert "download the file again" not in message
 
 
 INDEXES = ["", "{}", "[]", '{"weight_map": 3}', '{"weight_map": {}}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": "x.safetensors"}}']

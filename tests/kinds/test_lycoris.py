@@ -172,7 +172,7 @@ def test_start_from_a_file(build_lycoris: BuildLycoris) -> None:
     ours, theirs = (load_file(one / "adapter.safetensors") for one in (folder, started))
     assert all(torch.allclose(tensor, theirs[name], atol=1e-9) for name, tensor in ours.items())
     cases = {
-        "another form": {"algo": "loha", "linear_dim": 4},
+        "is a LoKr, and the run trains a LoHa": {"algo": "loha", "linear_dim": 4},
         "or other sizes": {**FORMS["lokr"], "linear_dim": 2},
         "another scale": {**FORMS["lokr"], "linear_alpha": 2},
     }

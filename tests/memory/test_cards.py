@@ -74,15 +74,64 @@ def test_an_amount_is_a_card_that_has_so_much(text: str, name: str) -> None:
         ("RTX 4095", "how much memory the card has"),
         ("GTX 4090", "'RTX 4090'"),
         ("Voodoo 2", "how much memory the card has"),
-        ("M2 Max", "how much memory the card has"),
+        ("M2 Max", "how much memory it has"),
         ("24TB", "how much memory the card has"),
-        ("all", "how much memory the card has"),
+        ("all", "write 'auto'"),
+        ("24GB VRAM", "write '24GB'"),
+        ("24gb of vram", "write '24GB'"),
+        ("24 gigabytes", "write '24GB'"),
+        ("24Go", "write '24GB'"),
+        ("~24GB", "write '24GB'"),
+        ("24GB free", "write '24GB'"),
+        ("1e3GB", "write '1000GB'"),
+        ("A100 40", "write 'A100 40GB'"),
+        ("3080-12", "write 'RTX 3080 12GB'"),
+        ("H100x8", "write 'H100': a run trains on one GPU"),
+        ("8xH100", "write 'H100': a run trains on one GPU"),
+        ("2 x 24GB", "write '24GB': a run trains on one GPU"),
+        ("24GB+16GB", "write '24GB': a run trains on one GPU"),
+        ("4090 Ti", "write 'RTX 4090'"),
+        ("2080 super", "write 'RTX 2080'"),
+        ("A100 PCIe", "write 'A100'"),
+        ("RTX PRO 6000 Blackwell", "write 'RTX PRO 6000'"),
+        ("P100", "how much memory the card has"),
+        ("M3 Max", "of NVIDIA's GPUs only"),
+        ("RX 7900 XTX", "of NVIDIA's GPUs only"),
+        ("MI300X", "of NVIDIA's GPUs only"),
+        ("Arc A770 16GB", "of NVIDIA's GPUs only"),
+        ("TPU v4", "of NVIDIA's GPUs only"),
+        ("cuda:0", "write 'auto'"),
+        ("gpu", "write 'auto'"),
+        ("-3GB", "write '3GB'"),
+        ("inf", "how much memory the card has"),
+        ("4090 Laptop 16", "how much memory the card has"),
     ],
 )
 def test_what_is_no_card_is_refused_with_all_that_are(text: str, fix: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_wish(text, key="memory.fit")
     assert fix in caught.value.fix and f"memory.fit = {text!r}" in caught.value.got and "RTX 4090" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "fix"),
+    [
+        ("24000", "No GPU has so much memory.", "write '24000MB', if these are MB"),
+        ("24576", "No GPU has so much memory.", "write '24576MB', if these are MB"),
+        ("10000GB", "No GPU has so much memory.", "the memory of one card"),
+        ("0", "A GPU without memory", "the memory of one card"),
+        ("0GB", "A GPU without memory", "the memory of one card"),
+    ],
+)
+def test_an_amount_that_no_card_has_is_refused(text: str, what: str, fix: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_wish(text, key="--card")
+    assert caught.value.what.startswith(what) and fix in caught.value.fix and f"--card = {text!r}" in caught.value.got
+
+
+def test_this_gpu_needs_no_card() -> None:
+    with pytest.raises(ConfigError, match="leave --card out"):
+        read_wish("gpu", key="--card")
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)

@@ -162,7 +162,7 @@ def test_runs_below_the_pictures_are_said_once(build_run: BuildRun, own: Path) -
     shutil.copyfile(own / "0.png", own / "run" / "painted.png")
     config = _build(build_run, own, output={"folder": str(own / "run")})
     summary = build_summary(build_plan(config))
-    assert summary.count("own: runs and caches of weber below it are left out: run") == 1
+    assert summary.count("own: runs, caches and pictures of weber below it are left out: run") == 1
     assert len(build_plan(config).dataset.examples) == len(plan.dataset.examples)
 
 

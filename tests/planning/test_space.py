@@ -12,6 +12,7 @@ import pytest
 from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.errors import ConfigError
+from weber.families.tensors import open_weights
 from weber.planning import space
 from weber.planning.plan import build_plan
 from weber.planning.report import build_report
@@ -115,3 +116,13 @@ def test_checkpoints_that_are_there_and_will_go_need_no_room(build_small: BuildR
     assert count(3) == 3  # the two that are kept, and the next one
     train(config, resume=False, watcher=build_watcher()[0])
     assert (count(3), count(9)) == (0, 1)
+
+
+def test_the_numbers_that_an_adapter_file_rounds_are_counted(build_run: BuildRun) -> None:
+    """A scale that is no power of two is in the file's numbers, so a checkpoint keeps them exactly beside it."""
+    config = build_run(adapter={"rank": 4, "alpha": 6.0}, train={"steps": 1})
+    plan, even = build_plan(config), build_plan(build_run("even", adapter={"rank": 4, "alpha": 8.0}))
+    counted = space.count_checkpoint_bytes(plan) - space.count_checkpoint_bytes(even)
+    train(config, resume=False, watcher=build_watcher()[0])
+    [file] = config.output.folder.glob("checkpoint-*/exact.safetensors")
+    assert counted == sum(entry.num_bytes for entry in open_weights([file]).values()) > 0

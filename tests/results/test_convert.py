@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.runs import BuildRun, build_watcher
 from weber.adapters.files import load_adapter
-from weber.errors import AdapterError, ConfigError
+from weber.errors import AdapterError, ConfigError, WeberError
 from weber.families.flux1.variants import POCKET
 from weber.families.tensors import open_weights, read_metadata
 from weber.planning.plan import build_plan
@@ -28,6 +28,7 @@ from weber.results.extract import extract
 from weber.results.merge import merge, read_weighted
 from weber.training.assemble import train
 from weber.training.paint import Wish, sample
+from weber.training.subject import find_subject
 
 ALL = ["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]
 FILES = {
@@ -235,6 +236,80 @@ def test_models_in_one_word() -> None:
         read_base("flux1-devv")
 
 
+def test_errors_of_a_model_speak_of_what_was_typed(run: Path, tmp_path: Path) -> None:
+    """Nobody has written model.path where a model is named on the command line."""
+    file, out = run / "adapter.safetensors", tmp_path / "out.safetensors"
+    pickle = tmp_path / "model.ckpt"
+    pickle.write_bytes(b"PK\x03\x04")
+
+    def put(base: str) -> None:
+        merge([(file, 1.0)], base=base, out=out, layout=None, rank=None, progress=ignore_progress)
+
+    def take(tuned: str, base: str) -> None:
+        extract(tuned, base=base, targets="blocks", rank=4, energy=None, out=out, layout="kohya", progress=ignore_progress)
+
+    cases = (
+        (lambda: put(str(file)), f"--base '{file}' with a LoRA", "correct --base"),
+        (lambda: put("./none"), "--base './none'", "correct --base"),
+        (lambda: put("pockett"), "--base 'pockett'", "'pocket'"),
+        (lambda: put(str(pickle)), "a pickle", "use the file as *.safetensors"),
+        (lambda: export(file, ["merged-bfl"], base="./none", out=tmp_path, progress=ignore_progress), "--base './none'", "correct --base"),
+        (lambda: take("pocket", "./none"), "--base './none'", "correct --base"),
+        (lambda: take(str(file), "pocket"), f"TUNED '{file}'", "correct TUNED"),
+        (lambda: find_subject(file, base="./none", memory={}), "--base './none'", "correct --base"),
+        (lambda: find_subject("pockett", memory={}), "PLACE 'pockett'", "'pocket'"),
+    )
+    for ask, got, fix in cases:
+        with pytest.raises(WeberError) as caught:
+            ask()
+        assert got in caught.value.got and fix in caught.value.fix, str(caught.value)
+        assert "model.path" not in str(caught.value) and "model.v" not in str(caught.value)
+
+
+def test_an_adapter_that_is_a_pickle_is_told_so(tmp_path: Path) -> None:
+    for name, content in (("a.ckpt", b""), ("b.bin", b"anything"), ("c.safetensors", b"PK\x03\x04" + b"0" * 99)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AdapterError, match="cannot be read") as caught:
+            export(tmp_path / name, ["kohya"], base=None, out=tmp_path, progress=ignore_progress)
+        assert "a pickle" in caught.value.got and "*.safetensors" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("comfy", "comfyui"),
+        ("ComfyUI", "comfyui"),
+        ("kohya_ss", "kohya"),
+        ("kohia", "kohya"),
+        ("peft", "diffusers"),
+        ("merged", "merged-diffusers"),
+    ],
+)
+def test_a_format_of_another_name_is_answered_with_ours(name: str, meant: str, run: Path, tmp_path: Path) -> None:
+    file = run / "adapter.safetensors"
+    with pytest.raises(ConfigError) as caught:
+        export(file, [name], base=None, out=tmp_path, progress=ignore_progress)
+    assert caught.value.fix == f"write --format {meant}"
+    with pytest.raises(ConfigError) as caught:
+        merge([(file, 1.0)], base=None, out=tmp_path / "a.safetensors", layout=name, rank=None, progress=ignore_progress)
+    assert caught.value.fix == ("choose of these" if meant.startswith("merged") else f"write --layout {meant}")
+
+
+def test_export_tells_what_it_leaves_out(run: Path, tmp_path: Path) -> None:
+    file, notes = tmp_path / "more.safetensors", list[str]()
+    save_file(load_file(run / "adapter.safetensors") | {"bundle_emb.word": torch.ones(2)}, file)
+    [path] = export(file, ["kohya"], base=None, out=tmp_path, progress=ignore_progress, note=notes.append)
+    assert path.is_file()
+    assert any("left out: bundle_emb.word" in note and str(file) in note for note in notes)
+
+
+@pytest.mark.parametrize(("rank", "energy"), [(None, None), (0, None), (None, 1.5)])
+def test_how_much_is_extracted_must_be_said(rank: int | None, energy: float | None, tmp_path: Path) -> None:
+    out = tmp_path / "new.safetensors"
+    with pytest.raises(ConfigError, match="not said how much of the change"):
+        extract("pocket", base="pocket", targets="all", rank=rank, energy=energy, out=out, layout="kohya", progress=ignore_progress)
+
+
 def test_training_starts_from_a_run_folder(run: Path, build_run: BuildRun) -> None:
     plan = build_plan(build_run(adapter={"rank": 4, "start_from": str(run)}))
     assert plan.start is not None
@@ -264,8 +339,9 @@ def test_an_adapter_that_has_failed_or_is_for_another_model_is_refused(run: Path
         data=[{"resolution": 64, "bucket_step": 16}],
         adapter={"rank": 4, "start_from": str(run / "adapter.safetensors")},
     )
-    with pytest.raises(AdapterError, match="is for another model"):
+    with pytest.raises(AdapterError, match="is for another model") as caught:
         build_plan(config)
+    assert "192 inputs and 192 outputs in transformer_blocks.0" in caught.value.expected and ": 32 inputs" in caught.value.expected
 
 
 def test_a_folder_for_results_that_is_a_file(run: Path, tmp_path: Path) -> None:

@@ -47,13 +47,7 @@ def build_extraction(
     none. While few directions are taken, two matrices are in memory at a time. Raises AdapterError where the two are different models, or
     equal in all of these layers, ModelError where a number of them is not finite.
     """
-    if (rank is None and energy is None) or (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
-        raise AdapterError(
-            "It is not said how much of the change is kept.",
-            got=f"rank {rank}, energy {energy}",
-            expected="a rank of 1 or more, a share of the energy above 0 and up to 1, or both",
-            fix="give one of the two",
-        )
+    assert rank is not None or energy is not None
     _check_models(base, tuned)
     wanted = {f"{module}.weight" for module in modules}
     found: dict[str, Factors] = {}

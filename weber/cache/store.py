@@ -21,11 +21,10 @@ from torch import Tensor
 
 from weber.cache.shard import DamagedShardError, Data, Sample, Shard, load_shard, write_shard
 from weber.errors import CacheError
+from weber.families.tensors import is_abandoned
 from weber.progress import Progress, ignore_progress
 
 MAX_SHARD_BYTES = 256 * 2**20
-STALE_SECONDS = 3600.0
-"""A temporary file of this age has no living writer: a shard is written in seconds."""
 
 _MAX_MAPPED = 64  # an open map holds a file descriptor, and macOS allows 256
 _SHARD_NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}\.safetensors")
@@ -266,6 +265,16 @@ def is_shard(name: str) -> bool:
     return _SHARD_NAME.fullmatch(name) is not None
 
 
+def find_files(folder: Path, keys: Set[str]) -> list[Path]:
+    """The shards in a folder that hold some of these samples."""
+    found = []
+    for file in _list_files(folder, ""):
+        with suppress(OSError, DamagedShardError):  # none that anything is read from
+            if keys & load_shard(file).samples.keys():
+                found.append(file)
+    return found
+
+
 def _list_files(folder: Path, suffix: str) -> list[Path]:
     try:
         paths = [path for path in folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
@@ -277,7 +286,7 @@ def _list_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def _list_rubbish(folder: Path) -> list[Path]:
-    return [*_list_files(folder, _DAMAGED), *filter(_is_stale, _list_files(folder, _TEMPORARY))]
+    return [*_list_files(folder, _DAMAGED), *filter(is_abandoned, _list_files(folder, _TEMPORARY))]
 
 
 def _read_notes(folder: Path) -> dict[str, set[str]]:
@@ -305,12 +314,6 @@ def _count_bytes(folder: Path) -> int:
 
 def _draw_shard_name() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(4)}.safetensors"
-
-
-def _is_stale(path: Path) -> bool:
-    with suppress(FileNotFoundError):  # renamed meanwhile by its writer
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    return False
 
 
 def _delete(paths: Iterable[Path]) -> list[Path]:

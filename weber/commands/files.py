@@ -38,9 +38,9 @@ def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path
 
     watcher = build_watcher()
     with watcher.shown():
-        written = write(source, format, base=base, out=out, progress=watcher.report)
-    for path in written:
-        say(str(path))
+        notes: list[str] = []
+        written = write(source, format, base=base, out=out, progress=watcher.report, note=notes.append)
+    say("\n".join([*map(str, written), *(f"note: {note}" for note in notes)]))
 
 
 def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None = None, rank: int | None = None) -> None:

@@ -78,7 +78,19 @@ def sample(
     except KeyboardInterrupt:
         watcher.write("Stopped: no picture is saved, because they are written when all are painted.")
         raise
+    if out is None:
+        _mark(folder)
     for number, picture in enumerate(pictures):
         file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
         save_picture(picture, file)
         say(str(file))
+
+
+def _mark(folder: Path) -> None:
+    """Let sets of pictures leave out a folder that nobody has named, where no run is above it that says so."""
+    from weber.data.left_out import SAMPLES_FILE
+    from weber.results.runs import find_home
+
+    if find_home(folder.absolute()) is None:
+        text = "Painted by weber. A set of pictures leaves this folder out, unless it names the folder itself or this file is deleted.\n"
+        (folder / SAMPLES_FILE).write_text(text, encoding="utf-8")

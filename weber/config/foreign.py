@@ -92,7 +92,8 @@ def read_word(value: object) -> str | None:
         case bool():
             return str(value).lower()
         case str():
-            return value.strip().lower().replace("-", "_").replace(" ", "_")
+            word = value.strip().lower()
+            return word[:1] + word[1:].replace("-", "_").replace(" ", "_")
         case int() | float():
             return f"{value:g}" if value == value // 1 else str(value)
         case list() if value and all(isinstance(one, int | float | str) for one in value):

@@ -33,15 +33,15 @@ _HOST = {"accelerator|gpu|cuda|cuda:*|none|false": '"device"', "cpu|ram|true|hos
 
 FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "data.0.resolution_type": {
-        "pixel|pixels|edge|short_edge|shortest_edge|shortest_side|smaller_edge": '"shorter_edge"',
+        "pixel|pixels|px|edge|short_edge|shortest_edge|shortest_side|smaller_edge": '"shorter_edge"',
         "pixel_area|square": '"area"',
         "megapixel|mp|mpx": '"megapixels"',
     },
     "data.0.crop": {
-        "true|center_crop|centre|centre_crop|middle": '"center"',
+        "true|center_crop|centre|centre_crop|middle|cover|fill": '"center"',
         "random_crop|enable_crop_jitter|jitter": '"random"',
         "corner_crop|top_left|topleft": '"corner"',
-        "false|none|no|no_crop|squeeze|stretch": '"off"; it squeezes pictures into their bucket, so that nothing is cut',
+        "false|none|no|no_crop|squeeze|stretch|resize": '"off"; it squeezes pictures into their bucket, so that nothing is cut',
     },
     "data.0.aspect": {
         "preserve|true|closest|buckets|bucketing|auto|original|keep|enable_bucket": '"bucket"',
@@ -53,10 +53,11 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "concept": '"instance"; instance_prompt is the text of that file',
         "parquet|csv|json|jsonl|.json|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
         "file_name|filenames|stem": '"filename"',
+        "folder|folder_name|foldername|directory": '"instance"; instance_prompt is what the folder says',
         "false|empty|unconditional|no_caption|no_captions": '"none"',
     },
     "data.0.conditioning_type": {
-        "reference|strict": '"reference_strict"',
+        "reference|strict|edit|control_image|image|img|source": '"reference_strict"',
         "loose": '"reference_loose"',
     },
     "data.0.repeats": {"0": "1; other trainers count further passes there"},
@@ -66,12 +67,13 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "networks.oft*|oft*": '"lycoris"; with algo = "diag-oft" under [adapter.lycoris]',
         "networks.loha*": '"lycoris"; with algo = "loha" under [adapter.lycoris]',
         "networks.lokr*": '"lycoris"; with algo = "lokr" under [adapter.lycoris]',
+        "loraplus|lora_plus|lora+": '"lora"; with a rule under [[adapter.rules]] that has lr',
         "rslora": '"lora"; with adapter.rslora = true',
         "qlora": '"lora"; with memory.quantize = "nf4"',
         "finetune|fine_tune|fine_tuning|finetuning|full_*|sft|native|transformer|model|none": '"full"',
     },
     "adapter.init": {
-        "true|kaiming|kaiming_uniform|lora|normal_b_zero|zero|none": '"default"',
+        "true|kaiming|kaiming_uniform|kaiming_normal|zeros|lora|normal_b_zero|zero|none": '"default"',
         "pissa_*": '"pissa"',
         "normal": '"gaussian"',
         "ortho|orthonormal": '"orthogonal"',
@@ -89,7 +91,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "default": "blocks",
     },
     "adapter.precision": _DTYPES,
-    "memory.dtype": _DTYPES,
+    "memory.dtype": {**_DTYPES, "mixed|amp|mixed_precision|auto_detect|default|detect": '"auto"'},
     "memory.fit": {"true|max|all|gpu|on": '"auto"'},
     "memory.quantize": _BITS,
     "memory.quantize_text_encoder": _BITS,
@@ -108,6 +110,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "sigma": '"uniform"; with objective.shift = 3.0, or what discrete_flow_shift says',
         "linear|random|none|default|flat": '"uniform"',
         "*_shift|dynamic_shift|resolution_shift": '"token_shift"; ai-toolkit\'s is "uniform" with objective.shift = "tokens"',
+        "shift_scale|discrete_flow_shift|flow_shift|shifted": '"shift"; with objective.shift',
         "flowmatch|flow_match|flow_matching|normal|logistic": '"sigmoid"',
         "lognorm|logitnormal|logit_norm|lognormal": '"logit_normal"',
         "heavy_tail": '"mode"; with objective.mode_scale = what noising_weight says',
@@ -118,14 +121,15 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "objective.timestep_order": {"fixed_list|shuffle": '"random"', "round_robin|roundrobin|sequential|in_order": '"cycle"'},
     "objective.shift": {"true|auto|dynamic|token|*_shift|resolution": '"tokens"'},
     "objective.loss": {
-        "mse|l2_loss|mean_squared_error|squared": '"l2"',
-        "mae|l1_loss|absolute|mean_absolute_error": '"l1"',
+        "mse|mse_loss|mseloss|l2_norm|l2_loss|mean_squared_error|squared": '"l2"',
+        "mae|mae_loss|maeloss|l1_norm|l1_loss|absolute|mean_absolute_error": '"l1"',
         "smooth_l1_loss|smoothl1": '"smooth_l1"',
+        "huber_scheduled": '"huber"; with objective.huber_schedule = "exponential"',
         "pseudo_huber|pseudohuber|charbonnier|huber_loss": '"huber"',
     },
     "objective.huber_schedule": {"exp": '"exponential"', "none|fixed": '"constant"'},
     "objective.weighting": {
-        "uniform|constant|false|no|off|unweighted": '"none"',
+        "uniform|constant|false|no|off|unweighted|flow|flow_matching|default": '"none"',
         "cos_map": '"cosmap"',
         "sigma_squared|sigma_sqr": '"sigma_sqrt"',
         "logit_normal|mode": '"none"; it says how noise levels are drawn: objective.timesteps',
@@ -139,6 +143,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "cosine_with_min_lr|cosine_warmup_with_min_lr|cosine_annealing_lr|cosineannealinglr": '"cosine"; with optim.end_lr',
         "cosine_annealing|cosine_with_warmup": '"cosine"',
         "cosine_with_hard_restarts|cosine_restarts|cosineannealingwarmrestarts|cosine_annealing_*": '"cosine_with_restarts"',
+        "warmup|warm_up|warmup_constant": '"constant"; with optim.warmup_steps',
         "linear_with_warmup|linearlr|linear_decay": '"linear"',
         "polynomial_*|poly": '"polynomial"',
         "constantlr|none|off|false|fixed|flat|const": '"constant"',
@@ -155,11 +160,12 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "float|float32|float_32|fp32_*|full|no|none|torch.float32": '"fp32"',
         "half|float16|float_16|fp16_*|torch.float16": '"fp16"',
     },
-    "sampling.weights": {"ema_only|mean|averaged": '"ema"', "model|raw|lora|adapter_only|none": '"trained"'},
+    "sampling.weights": {"ema_only|mean|averaged": '"ema"', "model|raw|lora|adapter_only|none|non_ema|no_ema|last|latest": '"trained"'},
     "output.formats": {
-        "safetensors|peft|diffusers_lora|diffusers_safetensors|lora|pytorch_lora_weights|hf": '"diffusers"',
+        "safetensors|diffusers_format|peft|diffusers_lora|diffusers_safetensors|lora|pytorch_lora_weights|hf": '"diffusers"',
         "comfy|comfy_lora|comfyui_lora": '"comfyui"',
-        "kohya_lora|kohya_ss|sd_scripts|a1111|webui|automatic1111|forge|legacy_lora|civitai": '"kohya"',
+        "kohya_lora|kohya_ss|sd_scripts|sdscripts|musubi|musubi_tuner|legacy_safetensors|legacy_lora": '"kohya"',
+        "a1111|webui|automatic1111|forge|civitai": '"kohya"',
         "merged|merge|fused|full|diffusers_merged|model": '"merged-diffusers"',
         "original*|bfl|merged_original|single_file|comfy_transformer|checkpoint": '"merged-bfl"',
     },
@@ -191,6 +197,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "linear_timesteps|linear_timesteps2": {"true": 'objective.timesteps = "uniform"'},
     "load_in_4bit": {"true": 'memory.quantize = "nf4"'},
     "load_in_8bit": {"true": 'memory.quantize = "int8"'},
+    "lora_target": {"ai_toolkit": 'adapter.targets = "all+ffs+modulation"'},
     "low_vram|lowram|auto_memory": {"true": 'memory.fit = "auto"'},
     "normalize_masked_area_loss": {"true": 'objective.mask_mean = "mask"', "false": 'objective.mask_mean = "picture"'},
     "only_instance_prompt": {"true": 'data.0.captions = "instance"'},
@@ -222,13 +229,26 @@ _FALL = "weber has no such course: its rates go down once, from optim.lr to opti
 _TABLE = "it needs a table of signal and noise, which these models do not have"
 
 REFUSED_VALUES: dict[str, dict[str, str]] = {
-    "data.0.crop": {"face*": "weber does not look for faces; crop the pictures before"},
-    "data.0.aspect": {"random*": "each picture has one shape; the nearest is \"bucket\""},
+    "data.0.crop": {
+        "face*": "weber does not look for faces; crop the pictures before",
+        "smart|subject|saliency|entropy": "weber does not look at what is in pictures; crop them before, or write \"center\"",
+        "contain|fit|pad|letterbox": "weber adds no borders to pictures; aspect = \"bucket\" with \"center\" cuts the least",
+        "top|bottom|left|right|upper": "a window is at the \"center\", at the upper left \"corner\" or \"random\"",
+    },
+    "data.0.aspect": {
+        "random*|interpolate*": "each picture has one shape; the nearest is \"bucket\"",
+        "landscape|portrait|*:*": "each picture keeps a shape near its own with \"bucket\"; one shape for all is \"square\"",
+    },
+    "data.0.resolution_type": {
+        "long*|width|height|max*": "weber measures area or the shorter edge; the nearest is \"area\", where shapes differ little",
+    },
     "data.0.captions": {
         "blip*|wd14*|florence*|joycaption*|qwen*|auto": "weber writes no captions; write them with a captioner first",
     },
     "data.0.conditioning_type": {
         "mask|segmentation": "it is a mask for the loss: set data.0.loss_masks to its folder",
+        "ip_adapter|latent*": "weber trains no such inputs; a reference picture is \"reference_strict\"",
+        "inpaint*|fill": "a model that repaints takes data.0.masks, and no conditioning",
         "control*|canny*|depth*|pose|line": "weber trains no ControlNets; a reference picture is \"reference_strict\"",
     },
     "data.0.resolution": {
@@ -241,10 +261,11 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "lora_fa|lorafa|vera|adalora|lorm|singlora|tlora|fine_tune_vae|controlnet|slider|concept_slider|ip_adapter": (
             'weber has no such adapter; the nearest is "lora"'
         ),
+        "ia3|t_lora|norms|norm|sliders|hypernetwork": 'weber has no such adapter; the nearest is "lora"',
     },
     "adapter.init": {
         "false": "an adapter that starts with noise would spoil the model; remove the line",
-        "corda|lora_ga|random|milora|mica|lora_xs": 'weber has no such start; the nearest are "pissa" and "eva"',
+        "ones|uniform|corda|lora_ga|random|milora|mica|lora_xs": 'weber has no such start; the nearest are "pissa" and "eva"',
     },
     "adapter.precision": {"fp16*|float16|float_16|half": "fp16 has too little range for weights that learn; write \"bf16\" or \"fp32\""},
     "memory.dtype": {
@@ -254,17 +275,30 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "memory.quantize": _NO_BITS,
     "memory.quantize_text_encoder": _NO_BITS,
     "memory.quantize_text_encoder_2": _NO_BITS,
-    "memory.swap_blocks": {"auto": 'remove it and set memory.fit = "auto", which chooses it', "-1": 'every block is "all"'},
+    "memory.gradient_checkpointing": {
+        "ffn|interval|attention|mlp": "whole blocks are computed again: \"all\", or a number n for every n-th block",
+    },
+    "memory.swap_blocks": {
+        "*%|half|some": "write a number of blocks, or set memory.fit = \"auto\" in its place, which chooses it",
+        "auto": 'remove it and set memory.fit = "auto", which chooses it',
+        "-1": 'every block is "all"',
+    },
     "objective.timesteps": {
-        "weighted|next_sample|one_step|lognorm_blend": 'weber has no such law; the nearest are "uniform" and "logit_normal"',
+        "content|style|balanced|gaussian|discrete|weighted|next_sample|one_step|lognorm_blend": (
+            'weber has no such law; the nearest are "uniform" and "logit_normal"'
+        ),
         "inverted_parabola": 'weber has no such law; the nearest is "beta", whose density is a parabola with beta_shape = [2.0, 2.0]',
         "qinglong*|logsnr": 'weber has no such law; the nearest is "logit_normal"',
     },
     "objective.loss": {
         "log_cosh|logcosh": 'weber has no such loss; the nearest is "huber"',
+        "x0|velocity|epsilon|v_prediction": "these models answer with the velocity in any case; remove the line for \"l2\"",
         "wavelet|pixelspace|mean_flow|stepped|fft|lpips|perceptual": 'weber has no such loss; remove the line for "l2"',
     },
-    "objective.huber_schedule": {"snr": f'{_TABLE}; the nearest is "exponential"'},
+    "objective.huber_schedule": {
+        "linear|cosine": 'the nearest is "exponential"',
+        "snr": f'{_TABLE}; the nearest is "exponential"',
+    },
     "objective.weighting": {
         "min_snr*|p2|debiased*|snr*": f"{_TABLE}; remove the line",
         "sigma|weighted|bell*": "weber has no such weighting; remove the line",
@@ -274,7 +308,7 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "sine": f'{_FALL}; the nearest is "cosine", or "cosine_with_restarts"',
         "inverse_sqrt": f'{_FALL}; the nearest is "cosine"',
         "warmup_stable_decay|wsd": f'{_FALL}; the nearest is "constant" with optim.warmup_steps',
-        "piecewise_constant|step|steplr|multistep*": f'{_FALL}; the nearest is "linear"',
+        "piecewise*|step|steplr|multistep*": f'{_FALL}; the nearest is "linear"',
         "custom|reduce_lr_on_plateau|exponential|exponentiallr|onecycle*": f'{_FALL}; the nearest is "cosine"',
     },
     "optim.cycles": {"1": 'one fall is schedule = "cosine"'},
@@ -286,17 +320,42 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "0|0.0|false": "remove the line: then there is no running mean",
         "1|1.0|true": "write optim.ema_decay = 0.999, for with 1 the mean never moves",
     },
-    "train.steps": {"auto": "remove the line for 2000, or set train.epochs", "0|-1": "remove the line, and set train.epochs"},
-    "train.epochs": {"*.*": "write a whole number, or set train.steps instead", "0|-1": "remove the line, and set train.steps"},
+    "train.steps": {
+        "*epoch*": "set train.epochs, and remove train.steps",
+        "auto": "remove the line for 2000, or set train.epochs",
+        "0|-1": "remove the line, and set train.epochs",
+    },
+    "train.epochs": {
+        "auto|*step*": "set train.steps, and remove train.epochs",
+        "*.*": "write a whole number, or set train.steps instead",
+        "0|-1": "remove the line, and set train.steps",
+    },
     "sampling.every": {
-        "0|-1|none|false": "to paint nothing, leave sampling.prompts out; a number above train.steps paints at the start and the end only"
+        "*minute*|*hour*|*second*|always": "pictures are painted after so many steps, or epochs: 250, \"2 epochs\"",
+        "0|-1|none|false|never": (
+            "to paint nothing, leave sampling.prompts out; a number above train.steps paints at the start and the end only"
+        ),
     },
     "sampling.prompts": {
         "*.txt|*.json|*.jsonl|*.toml|*.csv|*.yaml|*.yml": 'no file is read there: write the texts, prompts = ["a cat", "a dog"]',
         "true|false": 'write the texts, prompts = ["a cat", "a dog"]',
     },
-    "output.save_every": {"0|-1|none|false": "one checkpoint is written at the end in any case; set it to train.steps for no other"},
-    "output.formats": {"ckpt|pt|pth|bin|pickle|gguf|onnx|internal": "files are safetensors, which every program reads"},
+    "output.save_every": {
+        "*minute*|*hour*|*second*|always": "checkpoints are written after so many steps, or epochs: 250, \"2 epochs\"",
+        "0|-1|none|false|never": "one checkpoint is written at the end in any case; set it to train.steps for no other",
+    },
+    "output.precision": {
+        "fp8*|float8*|float_8|int8|nf4|4bit|8bit": "an adapter in so few bits would be another one; the smallest is \"bf16\"",
+        "auto|default|same": "remove the line: the adapter is written as it learns, in fp32",
+    },
+    "output.formats": {
+        "xlabs|fal|all": "weber does not write it; \"diffusers\", \"kohya\" and \"comfyui\" are read by all programs that are known",
+        "ckpt|pt|pth|bin|pickle|gguf|onnx|internal": "files are safetensors, which every program reads",
+    },
+    "sampling.weights": {"both|all|best": "one of them is painted: \"trained\", or \"ema\" where optim.ema_decay is set"},
+    "optim.state_on": {
+        "disk|nvme|paged": "the nearest is \"host\", the memory of this machine; paged optimizers have names of their own",
+    },
     "report_to|log_with": {"*": "weber writes metrics.jsonl, and TensorBoard's files with output.tensorboard = true"},
 }
 """Setting or name -> {values, with | between them: why not, and what instead}."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,11 @@ from pydantic import ValidationError
 
 from weber.config.explain import build_config_error
 from weber.config.lycoris import read_lycoris_file
+from weber.config.overrides import LEFT_OUT, check_spelling, split_override
 from weber.config.run import RunConfig
 from weber.config.settings import SectionRows, find_setting, is_known, list_sections
 from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
-
-_LEFT_OUT = "null"
-"""What an override says in place of a value."""
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -36,8 +32,10 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
 def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
     """Put `section.key=value` texts into a tree of plain values. Raises ConfigError for what is none."""
     values: dict[str, object] = {}
-    for override in overrides:
-        key, value = _split_override(override)
+    for number, override in enumerate(overrides, 1):
+        key, value = split_override(override, overrides[number:])
+        if not isinstance(tree.get(key.partition(".")[0]), list):
+            check_spelling(key, value, override=override)
         if key in values:
             raise ConfigError(f"{key} is given twice on the command line", got=override, expected="each key once", fix="keep one of them")
         values[key] = value
@@ -98,58 +96,6 @@ def _compare(key: str, table: Mapping[str, Any], section: SectionRows) -> list[t
     return [(f"{key}.{one.name}", table[one.name], one.default) for one in plain if table[one.name] != one.default]
 
 
-def _split_override(override: str) -> tuple[str, object]:
-    key, equals, text = override.partition("=")
-    key, text = key.strip().lstrip("-"), text.strip()
-    if any("\ud800" <= character <= "\udfff" for character in override):
-        raise ConfigError(f"{key} holds characters that are not text", got=ascii(override), expected="UTF-8", fix="use a name in UTF-8")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(
-            f"{override!r} is not a setting",
-            got=override,
-            expected="section.key=value, such as train.steps=500 or data.0.path=pictures",
-            fix="write the key, an equals sign and the value, without spaces around it",
-        )
-    if text == _LEFT_OUT:
-        return key, None
-    value = _read_value(text)
-    if value == text and text[:1] + text[-1:] in ("[]", "{}"):
-        _check_quotes(key, text)
-    return key, value
-
-
-def _check_quotes(key: str, text: str) -> None:
-    """Refuse a list or table whose quotes are gone, where one may stand: a text that looks like it is not what was meant."""
-    setting = find_setting(key)
-    if setting is None and not is_known(key) or setting is not None and not setting.is_collection:
-        return
-    raise ConfigError(
-        f"{key}: the {'list' if text[0] == '[' else 'table'} has lost its quotes, which a shell takes away",
-        got=f"{key}={text}",
-        expected="a table" if setting is None else setting.expected,
-        fix=f'write "{key}={_quote_items(text)}", with both kinds of quotes',
-    )
-
-
-def _quote_items(text: str) -> str:
-    """A list or table with its texts in single quotes; numbers and what has quotes stay as they are."""
-    items = []
-    for item in text[1:-1].split(","):
-        name, equals, rest = item.partition("=") if text[0] == "{" else ("", "", item)
-        rest = rest.strip()
-        items.append(f"{name.strip()} = " * bool(equals) + (rest if _read_value(rest) != rest else f"'{rest}'"))
-    return text[0] + ", ".join(items) + text[-1]
-
-
-def _read_value(text: str) -> object:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    # No setting is a date, so 2024-05-01 is a name; and a text that would set more than one key is just text.
-    return text if len(parsed) != 1 or isinstance(parsed["value"], date | time) else parsed["value"]
-
-
 def _set(tree: dict[str, object], key: str, value: object) -> None:
     """Put a value at its place in the tree, making the sections and list entries on the way."""
     parts = key.split(".")
@@ -161,7 +107,7 @@ def _set(tree: dict[str, object], key: str, value: object) -> None:
             place[part] = new if following is None else place.get(part, new)
             place = place[part]
         elif isinstance(place, list):
-            place = _set_entry(place, part, new, above=above, replace=following is None)
+            place = _set_entry(place, part, new, above=above, behind=".".join(parts[depth + 1 :]), replace=following is None)
         else:
             raise ConfigError(
                 f"{key} cannot be set: {above} is not a section",
@@ -174,7 +120,7 @@ def _set(tree: dict[str, object], key: str, value: object) -> None:
 def _leave_out(tree: dict[str, object], key: str) -> None:
     """Take what the file says out of the tree; what it does not say is left out already. An unknown key stays, to be explained."""
     if not is_known(key):
-        _set(tree, key, _LEFT_OUT)
+        _set(tree, key, LEFT_OUT)
         return
     *above, last = key.split(".")
     place: Any = tree
@@ -195,13 +141,24 @@ def _sort_entries(key: str) -> list[str]:
     return [part.zfill(9) for part in key.split(".")]
 
 
-def _set_entry(entries: list[object], part: str, new: object, *, above: str, replace: bool) -> object:
+def _count_entry(part: str, *, above: str, behind: str, num: int) -> str:
+    """The key with the entry of a list that a word in it means: a new one, a setting of the first, one counted from the end."""
+    behind = f".{behind}" if behind else ""
+    if part.isdecimal():
+        return f"{above}.{num}{behind}"
+    if find_setting(f"{above}.0.{part}") is not None:
+        return f"{above}.0.{part}{behind}"
+    from_end = num + int(part) if part.removeprefix("-").isdecimal() else 0
+    return f"{above}.{max(from_end, 0)}{behind}"
+
+
+def _set_entry(entries: list[object], part: str, new: object, *, above: str, behind: str, replace: bool) -> object:
     if not part.isdecimal() or int(part) > len(entries):
         raise ConfigError(
             f"{above}.{part} cannot be set: {above} is a list of {len(entries)}",
             got=f"{above}.{part}",
             expected=f"a number from 0 to {len(entries)} behind {above}; {len(entries)} adds a new entry",
-            fix=f"write {above}.0.{part}" if not part.isdecimal() else f"write {above}.{len(entries)}",
+            fix=f"write {_count_entry(part, above=above, behind=behind, num=len(entries))}",
         )
     if int(part) == len(entries):
         entries.append(new)

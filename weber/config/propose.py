@@ -15,6 +15,7 @@ from weber.config.foreign_names import FOREIGN_ADVICE, FOREIGN_NAMES, FOREIGN_NO
 from weber.config.foreign_refused import FOREIGN_ALWAYS, FOREIGN_NATURAL, FOREIGN_REFUSED
 from weber.config.foreign_values import FOREIGN_VALUES, REFUSED_VALUES
 from weber.config.near import find_near
+from weber.config.numbers import list_numbers, list_several
 from weber.config.settings import SectionRows, Setting, list_settings
 from weber.config.toml import write_value
 
@@ -67,7 +68,10 @@ def _find_same(name: str, section: str) -> list[Setting]:
 
 
 def _find_misspelled(name: str, section: SectionRows | None) -> list[Setting]:
-    """First in the same section, then anywhere."""
+    """First with the section before the name, then in the same section, then anywhere."""
+    joined = [setting for setting in list_settings() if f"{setting.section}_{setting.name}".replace(".", "_") == name]
+    if joined:
+        return joined
     here = {setting.name: setting for setting in section.settings} if section else {}
     near = find_near(name, list(here))
     if near is not None:
@@ -112,6 +116,9 @@ def propose_value(key: str, setting: Setting, *, got: object) -> str:
     near = next((one for one in list_candidates(setting, got) if _is_valid(setting, one)), None)
     if near is not None:
         return f"write {key} = {write_value(near)}"
+    several = [one for one in list_several(got) if _is_valid(setting, one)] if isinstance(got, str) else []
+    if len(several) > 1:
+        return f"write one number, such as {key} = {write_value(several[0])} or {key} = {write_value(several[-1])}"
     if isinstance(got, str) and got.lower() in _LEAVE_OUT and not setting.required:
         return f"remove the line; on the command line {key}=null leaves out what the file says"
     default = "" if setting.default is None else f" for the default {write_value(setting.default)}"
@@ -135,10 +142,17 @@ def _translate_items(setting: Setting, got: object) -> str | None:
     if get_origin(setting.field.annotation) is not list or not isinstance(got, str | list):
         return None
     items = [got] if isinstance(got, str) else got
-    meant = [find_value(FOREIGN_VALUES, setting.key, value=one) for one in items]
+    meant = [find_value(FOREIGN_VALUES, setting.key, value=one) or _find_choice(setting, one) for one in items]
     written = [found or write_value(one) for one, found in zip(items, meant, strict=True)]
     text = f"[{', '.join(dict.fromkeys(written))}]"
     return text if any(meant) and _is_valid(setting, _read_toml(text)) else None
+
+
+def _find_choice(setting: Setting, got: object) -> str | None:
+    """A choice in another spelling, as TOML; None for one that is spelled as it should be."""
+    found = next((choice for choice in setting.choices if choice != got and read_word(choice) == read_word(got)), None)
+    near = found or (find_near(got.lower(), setting.choices) if isinstance(got, str) and got not in setting.choices else None)
+    return None if near is None else write_value(near)
 
 
 def _refuse_items(setting: Setting, got: object) -> str | None:
@@ -178,6 +192,9 @@ def list_candidates(setting: Setting, got: object) -> Iterator[object]:
     """Values that may have been meant: the same in another type, the nearest choice, or what a list would hold."""
     yield from list_conversions(setting, got)
     if isinstance(got, str):
+        yield from list_numbers(got, setting.name)
+        yield list_several(got) or None
+        yield re.sub(r"^\s*(\d+)[\s_-]*(?:e|epochs?)\s*$", r"\1 epochs", got.lower())
         near = find_near(got.lower(), setting.choices)
         yield near
         yield [near]

@@ -12,6 +12,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
+from weber.config.numbers import list_numbers
 from weber.errors import ConfigError
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -90,8 +91,16 @@ def _explain_syntax(path: Path, text: str, message: str) -> ConfigError:
         f"{path} is not valid TOML at line {line}, column {column}: {words[:1].lower()}{words[1:]}",
         got=got or "the end of the file",
         expected="TOML: sections as [name], lines as key = value",
-        fix=fix or next((advice for word, advice in _FIXES.items() if word in message), "correct this line"),
+        fix=fix or _propose_number(got) or next((advice for word, advice in _FIXES.items() if word in message), "correct this line"),
     )
+
+
+def _propose_number(line: str) -> str:
+    """What to write where a number is written with more than digits."""
+    key, _, value = line.partition("=")
+    number = next(list_numbers(value.partition("#")[0]), None)
+    is_right = number is None or not key.strip() or value.strip() == write_value(number)
+    return "" if is_right else f"write {key.strip()} = {write_value(number)}"
 
 
 def write_toml(tree: Mapping[str, Any]) -> str:

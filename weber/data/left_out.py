@@ -13,6 +13,9 @@ CHECKPOINT_START = "checkpoint-"
 CACHE_FILE = "index.sqlite"
 """What every cache has."""
 
+SAMPLES_FILE = "painted-by-weber.log"
+"""What a folder has that pictures were painted into beside an adapter or a model which lies in no run."""
+
 _SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
 
 
@@ -25,7 +28,8 @@ class Kept:
 
 
 def leave_out(files: Sequence[Path], folder: Path, *, own: Iterable[Path]) -> Kept:
-    """Files below a folder without those that lie in other folders of weber's own: `own`, and all that look like a run or a cache.
+    """Files below a folder without those that lie in other folders of weber's own: `own`, and all that look like a run, a cache or what
+    was painted.
 
     Of a folder that is a run itself, its pictures and checkpoints are left out.
     """
@@ -38,20 +42,20 @@ def leave_out(files: Sequence[Path], folder: Path, *, own: Iterable[Path]) -> Ke
     above = {home: [one for one in (home, *home.parents) if one in roots] for home in homes}
     kept = {home for home in homes if not above[home] and not _is_of_system(home.relative_to(folder))}
     left = {one[-1].relative_to(folder).as_posix() for one in above.values() if one}
-    return Kept([path for path in files if path.parent in kept], sorted(left))
+    return Kept([path for path in files if path.parent in kept and path.name != SAMPLES_FILE], sorted(left))
 
 
 def _list_runs(files: Iterable[Path], checkpoints: Iterable[Path]) -> set[Path]:
-    """The folders that are a run or a cache, by what is in them."""
+    """The folders that are a run or a cache, or hold what was painted, by what is in them."""
     with_checkpoints = {one.parent for one in checkpoints}
     names: dict[Path, set[str]] = {}
     for path in files:
-        if path.name in (CONFIG_FILE, METRICS_FILE, LOCK_FILE, CACHE_FILE):
+        if path.name in (CONFIG_FILE, METRICS_FILE, LOCK_FILE, CACHE_FILE, SAMPLES_FILE):
             names.setdefault(path.parent, set()).add(path.name)
     return {
         folder
         for folder, found in names.items()
-        if {CACHE_FILE, LOCK_FILE} & found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
+        if {CACHE_FILE, LOCK_FILE, SAMPLES_FILE} & found or (CONFIG_FILE in found and (METRICS_FILE in found or folder in with_checkpoints))
     }
 
 

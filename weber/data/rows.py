@@ -60,7 +60,7 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
     inside = [one.absolute() for one in [*config.conditioning, config.masks, config.loss_masks] if one is not None]
     inside = [one for one in inside if one != folder and one.is_relative_to(folder)]
     files = sort_files(path for path in kept.files if not any(path.is_relative_to(one) for one in inside))
-    notes = [f"{config.set_name}: runs and caches of weber below it are left out: {describe_some(kept.own)}"] if kept.own else []
+    notes = [f"{config.set_name}: runs, caches and pictures of weber below it are left out: {describe_some(kept.own)}"] if kept.own else []
     if config.metadata is not None:
         rows = _list_table(config, folder, files, key=key)
     else:

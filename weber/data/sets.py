@@ -148,7 +148,7 @@ def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Seque
     deeper = "" if config.recursive else ", or set recursive = true if they lie in subfolders"
     raise DataError(
         f'the folder "{config.path}" has no pictures',
-        got=got + (f", beside runs and caches of weber ({describe_some(own)}), whose pictures are no data" if own else ""),
+        got=got + (f", beside runs, caches and pictures of weber ({describe_some(own)}), whose pictures are no data" if own else ""),
         expected=f"files ending in {' '.join(sorted(SUFFIXES))}",
         fix=f"name the folder that holds the pictures{deeper}",
     )

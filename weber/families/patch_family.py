@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from weber.families.weights import Original, build_skeleton, open_part
 TEXT_FOLDERS = ("text_encoder", "tokenizer")
 
 
-class PatchFamily:
+class PatchFamily(ABC):
     """Half of a `Family`; the other half names the library's class of the transformer, its predictor and its makers' file."""
 
     transformer_class: ClassVar[str]
@@ -46,9 +47,10 @@ class PatchFamily:
         facts = [part, *self.list_text_facts(part)]
         return "-".join(self.source.identify(folder, extra=facts) for folder in TEXT_FOLDERS)
 
+    @abstractmethod
     def list_text_facts(self, part: str) -> list[str]:
         """What is done to a prompt, as text; a change of it makes other keys."""
-        raise NotImplementedError
+        ...
 
     def build_predictor(self, transformer: nn.Module, *, is_modulation_apart: bool = False) -> Predictor:
         """See `Family.build_predictor`."""

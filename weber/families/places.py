@@ -15,6 +15,7 @@ from typing import Protocol
 from weber.errors import ModelError
 from weber.families.hub import list_files, load_file, load_snapshot
 from weber.families.singles import ENDING, INDEX_ENDING, describe_content, list_folder_files, list_parts, list_pieces, open_single
+from weber.families.tensors import PICKLES
 
 WEIGHTS = ("*.safetensors",)
 TOKENIZER = ("tokenizer.json", "vocab.json", "spiece.model")
@@ -90,7 +91,9 @@ class Folder:
                 f"The model's part {part} is not complete." if has_folder else f"The model folder has no part named {part}.",
                 got=f"{folder} with {_list_names(folder)}" if has_folder else f"{self.text} with {self.describe()}",
                 expected=" or ".join(wanted) if has_folder else f"a subfolder {part}, which {_INDEX} names",
-                fix="download the whole model again, as safetensors (*.bin files are not read)"
+                fix="use the model as *.safetensors; *.bin and other pickles are not read"
+                if self.is_local and _has_pickles(folder)
+                else "download the whole model again, as safetensors"
                 if self.is_local
                 else f'run `hf download {self.text} --include "{subfolder or "*"}/*"` where there is a connection',
             )
@@ -242,6 +245,10 @@ def _check_one(key: str, text: str, names: Sequence[str]) -> str:
         if not Path(text).expanduser().is_file()
         else f"set {key} to a file that is whole",
     )
+
+
+def _has_pickles(folder: Path) -> bool:
+    return any(any(folder.glob(f"*{ending}")) for ending in PICKLES)
 
 
 def _is_repository(text: str) -> bool:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from weber.errors import ModelError
 from weber.families.scaled import build_plain_weights
-from weber.families.tensors import Weights, open_weights, read_metadata
+from weber.families.tensors import Weights, check_format, open_weights, read_metadata
 
 ENDING = ".safetensors"
 INDEX_ENDING = ".safetensors.index.json"
 _PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _CONFIG_KEY = "weber_config"
 
 TRANSFORMER_MARKERS = ("img_in.weight", "x_embedder.weight", "emb_in.image.weight", "x_embedders.image.weight")
@@ -156,11 +155,7 @@ def _check_ending(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix == ENDING or suffix == ".sft":
         return
-    if suffix == ".gguf":
-        what, fix = "a GGUF file: its weights are quantized for inference", "use the model in bf16, fp16 or fp8 as *.safetensors"
-    elif suffix in _PICKLES:
-        what = "a pickle: reading it runs the code that is in it"
-        fix = "use the model as *.safetensors, which most makers publish beside it"
-    else:
-        what, fix = f"a file that ends in {suffix or 'nothing'}", "give a *.safetensors file or a folder in diffusers layout"
+    check_format(path)
+    what = f"a file that ends in {suffix or 'nothing'}"
+    fix = "give a *.safetensors file or a folder in diffusers layout"
     raise ModelError(f"{path} cannot be read.", got=what, expected="*.safetensors", fix=fix)

@@ -9,6 +9,7 @@ import json
 import math
 import mmap
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,25 @@ class Entry:
 
 
 Weights = Mapping[str, Entry]
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+"""Endings of files that are not read."""
+
+ABANDONED_SECONDS = 3600.0
+
+_OTHER_FORMATS = (
+    (
+        PICKLES,
+        (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04"),
+        "a pickle: reading it runs the code that is in it",
+        "use the file as *.safetensors, which most makers publish beside it",
+    ),
+    ((".gguf",), (b"GGUF",), "a GGUF file: its weights are quantized for inference", "use the model in bf16, fp16 or fp8 as *.safetensors"),
+    ((".html", ".htm"), (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page", "download the file itself, with the button of that page"),
+    ((), (b"version https://git-lfs",), "a pointer of git-lfs to the file", "run `git lfs pull` there, or download the file itself"),
+)
+"""Endings, first bytes, what that is, and what to do."""
+_NUM_START_BYTES = 32
 
 
 def open_weights(files: Sequence[Path]) -> dict[str, Entry]:
@@ -177,7 +197,28 @@ def _read_tensor(file: Path, start: int, shape: tuple[int, ...], dtype: torch.dt
     return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
 
 
+def is_abandoned(file: Path) -> bool:
+    """Whether a temporary file has no living writer: one that is being written changes every second."""
+    try:
+        return time.time() - file.stat().st_mtime > ABANDONED_SECONDS
+    except FileNotFoundError:  # renamed meanwhile by its writer
+        return False
+
+
+def check_format(file: Path) -> None:
+    """Raise ModelError for a file of another format, which its ending or its first bytes tell."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(_NUM_START_BYTES)
+    except OSError:
+        start = b""
+    for endings, starts, what, fix in _OTHER_FORMATS:
+        if file.suffix.lower() in endings or start.startswith(starts):
+            raise ModelError(f"{file} cannot be read.", got=what, expected="*.safetensors", fix=fix)
+
+
 def _damaged(file: Path, error: Exception) -> ModelError:
+    check_format(file)
     return ModelError(
         f"{file} cannot be read as safetensors.",
         got=str(error).partition("\n")[0],

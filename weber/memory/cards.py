@@ -16,6 +16,11 @@ _GB, _GIB, _MB, _MIB = 10**9, 2**30, 10**6, 2**20
 _UNITS = {"": _GB, "g": _GB, "gb": _GB, "gib": _GIB, "m": _MB, "mb": _MB, "mib": _MIB}
 _AMOUNT = re.compile(r"(\d+(?:[.,]\d+)?)\s*(g|gb|gib|m|mb|mib)?", re.IGNORECASE)
 _BOTH = re.compile(r"(.+?)[\s-]+(\d+(?:[.,]\d+)?\s*(?:g|gb|gib|m|mb|mib))", re.IGNORECASE)
+_WORDY = re.compile(r"\D*?(\d+(?:[.,]\d+)?(?:e\d+)?)\s*(g|m)(?:i?b|o|iga|ega|igabytes?|egabytes?)?\b[^\d+x*]*", re.IGNORECASE)
+_BARE = re.compile(r"(.+?)[\s-]+(\d+)")
+_SEVERAL = re.compile(r"(?:(\d+)\s*[x*×]\s*(?P<last>.+)|(?P<first>.+?)\s*[x*×]\s*(\d+)|(?P<one>[^+,]+?)\s*[+,].+)", re.IGNORECASE)
+_OTHERS = re.compile(r"\b(apple|m[1-5]|mps|amd|radeon|rx|mi\d+x?|intel|arc|tpu|cpu)\b", re.IGNORECASE)
+_THIS = ("auto", "gpu", "cuda", "this", "local", "here", "max", "all", "full", "on", "true")
 _NOISE = re.compile(r"nvidia|geforce|quadro|tesla|gpu|generation|graphics|card|sxm\d?|hbm\d?e?")
 
 
@@ -99,6 +104,10 @@ _COMMON |= {96: "RTX PRO 6000", 141: "H200", 180: "B200"}
 """What stands for a card of which only the memory is known, GB -> name."""
 
 
+_MOST_BYTES = 1000 * _GB
+_NUM_LETTERS = 4
+
+
 @dataclass(frozen=True)
 class Wish:
     """A card that was asked for. `is_named`: not by its memory alone."""
@@ -129,20 +138,70 @@ def read_wish(text: str, *, key: str) -> Wish:
         return Wish(found, min(found.sizes_gb) * _GB, True)
     amount = read_amount(text)
     if amount is not None:
+        _check_amount(amount, text, key=key)
         size = next((size for size in _COMMON if size * _GIB >= amount), max(_COMMON))
         return Wish(next(card for card in CARDS if card.name == _COMMON[size]), amount, False)
     both = _BOTH.fullmatch(text.strip())
     card, amount = (None, None) if both is None else (find_card(both[1]), read_amount(both[2]))
     if card is not None and amount is not None:
         return Wish(card, amount, True)
-    near = find_near(_shorten(text), [_shorten(card.name) for card in CARDS])
-    meant = next((card.name for card in CARDS if _shorten(card.name) == near), None)
     raise ConfigError(
         "This is neither an amount of memory nor a card that weber knows.",
         got=f"{key} = {text!r}",
         expected="an amount, such as 24GB or 11.5GiB, or " + ", ".join(card.name for card in CARDS),
-        fix=f"write {meant!r}" if meant is not None else "write how much memory the card has, such as '24GB'",
+        fix=_propose(text.strip(), key=key),
     )
+
+
+def _check_amount(num_bytes: int, text: str, *, key: str) -> None:
+    """Refuse what no GPU has: nothing, and more than any, which is most often a number of MB."""
+    if 0 < num_bytes <= _MOST_BYTES:
+        return
+    is_bare, megabytes = text.strip().isdecimal(), num_bytes // _GB * _MB
+    raise ConfigError(
+        "No GPU has so much memory." if num_bytes else "A GPU without memory can do nothing.",
+        got=f"{key} = {text!r}" + (", and a bare number is one of GB" if is_bare else ""),
+        expected=f"an amount up to {_MOST_BYTES // _GB} GB, such as 24GB or 11.5GiB, or a card, such as RTX 4090",
+        fix=f"write '{text.strip()}MB', if these are MB" if is_bare and 0 < megabytes <= _MOST_BYTES else "write the memory of one card",
+    )
+
+
+def _propose(text: str, *, key: str) -> str:
+    """What to write in place of a text that is no card and no amount."""
+    if text.lower().partition(":")[0] in _THIS:
+        return "leave --card out: the plan is then for this machine" if key == "--card" else "write 'auto', which takes the GPU here"
+    several, wordy, bare = _SEVERAL.fullmatch(text), _WORDY.fullmatch(text), _BARE.fullmatch(text)
+    if several is not None:
+        one = next(name.strip() for name in several.groupdict().values() if name)
+        if find_card(one) is not None or read_amount(one) is not None:
+            return f"write {one!r}: a run trains on one GPU"
+    if wordy is not None and not _OTHERS.search(text) and float(wordy[1].replace(",", ".")) > 0:
+        return f"write '{float(wordy[1].replace(',', '.')):g}{wordy[2].upper()}B'"
+    card = None if bare is None else find_card(bare[1])
+    if card is not None and bare is not None:
+        return f"write '{card.name} {bare[2]}GB'"
+    if _OTHERS.search(text):
+        return "write how much memory it has, such as '24GB': weber has figures of NVIDIA's GPUs only, and one of these stands for it"
+    meant = None if _is_mobile(text) else _find_named(text) or _find_near(text)
+    return f"write {meant!r}" if meant is not None else "write how much memory the card has, such as '24GB'"
+
+
+def _find_named(text: str) -> str | None:
+    """The card whose whole name is in the text, beside other words."""
+    words = f" {re.sub(r'[^a-z0-9]+', ' ', text.lower())} "
+    known = [card.name for card in CARDS if f" {card.name.lower().removeprefix('rtx ')} " in words]
+    return max(known, key=len, default=None)
+
+
+def _find_near(text: str) -> str | None:
+    """The card whose name may have been misspelled; short names say too little."""
+    short = _shorten(text)
+    near = find_near(short, [_shorten(card.name) for card in CARDS]) if len(short) > _NUM_LETTERS else None
+    return next((card.name for card in CARDS if _shorten(card.name) == near), None)
+
+
+def _is_mobile(name: str) -> bool:
+    return "laptop" in name.lower() or "max-q" in name.lower()
 
 
 def find_card(text: str) -> Card | None:
@@ -156,7 +215,7 @@ def find_card(text: str) -> Card | None:
 
 def find_driver_card(name: str) -> Card | None:
     """The card that a driver's name means, which may say more: `NVIDIA A100-SXM4-80GB`. Those of laptops are other ones."""
-    if "laptop" in name.lower() or "max-q" in name.lower():
+    if _is_mobile(name):
         return None
     known = [card for card in CARDS if re.search(rf"\b{re.escape(card.name)}\b", name, re.IGNORECASE)]
     return max(known, key=lambda card: len(card.name), default=None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import zlib
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from weber.errors import CacheError, ModelError
-from weber.families.tensors import Entry, Weights, open_weights, save_weights
+from weber.families.tensors import Entry, Weights, is_abandoned, open_weights, save_weights
 from weber.memory.formats import FORMATS
 from weber.progress import Progress
 
@@ -32,7 +31,6 @@ FOLDER = "models"
 
 _CHECKSUMS = "checksums"
 _ENDING, _DAMAGED, _TEMPORARY = ".safetensors", ".damaged", ".tmp"
-_STALE_SECONDS = 3600.0  # a file that is being written changes every second
 _SPARE_BYTES = 2**28
 
 
@@ -194,9 +192,4 @@ def _build_error(file: Path, got: str) -> CacheError:
 
 
 def _list_stale(folder: Path) -> list[Path]:
-    stale = []
-    for file in folder.glob(f".*{_ENDING}.*{_TEMPORARY}"):
-        with suppress(FileNotFoundError):  # renamed meanwhile by its writer
-            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-                stale.append(file)
-    return stale
+    return [file for file in folder.glob(f".*{_ENDING}.*{_TEMPORARY}") if is_abandoned(file)]

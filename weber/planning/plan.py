@@ -11,7 +11,7 @@ from torch import nn
 
 from weber.adapters.files import AdapterFile
 from weber.adapters.lycoris_files import load_lycoris_start
-from weber.adapters.start import load_start
+from weber.adapters.start import check_form, load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_mask_key, build_text_key
@@ -279,6 +279,7 @@ def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
 def _load_start(config: RunConfig, family: Family, *, trained: Trained, skeleton: nn.Module) -> AdapterFile | None:
     """The adapter that training starts from, which must fit what is trained."""
     adapter = _find_start(config.adapter)
+    check_form(adapter)
     if adapter.kind == "lycoris":
         return load_lycoris_start(adapter, trained.settings, shapes=trained.shapes)
     return load_start(adapter, trained.modules, linears=list_linears(skeleton))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from weber.adapters.factors import is_power_of_two
 from weber.adapters.precision import PRECISIONS
+from weber.adapters.rules import Setting as LoraSetting
 from weber.config.adapter import SHIFTED_STARTS
 from weber.data.views import View
 from weber.families.family import Family
@@ -33,7 +35,15 @@ def count_checkpoint_bytes(plan: Plan) -> int:
     """What learned, what moves it, and its running mean."""
     mean_bytes = 0 if plan.config.optim.ema_decay is None else count_mean_bytes(plan.num_parameters)
     state_bytes = count_state_bytes(plan.config.optim, plan.trained.shapes.values(), dtype=plan.trained.dtype)
-    return count_file_bytes(plan) + state_bytes + mean_bytes
+    return count_file_bytes(plan) + state_bytes + mean_bytes + _count_exact_bytes(plan)
+
+
+def _count_exact_bytes(plan: Plan) -> int:
+    """The numbers that the file of a LoRA rounds, since it has their scale in them, and that a checkpoint keeps beside it."""
+    settings = {name: one for name, one in plan.trained.settings.items() if isinstance(one, LoraSetting)}
+    rounded = {name: one.rank for name, one in settings.items() if not is_power_of_two(one.file_alpha / one.rank)}
+    copies = 2 if plan.config.adapter.init in SHIFTED_STARTS else 1
+    return copies * sum(plan.trained.modules[name][1] * rank for name, rank in rounded.items()) * plan.trained.dtype.itemsize
 
 
 def count_model_bytes(plan: Plan) -> int:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from weber.adapters.files import AdapterFile
 from weber.config.model import ModelConfig
-from weber.errors import AdapterError, ConfigError
+from weber.errors import AdapterError, ConfigError, WeberError
 from weber.families.pairing import Pairing
 from weber.families.table import FAMILIES, list_near_variants, open_transformer
 from weber.results.files import Model
 from weber.results.runs import find_config
+
+_KEY = re.compile(r"model\.(?:path|variant)(?: = (?='))?")
+_OTHER_KEY = re.compile(r"[;,] or set model\.(?!path\b|variant\b)\w+(?: to [^;,]*)?")
+
+
+@contextmanager
+def speaking_of(word: str) -> Iterator[None]:
+    """What errors say of settings of [model], said of the word of a command line that names a model, such as `--base`."""
+    try:
+        yield
+    except WeberError as error:
+        error.rewrite(lambda text: _KEY.sub(lambda key: word + " " * key[0].endswith("= "), _OTHER_KEY.sub("", text)))
+        raise
 
 
 def read_base(text: str) -> ModelConfig:
@@ -23,17 +38,27 @@ def read_base(text: str) -> ModelConfig:
         near = list_near_variants(text)
         raise ConfigError(
             "There is no such model.",
-            got=text,
+            got=f"model.path = {text!r}",
             expected="a variant (`weber variants`), a folder, a *.safetensors file, or a hub id such as owner/name",
-            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else "correct it",
+            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else "correct model.path",
         )
     return ModelConfig(path=text)
 
 
-def find_base(path: Path, base: str | None) -> ModelConfig:
-    """The model that was named, or that of the run whose folder (or checkpoint) the file lies in."""
-    if base is not None:
-        return read_base(base)
+def open_base(path: Path, base: str | None, *, architecture: str) -> Model:
+    """The model that was named with --base, or that of the run whose folder (or checkpoint) the file lies in."""
+    if base is None:
+        return _open_model(_find_base(path), architecture=architecture)
+    with speaking_of("--base"):
+        return _open_model(read_base(base), architecture=architecture)
+
+
+def open_whole(path: Path) -> Model:
+    """A model that a run has trained."""
+    return _open_model(ModelConfig(path=str(path)), architecture="")
+
+
+def _find_base(path: Path) -> ModelConfig:
     run = find_config(path.parent)
     if run is None:
         raise ConfigError(
@@ -44,7 +69,7 @@ def find_base(path: Path, base: str | None) -> ModelConfig:
     return run.model
 
 
-def open_model(config: ModelConfig, *, architecture: str) -> Model:
+def _open_model(config: ModelConfig, *, architecture: str) -> Model:
     opened = open_transformer(config)
     return Model(opened.weights, opened.config, opened.row.pairings, architecture)
 

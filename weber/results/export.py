@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,10 @@ from weber.adapters.full import build_whole_weights
 from weber.adapters.layouts import LAYOUTS
 from weber.adapters.lycoris_files import is_lycoris
 from weber.adapters.merge import check_base
-from weber.config.model import ModelConfig
 from weber.errors import ConfigError
 from weber.families.tensors import open_weights
 from weber.progress import Progress
-from weber.results.bases import find_architecture, find_base, find_pairings, open_model
+from weber.results.bases import find_architecture, find_pairings, open_base, open_whole
 from weber.results.files import Model, Named, read_model_facts, save_model, write_formats
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER, build_format_path, check_formats, check_model_formats, list_models
 from weber.results.merge import merge_lycoris
@@ -31,9 +30,20 @@ from weber.results.runs import (
 )
 from weber.results.targets import FULL, check_target
 
+Note = Callable[[str], None]
+"""Takes what is to be known of a file."""
 
-def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path | None, progress: Progress) -> list[Path]:
+
+def _ignore_note(note: str) -> None:
+    """For those who do not want to know."""
+
+
+def export(
+    source: Path, formats: Sequence[str], *, base: str | None, out: Path | None, progress: Progress, note: Note = _ignore_note
+) -> list[Path]:
     """Write what a run has learned, or an adapter file of any layout, in other formats.
+
+    `note` is told what the file leaves open, and what of it was left out.
 
     Raises ConfigError or AdapterError before anything is written.
     """
@@ -45,7 +55,7 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     folder, ending = choose_target(path, out)
     target = folder / (path.stem + ending)
     if is_lycoris(path):
-        return _export_lycoris(path, formats, base=base, target=target, progress=progress)
+        return _export_lycoris(path, formats, base=base, target=target, progress=progress, note=note)
     adapter = load_adapter(path)
     pairings, architecture = find_pairings(adapter), find_architecture(adapter)
     check_formats(formats, adapter.modules, pairings=pairings, key="--format")
@@ -53,10 +63,18 @@ def export(source: Path, formats: Sequence[str], *, base: str | None, out: Path 
     if set(formats) <= set(LAYOUTS) and base is not None:
         raise ConfigError("No model is merged into, so --base has no effect.", got=f"--base {base}", fix="remove --base")
     if not set(formats) <= set(LAYOUTS):
-        model = open_model(find_base(path, base), architecture=architecture)
+        model = open_base(path, base, architecture=architecture)
         check_base(model.weights, list(adapter.modules))
     named = Named(adapter.modules, adapter.facts, _build_title(path))
-    return write_formats(named, formats, model=model, folder=target.parent, stem=target.name, progress=progress)
+    written = write_formats(named, formats, model=model, folder=target.parent, stem=target.name, progress=progress)
+    _tell(note, [f"{path}: {one}" for one in adapter.notes])
+    return written
+
+
+def _tell(note: Note, texts: Iterable[str]) -> None:
+    """Each once."""
+    for text in dict.fromkeys(texts):
+        note(text)
 
 
 def _build_title(path: Path) -> str:
@@ -66,7 +84,9 @@ def _build_title(path: Path) -> str:
     return named if path.name == ADAPTER_NAME else path.stem
 
 
-def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, target: Path, progress: Progress) -> list[Path]:
+def _export_lycoris(
+    path: Path, formats: Sequence[str], *, base: str | None, target: Path, progress: Progress, note: Note
+) -> list[Path]:
     """Write a model with a file of LyCORIS in its weights; it has no other layout."""
     layouts = [name for name in formats if name not in (MERGED_FILE, MERGED_FOLDER)]
     if layouts or not formats:
@@ -76,11 +96,12 @@ def _export_lycoris(path: Path, formats: Sequence[str], *, base: str | None, tar
             expected=f"{MERGED_FOLDER}, {MERGED_FILE}",
             fix="choose of these; ComfyUI and LyCORIS read the file as it is",
         )
-    written = []
+    written, notes = [], []
     for name in dict.fromkeys(formats):
         merged = build_format_path(target, name)
-        merge_lycoris(path, 1.0, base=find_base(path, base), out=merged, progress=progress)
+        notes += merge_lycoris(path, 1.0, base=base, out=merged, progress=progress)
         written.append(merged)
+    _tell(note, notes)
     return written
 
 
@@ -93,9 +114,9 @@ def _export_model(source: Path, formats: Sequence[str], *, base: str | None, out
     if saved is None or path.name != TRAINED_NAME:
         if base is not None:
             raise ConfigError("A whole model needs no base, so --base has no effect.", got=f"--base {base}", fix="remove --base")
-        model = open_model(ModelConfig(path=str(path)), architecture="")
+        model = open_whole(path)
     else:
-        opened = open_model(find_base(path, base), architecture="")
+        opened = open_base(path, base, architecture="")
         tensors = open_weights([path] if saved.ema is None else [path, saved.ema])
         model = replace(opened, weights=build_whole_weights(opened.weights, tensors))
     facts, (folder, ending) = read_model_facts(path), choose_target(path, out)

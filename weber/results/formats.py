@@ -7,6 +7,9 @@ from pathlib import Path
 
 from weber.adapters.factors import Factors
 from weber.adapters.layouts import LAYOUTS, check_layout
+from weber.config.foreign import find_value
+from weber.config.foreign_values import FOREIGN_VALUES, REFUSED_VALUES
+from weber.config.near import find_near
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.pairing import Pairing
@@ -14,6 +17,7 @@ from weber.results.runs import EMA_ENDING, MODEL_FOLDER, MODEL_NAME, SUFFIX, bui
 
 DIFFUSERS, MERGED_FOLDER, MERGED_FILE = "diffusers", "merged-diffusers", "merged-bfl"
 FORMATS = (*LAYOUTS, MERGED_FOLDER, MERGED_FILE)
+_FORMATS_KEY = "output.formats"
 
 
 def check_formats(
@@ -22,9 +26,9 @@ def check_formats(
     """Refuse layouts that cannot carry changes of these modules; needs no weights. `is_dora`: they will be DoRAs."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise ConfigError(
-            "There is no such format.", got=f"{key} = {', '.join(unknown) or 'nothing'}", expected=", ".join(FORMATS), fix="choose of these"
-        )
+        fix = propose_format(unknown[0], FORMATS, key=key) if unknown else "choose of these"
+        got = f"{key} = {', '.join(unknown) or 'nothing'}"
+        raise ConfigError("There is no such format.", got=got, expected=", ".join(FORMATS), fix=fix)
     for name in formats:
         if name in LAYOUTS:
             check_layout(modules, layout=name, pairings=pairings, is_dora=is_dora)
@@ -57,8 +61,18 @@ def check_model_formats(formats: Sequence[str], *, key: str) -> None:
 def check_named_layout(layout: str, modules: Iterable[str], *, pairings: Sequence[Pairing]) -> None:
     """Refuse a layout that there is not, or that cannot carry changes of these modules."""
     if layout not in LAYOUTS:
-        raise ConfigError("There is no such layout.", got=f"--layout {layout}", expected=", ".join(LAYOUTS), fix="choose one of these")
+        fix = propose_format(layout, tuple(LAYOUTS), key="--layout")
+        raise ConfigError("There is no such layout.", got=f"--layout {layout}", expected=", ".join(LAYOUTS), fix=fix)
     check_layout(list(modules), layout=layout, pairings=pairings)
+
+
+def propose_format(name: str, choices: Sequence[str], *, key: str) -> str:
+    """What to write in place of a format that there is not: what other programs call so, else what is near."""
+    known = (find_value(FOREIGN_VALUES, _FORMATS_KEY, value=name) or "").strip('"')
+    meant = known if known in choices else find_near(name.lower(), choices)
+    if meant is not None:
+        return f"write {key} {meant}"
+    return find_value(REFUSED_VALUES, _FORMATS_KEY, value=name) or "choose of these"
 
 
 def build_format_path(path: Path, name: str) -> Path:

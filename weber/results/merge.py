@@ -12,10 +12,9 @@ from weber.adapters.files import load_adapter
 from weber.adapters.lycoris_files import is_lycoris, load_lycoris
 from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights
-from weber.config.model import ModelConfig
 from weber.errors import AdapterError, ConfigError
 from weber.progress import Progress
-from weber.results.bases import find_architecture, find_pairings, open_model, read_base
+from weber.results.bases import find_architecture, find_pairings, open_base
 from weber.results.files import Named, save_layout, save_merged, save_whole
 from weber.results.formats import DIFFUSERS, check_named_layout
 from weber.results.runs import find_adapter
@@ -48,14 +47,14 @@ def merge(
                 got=", ".join(map(str, inputs)) + ("" if base is None else f" with --base {base}"),
                 fix="merge it with --base, and others into the result",
             )
-        return merge_lycoris(inputs[0], adapters[0][1], base=read_base(base), out=out, progress=progress)
+        return merge_lycoris(inputs[0], adapters[0][1], base=base, out=out, progress=progress)
     loaded = [(load_adapter(path), weight) for path, weight in adapters]
     parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
     architecture = find_architecture(loaded[0][0])
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
     notes = [f"{path}: {note}" for path, (adapter, _) in zip(inputs, loaded, strict=True) for note in adapter.notes]
     if base is not None:
-        model = open_model(read_base(base), architecture=architecture)
+        model = open_base(inputs[0], base, architecture=architecture)
         for path, part in zip(inputs, parts, strict=True):
             with _naming(path):
                 build_merged_weights(model.weights, [part])
@@ -68,10 +67,10 @@ def merge(
     return notes
 
 
-def merge_lycoris(path: Path, weight: float, *, base: ModelConfig, out: Path, progress: Progress) -> list[str]:
-    """Write a model with a file of LyCORIS in its weights; returns what is to be known of the file."""
+def merge_lycoris(path: Path, weight: float, *, base: str | None, out: Path, progress: Progress) -> list[str]:
+    """Write a model with a file of LyCORIS in its weights, that of its run without `base`; returns what is to be known of the file."""
     adapter = load_lycoris(path)
-    model = open_model(base, architecture=find_architecture(adapter))
+    model = open_base(path, base, architecture=find_architecture(adapter))
     facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
     with _naming(path):
         weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)

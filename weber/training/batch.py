@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,13 +18,14 @@ from torch import Tensor
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import MASK_NAME, find_shape
-from weber.cache.store import Store
+from weber.cache.store import Store, find_files
 from weber.data.batches import Draw
 from weber.data.examples import Example
 from weber.data.loss_masks import LossWindow
 from weber.data.seeds import draw_choice
 from weber.data.views import View
 from weber.families.family import REFERENCE
+from weber.families.finite import is_finite
 from weber.planning.lessons import ANSWER_NAME, Lesson
 from weber.planning.plan import Plan, build_lessons
 from weber.planning.prompts import Prompt
@@ -57,10 +60,33 @@ class Batch:
     fixed: Fixed | None = None
 
 
+class Samples(Protocol):
+    """What samples are read from, by their keys: a `Store`, or what looks at them on the way."""
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """The tensors of a sample."""
+        ...
+
+
+class _Looking:
+    """Reads from the cache, and keeps in mind which samples are not finite."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.keys: set[str] = set()
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """See `Samples.read`."""
+        tensors = self._store.read(key)
+        if not all(map(is_finite, tensors.values())):
+            self.keys.add(key)
+        return tensors
+
+
 class Reader:
     """Reads from the cache what the encoders made. No tensor has a batch dimension."""
 
-    def __init__(self, store: Store, encoders: Encoders) -> None:
+    def __init__(self, store: Samples, encoders: Encoders) -> None:
         self._store, self._family, self._dtype = store, encoders.family, encoders.dtype
         self._text_encoders = [encoders.identify(part) for part in encoders.family.text_parts]
         self._image_encoder = encoders.identify(encoders.family.image_part)
@@ -141,6 +167,16 @@ class Loader:
     def _load(self, step: int) -> list[Batch]:
         return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
 
+    def find_not_finite(self, step: int) -> dict[str, list[Path]]:
+        """Pictures of a step that have numbers in the cache which are not finite, and the cache's files with them."""
+        found: dict[str, list[Path]] = {}
+        for draw in (draw for draws in self._plan.batches.draw_step(step) for draw in draws):
+            example, looking = self._plan.dataset.examples[draw.example], _Looking(self._store)
+            self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders))
+            if looking.keys:
+                found[str(example.path)] = find_files(self._store.folder, looking.keys)
+        return found
+
     def _load_batches(self, draws: Sequence[Draw], step: int) -> list[Batch]:
         """One micro-batch, or several where texts or references have different sizes, and where some have a mask for the loss or are for
         regularization: each sample weighs the same in any case."""
@@ -151,8 +187,10 @@ class Loader:
             groups.setdefault(sample.shapes, []).append(sample)
         return [self._stack(samples) for samples in groups.values()]
 
-    def _load_sample(self, example: Example, draw: Draw, lesson: tuple[int, float, Tensor | None] | None) -> _Sample:
-        reader, caption = self._reader, example.caption(draw.caption)
+    def _load_sample(
+        self, example: Example, draw: Draw, lesson: tuple[int, float, Tensor | None] | None, *, reader: Reader | None = None
+    ) -> _Sample:
+        reader, caption = reader or self._reader, example.caption(draw.caption)
         condition = reader.read_text(caption)
         condition |= reader.read_pictures(example.list_references(draw.crop), example.masked(draw.crop, draw.mask))
         latents, mask = reader.read_latents(example.target(draw.crop)), reader.read_learned(example.learned(draw.crop))

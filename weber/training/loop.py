@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -131,7 +132,8 @@ def _take_step(training: Training, step: int, watcher: Watcher) -> dict[str, flo
         watcher.write(f"Saved the state after step {step} in {training.folder}.")
         raise
     except TrainingError as error:
-        cause = find_cause(training.learner, batches, is_first=step == training.start.step, progress=watcher.report)
+        find_files, is_first = partial(training.loader.find_not_finite, step), step == training.start.step
+        cause = find_cause(training.learner, batches, find_files=find_files, is_first=is_first, progress=watcher.report)
         if cause is not None:
             if step > training.start.step:
                 training.saver.save(step)

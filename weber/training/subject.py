@@ -21,7 +21,7 @@ from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
 from weber.config.output import SamplingConfig
 from weber.errors import CheckpointError, ConfigError, ModelError
-from weber.families.family import Family
+from weber.families.family import TRANSFORMER, Family
 from weber.families.table import build_family
 from weber.families.tensors import open_weights
 from weber.kinds.kind import Kind, Put
@@ -30,7 +30,7 @@ from weber.kinds.text import add_encoder
 from weber.memory.device import build_device, build_dtype
 from weber.planning.assistant import Frozen, load_frozen
 from weber.planning.checks import sample_size
-from weber.results.bases import read_base
+from weber.results.bases import read_base, speaking_of
 from weber.results.files import read_model_facts
 from weber.results.runs import Saved, find_adapter, find_home, find_run
 from weber.training.pictures import build_reference_t
@@ -94,9 +94,10 @@ def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[
             fix="give output.folder of a run, or correct the path",
         )
     try:
-        family = build_family(read_base(str(place)))
+        with speaking_of("PLACE"):
+            family = build_family(read_base(str(place)))
     except ModelError as error:
-        if not path.is_dir():
+        if not path.is_dir() or (path / TRANSFORMER).is_dir():
             raise
         raise CheckpointError(
             "The folder is neither a run nor a model.",
@@ -156,7 +157,9 @@ def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Sub
     """An adapter of any program, or of a run, on a model that is named."""
     if not path.exists():
         raise CheckpointError("There is no such adapter.", got=str(path), fix="correct the path, or remove --base to paint with a model")
-    file, family = find_adapter(path), build_family(read_base(base))
+    file = find_adapter(path)
+    with speaking_of("--base"):
+        family = build_family(read_base(base))
     put, has_text = _build_put(file)
     kind = KINDS["lycoris" if is_lycoris(file) else "lora"]
     skeleton = family.load_skeleton()
