@@ -39,6 +39,9 @@ class LowRank(Linear, Readable):
     """
 
     given_back: float = 0.0
+    _base: Layer | None = None
+    _state: tuple[list[str], list[float]] | None = None
+    _layer: Layer | None = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
@@ -54,13 +57,18 @@ class LowRank(Linear, Readable):
         return result
 
     def read_layer(self) -> Layer | None:
-        """See `Readable`: what it is when it is plain, and its terms are in the precision of the layer itself."""
+        """See `Readable`: what it is when it is plain, the same object as long as nothing changes."""
         names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.lora_A]
-        layer = read_layer(self.base_layer)
-        if layer is None or self.merged or any(self._is_more(name) for name in names):
-            return None
+        base = read_layer(self.base_layer, self._base)
+        state = names, [self.scaling[name] for name in names]
+        if base is not self._base or state != self._state:
+            self._base, self._state = base, state
+            self._layer = None if base is None or any(self._is_more(name) for name in names) else self._add_terms(base, names)
+        return None if self.merged else self._layer
+
+    def _add_terms(self, base: Layer, names: list[str]) -> Layer:
         terms = tuple(Term(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name))
-        return Layer(layer.num_outputs, layer.weights, layer.bias, layer.terms + terms, layer.unpack)
+        return Layer(base.num_outputs, base.weights, base.bias, base.terms + terms, base.unpack)
 
     def read_strength(self, name: str) -> float:
         """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""

@@ -1,7 +1,7 @@
 """Attention of a block over one stream of tokens or several: norm of queries and keys, rotation, attention.
 
-Kept are the projections that come in, the output, and one number per head and query: queries and keys are normed and rotated again in
-the backward pass.
+Kept are the projections that come in, the output, one number per head and query, and where there is room for them, the rotated queries
+and keys; else these are normed and rotated again in the backward pass.
 
 Legend: B batch, S tokens of a stream, T tokens of all streams, H heads, d width of a head, D = H d.
 """
@@ -9,7 +9,6 @@ Legend: B batch, S tokens of a stream, T tokens of all streams, H heads, d width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,105 +19,102 @@ from weber.kernels.attention import attend as run_attention
 from weber.kernels.attention import attend_backward
 from weber.kernels.rotate import rotate, rotate_backward, sum_weight_gradients
 
+Stream = tuple[Tensor, Tensor, Tensor]
+"""Projections (B, S, 3 D) to queries, keys and values, and the weights (d,) of the norms of queries and keys."""
 
-@dataclass(frozen=True)
-class Stream:
-    """Projections (B, S, 3 D) to queries, keys and values, and the weights (d,) of the norms of queries and keys."""
-
-    projections: Tensor
-    query_weight: Tensor
-    key_weight: Tensor
+_NUM_FIXED = 3  # inputs before those of the streams
 
 
-def attend(streams: Sequence[Stream], angles: Tensor, *, eps: float) -> tuple[Tensor, ...]:
-    """What each stream has seen, (B, S, D). `angles` (T, d/2): see `kernels/rotate.py`; streams lie behind each other."""
-    tensors = [tensor for one in streams for tensor in (one.projections, one.query_weight, one.key_weight)]
-    outputs = _Attend.apply(angles, eps, *tensors)  # type: ignore[no-untyped-call]
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+def attend(streams: Sequence[Stream], angles: Tensor, *, eps: float, keeps: bool) -> tuple[Tensor, ...]:
+    """What each stream has seen, (B, S, D). `angles` (T, d/2): see `kernels/rotate.py`; streams lie behind each other.
+
+    `keeps`: rotated queries and keys are kept.
+    """
+    outputs: tuple[Tensor, ...] = _Attend.apply(angles, eps, keeps, *(tensor for one in streams for tensor in one))  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, angles: Tensor, eps: float, *tensors: Tensor) -> tuple[Tensor, ...]:
-        streams = _list_streams(tensors)
-        query, key, value = _prepare(streams, angles, eps)
+    def forward(ctx: Any, angles: Tensor, eps: float, keeps: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        projections, weights = tensors[::3], _stack(tensors)
+        joint = _prepare(projections, weights, angles, eps)
+        query, key, value = _list_parts(joint, projections)
         output, *kept = run_attention(query, key, value)
-        saved = [one for one in kept if isinstance(one, Tensor)]
-        ctx.save_for_backward(angles, output, *tensors, *saved)
+        ctx.places = [number for number, one in enumerate(kept) if isinstance(one, Tensor)]
+        ctx.save_for_backward(angles, output, joint if keeps else None, *tensors, *(kept[number] for number in ctx.places))
         ctx.eps, ctx.num_tensors = eps, len(tensors)
-        ctx.rest = [None if isinstance(one, Tensor) else one for one in kept], [isinstance(one, Tensor) for one in kept]
+        ctx.rest = [None if isinstance(one, Tensor) else one for one in kept]
         seen_BTD = output.transpose(1, 2).flatten(2)
-        return tuple(seen_BTD.split([one.projections.shape[1] for one in streams], dim=1))
+        return (seen_BTD,) if len(projections) == 1 else seen_BTD.split([one.shape[1] for one in projections], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        angles, output, *stored = ctx.saved_tensors
-        tensors, saved = stored[: ctx.num_tensors], iter(stored[ctx.num_tensors :])
-        kept = (output, *(next(saved) if is_tensor else one for one, is_tensor in zip(*ctx.rest, strict=True)))
-        streams = _list_streams(tensors)
-        query, key, value = _prepare(streams, angles, ctx.eps)
+        angles, output, joint, *stored = ctx.saved_tensors
+        tensors, kept = stored[: ctx.num_tensors], list(ctx.rest)
+        for number, one in zip(ctx.places, stored[ctx.num_tensors :], strict=True):
+            kept[number] = one
+        projections, weights = tensors[::3], _stack(tensors)
+        joint = _prepare(projections, weights, angles, ctx.eps) if joint is None else joint
+        query, key, value = _list_parts(joint, projections)
         seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
-        found = [one.transpose(1, 2) for one in attend_backward(seen_grad, query, key, value, kept)]
+        found = [one.transpose(1, 2) for one in attend_backward(seen_grad, query, key, value, (output, *kept))]
 
-        results: list[Tensor | None] = [None, None]
-        wanted = iter(ctx.needs_input_grad[2:])
-        start = 0
-        for stream in streams:
-            tokens = slice(start, start + stream.projections.shape[1])
-            start = tokens.stop
-            own = [one[:, tokens] for one in found]
-            wants_projections, *wants_weights = (next(wanted) for _ in range(3))
-            results += [_run_back(stream, own, angles[tokens], ctx.eps) if wants_projections else None]
-            weights = (stream.query_weight, stream.key_weight)
-            grads_2d = _sum_weights(stream, own, angles[tokens], ctx.eps) if any(wants_weights) else None
-            results += [
-                None if grads_2d is None or not wants else grads_2d[number].to(weights[number].dtype)
-                for number, wants in enumerate(wants_weights)
-            ]
+        results: list[Tensor | None] = [None, None, None]
+        end = 0
+        for number, (one, pair) in enumerate(zip(projections, weights, strict=True)):
+            tokens = slice(end, end + one.shape[1])
+            end = tokens.stop
+            own = found if len(projections) == 1 else [grad[:, tokens] for grad in found]
+            turns = angles if len(projections) == 1 else angles[tokens]
+            wants, *wants_weights = ctx.needs_input_grad[_NUM_FIXED + 3 * number :][:3]
+            results.append(_run_back(one, pair, own, turns, ctx.eps) if wants else None)
+            sums = sum_weight_gradients(own[0], own[1], _split(one, turns)[:, :, :2], turns, ctx.eps) if any(wants_weights) else None
+            for place, wants_weight in enumerate(wants_weights):
+                results.append(sums[place].to(tensors[3 * number + 1 + place].dtype) if sums is not None and wants_weight else None)
         return tuple(results)
 
 
-def _list_streams(tensors: Sequence[Tensor]) -> list[Stream]:
-    return [Stream(*tensors[number : number + 3]) for number in range(0, len(tensors), 3)]
+def _stack(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The weights (2, d) of each stream."""
+    return [torch.stack(list(tensors[number + 1 : number + 3])) for number in range(0, len(tensors), 3)]
 
 
-def _split(projections: Tensor, width: int) -> Tensor:
+def _split(projections: Tensor, angles: Tensor) -> Tensor:
     """(B, S, 3, H, d)."""
-    return projections.unflatten(-1, (3, -1, width))
+    return projections.unflatten(-1, (3, -1, 2 * angles.shape[1]))
 
 
-def _prepare(streams: Sequence[Stream], angles: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (B, H, T, d) of all streams. The values of a single stream stay where they are."""
-    width = 2 * angles.shape[1]
-    parts = [_split(one.projections, width) for one in streams]
-    batch, _, _, heads, _ = parts[0].shape
-    num_tokens = sum(part.shape[1] for part in parts)
-    num_kinds = 2 if len(streams) == 1 else 3
-    joint = parts[0].new_empty((batch, num_tokens, num_kinds, heads, width))
-    start = 0
-    for stream, part in zip(streams, parts, strict=True):
-        tokens = slice(start, start + part.shape[1])
-        start = tokens.stop
-        weights = torch.stack([stream.query_weight, stream.key_weight])
-        rotate(part[:, :, :2], weights, angles[tokens], eps, joint[:, tokens, :2])
-        if num_kinds == 3:
-            joint[:, tokens, 2].copy_(part[:, :, 2])
-    query, key = joint[:, :, 0], joint[:, :, 1]
-    value = joint[:, :, 2] if num_kinds == 3 else parts[0][:, :, 2]
-    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+def _prepare(projections: Sequence[Tensor], weights: Sequence[Tensor], angles: Tensor, eps: float) -> Tensor:
+    """Queries, keys and, of several streams, values (B, T, 2 or 3, H, d). The values of a single stream stay where they are."""
+    parts = [_split(one, angles) for one in projections]
+    batch, tokens, _, heads, width = parts[0].shape
+    if len(parts) == 1:
+        joint = parts[0].new_empty((batch, tokens, 2, heads, width))
+        rotate(parts[0][:, :, :2], weights[0], angles, eps, joint)
+        return joint
+    joint, end = parts[0].new_empty((batch, len(angles), 3, heads, width)), 0
+    for part, pair in zip(parts, weights, strict=True):
+        own = slice(end, end + part.shape[1])
+        end = own.stop
+        rotate(part[:, :, :2], pair, angles[own], eps, joint[:, own, :2])
+        joint[:, own, 2].copy_(part[:, :, 2])
+    return joint
 
 
-def _run_back(stream: Stream, grads: Sequence[Tensor], angles: Tensor, eps: float) -> Tensor:
+def _list_parts(joint: Tensor, projections: Sequence[Tensor]) -> list[Tensor]:
+    """Queries, keys and values (B, H, T, d)."""
+    parts = list(joint.transpose(1, 3).unbind(2))
+    if len(parts) == 2:
+        parts.append(projections[0].unflatten(-1, (3, -1, joint.shape[-1]))[:, :, 2].transpose(1, 2))
+    return parts
+
+
+def _run_back(projections: Tensor, weights: Tensor, grads: Sequence[Tensor], angles: Tensor, eps: float) -> Tensor:
     """The gradient of the projections (B, S, 3 D) from those of the stream's own queries, keys and values (B, S, H, d)."""
-    projections, width = stream.projections, 2 * angles.shape[1]
     result = torch.empty(projections.shape, dtype=projections.dtype, device=projections.device)
-    weights = torch.stack([stream.query_weight, stream.key_weight])
-    parts = _split(result, width)
-    rotate_backward(*grads[:2], _split(projections, width)[:, :, :2], weights, angles, eps, parts[:, :, :2])
+    parts = _split(result, angles)
+    rotate_backward(grads[0], grads[1], _split(projections, angles)[:, :, :2], weights, angles, eps, parts[:, :, :2])
     parts[:, :, 2].copy_(grads[2])
     return result
-
-
-def _sum_weights(stream: Stream, grads: Sequence[Tensor], angles: Tensor, eps: float) -> Tensor:
-    return sum_weight_gradients(*grads[:2], _split(stream.projections, 2 * angles.shape[1])[:, :, :2], angles, eps)

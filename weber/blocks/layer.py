@@ -6,7 +6,7 @@ Legend: O outputs, I inputs, R rank.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,29 +34,14 @@ class Layer:
     terms: tuple[Term, ...] = ()
     unpack: Unpack | None = None
 
-    def build_weight(self, dtype: torch.dtype) -> Tensor:
-        """W (O, I); unpacked anew for whoever asks."""
-        return self.weights[0] if self.unpack is None else self.unpack(self.weights, dtype)
-
     def list_tensors(self) -> Iterator[Tensor]:
-        """All of them, in the order in which `replace_tensors` takes them."""
+        """All of them: weights, bias, and A and B of each term."""
         yield from self.weights
         if self.bias is not None:
             yield self.bias
         for term in self.terms:
             yield term.down
             yield term.up
-
-    def replace_tensors(self, tensors: Iterator[Tensor]) -> Layer:
-        """The same layer of other tensors."""
-        weights = tuple(next(tensors) for _ in self.weights)
-        bias = None if self.bias is None else next(tensors)
-        terms = tuple(Term(term.scale, next(tensors), next(tensors)) for term in self.terms)
-        return Layer(self.num_outputs, weights, bias, terms, self.unpack)
-
-
-class OwnForward:
-    """A block that is run by operations of `weber/blocks`: it keeps what is costly to compute, and nothing else."""
 
 
 class Readable(ABC):
@@ -67,15 +52,19 @@ class Readable(ABC):
         """As it is now; None where it is more than a layer, and has to be called."""
 
 
-def read_layer(module: nn.Module) -> Layer | None:
-    """What a module is, if it is a linear layer and nothing else."""
+def read_layer(module: nn.Module, known: Layer | None = None) -> Layer | None:
+    """What a module is, if it is a linear layer and nothing else. `known`: what it was; the same object if that is what it is."""
     if has_hooks(module):
         return None
     if isinstance(module, Readable):
         return module.read_layer()
     if type(module) is not nn.Linear:
         return None
-    return Layer(module.out_features, (module.weight,), module.bias)
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    assert weight is not None
+    if known is not None and known.weights[0] is weight and known.bias is bias:
+        return known
+    return Layer(module.out_features, (weight,), bias)
 
 
 class ReadableNorm(ABC):
@@ -91,12 +80,6 @@ def read_norm(norm: nn.Module) -> Tensor:
     weight = norm.read_weight() if isinstance(norm, ReadableNorm) else norm.weight
     assert isinstance(weight, Tensor)
     return weight
-
-
-def read_layers(modules: Sequence[nn.Module]) -> list[Layer] | None:
-    """All of them, or None where one is not plain."""
-    layers = [read_layer(module) for module in modules]
-    return None if any(layer is None for layer in layers) else [layer for layer in layers if layer is not None]
 
 
 def has_hooks(module: nn.Module) -> bool:

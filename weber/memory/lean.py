@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from weber.blocks.layer import OwnForward
+from weber.blocks.own import OwnForward
 from weber.families.pattern import is_named
 
 Roles = dict[nn.Module, str]

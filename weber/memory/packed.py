@@ -30,6 +30,8 @@ class PackedLinear(nn.Linear, Readable):
     row and multiplied as whole numbers, their gradients too; fewer rows, which no GPU multiplies so, are computed as without it.
     """
 
+    _layer: Layer | None = None
+
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
@@ -74,8 +76,11 @@ class PackedLinear(nn.Linear, Readable):
         """See `Readable`; with `int8_matmul` its products are its own."""
         if self.int8_matmul:
             return None
-        unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
-        return Layer(self.out_features, tuple(self.buffers(recurse=False)), self.bias, unpack=unpack)
+        weights, known = tuple(self.buffers(recurse=False)), self._layer
+        if known is None or known.bias is not self.bias or any(one is not other for one, other in zip(weights, known.weights, strict=True)):
+            unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
+            known = self._layer = Layer(self.out_features, weights, self.bias, unpack=unpack)
+        return known
 
     def reset_parameters(self) -> None:
         """Nothing: the weight is given."""

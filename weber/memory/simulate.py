@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from weber.blocks.layer import OwnForward
+from weber.blocks.own import OwnForward
 from weber.families.family import Predictor
 from weber.memory.lean import Lean
 from weber.memory.meta import FlashOnMeta

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
-from weber.families.flux1.blocks import SingleBlock, build_block
+from weber.families.flux1.blocks import SingleBlock, build_block, list_layers
 from weber.families.flux1.latents import build_ids, pack, unpack
 from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.reference_time import ReferenceTime
@@ -42,6 +43,7 @@ class Flux1Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
         self.is_fused = True
+        self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: dict[tuple[object, ...], Rotary] = {}
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -69,7 +71,7 @@ class Flux1Predictor(nn.Module):
         for number, block in enumerate(blocks):
             if passage.turns(number):
                 tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
-            own = build_block(block) if self.is_fused and passage.mask is None and modulate_reference is None else None
+            own = self.own_blocks.find(block) if self.is_fused and passage.mask is None and modulate_reference is None else None
             if isinstance(own, SingleBlock):
                 tokens = Tokens(None, self.run(block, own, tokens.join(), modulate(number), passage.read_angles()), tokens.num_text)
             elif own is not None:

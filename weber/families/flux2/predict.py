@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
-from weber.families.flux2.blocks import build_block
+from weber.families.flux2.blocks import build_block, list_layers
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Passage, Rotary, Route
@@ -37,6 +38,7 @@ class Flux2Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
         self.is_fused = True
+        self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: tuple[Layout, Rotary] | None = None
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -64,7 +66,7 @@ class Flux2Predictor(nn.Module):
                 tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
             is_double = number < len(model.transformer_blocks)
             told = (image_modulation, text_modulation) if is_double else (single_modulation,)
-            own = build_block(block) if self.is_fused and passage.mask is None else None
+            own = self.own_blocks.find(block) if self.is_fused and passage.mask is None else None
             place = (passage.rotary, _tell_mask(passage)) if own is None else (passage.read_angles(),)
             if is_double:
                 tokens = build_tokens(*self.run(block, own or block, tokens.image, tokens.text, *told, *place))

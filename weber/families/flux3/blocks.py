@@ -1,7 +1,7 @@
 """The blocks of FLUX.3 from few operations (`weber/blocks`), with the library's layers and names.
 
 What `Flux3ModeTransformerBlock.forward` and `Flux3SingleTransformerBlock.forward` of diffusers compute, to the last bits
-(tests/families/flux3/test_blocks.py). Blocks that hold more than plain layers are run by the library.
+(tests/blocks/test_families.py).
 
 Legend: B batch, T text tokens, N content tokens, D width.
 """
@@ -9,48 +9,45 @@ Legend: B batch, T text tokens, N content tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from weber.blocks.attend import Stream, attend
-from weber.blocks.close import Summand, close
-from weber.blocks.layer import Layer, OwnForward, has_hooks, read_layers, read_norm
+from weber.blocks.attend import attend
+from weber.blocks.close import build_summand, close
+from weber.blocks.group import Group
+from weber.blocks.layer import Layer, has_hooks, read_norm
+from weber.blocks.own import OwnForward
 from weber.blocks.project import project
 
 
-@dataclass(frozen=True)
-class Streams(OwnForward):
-    """A block over streams of tokens that have its layers in common, each with a modulation (B, 1 or its tokens, 3 D) of its own.
+class _Common(OwnForward):
+    """A block over streams of tokens that have its layers in common, each with a modulation (B, 1 or its tokens, 3 D) of its own."""
 
-    Called with the streams, their modulations, and the angles of all positions; gives the streams.
-    """
+    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
+        super().__init__(block, keeps=keeps)
+        *inward, outward, down = layers
+        width, hidden = self.block.attn.inner_dim, inward[-1].num_outputs
+        self._inward = Group(inward, [3 * width, hidden])
+        self._outward = [build_summand(outward, (0,), (width,)), build_summand(down, (1,), (hidden // 2,))]
 
-    block: Any
-    inward: Sequence[Layer]
-    outward: Sequence[Layer]
-
-    def run(self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], angles: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+    def run(self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], angles: Tensor) -> list[Tensor]:
+        """The streams, in their order."""
         block, attention = self.block, self.block.attn
         told = [one.chunk(3, dim=-1) for one in modulations]
-        widths = [3 * attention.inner_dim, self.inward[-1].num_outputs]
         parts = [
-            project(x, scale, shift, self.inward, widths=widths, eps=block.norm.eps)
+            project(x, scale, shift, self._inward, eps=block.norm.eps, keeps=self.keeps)
             for x, (shift, scale, _) in zip(tokens, told, strict=True)
         ]
-        streams = [Stream(projections, read_norm(attention.norm_q), read_norm(attention.norm_k)) for _, projections, _ in parts]
-        seen = attend(streams, angles, eps=attention.norm_q.eps)
-        summands = [Summand(self.outward[0], (0,)), Summand(self.outward[1], (1,))]
-        return tuple(
-            close(x, gate, [(own, None), (mlp, "swiglu")], summands)
+        weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
+        seen = attend([(projections, *weights) for _, projections, _ in parts], angles, eps=attention.norm_q.eps, keeps=self.keeps)
+        return [
+            close(x, gate, [own, mlp], [None, "swiglu"], self._outward)
             for (x, _, mlp), own, (_, _, gate) in zip(parts, seen, told, strict=True)
-        )
+        ]
 
 
-@dataclass(frozen=True)
-class ModeBlock(Streams):
+class ModeBlock(_Common):
     """A block that sees tokens of one kind: called with these, their modulation, and the angles of their positions."""
 
     def __call__(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
@@ -58,9 +55,8 @@ class ModeBlock(Streams):
         return self.run([tokens], [modulation], angles)[0]
 
 
-@dataclass(frozen=True)
-class JointBlock(Streams):
-    """A block that sees text and content, in the order of the library: content first."""
+class JointBlock(_Common):
+    """A block that sees content and text: called with both, their modulations, and the angles of all positions, text first."""
 
     def __call__(
         self, content_BND: Tensor, text_BTD: Tensor, modulation: Tensor, text_modulation: Tensor, angles: Tensor
@@ -70,17 +66,21 @@ class JointBlock(Streams):
         return text_BTD, content_BND
 
 
-def build_block(block: nn.Module) -> ModeBlock | JointBlock | None:
-    """A block as it is now, or None where the library has to run it."""
+def list_layers(block: nn.Module) -> list[nn.Module] | None:
+    """All layers of a block, as `build_block` takes them; None where it is not the library's own."""
     from diffusers.models.transformers import transformer_flux3 as library
 
     part: Any = block
-    kinds = {library.Flux3ModeTransformerBlock: ModeBlock, library.Flux3SingleTransformerBlock: JointBlock}
-    if type(block) not in kinds or has_hooks(block) or has_hooks(part.attn):
+    if type(block) not in (library.Flux3ModeTransformerBlock, library.Flux3SingleTransformerBlock):
         return None
     attention = part.attn
-    if type(attention.processor) is not library.Flux3AttnProcessor or attention.fused_projections:
+    if type(attention.processor) is not library.Flux3AttnProcessor or attention.fused_projections or has_hooks(attention):
         return None
-    outward = [attention.to_out[0], part.ff.linear_out]
-    layers = read_layers([attention.to_q, attention.to_k, attention.to_v, part.ff.linear_in, *outward])
-    return None if layers is None else kinds[type(block)](part, layers[:4], layers[4:])
+    return [attention.to_q, attention.to_k, attention.to_v, part.ff.linear_in, attention.to_out[0], part.ff.linear_out]
+
+
+def build_block(block: nn.Module, layers: Sequence[Layer], keeps: bool) -> OwnForward:
+    """See `OwnBlocks`."""
+    from diffusers.models.transformers.transformer_flux3 import Flux3ModeTransformerBlock
+
+    return (ModeBlock if type(block) is Flux3ModeTransformerBlock else JointBlock)(block, layers, keeps)

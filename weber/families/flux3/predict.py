@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weber.blocks.own import OwnBlocks
 from weber.families.family import Condition, Run, list_references, run_plainly
-from weber.families.flux3.blocks import build_block
+from weber.families.flux3.blocks import build_block, list_layers
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Rotary, Route
@@ -47,6 +48,7 @@ class Flux3Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()  # never others: see `Family.takes_routes`
         self.is_fused = True
+        self.own_blocks = OwnBlocks(list_layers, build_block)
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""
@@ -72,7 +74,7 @@ class Flux3Predictor(nn.Module):
         rotary = _join(mode.rotary for mode in (text, *pictures))
         angles = build_angles(rotary)
         for block in model.single_transformer_blocks:
-            own = build_block(block) if self.is_fused else None
+            own = self.own_blocks.find(block) if self.is_fused else None
             place = rotary if own is None else angles
             text_BTD, content_BND = self.run(block, own or block, content_BND, text_BTD, modulation, text.modulation, place)
 
@@ -91,7 +93,7 @@ class Flux3Predictor(nn.Module):
         early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
         angles = build_angles(rotary)
         for block in blocks:
-            own = build_block(block) if self.is_fused else None
+            own = self.own_blocks.find(block) if self.is_fused else None
             tokens = self.run(block, own or block, tokens, early, rotary if own is None else angles)
         return _Mode(tokens, model.single_stream_modulations[name](time), rotary)
 

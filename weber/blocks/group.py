@@ -1,0 +1,255 @@
+"""Linear layers beside each other, with the same rows as input, and their backward pass.
+
+What adapters add is written first, and the large products are added to it: a product adds to what is there at no cost, while reading and
+writing the output once more to add something small would cost as much as an activation does.
+
+Where what lies is found once for each block, not in each step.
+
+Legend: N rows, O outputs, I inputs, R rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from weber.blocks.layer import Layer, Unpack
+
+Tensors = Sequence[Tensor]
+"""Those of a group's layers, in the order of `Group.list_tensors`."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What an adapter adds to a layer: places of A and B among the tensors, and of what A makes of the rows in the hidden tensor."""
+
+    scale: float
+    down: int
+    up: int
+    rank: slice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a layer's output: which segment of the output's gradient it is in, which columns there, and which rows of the weight."""
+
+    segment: int
+    columns: slice
+    rows: slice
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer of a group: its columns of the output, and places of its tensors."""
+
+    columns: slice
+    weights: slice
+    bias: int | None
+    terms: tuple[Term, ...]
+    pieces: tuple[Piece, ...]
+    unpack: Unpack | None
+
+    def build_weight(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
+        """W (O, I); unpacked anew for whoever asks."""
+        return tensors[self.weights.start] if self.unpack is None else self.unpack(tuple(tensors[self.weights]), dtype)
+
+
+class Group:
+    """Layers with the same input. `widths`: how their common output is cut into segments, whose gradients come apart."""
+
+    def __init__(self, layers: Sequence[Layer], widths: Sequence[int] | None = None) -> None:
+        self.layers = layers
+        columns = cut(layer.num_outputs for layer in layers)
+        self.num_outputs = columns[-1].stop
+        self.widths = [self.num_outputs] if widths is None else list(widths)
+        self.segments = cut(self.widths)
+        ranks = iter(cut(len(term.down) for layer in layers for term in layer.terms))
+        parts, end = [], 0
+        for layer, place in zip(layers, columns, strict=True):
+            weights = slice(end, end + len(layer.weights))
+            bias = None if layer.bias is None else weights.stop
+            end = weights.stop + (bias is not None)
+            terms = tuple(Term(term.scale, end + 2 * number, end + 2 * number + 1, next(ranks)) for number, term in enumerate(layer.terms))
+            end += 2 * len(terms)
+            parts.append(Part(place, weights, bias, terms, self._find_pieces(place), layer.unpack))
+        self.parts = parts
+        self.terms = [term for part in parts for term in part.terms]
+        self.num_ranks = self.terms[-1].rank.stop if self.terms else 0
+        self.num_tensors = end
+        self._is_dense = all(part.unpack is None for part in parts)
+
+    def list_tensors(self) -> list[Tensor]:
+        """Weights, bias, and A and B of each term, layer by layer."""
+        return [tensor for layer in self.layers for tensor in layer.list_tensors()]
+
+    def _find_pieces(self, place: slice) -> tuple[Piece, ...]:
+        pieces = []
+        for number, segment in enumerate(self.segments):
+            first, last = max(segment.start, place.start), min(segment.stop, place.stop)
+            if first < last:
+                columns = slice(first - segment.start, last - segment.start)
+                pieces.append(Piece(number, columns, slice(first - place.start, last - place.start)))
+        return tuple(pieces)
+
+    def multiply(self, rows: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor | None]:
+        """(N, I) to (N, O) of all layers, and what the A's make of the rows, (N, R)."""
+        hidden = None if not self.terms else torch.mm(rows, self.join_downs(tensors, rows.dtype).t())
+        out = rows.new_empty((len(rows), self.num_outputs))
+        joined = self._join_weights(tensors)
+        if joined is None or len(self.parts) == 1:
+            for part in self.parts:
+                begin(out[:, part.columns], part, tensors, hidden, [(rows, part.build_weight(tensors, rows.dtype))])
+            return out, hidden
+        biases = [tensors[part.bias] for part in self.parts if part.bias is not None]
+        if hidden is None and len(biases) in (0, len(self.parts)):
+            first = torch.cat(biases).to(out.dtype) if biases else None
+            torch.mm(rows, joined.t(), out=out) if first is None else torch.addmm(first, rows, joined.t(), out=out)
+            return out, None
+        for part in self.parts:
+            own = out[:, part.columns]
+            if not write_start(own, part, tensors, hidden):
+                own.zero_()
+        return add_product(out, rows, joined.t()), hidden
+
+    def run_terms(self, grads: Tensors, hidden: Tensor, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]) -> Tensor:
+        """The gradient of the hidden tensor (N, R) from those of the output's segments; B's gradients, where wanted, go into `found`."""
+        hidden_grad = torch.empty_like(hidden)
+        for part in self.parts:
+            for term in part.terms:
+                up, own, seen = tensors[term.up], hidden_grad[:, term.rank], hidden[:, term.rank]
+                up = up if up.dtype == hidden.dtype else up.to(hidden.dtype)
+                for number, piece in enumerate(part.pieces):
+                    grad = grads[piece.segment] if len(self.parts) == 1 else grads[piece.segment][:, piece.columns]
+                    factor = up if len(part.pieces) == 1 else up[piece.rows]
+                    torch.addmm(own, grad, factor, beta=float(number > 0), alpha=term.scale, out=own)
+                if wanted[term.up]:
+                    ups = [
+                        multiply_exactly(grads[piece.segment][:, piece.columns].t(), seen, scale=term.scale) for piece in part.pieces
+                    ]
+                    found[term.up] = (ups[0] if len(ups) == 1 else torch.cat(ups)).to(tensors[term.up].dtype)
+        return hidden_grad
+
+    def run_weights(
+        self, grads: Tensors, rows: Tensor, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]
+    ) -> None:
+        """The gradients of weights and biases, where wanted, go into `found`; `rows` (N, I) went in."""
+        whole = rows.new_empty((self.num_outputs, rows.shape[1]))
+        for segment, grad in zip(self.segments, grads, strict=True):
+            torch.mm(grad.t(), rows, out=whole[segment])
+        for part in self.parts:
+            if wanted[part.weights.start]:
+                found[part.weights.start] = whole[part.columns].to(tensors[part.weights.start].dtype)
+            if part.bias is not None and wanted[part.bias]:
+                sums = [grads[piece.segment][:, piece.columns].sum(0) for piece in part.pieces]
+                found[part.bias] = torch.cat(sums).to(tensors[part.bias].dtype)
+
+    def run_input(self, grads: Tensors, hidden_grad: Tensor | None, tensors: Tensors) -> Tensor:
+        """The gradient of the rows (N, I)."""
+        dtype = grads[0].dtype
+        total = None if hidden_grad is None else torch.mm(hidden_grad, self.join_downs(tensors, dtype))
+        joined = self._join_weights(tensors)
+        if joined is not None:
+            for segment, grad in zip(self.segments, grads, strict=True):
+                factor = joined[segment] if len(grads) > 1 else joined
+                total = torch.mm(grad, factor) if total is None else add_product(total, grad, factor)
+        else:
+            for part in self.parts:
+                weight = part.build_weight(tensors, dtype)
+                for piece in part.pieces:
+                    grad, factor = grads[piece.segment][:, piece.columns], weight[piece.rows]
+                    total = torch.mm(grad, factor) if total is None else add_product(total, grad, factor)
+        assert total is not None
+        return total
+
+    def join_downs(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
+        """All A's (R, I), in the precision of the products."""
+        downs = [tensors[term.down] for term in self.terms]
+        joined = downs[0] if len(downs) == 1 else torch.cat(downs)
+        return joined if joined.dtype == dtype else joined.to(dtype)
+
+    def _join_weights(self, tensors: Tensors) -> Tensor | None:
+        """The weights of all layers as one; None where they are packed, or not behind each other in memory."""
+        return join([tensors[part.weights.start] for part in self.parts]) if self._is_dense else None
+
+
+def cut(sizes: Iterable[int]) -> list[slice]:
+    """Places of so many columns, one behind the other."""
+    return [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
+
+
+def join(tensors: Tensors) -> Tensor | None:
+    """One tensor (sum of rows, ...) over the memory of several that lie behind each other; None where they do not."""
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first
+    end, storage, num_rows = first.storage_offset(), first.untyped_storage()._cdata, 0
+    for one in tensors:
+        if one.storage_offset() != end or one.untyped_storage()._cdata != storage or one.requires_grad != first.requires_grad:
+            return None
+        end += one.numel()
+        num_rows += one.shape[0]
+    return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+def begin(
+    out: Tensor,
+    part: Part,
+    tensors: Tensors,
+    hidden: Tensor | None,
+    pieces: Sequence[tuple[Tensor, Tensor]],
+    *,
+    is_begun: bool = False,
+) -> None:
+    """Write a layer's output to `out` (N, O), or add it where something is there already. `pieces`: rows, with the columns of W for them."""
+    bias = None if part.bias is None else tensors[part.bias].to(out.dtype)
+    if is_begun or part.terms:
+        is_begun, bias = write_start(out, part, tensors, hidden, is_begun=is_begun), None
+    for rows, factor in pieces:
+        if is_begun:
+            add_product(out, rows, factor.t())
+        elif bias is None:
+            torch.mm(rows, factor.t(), out=out)
+        else:
+            torch.addmm(bias, rows, factor.t(), out=out)
+        is_begun = True
+
+
+def write_start(out: Tensor, part: Part, tensors: Tensors, hidden: Tensor | None, *, is_begun: bool = False) -> bool:
+    """Write bias and terms to the output (N, O), or add them where it has begun; whether there is anything now."""
+    bias = None if part.bias is None else tensors[part.bias]
+    if bias is not None and bias.dtype != out.dtype:
+        bias = bias.to(out.dtype)
+    if bias is not None and (is_begun or not part.terms):
+        out.add_(bias) if is_begun else out.copy_(bias)
+        is_begun, bias = True, None
+    for term in part.terms:
+        assert hidden is not None
+        own, up = hidden[:, term.rank], tensors[term.up]
+        up = (up if up.dtype == out.dtype else up.to(out.dtype)).t()
+        if is_begun:
+            add_product(out, own, up, alpha=term.scale)
+        elif bias is None:
+            torch.addmm(out, own, up, beta=0, alpha=term.scale, out=out)
+        else:
+            torch.addmm(bias, own, up, alpha=term.scale, out=out)
+        is_begun = True
+    return is_begun
+
+
+def add_product(total: Tensor, one: Tensor, other: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """total + alpha x one @ other, into `total`. Not `addmm_`, which PyTorch's counter of FLOPs does not know."""
+    return torch.addmm(total, one, other, alpha=alpha, out=total)
+
+
+def multiply_exactly(one: Tensor, other: Tensor, *, scale: float = 1.0) -> Tensor:
+    """A product in fp32 of factors of any precision: gradients of weights are not rounded before they are summed."""
+    if one.dtype == torch.float32 or one.device.type == "cpu":
+        product = one @ other
+    else:
+        product = torch.mm(one, other, out_dtype=torch.float32)
+    product = product.float()
+    return product if scale == 1 else product.mul_(scale)

@@ -1,0 +1,58 @@
+"""Blocks with a forward of their own, and the one rule for which blocks that is.
+
+A block is run by operations of this room where the library's class, with the library's processor, holds plain layers: linear ones, packed
+ones, LoRA. Where anything else is on it (DoRA, a LyCORIS that builds weights, dropout, hooks, products in 8 bits), the library runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from weber.blocks.layer import Layer, has_hooks, read_layer
+
+
+class OwnForward:
+    """A block's own forward, called as the family's `blocks.py` says. `keeps`: what is quick to compute again is kept all the same."""
+
+    def __init__(self, block: nn.Module, *, keeps: bool = True) -> None:
+        self.block: Any = block
+        self.keeps = keeps
+
+
+Build = Callable[[nn.Module, Sequence[Layer], bool], OwnForward]
+
+
+class OwnBlocks:
+    """Own forwards, each built once as long as its layers stay what they are."""
+
+    def __init__(self, list_layers: Callable[[nn.Module], Sequence[nn.Module] | None], build: Build) -> None:
+        """`list_layers`: all layers of a block, or None where it is not one that `build` knows; `build` gets them in that order."""
+        self.keeps = True
+        self._list_layers, self._build = list_layers, build
+        self._known: dict[nn.Module, tuple[list[Layer], OwnForward]] = {}
+        self._plain: dict[nn.Module, Layer] = {}
+
+    def find(self, block: nn.Module) -> OwnForward | None:
+        """A block's own forward as it is now; None where the library has to run it."""
+        modules = None if has_hooks(block) else self._list_layers(block)
+        if modules is None:
+            return None
+        layers = []
+        for module in modules:
+            layer = self._read(module)
+            if layer is None:
+                return None
+            layers.append(layer)
+        known = self._known.get(block)
+        if known is None or known[1].keeps != self.keeps or any(one is not other for one, other in zip(layers, known[0], strict=True)):
+            known = self._known[block] = layers, self._build(block, layers, self.keeps)
+        return known[1]
+
+    def _read(self, module: nn.Module) -> Layer | None:
+        layer = read_layer(module, self._plain.get(module))
+        if layer is not None and type(module) is nn.Linear:
+            self._plain[module] = layer
+        return layer
