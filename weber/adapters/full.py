@@ -139,7 +139,7 @@ class _RoundedLinear(nn.Linear, Readable):
 
     def read_layer(self) -> Layer:
         """See `Readable`."""
-        return Layer(self.out_features, (self.weight,), self.bias, unpack=_round_weight)
+        return Layer(self.out_features, self.computed, (self.weight,), self.bias, unpack=_round_weight)
 
 
 class _RoundedNorm(nn.RMSNorm, ReadableNorm):

@@ -13,6 +13,7 @@ Legend: B... any leading dimensions, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,10 +36,12 @@ class Lengths(nn.Module):
 class LowRank(Linear, Readable):
     """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's.
 
-    `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`).
+    `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`). `is_exact`: it computes in the
+    precision of its own weights, wherever it is.
     """
 
     given_back: float = 0.0
+    is_exact: bool = False
     _base: Layer | None = None
     _state: tuple[list[str], list[float]] | None = None
     _layer: Layer | None = None
@@ -60,15 +63,17 @@ class LowRank(Linear, Readable):
         """See `Readable`: what it is when it is plain, the same object as long as nothing changes."""
         names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.lora_A]
         base = read_layer(self.base_layer, self._base)
-        state = names, [self.scaling[name] for name in names]
+        state = names, [self.scaling[name] for name in names if self._counts(name)]
         if base is not self._base or state != self._state:
             self._base, self._state = base, state
-            self._layer = None if base is None or any(self._is_more(name) for name in names) else self._add_terms(base, names)
+            is_plain = base is not None and not any(self._is_more(name) or self._is_finer(name, base) for name in names)
+            self._layer = self._add_terms(base, names) if base is not None and is_plain else None
         return None if self.merged else self._layer
 
     def _add_terms(self, base: Layer, names: list[str]) -> Layer:
-        terms = tuple(Term(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name))
-        return Layer(base.num_outputs, base.weights, base.bias, base.terms + terms, base.unpack)
+        factors = [(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name)]
+        terms = tuple(Term(scale, down, up) for scale, down, up in factors if isinstance(down, Tensor) and isinstance(up, Tensor))
+        return replace(base, terms=base.terms + terms)
 
     def read_strength(self, name: str) -> float:
         """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""
@@ -113,6 +118,10 @@ class LowRank(Linear, Readable):
         """Whether an adapter is more than the product of its factors: a DoRA, one with dropout or a bias, another variant of PEFT's."""
         has_more = name in self.lora_variant or name in self.lora_magnitude_vector or self.lora_bias[name]
         return has_more or not isinstance(self.lora_dropout[name], nn.Identity)
+
+    def _is_finer(self, name: str, base: Layer) -> bool:
+        weight = self.lora_A[name].weight
+        return self.is_exact and isinstance(weight, Tensor) and weight.dtype.itemsize > base.dtype.itemsize
 
     def _decompose(self, x: Tensor, name: str) -> Tensor:
         """Base layer and adapter, each output scaled to the learned length of its row; at strength 0 the base layer alone.

@@ -58,7 +58,8 @@ class _Attend(torch.autograd.Function):
         projections, weights = tensors[::3], _stack(tensors)
         joint = _prepare(projections, weights, angles, ctx.eps) if joint is None else joint
         query, key, value = _list_parts(joint, projections)
-        seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
+        seen_shape = query.shape[0], query.shape[2], query.shape[1], query.shape[3]
+        seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).view(*seen_shape).transpose(1, 2)
         found = [one.transpose(1, 2) for one in attend_backward(seen_grad, query, key, value, (output, *kept))]
 
         results: list[Tensor | None] = [None, None, None]
@@ -83,7 +84,8 @@ def _stack(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _split(projections: Tensor, angles: Tensor) -> Tensor:
     """(B, S, 3, H, d)."""
-    return projections.unflatten(-1, (3, -1, 2 * angles.shape[1]))
+    width = 2 * angles.shape[1]
+    return projections.view(*projections.shape[:2], 3, projections.shape[2] // (3 * width), width)
 
 
 def _prepare(projections: Sequence[Tensor], weights: Sequence[Tensor], angles: Tensor, eps: float) -> Tensor:
@@ -107,7 +109,8 @@ def _list_parts(joint: Tensor, projections: Sequence[Tensor]) -> list[Tensor]:
     """Queries, keys and values (B, H, T, d)."""
     parts = list(joint.transpose(1, 3).unbind(2))
     if len(parts) == 2:
-        parts.append(projections[0].unflatten(-1, (3, -1, joint.shape[-1]))[:, :, 2].transpose(1, 2))
+        batch, tokens, _, heads, width = joint.shape
+        parts.append(projections[0].view(batch, tokens, 3, heads, width)[:, :, 2].transpose(1, 2))
     return parts
 
 

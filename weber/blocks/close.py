@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from weber.blocks.group import Group, add_product, begin, cut, multiply_exactly
+from weber.blocks.group import Group, add_layer, cut, multiply_exactly
 from weber.blocks.layer import Layer
 from weber.kernels.activate import Activation, activate, activate_backward
 
@@ -41,12 +41,14 @@ class Summand:
         return [(rows[number], factor[:, place]) for number, place in zip(self.inputs, self.columns, strict=True)]
 
 
-def build_summand(layer: Layer, inputs: Sequence[int], widths: Sequence[int]) -> Summand:
+def build_summand(layer: Layer, inputs: Sequence[int], *, widths: Sequence[int]) -> Summand:
     """Inputs are numbers of those that `close` is given."""
     return Summand(Group([layer]), tuple(inputs), tuple(cut(widths)))
 
 
-def close(x_BSD: Tensor, gate: Tensor, inputs: Sequence[Tensor], kinds: Sequence[Activation | None], summands: Sequence[Summand]) -> Tensor:
+def close(
+    x_BSD: Tensor, gate: Tensor, *, inputs: Sequence[Tensor], kinds: Sequence[Activation | None], summands: Sequence[Summand]
+) -> Tensor:
     """The block's tokens (B, S, D). gate: (B or 1, S or 1, D); inputs: (B, S, ...), each with what is done to it before its layer."""
     tensors = [tensor for summand in summands for tensor in summand.group.list_tensors()]
     result: Tensor = _Close.apply(x_BSD, gate, (kinds, summands), *inputs, *tensors)  # type: ignore[no-untyped-call]
@@ -64,7 +66,8 @@ class _Close(torch.autograd.Function):
             tensors, end = given[end : end + summand.group.num_tensors], end + summand.group.num_tensors
             (part,) = summand.group.parts
             hidden = _find_hidden(summand, rows, tensors) if part.terms else None
-            begin(out, part, tensors, hidden, summand.pair(rows, part.build_weight(tensors, out.dtype)), is_begun=number > 0)
+            pieces = summand.pair(rows, part.build_weight(tensors, out.dtype))
+            add_layer(out, part, tensors=tensors, hidden=hidden, pieces=pieces, is_begun=number > 0)
             hiddens.append(hidden)
         total, wants_gate = out.view(x.shape), ctx.needs_input_grad[1]
         ctx.save_for_backward(gate, total if wants_gate else None, *hiddens, *given)
@@ -103,7 +106,7 @@ def _find_hidden(summand: Summand, rows: Sequence[Tensor], tensors: Sequence[Ten
     (first, down), *rest = summand.pair(rows, summand.group.join_downs(tensors, rows[0].dtype))
     hidden = torch.mm(first, down.t())
     for one, down in rest:
-        add_product(hidden, one, down.t())
+        torch.addmm(hidden, one, down.t(), out=hidden)
     return hidden
 
 
@@ -122,14 +125,15 @@ def _run_back(
     factors = [weight] if len(summand.inputs) == 1 else [weight[:, place] for place in summand.columns]
     if hidden is None:
         return [torch.mm(grad, factor) for factor in factors], found
-    hidden_grad = group.run_terms([grad], hidden, tensors, wanted, found)
+    hidden_grad = group.run_terms([grad], hidden, tensors=tensors, wanted=wanted, found=found)
     for term in part.terms:
         if wanted[term.down]:
             down_grad = _join([multiply_exactly(hidden_grad[:, term.rank].t(), one) for one in own])
             found[term.down] = down_grad.to(tensors[term.down].dtype)
     downs = group.join_downs(tensors, grad.dtype)
     parts = [downs] if len(summand.inputs) == 1 else [downs[:, place] for place in summand.columns]
-    return [add_product(torch.mm(hidden_grad, down), grad, factor) for down, factor in zip(parts, factors, strict=True)], found
+    totals = [torch.mm(hidden_grad, down) for down in parts]
+    return [torch.addmm(total, grad, factor, out=total) for total, factor in zip(totals, factors, strict=True)], found
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

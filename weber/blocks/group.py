@@ -3,7 +3,8 @@
 What adapters add is written first, and the large products are added to it: a product adds to what is there at no cost, while reading and
 writing the output once more to add something small would cost as much as an activation does.
 
-Where what lies is found once for each block, not in each step.
+Where what lies is found once for each block, not in each step. Products are added by `addmm` with `out`: PyTorch's counter of FLOPs does
+not know `addmm_`.
 
 Legend: N rows, O outputs, I inputs, R rank.
 """
@@ -102,7 +103,8 @@ class Group:
         joined = self._join_weights(tensors)
         if joined is None or len(self.parts) == 1:
             for part in self.parts:
-                begin(out[:, part.columns], part, tensors, hidden, [(rows, part.build_weight(tensors, rows.dtype))])
+                pieces = [(rows, part.build_weight(tensors, rows.dtype))]
+                add_layer(out[:, part.columns], part, tensors=tensors, hidden=hidden, pieces=pieces)
             return out, hidden
         biases = [tensors[part.bias] for part in self.parts if part.bias is not None]
         if hidden is None and len(biases) in (0, len(self.parts)):
@@ -111,11 +113,13 @@ class Group:
             return out, None
         for part in self.parts:
             own = out[:, part.columns]
-            if not write_start(own, part, tensors, hidden):
+            if not write_start(own, part, tensors=tensors, hidden=hidden):
                 own.zero_()
-        return add_product(out, rows, joined.t()), hidden
+        return torch.addmm(out, rows, joined.t(), out=out), hidden
 
-    def run_terms(self, grads: Tensors, hidden: Tensor, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]) -> Tensor:
+    def run_terms(
+        self, grads: Tensors, hidden: Tensor, *, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]
+    ) -> Tensor:
         """The gradient of the hidden tensor (N, R) from those of the output's segments; B's gradients, where wanted, go into `found`."""
         hidden_grad = torch.empty_like(hidden)
         for part in self.parts:
@@ -134,7 +138,7 @@ class Group:
         return hidden_grad
 
     def run_weights(
-        self, grads: Tensors, rows: Tensor, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]
+        self, grads: Tensors, rows: Tensor, *, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]
     ) -> None:
         """The gradients of weights and biases, where wanted, go into `found`; `rows` (N, I) went in."""
         whole = rows.new_empty((self.num_outputs, rows.shape[1]))
@@ -147,7 +151,7 @@ class Group:
                 sums = [grads[piece.segment][:, piece.columns].sum(0) for piece in part.pieces]
                 found[part.bias] = torch.cat(sums).to(tensors[part.bias].dtype)
 
-    def run_input(self, grads: Tensors, hidden_grad: Tensor | None, tensors: Tensors) -> Tensor:
+    def run_input(self, grads: Tensors, hidden_grad: Tensor | None, *, tensors: Tensors) -> Tensor:
         """The gradient of the rows (N, I)."""
         dtype = grads[0].dtype
         total = None if hidden_grad is None else torch.mm(hidden_grad, self.join_downs(tensors, dtype))
@@ -155,13 +159,13 @@ class Group:
         if joined is not None:
             for segment, grad in zip(self.segments, grads, strict=True):
                 factor = joined[segment] if len(grads) > 1 else joined
-                total = torch.mm(grad, factor) if total is None else add_product(total, grad, factor)
+                total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
         else:
             for part in self.parts:
                 weight = part.build_weight(tensors, dtype)
                 for piece in part.pieces:
                     grad, factor = grads[piece.segment][:, piece.columns], weight[piece.rows]
-                    total = torch.mm(grad, factor) if total is None else add_product(total, grad, factor)
+                    total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
         assert total is not None
         return total
 
@@ -195,22 +199,22 @@ def join(tensors: Tensors) -> Tensor | None:
     return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
 
 
-def begin(
+def add_layer(
     out: Tensor,
     part: Part,
+    *,
     tensors: Tensors,
     hidden: Tensor | None,
     pieces: Sequence[tuple[Tensor, Tensor]],
-    *,
     is_begun: bool = False,
 ) -> None:
-    """Write a layer's output to `out` (N, O), or add it where something is there already. `pieces`: rows, with the columns of W for them."""
+    """Write a layer's output to `out` (N, O), or add it to what is there. `pieces`: rows, with the columns of W for them."""
     bias = None if part.bias is None else tensors[part.bias].to(out.dtype)
     if is_begun or part.terms:
-        is_begun, bias = write_start(out, part, tensors, hidden, is_begun=is_begun), None
+        is_begun, bias = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=is_begun), None
     for rows, factor in pieces:
         if is_begun:
-            add_product(out, rows, factor.t())
+            torch.addmm(out, rows, factor.t(), out=out)
         elif bias is None:
             torch.mm(rows, factor.t(), out=out)
         else:
@@ -218,7 +222,7 @@ def begin(
         is_begun = True
 
 
-def write_start(out: Tensor, part: Part, tensors: Tensors, hidden: Tensor | None, *, is_begun: bool = False) -> bool:
+def write_start(out: Tensor, part: Part, *, tensors: Tensors, hidden: Tensor | None, is_begun: bool = False) -> bool:
     """Write bias and terms to the output (N, O), or add them where it has begun; whether there is anything now."""
     bias = None if part.bias is None else tensors[part.bias]
     if bias is not None and bias.dtype != out.dtype:
@@ -231,7 +235,7 @@ def write_start(out: Tensor, part: Part, tensors: Tensors, hidden: Tensor | None
         own, up = hidden[:, term.rank], tensors[term.up]
         up = (up if up.dtype == out.dtype else up.to(out.dtype)).t()
         if is_begun:
-            add_product(out, own, up, alpha=term.scale)
+            torch.addmm(out, own, up, alpha=term.scale, out=out)
         elif bias is None:
             torch.addmm(out, own, up, beta=0, alpha=term.scale, out=out)
         else:
@@ -240,16 +244,8 @@ def write_start(out: Tensor, part: Part, tensors: Tensors, hidden: Tensor | None
     return is_begun
 
 
-def add_product(total: Tensor, one: Tensor, other: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """total + alpha x one @ other, into `total`. Not `addmm_`, which PyTorch's counter of FLOPs does not know."""
-    return torch.addmm(total, one, other, alpha=alpha, out=total)
-
-
 def multiply_exactly(one: Tensor, other: Tensor, *, scale: float = 1.0) -> Tensor:
     """A product in fp32 of factors of any precision: gradients of weights are not rounded before they are summed."""
-    if one.dtype == torch.float32 or one.device.type == "cpu":
-        product = one @ other
-    else:
-        product = torch.mm(one, other, out_dtype=torch.float32)
-    product = product.float()
+    is_plain = one.dtype == torch.float32 or one.device.type == "cpu"
+    product = (one @ other).float() if is_plain else torch.mm(one, other, out_dtype=torch.float32)
     return product if scale == 1 else product.mul_(scale)

@@ -26,9 +26,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Layer:
-    """x W^T + bias + all terms. `weights` is W (O, I), or where there is `unpack`, what that makes W from."""
+    """x W^T + bias + all terms, computed in `dtype`. `weights` is W (O, I), or where there is `unpack`, what that makes W from."""
 
     num_outputs: int
+    dtype: torch.dtype
     weights: tuple[Tensor, ...]
     bias: Tensor | None
     terms: tuple[Term, ...] = ()
@@ -64,7 +65,7 @@ def read_layer(module: nn.Module, known: Layer | None = None) -> Layer | None:
     assert weight is not None
     if known is not None and known.weights[0] is weight and known.bias is bias:
         return known
-    return Layer(module.out_features, (weight,), bias)
+    return Layer(module.out_features, weight.dtype, (weight,), bias)
 
 
 class ReadableNorm(ABC):

@@ -7,6 +7,7 @@ ones, LoRA. Where anything else is on it (DoRA, a LyCORIS that builds weights, d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from torch import nn
@@ -17,12 +18,20 @@ from weber.blocks.layer import Layer, has_hooks, read_layer
 class OwnForward:
     """A block's own forward, called as the family's `blocks.py` says. `keeps`: what is quick to compute again is kept all the same."""
 
-    def __init__(self, block: nn.Module, *, keeps: bool = True) -> None:
+    __call__: Callable[..., Any]
+    keeps = True
+
+    def __init__(self, block: nn.Module) -> None:
         self.block: Any = block
-        self.keeps = keeps
+
+    def build_lean(self) -> OwnForward:
+        """The same, but that it keeps as little as it can."""
+        lean = copy(self)
+        lean.keeps = False
+        return lean
 
 
-Build = Callable[[nn.Module, Sequence[Layer], bool], OwnForward]
+Build = Callable[[nn.Module, Sequence[Layer]], OwnForward]
 
 
 class OwnBlocks:
@@ -30,7 +39,6 @@ class OwnBlocks:
 
     def __init__(self, list_layers: Callable[[nn.Module], Sequence[nn.Module] | None], build: Build) -> None:
         """`list_layers`: all layers of a block, or None where it is not one that `build` knows; `build` gets them in that order."""
-        self.keeps = True
         self._list_layers, self._build = list_layers, build
         self._known: dict[nn.Module, tuple[list[Layer], OwnForward]] = {}
         self._plain: dict[nn.Module, Layer] = {}
@@ -47,8 +55,8 @@ class OwnBlocks:
                 return None
             layers.append(layer)
         known = self._known.get(block)
-        if known is None or known[1].keeps != self.keeps or any(one is not other for one, other in zip(layers, known[0], strict=True)):
-            known = self._known[block] = layers, self._build(block, layers, self.keeps)
+        if known is None or any(one is not other for one, other in zip(layers, known[0], strict=True)):
+            known = self._known[block] = layers, self._build(block, layers)
         return known[1]
 
     def _read(self, module: nn.Module) -> Layer | None:

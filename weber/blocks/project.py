@@ -23,7 +23,7 @@ from weber.kernels.modulate import modulate, modulate_backward, sum_gradients
 _NUM_FIXED = 6  # inputs before the layers' tensors
 
 
-def project(x_BSD: Tensor, scale: Tensor, shift: Tensor, group: Group, *, eps: float, keeps: bool) -> tuple[Tensor, ...]:
+def project(x_BSD: Tensor, scale: Tensor, *, shift: Tensor, group: Group, eps: float, keeps: bool) -> tuple[Tensor, ...]:
     """x itself, for whoever needs it beside the layers; then the segments of the layers' output.
 
     scale and shift: (B or 1, S or 1, D). `keeps`: the modulated input is kept, if anything that learns needs it.
@@ -42,31 +42,33 @@ class _Project(torch.autograd.Function):
         keeps = keeps and any(ctx.needs_input_grad[_NUM_FIXED:])
         ctx.save_for_backward(x, scale, shift, mean, rstd, hidden, normed if keeps else None, *tensors)
         ctx.group, ctx.eps = group, eps
-        return x, *out.view(*x.shape[:-1], group.num_outputs).split(group.widths, dim=-1)
+        return x, *out.view(*x.shape[:-1], group.num_outputs).split_with_sizes(group.widths, dim=-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, residual: Tensor, *segments: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, shift, mean, rstd, hidden, normed, *tensors = ctx.saved_tensors
-        group, wants_x, wants_scale, wanted = ctx.group, *ctx.needs_input_grad[:2], ctx.needs_input_grad[_NUM_FIXED:]
+        group: Group = ctx.group
+        wants_x, wants_scale, *_ = ctx.needs_input_grad
+        wanted: tuple[bool, ...] = ctx.needs_input_grad[_NUM_FIXED:]
         found: list[Tensor | None] = [None] * len(tensors)
         grads = [grad.flatten(0, 1) for grad in segments]
 
-        hidden_grad = None if hidden is None else group.run_terms(grads, hidden, tensors, wanted, found)
+        hidden_grad = None if hidden is None else group.run_terms(grads, hidden, tensors=tensors, wanted=wanted, found=found)
         if hidden_grad is not None and any(wanted[term.down] for term in group.terms):
             if normed is None:
-                downs = sum_down_gradients(hidden_grad, x, scale, shift, mean, rstd, eps=ctx.eps)
+                downs = sum_down_gradients(hidden_grad, x, scale=scale, shift=shift, mean=mean, rstd=rstd, eps=ctx.eps)
             else:
                 downs = multiply_exactly(hidden_grad.t(), normed.flatten(0, 1))
             for term in group.terms:
                 found[term.down] = downs[term.rank].to(tensors[term.down].dtype) if wanted[term.down] else None
         if any(wanted[part.weights.start] or (part.bias is not None and wanted[part.bias]) for part in group.parts):
             normed = modulate(x, scale, shift, ctx.eps)[0] if normed is None else normed
-            group.run_weights(grads, normed.flatten(0, 1), tensors, wanted, found)
+            group.run_weights(grads, normed.flatten(0, 1), tensors=tensors, wanted=wanted, found=found)
 
         x_grad = scale_grad = shift_grad = None
         if wants_x or wants_scale:
-            normed_grad = group.run_input(grads, hidden_grad, tensors).view(x.shape)
+            normed_grad = group.run_input(grads, hidden_grad, tensors=tensors).view(x.shape)
             if wants_scale:
                 scale_grad, shift_grad = sum_gradients(normed_grad, x, mean, rstd, like=scale)
             if wants_x:
@@ -75,7 +77,7 @@ class _Project(torch.autograd.Function):
 
 
 def sum_down_gradients(
-    hidden_grad: Tensor, x_BSD: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor, *, eps: float
+    hidden_grad: Tensor, x_BSD: Tensor, *, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor, eps: float
 ) -> Tensor:
     """A's gradients (R, D) in fp32 from the gradient (N, R) of what they made of the modulated input."""
     batch, tokens, _ = x_BSD.shape

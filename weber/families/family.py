@@ -116,7 +116,8 @@ class Family(Protocol):
     text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there
     is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
-    block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first. `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
+    block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
+    `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
     """
 
     variant: str

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-_LIBRARY = torch.library.Library("weber", "DEF")
+_LIBRARY: Any = torch.library.Library("weber", "DEF")  # type: ignore[no-untyped-call]
 _GPU_KERNELS = "weber.kernels.triton"
 
 

@@ -59,7 +59,8 @@ def turn_back(grad_q_BSHd: Tensor, grad_k_BSHd: Tensor, angles: Tensor) -> Tenso
 def sum_weight_gradients(grad_q_BSHd: Tensor, grad_k_BSHd: Tensor, pair_BS2Hd: Tensor, angles: Tensor, eps: float) -> Tensor:
     """The gradients (2, d) of the norms' weights, in fp32; needed only where they learn."""
     pair = pair_BS2Hd.float()
-    return (turn_back(grad_q_BSHd, grad_k_BSHd, angles) * pair * _find_inverse(pair, eps)).sum((0, 1, 3))
+    sums: Tensor = (turn_back(grad_q_BSHd, grad_k_BSHd, angles) * pair * _find_inverse(pair, eps)).sum((0, 1, 3))
+    return sums
 
 
 def _find_inverse(pair_BS2Hd: Tensor, eps: float) -> Tensor:
@@ -67,7 +68,8 @@ def _find_inverse(pair_BS2Hd: Tensor, eps: float) -> Tensor:
 
 
 def _pair_up(tensor: Tensor) -> Tensor:
-    return torch.view_as_complex(tensor.unflatten(-1, (-1, 2)))
+    paired: Tensor = torch.view_as_complex(tensor.view(*tensor.shape[:-1], -1, 2))
+    return paired
 
 
 rotate = define(

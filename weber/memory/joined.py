@@ -12,8 +12,10 @@ from torch import nn
 
 
 def join_layers(blocks: Iterable[nn.Module], groups: Sequence[Sequence[str]]) -> None:
-    """Move the weights of the layers that a block has under all the names of a group. Packed layers stay as they are; a layer is moved once,
-    with the first of its groups."""
+    """Move the weights of the layers that a block has under all the names of a group.
+
+    Packed layers stay as they are; a layer is moved once, with the first of its groups.
+    """
     for block in blocks:
         modules = dict(block.named_modules())
         moved: set[str] = set()
@@ -22,5 +24,5 @@ def join_layers(blocks: Iterable[nn.Module], groups: Sequence[Sequence[str]]) ->
             if len(weights) == len(names) and moved.isdisjoint(names):
                 moved.update(names)
                 joined = torch.cat([weight.detach() for weight in weights])
-                for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
+                for weight, part in zip(weights, joined.split_with_sizes([len(weight) for weight in weights]), strict=True):
                     weight.data = part

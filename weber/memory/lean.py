@@ -39,8 +39,9 @@ Roles = dict[nn.Module, str]
 
 
 class Lean:
-    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`. Without gradients blocks run plainly, and so do
-    those that are lean by themselves.
+    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`.
+
+    Without gradients blocks run plainly. Blocks with a forward of their own are lean by themselves, if they are told.
 
     What a block keeps is settled when it first runs with gradients, for inputs that want or do not want gradients as they then do:
     adapters have to be there by then.
@@ -49,10 +50,15 @@ class Lean:
     def __init__(self, layers: Mapping[str, str]) -> None:
         self._patterns = layers
         self._roles: dict[object, Roles] = {}
+        self._own = weakref.WeakKeyDictionary[OwnForward, OwnForward]()
 
     def __call__(self, block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
         """See `Run`."""
-        if not torch.is_grad_enabled() or isinstance(call, OwnForward):
+        if isinstance(call, OwnForward):
+            if call not in self._own:
+                self._own[call] = call.build_lean()
+            return self._own[call](*inputs)
+        if not torch.is_grad_enabled():
             return call(*inputs)
         kept = tree_map_only(Tensor, _detach, inputs)
         key = (block, type(call), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))

@@ -77,9 +77,10 @@ class PackedLinear(nn.Linear, Readable):
         if self.int8_matmul:
             return None
         weights, known = tuple(self.buffers(recurse=False)), self._layer
-        if known is None or known.bias is not self.bias or any(one is not other for one, other in zip(weights, known.weights, strict=True)):
+        is_same = known is not None and known.dtype == self.dtype and known.bias is self.bias
+        if known is None or not is_same or any(one is not other for one, other in zip(weights, known.weights, strict=True)):
             unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
-            known = self._layer = Layer(self.out_features, weights, self.bias, unpack=unpack)
+            known = self._layer = Layer(self.out_features, self.dtype, weights, self.bias, unpack=unpack)
         return known
 
     def reset_parameters(self) -> None:

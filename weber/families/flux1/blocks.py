@@ -25,35 +25,35 @@ from weber.blocks.project import project
 class SingleBlock(OwnForward):
     """Called with all tokens (B, S, D), the vector that modulates, and the angles of their positions; gives the tokens."""
 
-    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
-        super().__init__(block, keeps=keeps)
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
         *inward, outward = layers
         widths = [3 * outward.num_outputs, inward[-1].num_outputs]
         self._inward = Group(inward, widths)
-        self._outward = [build_summand(outward, (0, 1), (outward.num_outputs, widths[1]))]
+        self._outward = [build_summand(outward, (0, 1), widths=(outward.num_outputs, widths[1]))]
 
     def __call__(self, joint_BSD: Tensor, modulation_BD: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
         norm, attention = self.block.norm, self.block.attn
         shift, scale, gate = norm.linear(norm.silu(modulation_BD))[:, None].chunk(3, dim=-1)
-        joint_BSD, projections, mlp = project(joint_BSD, scale, shift, self._inward, eps=norm.norm.eps, keeps=self.keeps)
+        joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=norm.norm.eps, keeps=self.keeps)
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
         (seen_BSD,) = attend([(projections, *weights)], angles, eps=attention.norm_q.eps, keeps=self.keeps)
-        return close(joint_BSD, gate, [seen_BSD, mlp], [None, "gelu"], self._outward)
+        return close(joint_BSD, gate, inputs=[seen_BSD, mlp], kinds=[None, "gelu"], summands=self._outward)
 
 
 class DoubleBlock(OwnForward):
     """Called with image and text tokens, the vector that modulates, and the angles; gives text and image tokens."""
 
-    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
-        super().__init__(block, keeps=keeps)
-        self._streams = streams.Streams(layers, "gelu", keeps=keeps)
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
+        self._streams = streams.Streams(layers, "gelu")
 
     def __call__(self, image_BND: Tensor, text_BTD: Tensor, modulation_BD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         norms = self.block.norm1_context, self.block.norm1
         told = [norm.linear(norm.silu(modulation_BD))[:, None].chunk(6, dim=-1) for norm in norms]
-        return self._streams.run(self.block, image_BND, text_BTD, told, angles)
+        return self._streams.run(self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps)
 
 
 def list_layers(block: nn.Module) -> list[nn.Module] | None:
@@ -68,11 +68,12 @@ def list_layers(block: nn.Module) -> list[nn.Module] | None:
         return None
     if type(block) is FluxSingleTransformerBlock:
         return [attention.to_q, attention.to_k, attention.to_v, part.proj_mlp, part.proj_out]
-    return streams.list_layers(attention, *([one.net[0].proj, one.net[2]] for one in (part.ff_context, part.ff)))
+    text_mlp, image_mlp = ([one.net[0].proj, one.net[2]] for one in (part.ff_context, part.ff))
+    return streams.list_layers(attention, text_mlp=text_mlp, image_mlp=image_mlp)
 
 
-def build_block(block: nn.Module, layers: Sequence[Layer], keeps: bool) -> OwnForward:
+def build_block(block: nn.Module, layers: Sequence[Layer]) -> OwnForward:
     """See `OwnBlocks`."""
     from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 
-    return (SingleBlock if type(block) is FluxSingleTransformerBlock else DoubleBlock)(block, layers, keeps)
+    return (SingleBlock if type(block) is FluxSingleTransformerBlock else DoubleBlock)(block, layers)

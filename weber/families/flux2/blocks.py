@@ -25,36 +25,36 @@ from weber.blocks.project import project
 class SingleBlock(OwnForward):
     """Called with all tokens (B, S, D), what modulates them (B, 3 D), and the angles of their positions; gives the tokens."""
 
-    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
-        super().__init__(block, keeps=keeps)
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
         inward, outward = layers
         width, hidden = self.block.attn.inner_dim, self.block.attn.mlp_hidden_dim
         self._inward = Group([inward], [3 * width, inward.num_outputs - 3 * width])
-        self._outward = [build_summand(outward, (0, 1), (width, hidden))]
+        self._outward = [build_summand(outward, (0, 1), widths=(width, hidden))]
 
     def __call__(self, joint_BSD: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
         block, attention = self.block, self.block.attn
         shift, scale, gate = _cut(modulation, 3)
-        joint_BSD, projections, mlp = project(joint_BSD, scale, shift, self._inward, eps=block.norm.eps, keeps=self.keeps)
+        joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=block.norm.eps, keeps=self.keeps)
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
         (seen_BSD,) = attend([(projections, *weights)], angles, eps=attention.norm_q.eps, keeps=self.keeps)
-        return close(joint_BSD, gate, [seen_BSD, mlp], [None, "swiglu"], self._outward)
+        return close(joint_BSD, gate, inputs=[seen_BSD, mlp], kinds=[None, "swiglu"], summands=self._outward)
 
 
 class DoubleBlock(OwnForward):
     """Called with image and text tokens, what modulates each of them (B, 6 D), and the angles; gives text and image tokens."""
 
-    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
-        super().__init__(block, keeps=keeps)
-        self._streams = streams.Streams(layers, "swiglu", keeps=keeps)
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
+        self._streams = streams.Streams(layers, "swiglu")
 
     def __call__(
         self, image_BND: Tensor, text_BTD: Tensor, image_modulation: Tensor, text_modulation: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See the class."""
         told = [_cut(text_modulation, 6), _cut(image_modulation, 6)]
-        return self._streams.run(self.block, image_BND, text_BTD, told, angles)
+        return self._streams.run(self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps)
 
 
 def list_layers(block: nn.Module) -> list[nn.Module] | None:
@@ -72,14 +72,15 @@ def list_layers(block: nn.Module) -> list[nn.Module] | None:
         return [part.attn.to_qkv_mlp_proj, part.attn.to_out]
     if part.attn.fused_projections:
         return None
-    return streams.list_layers(part.attn, *([one.linear_in, one.linear_out] for one in (part.ff_context, part.ff)))
+    text_mlp, image_mlp = ([one.linear_in, one.linear_out] for one in (part.ff_context, part.ff))
+    return streams.list_layers(part.attn, text_mlp=text_mlp, image_mlp=image_mlp)
 
 
-def build_block(block: nn.Module, layers: Sequence[Layer], keeps: bool) -> OwnForward:
+def build_block(block: nn.Module, layers: Sequence[Layer]) -> OwnForward:
     """See `OwnBlocks`."""
     from diffusers.models.transformers.transformer_flux2 import Flux2SingleTransformerBlock
 
-    return (SingleBlock if type(block) is Flux2SingleTransformerBlock else DoubleBlock)(block, layers, keeps)
+    return (SingleBlock if type(block) is Flux2SingleTransformerBlock else DoubleBlock)(block, layers)
 
 
 def _cut(modulation: Tensor, count: int) -> Sequence[Tensor]:

@@ -21,48 +21,56 @@ from weber.blocks.own import OwnForward
 from weber.blocks.project import project
 
 
-class _Common(OwnForward):
-    """A block over streams of tokens that have its layers in common, each with a modulation (B, 1 or its tokens, 3 D) of its own."""
+class _Streams:
+    """Streams of tokens that have a block's layers in common, each with a modulation (B, 1 or its tokens, 3 D) of its own."""
 
-    def __init__(self, block: nn.Module, layers: Sequence[Layer], keeps: bool) -> None:
-        super().__init__(block, keeps=keeps)
+    def __init__(self, block: Any, layers: Sequence[Layer]) -> None:
         *inward, outward, down = layers
-        width, hidden = self.block.attn.inner_dim, inward[-1].num_outputs
+        width, hidden = block.attn.inner_dim, inward[-1].num_outputs
+        self._block = block
         self._inward = Group(inward, [3 * width, hidden])
-        self._outward = [build_summand(outward, (0,), (width,)), build_summand(down, (1,), (hidden // 2,))]
+        self._outward = [build_summand(outward, (0,), widths=(width,)), build_summand(down, (1,), widths=(hidden // 2,))]
 
-    def run(self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], angles: Tensor) -> list[Tensor]:
+    def run(self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], *, angles: Tensor, keeps: bool) -> list[Tensor]:
         """The streams, in their order."""
-        block, attention = self.block, self.block.attn
+        block, attention = self._block, self._block.attn
         told = [one.chunk(3, dim=-1) for one in modulations]
         parts = [
-            project(x, scale, shift, self._inward, eps=block.norm.eps, keeps=self.keeps)
+            project(x, scale, shift=shift, group=self._inward, eps=block.norm.eps, keeps=keeps)
             for x, (shift, scale, _) in zip(tokens, told, strict=True)
         ]
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
-        seen = attend([(projections, *weights) for _, projections, _ in parts], angles, eps=attention.norm_q.eps, keeps=self.keeps)
+        seen = attend([(projections, *weights) for _, projections, _ in parts], angles, eps=attention.norm_q.eps, keeps=keeps)
         return [
-            close(x, gate, [own, mlp], [None, "swiglu"], self._outward)
+            close(x, gate, inputs=[own, mlp], kinds=[None, "swiglu"], summands=self._outward)
             for (x, _, mlp), own, (_, _, gate) in zip(parts, seen, told, strict=True)
         ]
 
 
-class ModeBlock(_Common):
+class ModeBlock(OwnForward):
     """A block that sees tokens of one kind: called with these, their modulation, and the angles of their positions."""
+
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
+        self._streams = _Streams(block, layers)
 
     def __call__(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
-        return self.run([tokens], [modulation], angles)[0]
+        return self._streams.run([tokens], [modulation], angles=angles, keeps=self.keeps)[0]
 
 
-class JointBlock(_Common):
+class JointBlock(OwnForward):
     """A block that sees content and text: called with both, their modulations, and the angles of all positions, text first."""
+
+    def __init__(self, block: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(block)
+        self._streams = _Streams(block, layers)
 
     def __call__(
         self, content_BND: Tensor, text_BTD: Tensor, modulation: Tensor, text_modulation: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Text and content."""
-        text_BTD, content_BND = self.run([text_BTD, content_BND], [text_modulation, modulation], angles)
+        text_BTD, content_BND = self._streams.run([text_BTD, content_BND], [text_modulation, modulation], angles=angles, keeps=self.keeps)
         return text_BTD, content_BND
 
 
@@ -79,8 +87,8 @@ def list_layers(block: nn.Module) -> list[nn.Module] | None:
     return [attention.to_q, attention.to_k, attention.to_v, part.ff.linear_in, attention.to_out[0], part.ff.linear_out]
 
 
-def build_block(block: nn.Module, layers: Sequence[Layer], keeps: bool) -> OwnForward:
+def build_block(block: nn.Module, layers: Sequence[Layer]) -> OwnForward:
     """See `OwnBlocks`."""
     from diffusers.models.transformers.transformer_flux3 import Flux3ModeTransformerBlock
 
-    return (ModeBlock if type(block) is Flux3ModeTransformerBlock else JointBlock)(block, layers, keeps)
+    return (ModeBlock if type(block) is Flux3ModeTransformerBlock else JointBlock)(block, layers)
