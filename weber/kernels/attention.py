@@ -26,7 +26,9 @@ def attend(query_BHSd: Tensor, key_BHSd: Tensor, value_BHSd: Tensor) -> Kept:
     return tuple(made[:8])
 
 
-def attend_backward(grad_BHSd: Tensor, query_BHSd: Tensor, key_BHSd: Tensor, value_BHSd: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:
+def attend_backward(
+    grad_BHSd: Tensor, query_BHSd: Tensor, key_BHSd: Tensor, value_BHSd: Tensor, kept: Kept
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values."""
     grads: tuple[Tensor, Tensor, Tensor]
     if query_BHSd.device.type == "cpu":

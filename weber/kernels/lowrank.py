@@ -12,7 +12,7 @@ Legend: N rows, O outputs of a layer, R its rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -33,10 +33,15 @@ def join_ups(ups_OR: Sequence[Tensor], scales: Sequence[float]) -> tuple[Tensor,
 
 
 def spread_plain(
-    hidden_NR: Tensor, ups_OR: Sequence[Tensor], biases: Sequence[Tensor | None], scales: Sequence[float], starts: Sequence[int], out: Tensor
+    hidden_NR: Tensor,
+    ups_OR: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    scales: Sequence[float],
+    starts: Sequence[int],
+    out: Tensor,
 ) -> None:
     """Writes all of `out` (N, sum of O)."""
-    for up, bias, scale, start, place in zip(ups_OR, biases, scales, starts, list_places(ups_OR), strict=True):
+    for up, bias, scale, start, place in zip(ups_OR, biases, scales, starts, list_places(map(len, ups_OR)), strict=True):
         part, own = out[:, place], None if bias is None else bias.to(out.dtype)
         if up.shape[1] == 0:
             part.zero_() if own is None else part.copy_(own)
@@ -48,7 +53,7 @@ def spread_plain(
 def gather_plain(grads: Sequence[Tensor], ups_OR: Sequence[Tensor], scales: Sequence[float], starts: Sequence[int]) -> Tensor:
     """The gradient (N, sum of R) of the hidden tensor. `grads`: that of the output, cut anywhere between columns."""
     hidden_grad = _build_hidden(grads, ups_OR, scales, starts)
-    for up, scale, start, pieces in zip(ups_OR, scales, starts, cut(ups_OR, [grad.shape[1] for grad in grads]), strict=True):
+    for up, scale, start, pieces in zip(ups_OR, scales, starts, cut(map(len, ups_OR), [grad.shape[1] for grad in grads]), strict=True):
         part = hidden_grad[:, start : start + up.shape[1]]
         if len(pieces) == 1:
             ((number, columns, _),) = pieces
@@ -60,16 +65,16 @@ def gather_plain(grads: Sequence[Tensor], ups_OR: Sequence[Tensor], scales: Sequ
     return hidden_grad
 
 
-def list_places(ups_OR: Sequence[Tensor]) -> list[slice]:
-    """Which columns of the output are whose."""
-    return [slice(start, stop) for start, stop in pairwise(accumulate((len(up) for up in ups_OR), initial=0))]
+def list_places(outputs: Iterable[int]) -> list[slice]:
+    """Which columns of the output are whose, of layers of so many outputs."""
+    return [slice(start, stop) for start, stop in pairwise(accumulate(outputs, initial=0))]
 
 
-def cut(ups_OR: Sequence[Tensor], widths: Sequence[int]) -> list[list[Piece]]:
+def cut(outputs: Iterable[int], widths: Sequence[int]) -> list[list[Piece]]:
     """For each layer: in which pieces of the output it lies, in which columns of them, and which of its own outputs those are."""
     bounds = list(accumulate(widths, initial=0))
     found: list[list[Piece]] = []
-    for place in list_places(ups_OR):
+    for place in list_places(outputs):
         pieces: list[Piece] = []
         for number, (start, stop) in enumerate(pairwise(bounds)):
             first, last = max(start, place.start), min(stop, place.stop)
@@ -101,9 +106,9 @@ gather = define(
 
 @register_flop_formula(torch.ops.weber.spread)
 def _count_spread(hidden: Any, ups: Any, *rest: Any, **others: Any) -> int:
-    return 2 * int(hidden[0]) * sum(outputs * rank for outputs, rank in ups)
+    return 2 * int(hidden[0]) * sum(int(outputs) * int(rank) for outputs, rank in ups)
 
 
 @register_flop_formula(torch.ops.weber.gather)
 def _count_gather(grads: Any, ups: Any, *rest: Any, **others: Any) -> int:
-    return 2 * int(grads[0][0]) * sum(outputs * rank for outputs, rank in ups)
+    return 2 * int(grads[0][0]) * sum(int(outputs) * int(rank) for outputs, rank in ups)

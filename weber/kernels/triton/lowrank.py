@@ -4,7 +4,8 @@ Triton takes no lists of pointers. The B's are small (a thousandth of the output
 so already; what is where says a small table on the device, which is made once for each set of layers, so that no later step waits for it.
 Pieces of the gradient are large: their pointers are arguments, four of them, and further pieces are joined.
 
-What is in the table is counted in the largest unit that divides all of it, which shows the compiler how far addresses are aligned.
+What is in the table, and `up_row`, is counted in the largest unit that divides all of it: so the compiler sees how far addresses are
+aligned, and reads many numbers at once.
 
 Legend: N rows, O outputs of a layer, R its rank.
 """
@@ -21,20 +22,27 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from weber.kernels.lowrank import cut, list_places
+from weber.kernels.lowrank import cut
 from weber.kernels.triton.tiles import cover, lay
 
 _ROWS, _COLUMNS = 64, 128
 """Of the tiles of `spread`."""
-_ROWS_BACK, _DEPTH_BACK = 32, 64
-"""Of those of `gather`: few rows, so that a layer keeps many programs busy; and how many outputs are added up at a time."""
+_ROWS_BACK = 32
+"""Of those of `gather`: few, so that a layer keeps many programs busy."""
+_SHARED_BYTES = 16384
+"""Of the B's that a program has at a time; Triton fetches two or three times as much ahead, and small cards have 99 KiB."""
 _MAX_PIECES = 4
 _UNIT = 16
 Shapes = tuple[tuple[int, int], ...]
 
 
 def spread(
-    hidden_NR: Tensor, ups_OR: Sequence[Tensor], biases: Sequence[Tensor | None], scales: Sequence[float], starts: Sequence[int], out: Tensor
+    hidden_NR: Tensor,
+    ups_OR: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    scales: Sequence[float],
+    starts: Sequence[int],
+    out: Tensor,
 ) -> None:
     """See `spread_plain`."""
     assert out.stride(-1) == 1, "the result is written in place"
@@ -42,14 +50,14 @@ def spread(
     rank = max(shape[1] for shape in shapes)
     with_bias = tuple(bias is not None for bias in biases)
     table, strengths, unit = _tell_spread(shapes, with_bias, tuple(scales), tuple(starts), out.device)
-    own = [bias for bias in biases if bias is not None]
+    ups, own = _stack(ups_OR, out), [bias for bias in biases if bias is not None]
     _spread[(triton.cdiv(len(out), _ROWS), len(table))](
-        *(hidden_NR, _stack(ups_OR, out), torch.cat(own) if own else None, out, table, strengths),
-        *(hidden_NR.stride(0), out.stride(0), len(out), rank),
+        *(hidden_NR, ups, torch.cat(own) if own else None, out, table, strengths),
+        *(hidden_NR.stride(0), out.stride(0), len(out), rank // unit),
         UNIT=unit,
         ROWS=_ROWS,
         COLUMNS=_COLUMNS,
-        DEPTH=cover(rank, at_least=16, at_most=64),
+        DEPTH=min(cover(rank, at_least=16), _find_depth(ups, _COLUMNS)),
         num_warps=4,
     )
 
@@ -64,18 +72,24 @@ def gather(grads: Sequence[Tensor], ups_OR: Sequence[Tensor], scales: Sequence[f
     layers, places, strengths, unit = _tell_gather(
         shapes, tuple(grad.shape[1] for grad in grads), tuple(scales), tuple(starts), out.device
     )
+    ups, columns = _stack(ups_OR, out), cover(rank, at_least=16)
     given = [*grads, *[grads[0]] * (_MAX_PIECES - len(grads))]
     _gather[(triton.cdiv(len(out), _ROWS_BACK), len(shapes))](
-        *(*given, _stack(ups_OR, out), out, layers, places, strengths),
-        *(*(grad.stride(0) for grad in given), out.stride(0), len(out), rank),
+        *(*given, ups, out, layers, places, strengths),
+        *(*(grad.stride(0) for grad in given), out.stride(0), len(out), rank // unit),
         PIECES=len(grads),
         UNIT=unit,
         ROWS=_ROWS_BACK,
-        COLUMNS=cover(rank, at_least=16),
-        DEPTH=_DEPTH_BACK,
+        COLUMNS=columns,
+        DEPTH=_find_depth(ups, columns),
         num_warps=4,
     )
     return out
+
+
+def _find_depth(ups: Tensor, columns: int) -> int:
+    """How many numbers are added up at a time."""
+    return min(max(_SHARED_BYTES // (columns * ups.element_size()), 16), 64)
 
 
 def _stack(ups_OR: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -117,7 +131,7 @@ def _tell_gather(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """A row per layer: R, start in the hidden tensor, B's first row; and per piece: first column there, first own output, how many."""
     layers, places, below = [], [], 0
-    for (outputs, rank), start, pieces in zip(shapes, starts, cut([torch.empty(shape, device="meta") for shape in shapes], widths), strict=True):
+    for (outputs, rank), start, pieces in zip(shapes, starts, cut((outputs for outputs, _ in shapes), widths), strict=True):
         layers.append((rank, start if rank else 0, below))
         found = {number: (columns.start, rows.start, rows.stop - rows.start) for number, columns, rows in pieces if rank}
         places.append([found.get(number, (0, 0, 0)) for number in range(len(widths))])
@@ -156,12 +170,13 @@ def _spread(
     place, start, below = tl.load(own + 3) * UNIT, tl.load(own + 4) * UNIT, tl.load(own + 5) * UNIT
     output = first + tl.arange(0, COLUMNS)
     is_output, is_row = output < outputs, row < num_rows
+    up_step = up_row * UNIT
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for done in range(0, rank, DEPTH):
         depth = done + tl.arange(0, DEPTH)
         is_depth = depth < rank
         part = tl.load(hidden + row * hidden_row + start + depth[None, :], mask=is_row & is_depth[None, :], other=0)
-        up = tl.load(ups + (below + output)[:, None] * up_row + depth[None, :], mask=is_output[:, None] & is_depth[None, :], other=0)
+        up = tl.load(ups + (below + output)[:, None] * up_step + depth[None, :], mask=is_output[:, None] & is_depth[None, :], other=0)
         total = tl.dot(part, tl.trans(up.to(hidden.dtype.element_ty)), total, input_precision="ieee")
     total *= tl.load(scales + tl.program_id(1))
     if biases is not None:
@@ -198,15 +213,16 @@ def _gather(
     layer = layers + tl.program_id(1) * 3
     rank, start, below = tl.load(layer) * UNIT, tl.load(layer + 1) * UNIT, tl.load(layer + 2) * UNIT
     place = places + tl.program_id(1) * (3 * PIECES)
-    ups += below * up_row
+    up_step = up_row * UNIT
+    ups += below * up_step
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    total = _add(total, grad_0, row_0, row, num_rows, place, ups, up_row, rank, UNIT, COLUMNS, DEPTH)
+    total = _add(total, grad_0, row_0, row, num_rows, place, ups, up_step, rank, UNIT, COLUMNS, DEPTH)
     if PIECES > 1:
-        total = _add(total, grad_1, row_1, row, num_rows, place + 3, ups, up_row, rank, UNIT, COLUMNS, DEPTH)
+        total = _add(total, grad_1, row_1, row, num_rows, place + 3, ups, up_step, rank, UNIT, COLUMNS, DEPTH)
     if PIECES > 2:
-        total = _add(total, grad_2, row_2, row, num_rows, place + 6, ups, up_row, rank, UNIT, COLUMNS, DEPTH)
+        total = _add(total, grad_2, row_2, row, num_rows, place + 6, ups, up_step, rank, UNIT, COLUMNS, DEPTH)
     if PIECES > 3:
-        total = _add(total, grad_3, row_3, row, num_rows, place + 9, ups, up_row, rank, UNIT, COLUMNS, DEPTH)
+        total = _add(total, grad_3, row_3, row, num_rows, place + 9, ups, up_step, rank, UNIT, COLUMNS, DEPTH)
     total *= tl.load(scales + tl.program_id(1))
     column = tl.arange(0, COLUMNS)[None, :]
     tl.store(out + row * out_row + start + column, total.to(out.dtype.element_ty), mask=(row < num_rows) & (column < rank))
@@ -221,7 +237,7 @@ def _add(
     num_rows,
     place,
     ups,
-    up_row,
+    up_step,
     rank,
     UNIT: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -233,6 +249,6 @@ def _add(
         depth = done + tl.arange(0, DEPTH)
         is_depth = depth < num
         part = tl.load(grad + row * grad_row + first + depth[None, :], mask=(row < num_rows) & is_depth[None, :], other=0)
-        up = tl.load(ups + (output + depth)[:, None] * up_row + column, mask=is_depth[:, None] & (column < rank), other=0)
+        up = tl.load(ups + (output + depth)[:, None] * up_step + column, mask=is_depth[:, None] & (column < rank), other=0)
         total = tl.dot(part, up.to(grad.dtype.element_ty), total, input_precision="ieee")
     return total
