@@ -62,6 +62,8 @@ class Code:
     registers: int
     spilled_bytes: int
     shared_bytes: int
+    text: str
+    """In the language of NVIDIA's assembler (PTX)."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -165,7 +167,7 @@ def build(launch: Launch, arch: int) -> Code:
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", said)
     assert found is not None, said
     registers, stack, local = map(int, found.groups())
-    return Code(registers, stack + local, compiled.metadata.shared)
+    return Code(registers, stack + local, compiled.metadata.shared, compiled.asm["ptx"])
 
 
 def describe(code: Code, launch: Launch, arch: int) -> str:

@@ -283,3 +283,15 @@ def test_regularization(run: Run) -> None:
     assert alone[0] > 0.05 and kept[0] < 0.8 * alone[0]
     assert alone[1] < 0.85 and kept[1] < 0.85, "the subject is learned all the same"
     assert min(*alone[2:], *kept[2:]) >= 0
+
+
+def test_kernels(run: Run) -> None:
+    version, *lines = run("kernels", "--archs", "86", "120", "--widths", "256", "--rank", "4", "--kernels", "rotate", "gather")
+    assert re.fullmatch(r"Triton \d+\.\d+\.\d+", version)
+    rows = _read_rows(lines, 8)
+    assert [(row[0], row[3]) for row in rows] == [
+        (name, arch) for name in ("rotate", "gather") for arch in ("86 (RTX 3090)", "120 (RTX 5090)")
+    ]
+    for _, width, warps, _, registers, spilled, shared, held in rows:
+        assert width == "256" and int(warps) > 0 and 16 < int(registers) < 256 and spilled == "0"
+        assert 0 <= float(shared) <= 99 and re.fullmatch(r"\d+ \(\d+%\)", held)

@@ -32,7 +32,7 @@ CASES = {
     "a layer without adapters": Case(33, (40, 200, 24), (5, 0, 70), (True, True, False), (140, 124)),
     "no adapters": Case(9, (40, 24), (0, 0), (True, False), (64,)),
     "rank 256": Case(20, (64, 32), (256, 1), (False, False), (96,)),
-    "4,608 rows": Case(4608, (24, 16), (4, 4), (True, False), (20, 20)),
+    "4,608 rows": Case(4608, (40,), (4,), (True,), (40,)),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SCALES = (0.5, 2.0, 1.0, 0.25)
