@@ -4,9 +4,9 @@
 
 The operations of weber/kernels/triton are called on the meta device as a block of that width calls them (4,608 tokens in bf16, heads of
 128, an MLP of 4 times the width or for SwiGLU 3 times, adapters on a projection of four layers), and what they launch is compiled to
-machine code instead. Registers are those of a thread; `warps` and shared memory, in KiB, those of a program; `held` says how many programs
-a multiprocessor can hold at a time of these, and how much of its threads that is. A spill is a register that goes to memory and back:
-there is to be none.
+machine code instead. For each architecture: registers of a thread; shared memory of a program, which has so many warps; and how much of a
+multiprocessor's threads the programs are that it can hold at a time of these. `spilled` are bytes of registers that go to memory and back,
+the most of all architectures: there are to be none.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ class Code:
 def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
     machine.prepare(options)
-    print(f"\nTriton {triton.__version__}\n\n| kernel | width | warps | sm | registers | spilled bytes | shared KiB | held |")
-    print("|---|---:|---:|---|---:|---:|---:|---|")
+    print(f"\nTriton {triton.__version__}\n")
+    print("| kernel | width | warps | spilled |", " | ".join(f"sm_{arch}, {ARCHS[arch]}" for arch in options.archs), "|")
+    print("|---|---:|---:|---:|" + "---|" * len(options.archs))
     for width in options.widths:
         for launch in list_launches(width, options.rank):
-            if options.kernels and launch.name not in options.kernels:
-                continue
-            for arch in options.archs:
-                code = build(launch, arch)
-                cells = [launch.name, width, launch.num_warps, f"{arch} ({ARCHS[arch]})", code.registers, code.spilled_bytes]
-                print("|", " | ".join(map(str, [*cells, f"{code.shared_bytes / 1024:.1f}", describe(code, launch, arch)])), "|", flush=True)
+            if not options.kernels or launch.name in options.kernels:
+                codes = {arch: build(launch, arch) for arch in options.archs}
+                spilled = max(code.spilled_bytes for code in codes.values())
+                cells = [launch.name, width, launch.num_warps, spilled, *(describe(code, launch, arch) for arch, code in codes.items())]
+                print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
 def build_options() -> argparse.ArgumentParser:
@@ -171,12 +171,12 @@ def build(launch: Launch, arch: int) -> Code:
 
 
 def describe(code: Code, launch: Launch, arch: int) -> str:
-    """How many programs a multiprocessor holds, and which share of its threads they are."""
+    """Registers, shared memory, and which share of a multiprocessor's threads the programs are that it can hold at a time."""
     registers = -(-code.registers // 8) * 8 * 32 * launch.num_warps
     num = min(65536 // registers, MAX_WARPS[arch] // launch.num_warps)
     if code.shared_bytes:
         num = min(num, SHARED_KIB[arch] * 1024 // (code.shared_bytes + 1024))
-    return f"{num} ({num * launch.num_warps / MAX_WARPS[arch]:.0%})"
+    return f"{code.registers}, {code.shared_bytes / 1024:.1f} KiB, {num * launch.num_warps / MAX_WARPS[arch]:.0%}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`weber/kernels/modulate.py` on a GPU: a row is read once, and never again for its mean or its variance.
 
-A program does several rows one after the other, so that a scale and a shift that hold for all tokens are read once for them. Narrow rows
-are done several at a time.
+A program does one row, or several narrow ones. Scale and shift come from the cache, where they stay: reading them where they are used
+leaves registers to more programs at a time. Backward a thread holds half as many elements, because it holds more of each.
 
 Legend: B batch, S tokens, D width.
 """
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from weber.kernels.triton.tiles import build_like, count_warps, cover, lay, list_steps
 
-_TILE = 4096
-"""Elements of narrow rows that are done at a time."""
-_STEPS = 4
+_TILE = 2048
+"""Elements that a program does at least."""
 
 
 def modulate(x_BSD: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,14 +25,12 @@ def modulate(x_BSD: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[T
     batch, tokens, width = x_BSD.shape
     out = build_like(x_BSD)
     mean, rstd = (torch.empty((batch, tokens, 1), dtype=torch.float32, device=x_BSD.device) for _ in range(2))
-    columns, rows, steps = _cut(width)
-    _modulate[(triton.cdiv(tokens, rows * steps), batch)](
+    columns, rows = _cut(width)
+    _modulate[(triton.cdiv(tokens, rows), batch)](
         *(x_BSD, scale, shift, out, mean, rstd),
         *(*x_BSD.stride()[:2], *list_steps(scale, 2), *list_steps(shift, 2)),
         *(tokens, width, eps),
-        IS_SHARED=scale.shape[1] == 1 and shift.shape[1] == 1,
         ROWS=rows,
-        STEPS=steps,
         COLUMNS=columns,
         num_warps=count_warps(rows * columns),
     )
@@ -46,25 +43,23 @@ def modulate_backward(grad_BSD: Tensor, x_BSD: Tensor, scale: Tensor, mean: Tens
     residual = None if residual is None else lay(residual)
     batch, tokens, width = x_BSD.shape
     out = build_like(x_BSD)
-    columns, rows, steps = _cut(width)
-    _modulate_backward[(triton.cdiv(tokens, rows * steps), batch)](
+    columns, rows = _cut(width)
+    _modulate_backward[(triton.cdiv(tokens, rows), batch)](
         *(grad_BSD, x_BSD, scale, mean.contiguous(), rstd.contiguous(), residual, out),
         *(*grad_BSD.stride()[:2], *x_BSD.stride()[:2], *list_steps(scale, 2)),
         *((0, 0) if residual is None else residual.stride()[:2]),
         *(tokens, width),
-        IS_SHARED=scale.shape[1] == 1,
         ROWS=rows,
-        STEPS=steps,
         COLUMNS=columns,
-        num_warps=count_warps(rows * columns),
+        num_warps=count_warps(rows * columns, per_thread=8, at_most=32),
     )
     return out
 
 
-def _cut(width: int) -> tuple[int, int, int]:
-    """Columns and rows of a tile, and how many tiles a program does."""
+def _cut(width: int) -> tuple[int, int]:
+    """Columns and rows of a tile."""
     columns = cover(width)
-    return columns, max(_TILE // columns // 2, 1), _STEPS
+    return columns, max(_TILE // columns, 1)
 
 
 @triton.jit
@@ -84,36 +79,27 @@ def _modulate(
     tokens,
     width,
     eps,
-    IS_SHARED: tl.constexpr,
     ROWS: tl.constexpr,
-    STEPS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * ROWS * STEPS
+    token = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]).to(tl.int64)
     column = tl.arange(0, COLUMNS)[None, :]
-    is_column = column < width
-    scale += batch * scale_batch
-    shift += batch * shift_batch
-    if IS_SHARED:
-        factor = 1 + tl.load(scale + column, mask=is_column, other=0).to(tl.float32)
-        summand = tl.load(shift + column, mask=is_column, other=0).to(tl.float32)
-    for step in range(STEPS):
-        token = (first + step * ROWS + tl.arange(0, ROWS)[:, None]).to(tl.int64)
-        is_token = token < tokens
-        is_there = is_token & is_column
-        row = tl.load(x + batch * x_batch + token * x_token + column, mask=is_there, other=0).to(tl.float32)
-        if not IS_SHARED:
-            factor = 1 + tl.load(scale + token * scale_token + column, mask=is_there, other=0).to(tl.float32)
-            summand = tl.load(shift + token * shift_token + column, mask=is_there, other=0).to(tl.float32)
-        middle = tl.sum(row, axis=1, keep_dims=True) / width
-        centered = tl.where(is_column, row - middle, 0.0)
-        inverse = tl.rsqrt(tl.sum(centered * centered, axis=1, keep_dims=True) / width + eps)
-        place = batch * tokens + token
-        tl.store(mean + place, middle, mask=is_token)
-        tl.store(rstd + place, inverse, mask=is_token)
-        result = centered * inverse * factor + summand
-        tl.store(out + place * width + column, result.to(out.dtype.element_ty), mask=is_there)
+    is_token, is_column = token < tokens, column < width
+    is_there = is_token & is_column
+
+    row = tl.load(x + batch * x_batch + token * x_token + column, mask=is_there, other=0).to(tl.float32)
+    middle = tl.sum(row, axis=1, keep_dims=True) / width
+    centered = tl.where(is_column, row - middle, 0.0)
+    inverse = tl.rsqrt(tl.sum(centered * centered, axis=1, keep_dims=True) / width + eps)
+    place = batch * tokens + token
+    tl.store(mean + place, middle, mask=is_token)
+    tl.store(rstd + place, inverse, mask=is_token)
+
+    factor = 1 + tl.load(scale + batch * scale_batch + token * scale_token + column, mask=is_there, other=0).to(tl.float32)
+    summand = tl.load(shift + batch * shift_batch + token * shift_token + column, mask=is_there, other=0).to(tl.float32)
+    result = centered * inverse * factor + summand
+    tl.store(out + place * width + column, result.to(out.dtype.element_ty), mask=is_there)
 
 
 @triton.jit
@@ -135,35 +121,26 @@ def _modulate_backward(
     residual_token,
     tokens,
     width,
-    IS_SHARED: tl.constexpr,
     ROWS: tl.constexpr,
-    STEPS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     batch = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * ROWS * STEPS
+    first = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    token = first[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
-    is_column = column < width
-    scale += batch * scale_batch
-    if IS_SHARED:
-        factor = 1 + tl.load(scale + column, mask=is_column, other=0).to(tl.float32)
-    for step in range(STEPS):
-        token = (first + step * ROWS + tl.arange(0, ROWS)[:, None]).to(tl.int64)
-        is_token = token < tokens
-        is_there = is_token & is_column
-        place = batch * tokens + token
-        middle = tl.load(mean + place, mask=is_token, other=0)
-        inverse = tl.load(rstd + place, mask=is_token, other=0)
-        row = tl.load(x + batch * x_batch + token * x_token + column, mask=is_there, other=0).to(tl.float32)
-        own = tl.load(grad + batch * grad_batch + token * grad_token + column, mask=is_there, other=0).to(tl.float32)
-        if not IS_SHARED:
-            factor = 1 + tl.load(scale + token * scale_token + column, mask=is_there, other=0).to(tl.float32)
-        own *= factor
-        normed = tl.where(is_column, (row - middle) * inverse, 0.0)
-        along = tl.sum(own * normed, axis=1, keep_dims=True) / width
-        common = tl.sum(own, axis=1, keep_dims=True) / width
-        result = inverse * (own - common - normed * along)
-        if residual is not None:
-            beside = residual + batch * residual_batch + token * residual_token + column
-            result += tl.load(beside, mask=is_there, other=0).to(tl.float32)
-        tl.store(out + place * width + column, result.to(out.dtype.element_ty), mask=is_there)
+    is_there = (token < tokens) & (column < width)
+    place = batch * tokens + token
+
+    middle = tl.load(mean + batch * tokens + first, mask=first < tokens, other=0)[:, None]
+    inverse = tl.load(rstd + batch * tokens + first, mask=first < tokens, other=0)[:, None]
+    row = tl.load(x + batch * x_batch + token * x_token + column, mask=is_there, other=0).to(tl.float32)
+    own = tl.load(grad + batch * grad_batch + token * grad_token + column, mask=is_there, other=0).to(tl.float32)
+    own *= 1 + tl.load(scale + batch * scale_batch + token * scale_token + column, mask=is_there, other=0).to(tl.float32)
+    normed = (row - middle) * inverse  # not 0 beyond the last column, but `own` is
+    along = tl.sum(own * normed, axis=1, keep_dims=True) / width
+    common = tl.sum(own, axis=1, keep_dims=True) / width
+    result = inverse * (own - common - normed * along)
+    if residual is not None:
+        beside = residual + batch * residual_batch + token * residual_token + column
+        result += tl.load(beside, mask=is_there, other=0).to(tl.float32)
+    tl.store(out + place * width + column, result.to(out.dtype.element_ty), mask=is_there)
