@@ -58,7 +58,7 @@ def spread(
         ROWS=_ROWS,
         COLUMNS=_COLUMNS,
         DEPTH=min(cover(rank, at_least=16), _find_depth(ups, _COLUMNS)),
-        num_warps=4,
+        num_warps=2 * out.element_size(),  # in fp32 nothing is multiplied by tensor cores, and each number takes registers
     )
 
 
