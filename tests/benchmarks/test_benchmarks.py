@@ -285,8 +285,8 @@ def test_regularization(run: Run) -> None:
     assert min(*alone[2:], *kept[2:]) >= 0
 
 
-def test_kernels(run: Run) -> None:
-    version, *lines = run("kernels", "--archs", "86", "120", "--widths", "256", "--rank", "4", "--kernels", "rotate", "gather")
+def test_machine_code(run: Run) -> None:
+    version, *lines = run("machine_code", "--archs", "86", "120", "--widths", "256", "--rank", "4", "--only", "rotate", "gather")
     assert re.fullmatch(r"Triton \d+\.\d+\.\d+", version)
     rows = _read_rows(lines, 6)
     assert [row[:2] for row in rows] == [["rotate", "256"], ["gather", "256"]]

@@ -1,4 +1,4 @@
-"""The kernels become good machine code, which needs no GPU: one architecture here, all of them in benchmarks/kernels.py."""
+"""The kernels become good machine code, which needs no GPU: one architecture here, all of them in benchmarks/machine_code.py."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ KERNELS = ["modulate", "modulate_backward", "rotate", "rotate_backward", "swiglu
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def machine_code(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The benchmark."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("kernels")
+    return importlib.import_module("machine_code")
 
 
 @pytest.mark.parametrize("number", range(len(KERNELS)), ids=KERNELS)
-def test_nothing_is_spilled_and_much_is_read_at_once(kernels: ModuleType, number: int) -> None:
-    launches = kernels.list_launches(3072, 16)
+def test_nothing_is_spilled_and_much_is_read_at_once(machine_code: ModuleType, number: int) -> None:
+    launches = machine_code.list_launches(3072, 16)
     assert [launch.name for launch in launches] == KERNELS
-    code = kernels.build(launches[number], 90)
+    code = machine_code.build(launches[number], 90)
     assert code.spilled_bytes == 0 and 16 < code.registers <= 128
     assert code.shared_bytes <= 48 * 1024, "the smallest cards have 99 KiB; two programs at least are held"
     assert re.search(r"ld\.global\.v4|cp\.async\.cg", code.text), "16 bytes at a time"

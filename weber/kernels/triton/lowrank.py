@@ -69,6 +69,8 @@ def gather(grads: Sequence[Tensor], ups_OR: Sequence[Tensor], scales: Sequence[f
     shapes = tuple((up.shape[0], up.shape[1]) for up in ups_OR)
     rank = max(shape[1] for shape in shapes)
     out = grads[0].new_empty((len(grads[0]), sum(shape[1] for shape in shapes)))
+    if rank == 0:
+        return out
     layers, places, strengths, unit = _tell_gather(
         shapes, tuple(grad.shape[1] for grad in grads), tuple(scales), tuple(starts), out.device
     )

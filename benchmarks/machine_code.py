@@ -1,6 +1,6 @@
 """What the GPU kernels become on every architecture: registers, spills and shared memory, from a compiler that needs no GPU.
 
-    python benchmarks/kernels.py [--archs 80 86 89 90 100 120] [--widths 3072 4096 6144] [--rank 16] [--kernels KERNELS ...] [--threads 1]
+    python benchmarks/machine_code.py [--archs 80 86 89 90 100 120] [--widths 3072 4096 6144] [--rank 16] [--only ONLY ...] [--threads 1]
 
 The operations of weber/kernels/triton are called on the meta device as a block of that width calls them (4,608 tokens in bf16, heads of
 128, an MLP of 4 times the width or for SwiGLU 3 times, adapters on a projection of four layers), and what they launch is compiled to
@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print("|---|---:|---:|---:|" + "---|" * len(options.archs))
     for width in options.widths:
         for launch in list_launches(width, options.rank):
-            if not options.kernels or launch.name in options.kernels:
+            if not options.only or launch.name in options.only:
                 codes = {arch: build(launch, arch) for arch in options.archs}
                 spilled = max(code.spilled_bytes for code in codes.values())
                 cells = [launch.name, width, launch.num_warps, spilled, *(describe(code, launch, arch) for arch, code in codes.items())]
@@ -86,7 +86,7 @@ def build_options() -> argparse.ArgumentParser:
     parser.add_argument("--archs", type=int, nargs="+", default=list(ARCHS), choices=list(ARCHS))
     parser.add_argument("--widths", type=machine.read_count, nargs="+", default=[3072, 4096, 6144])
     parser.add_argument("--rank", type=machine.read_count, default=16)
-    parser.add_argument("--kernels", nargs="+", help="only these")
+    parser.add_argument("--only", nargs="+", help="these kernels alone")
     return parser
 
 
