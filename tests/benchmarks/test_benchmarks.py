@@ -283,3 +283,14 @@ def test_regularization(run: Run) -> None:
     assert alone[0] > 0.05 and kept[0] < 0.8 * alone[0]
     assert alone[1] < 0.85 and kept[1] < 0.85, "the subject is learned all the same"
     assert min(*alone[2:], *kept[2:]) >= 0
+
+
+def test_machine_code(run: Run) -> None:
+    version, *lines = run("machine_code", "--archs", "86", "120", "--widths", "256", "--rank", "4", "--only", "rotate", "gather")
+    assert re.fullmatch(r"Triton \d+\.\d+\.\d+", version)
+    rows = _read_rows(lines, 6)
+    assert [row[:2] for row in rows] == [["rotate", "256"], ["gather", "256"]]
+    for _, _, warps, spilled, *cells in rows:
+        assert int(warps) > 0 and spilled == "0"
+        for registers, shared, held in (re.fullmatch(r"(\d+), ([\d.]+) KiB, (\d+)%", cell).groups() for cell in cells):
+            assert 16 < int(registers) < 256 and 0 <= float(shared) <= 99 and 0 < int(held) <= 100

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _LIBRARY: Any = torch.library.Library("weber", "DEF")  # type: ignore[no-untyped-call]
 _GPU_KERNELS = "weber.kernels.triton"
@@ -35,6 +36,11 @@ def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callab
 
     _LIBRARY.impl(name, run, "CUDA")
     return getattr(torch.ops.weber, name).default
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """As references compute: in fp32, or in fp64 where they are checked."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @cache

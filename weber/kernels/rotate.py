@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weber.kernels.library import define
+from weber.kernels.library import define, widen
 
 
 def build_angles(rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -23,9 +23,9 @@ def build_angles(rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 def rotate_plain(pair_BS2Hd: Tensor, weight_2d: Tensor, angles: Tensor, eps: float, out_BS2Hd: Tensor) -> None:
     """Writes into `out_BS2Hd`. All of it in fp32, rounded once."""
-    pair = pair_BS2Hd.float()
-    normed = pair * _find_inverse(pair, eps) * weight_2d[:, None].float()
-    if out_BS2Hd.dtype == torch.float32:
+    pair = widen(pair_BS2Hd)
+    normed = pair * _find_inverse(pair, eps) * widen(weight_2d[:, None])
+    if out_BS2Hd.dtype == pair.dtype:
         torch.mul(_pair_up(normed), angles[:, None, None], out=_pair_up(out_BS2Hd))
     else:
         out_BS2Hd.copy_(torch.view_as_real(_pair_up(normed) * angles[:, None, None]).flatten(-2))
@@ -35,12 +35,12 @@ def rotate_backward_plain(
     grad_q_BSHd: Tensor, grad_k_BSHd: Tensor, pair_BS2Hd: Tensor, weight_2d: Tensor, angles: Tensor, eps: float, out_BS2Hd: Tensor
 ) -> None:
     """Writes the gradient of the pair into `out_BS2Hd`."""
-    pair, grad = pair_BS2Hd.float(), turn_back(grad_q_BSHd, grad_k_BSHd, angles)
+    pair, grad = widen(pair_BS2Hd), turn_back(grad_q_BSHd, grad_k_BSHd, angles)
     inverse = _find_inverse(pair, eps)
-    grad *= weight_2d[:, None].float()
+    grad *= widen(weight_2d[:, None])
     along = (grad * pair).sum(-1, keepdim=True).mul_(inverse.square() / -pair.shape[-1])
     torch.addcmul(grad, pair, along, out=grad)
-    if out_BS2Hd.dtype == torch.float32:
+    if out_BS2Hd.dtype == pair.dtype:
         torch.mul(grad, inverse, out=out_BS2Hd)
     else:
         out_BS2Hd.copy_(grad.mul_(inverse))
@@ -49,22 +49,24 @@ def rotate_backward_plain(
 def turn_back(grad_q_BSHd: Tensor, grad_k_BSHd: Tensor, angles: Tensor) -> Tensor:
     """The gradients before the rotation, (B, S, 2, H, d) in fp32."""
     batch, tokens, heads, width = grad_q_BSHd.shape
-    turned = torch.empty((batch, tokens, 2, heads, width), dtype=torch.float32, device=grad_q_BSHd.device)
+    wide = torch.promote_types(grad_q_BSHd.dtype, torch.float32)
+    turned = torch.empty((batch, tokens, 2, heads, width), dtype=wide, device=grad_q_BSHd.device)
     back = angles[:, None].conj()
     for number, grad in enumerate((grad_q_BSHd, grad_k_BSHd)):
-        torch.mul(_pair_up(grad.float()), back, out=_pair_up(turned[:, :, number]))
+        torch.mul(_pair_up(widen(grad)), back, out=_pair_up(turned[:, :, number]))
     return turned
 
 
 def sum_weight_gradients(grad_q_BSHd: Tensor, grad_k_BSHd: Tensor, pair_BS2Hd: Tensor, angles: Tensor, eps: float) -> Tensor:
     """The gradients (2, d) of the norms' weights, in fp32; needed only where they learn."""
-    pair = pair_BS2Hd.float()
-    sums: Tensor = (turn_back(grad_q_BSHd, grad_k_BSHd, angles) * pair * _find_inverse(pair, eps)).sum((0, 1, 3))
-    return sums
+    pair = widen(pair_BS2Hd)
+    result: Tensor = (turn_back(grad_q_BSHd, grad_k_BSHd, angles) * pair * _find_inverse(pair, eps)).sum((0, 1, 3))
+    return result
 
 
 def _find_inverse(pair_BS2Hd: Tensor, eps: float) -> Tensor:
-    return torch.linalg.vector_norm(pair_BS2Hd, dim=-1, keepdim=True).square_().div_(pair_BS2Hd.shape[-1]).add_(eps).rsqrt_()
+    inverse: Tensor = torch.linalg.vector_norm(pair_BS2Hd, dim=-1, keepdim=True).square_().div_(pair_BS2Hd.shape[-1]).add_(eps).rsqrt_()
+    return inverse
 
 
 def _pair_up(tensor: Tensor) -> Tensor:
