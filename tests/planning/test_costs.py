@@ -25,7 +25,7 @@ PHASES = (
 
 def _build_estimate(time: StepTime) -> Estimate:
     limits = {PRODUCTS: 6.0, ATTENTION: 3.0, MEMORY: 1.0}
-    return Estimate(PHASES, {}, time, Work(Counter({"bfloat16": 10**12})), "a GPU", False, limits)
+    return Estimate(PHASES, {}, time, Work(Counter({("bfloat16", 10**12, 10**9): 1})), "a GPU", False, limits)
 
 
 @pytest.mark.parametrize(
