@@ -8,9 +8,9 @@ text tokens; attention and RMS norms count as one operation each, as on a GPU. T
 weber's loop, and diffusers + PEFT with adapters in fp32 and in bf16, which have no lean mode. weber's adapters have fp32 masters.
 
 `moved` is what all operations but products and attention read and write; `skinny` what those products read and write that the GPU's
-memory limits, as those of a low rank; `kernels` is the number of operations; `saved` what is alive when the forward pass ends, without weights; `formula`
-how many FLOPs are executed beside that of saved.py. `products`, `attention`, `memory` and `starts` are ms of the estimate, by the card's
-datasheet and what is reached of it; `s` is all of it. Nothing here is measured.
+memory limits, as those of a low rank; `kernels` is the number of operations; `saved` what is alive when the forward pass ends, without
+weights; `formula` how many FLOPs are executed beside that of saved.py. `products`, `attention`, `memory` and `starts` are ms of the
+estimate, by the card's datasheet and what is reached of it; `s` is all of it. Nothing here is measured.
 """
 
 from __future__ import annotations
