@@ -27,9 +27,9 @@ PHASES = (
 )
 
 
-def _build_estimate(time: StepTime, limits: Mapping[str, float] | None = None, *, rates_name: str = "a GPU") -> Estimate:
+def _build_estimate(time: StepTime, limits: Mapping[str, float] | None = None) -> Estimate:
     limits = limits or {PRODUCTS: 6.0, ATTENTION: 3.0, MEMORY: 1.0}
-    return Estimate(PHASES, {}, time, Work(Counter({("bfloat16", 10**12, 10**9): 1})), rates_name, False, limits)
+    return Estimate(PHASES, {}, time, Work(Counter({("bfloat16", 10**12, 10**9): 1})), "a GPU", False, limits)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,6 @@ NONE = {"gradient_checkpointing": "none"}
         (PRODUCTS, {"memory": {"gradient_checkpointing": 2}}, AGAIN),
         (PRODUCTS, {"memory": NONE}, SMALLER),
         (PRODUCTS, {"memory": {**ALL, "swap_blocks": 2, "swap_to": "disk"}}, SMALLER),
-        (PRODUCTS, {"memory": {"quantize": "int8", **NONE}}, "memory.int8_matmul = true computes them in 8 bits, a little less exactly"),
-        (PRODUCTS, {"memory": {"quantize": "int8", "int8_matmul": True, **NONE}}, SMALLER),
         (ATTENTION, {"memory": ALL}, AGAIN),
         (ATTENTION, {"memory": NONE}, SMALLER),
         (MEMORY, {"memory": ALL}, AGAIN),
@@ -112,7 +110,7 @@ def test_what_would_make_a_step_faster_acts_on_what_limits_it(
     build_run: BuildRun, name: str, sections: dict[str, Any], text: str | None
 ) -> None:
     plan = build_plan(build_run(**sections))
-    found = _advise(plan, _build_estimate(StepTime(1.0, 3.0), {name: 9.5, "else": 0.5}, rates_name="RTX 4090"))
+    found = _advise(plan, _build_estimate(StepTime(1.0, 3.0), {name: 9.5, "else": 0.5}))
     assert found == (None if text is None else f"{name}: {text}")
 
 
@@ -127,8 +125,21 @@ def test_a_step_that_waits_is_told_what_it_waits_for(build_run: BuildRun) -> Non
     swapped = build_plan(build_run(memory={**ALL, "swap_blocks": 2, "swap_to": "disk"}))
     lower = 'a lower memory.swap_blocks, if memory allows it, or memory.quantize = "int8", which copies half'
     assert _advise(swapped, _build_estimate(copying)) == f"{COPIES}: {lower}"
+    offloading = build_plan(build_run(memory={**ALL, "offload_activations": True, "device": "auto"}), card="RTX 4090")
+    assert _advise(offloading, _build_estimate(copying)) == f"{COPIES}: memory.offload_activations = false, if memory allows it"
+    on_host = build_plan(build_run(memory={"device": "auto"}, optim={"state_on": "host"}), card="RTX 4090")
+    assert _advise(on_host, _build_estimate(copying)) == f'{COPIES}: optim.state_on = "device", if memory allows it'
     elsewhere = build_plan(build_run(memory={"modulation": "host", "device": "auto"}), card="RTX 4090")
     assert _advise(elsewhere, _build_estimate(waiting)) == f'{PROCESSOR}: memory.modulation = "int8", if memory allows it'
+
+
+def test_fp32_is_advised_against_where_it_was_asked_for_on_a_gpu(build_run: BuildRun) -> None:
+    told = 'memory.dtype = "bf16" takes half the bytes, and products are many times as fast'
+    for name in (PRODUCTS, ATTENTION, MEMORY):
+        estimate = _build_estimate(StepTime(1.0, 3.0), {name: 1.0})
+        plan = build_plan(build_run(memory={"dtype": "fp32", "device": "auto"}), card="RTX 4090")
+        assert _advise(plan, estimate) == f"{name}: {told}"
+        assert told not in str(_advise(build_plan(build_run(memory={"dtype": "fp32"})), estimate))
 
 
 def test_settings_that_memory_forbids_are_not_advised(build_run: BuildRun) -> None:
