@@ -115,5 +115,5 @@ _ADVICE: Mapping[str, tuple[_Advice, ...]] = {
     PROCESSOR: (_find_modulation,),
 }
 """What acts on each, the most useful first. Not `memory.int8_matmul`: its products are as much faster as they are said to be, but rounding
-their factors, in several passes and by the library's blocks, takes more than that saves (estimated for FLUX.1-dev, 1024 pixels, RTX 4090: 3.2 s in place
-of 2.2)."""
+their factors, in several passes and by the library's blocks, takes more than that saves (3.2 s in place of 2.2, as is estimated for
+FLUX.1-dev at 1024 pixels on an RTX 4090)."""
