@@ -216,6 +216,26 @@ def test_saved(run: Run) -> None:
         assert all(abs(numbers[4] - 1) < 0.1 and numbers[5] > 0 for numbers in found.values()), "the formula holds for the blocks"
 
 
+def test_traffic(run: Run) -> None:
+    rows = _read_rows(run("traffic", "--blocks", "1", "--pixels", "256", "--models", "FLUX.1-dev", "klein-4B", "FLUX.3"), 15)
+    assert len(rows) == 3 * 10 and {row[1] for row in rows} == {"256"}
+    for number in range(0, len(rows), 10):
+        found = {(row[2], row[3]): _read_numbers(" ".join(row[4:])) for row in rows[number : number + 10]}
+        for moved, skinny, kernels, saved, _, formula, *parts, seconds in found.values():
+            assert min(moved, skinny, kernels, saved) > 0
+            assert abs(formula - 1) < 0.15, "of few blocks the first weighs more: nothing goes back to what is before it"
+            assert seconds == pytest.approx(sum(parts) / 1000, abs=0.003)
+        ours, plain, theirs = (found["none", way] for way in ("weber", "the library's blocks", "diffusers + PEFT"))
+        assert ours[0] < 0.4 * min(plain[0], theirs[0]) and ours[2] < plain[2] and ours[3] < plain[3] < theirs[3]
+        assert ours[-1] < min(plain[-1], theirs[-1])
+        assert all(found["all", way][3] < found["none", way][3] for mode, way in found if mode == "none")
+
+
+def test_a_card_that_is_not_known_is_refused(load: Callable[[str], ModuleType]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load("traffic").main(["--card", "Voodoo 2"])
+
+
 def test_memory(run: Run, load: Callable[[str], ModuleType]) -> None:
     case = next(number for number, (_, edge, _) in enumerate(load("memory").list_cases()) if edge == 256)
     *lines, worst = run("memory", "--cases", str(case))

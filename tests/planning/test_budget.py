@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from weber.blocks.linear import join
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
@@ -23,7 +24,7 @@ from weber.memory.simulate import ATTENTION
 from weber.planning.budget import Budget, Workload, build_estimate
 from weber.planning.costs import describe_memory, describe_step
 from weber.planning.fitting import build_fitted
-from weber.planning.rehearsal import Sample
+from weber.planning.rehearsal import Rehearsal, Sample
 from weber.pocket.full_size import build_full_size
 from weber.training.bench import Case, build_records, build_table, list_cases, measure_case
 
@@ -140,6 +141,16 @@ def test_what_is_aimed_at_for_the_model_at_full_size(tmp_path: Path) -> None:
     assert profile.saved_bytes <= 14 * GIB
 
 
+def test_layers_that_a_run_joins_are_joined_where_it_is_rehearsed(tmp_path: Path) -> None:
+    config = _build_config()
+    workload = _build_workload(tmp_path, "flux1-dev", config, changes=FLUX1)
+    rehearsal = Rehearsal(config, workload.family, workload.device, workload.dtype, workload.trained)
+    model, _ = rehearsal._load_model(is_packed=False, int8_matmul=False)
+    for name, part in model.named_modules():
+        if name.endswith(".attn"):
+            assert join([layer.base_layer.weight for layer in (part.to_q, part.to_k, part.to_v)]) is not None, name
+
+
 def test_sizes_between_are_as_if_they_had_been_rehearsed(tmp_path: Path) -> None:
     config = _build_config(memory={"gradient_checkpointing": "lean"})
     ends, between = (Sample(256, 256), Sample(768, 768)), Sample(512, 448)
@@ -151,6 +162,11 @@ def test_sizes_between_are_as_if_they_had_been_rehearsed(tmp_path: Path) -> None
     assert blended.peak_bytes == pytest.approx(exact.peak_bytes, rel=0.02)
     assert blended.work.flops[ATTENTION] == pytest.approx(exact.work.flops[ATTENTION], rel=1e-6)
     assert blended.work.flops["bfloat16"] == pytest.approx(exact.work.flops["bfloat16"], rel=1e-3)
+    for card in ("RTX 4090", "NVIDIA H100 80GB HBM3"):
+        rates = build_rates(card)
+        assert rates is not None
+        plain = [replace(one.work, num_kernels=0) for one in (blended, exact)]
+        assert rates.count_seconds(plain[0]) == pytest.approx(rates.count_seconds(plain[1]), rel=0.01), "starting kernels apart"
 
 
 def test_every_part_is_named(tmp_path: Path) -> None:

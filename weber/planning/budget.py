@@ -40,7 +40,7 @@ from weber.memory.estimate import (
 )
 from weber.memory.fit import Choices
 from weber.memory.load import choose_formats
-from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, Rates, load_rates, read_host_bytes
+from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, MEMORY, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
 from weber.optim.ema import count_mean_bytes
@@ -181,7 +181,7 @@ class Budget:
             self.config.train.accumulation * largest.work,
             self._rates.name,
             self._rates.is_measured,
-            self._rates.count_parts(largest.work),
+            self._count_parts(largest, memory),
         )
 
     @property
@@ -305,11 +305,25 @@ class Budget:
             if found is not None and part not in self.cached
         ]
 
+    def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
+        """Seconds of a step's computing, by what takes them."""
+        times, passes, (_, unpack) = self.config.train.accumulation, 2 + _count_again(memory), self._count_unpacking(memory)
+        pieces = [self._rates.count_parts(profile.forward), self._rates.count_parts(profile.backward)]
+        found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
+        for name, seconds in unpack.items():
+            found[name] += times * passes * seconds
+        found[MEMORY] += self._updates.count_seconds(self._rates)
+        return found
+
+    def _count_unpacking(self, memory: MemoryConfig) -> tuple[float, dict[str, float]]:
+        """Of packed weights, once: the seconds, and by what takes them."""
+        sizes = self._measure(memory)
+        parts = self._rates.count_parts(Work(moved_bytes=sizes.read_bytes, num_kernels=_UNPACK_KERNELS * sizes.num_packed))
+        return sum(parts.values()), parts
+
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
         sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.config.train.accumulation
-        mode = memory.gradient_checkpointing
-        passes = 1 + (1 / mode if isinstance(mode, int) else float(mode == "all"))
-        unpack = rates.count_seconds(Work(Counter(), sizes.read_bytes, _UNPACK_KERNELS * sizes.num_packed))
+        passes, (unpack, _) = 1 + _count_again(memory), self._count_unpacking(memory)
         _, swapped = self._list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
@@ -324,6 +338,12 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_again(memory: MemoryConfig) -> float:
+    """How often each block is computed again, on average."""
+    mode = memory.gradient_checkpointing
+    return 1 / mode if isinstance(mode, int) else float(mode == "all")
 
 
 @dataclass(frozen=True)
@@ -349,7 +369,7 @@ class _Updates:
         if OPTIMIZERS[self.optim.name].is_fused(self.optim):
             return num_bytes / rates.bandwidth
         num_pieces = sum(-(-prod(shape) // PIECE) for shape in self.trained.shapes.values())
-        return rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))
+        return rates.count_seconds(Work(moved_bytes=4 * num_bytes, num_kernels=_UPDATE_KERNELS * num_pieces))
 
     def count_mean_seconds(self, rates: Rates) -> float:
         """Of the running mean."""

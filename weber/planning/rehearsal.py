@@ -30,6 +30,7 @@ from weber.kinds.table import KINDS
 from weber.kinds.text import TextLearner, add_encoder, choose_own, find_text
 from weber.memory.checkpointing import Mode, build_checkpointing
 from weber.memory.formats import FORMATS
+from weber.memory.joined import join_layers
 from weber.memory.load import choose_formats, list_blocks
 from weber.memory.meta import FlashOnMeta
 from weber.memory.packed import build_packed
@@ -224,6 +225,8 @@ class Rehearsal:
         if key not in self._models:
             model = copy.deepcopy(self._cut[0])
             self._pack(model, is_packed=is_packed, int8_matmul=int8_matmul)
+            kept = {new for name in self.names if (new := self._cut[1].renamed.get(name)) is not None}
+            join_layers((model.get_submodule(name) for name in sorted(kept)), self.family.joined_layers)
             text = _load_text(self)
             if text is not None:
                 add_encoder(model, text)
