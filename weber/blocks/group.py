@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from weber.blocks.layer import Layer, Unpack
+from weber.kernels.lowrank import gather, join_ups, spread
 
 Tensors = Sequence[Tensor]
 """Those of a group's layers, in the order of `Group.list_tensors`."""
@@ -111,6 +112,10 @@ class Group:
             first = torch.cat(biases).to(out.dtype) if biases else None
             torch.mm(rows, joined.t(), out=out) if first is None else torch.addmm(first, rows, joined.t(), out=out)
             return out, None
+        if hidden is not None and out.device.type != "cpu":
+            ups, scales, starts = self._list_ups(tensors)
+            spread(hidden, ups, [None if part.bias is None else tensors[part.bias] for part in self.parts], scales, starts, out)
+            return torch.addmm(out, rows, joined.t(), out=out), hidden
         for part in self.parts:
             own = out[:, part.columns]
             if not write_start(own, part, tensors=tensors, hidden=hidden):
@@ -121,20 +126,24 @@ class Group:
         self, grads: Tensors, hidden: Tensor, *, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]
     ) -> Tensor:
         """The gradient of the hidden tensor (N, R) from those of the output's segments; B's gradients, where wanted, go into `found`."""
-        hidden_grad = torch.empty_like(hidden)
         for part in self.parts:
             for term in part.terms:
-                up, own, seen = tensors[term.up], hidden_grad[:, term.rank], hidden[:, term.rank]
-                up = up if up.dtype == hidden.dtype else up.to(hidden.dtype)
-                for number, piece in enumerate(part.pieces):
-                    grad = grads[piece.segment] if len(self.parts) == 1 else grads[piece.segment][:, piece.columns]
-                    factor = up if len(part.pieces) == 1 else up[piece.rows]
-                    torch.addmm(own, grad, factor, beta=float(number > 0), alpha=term.scale, out=own)
                 if wanted[term.up]:
+                    seen = hidden[:, term.rank]
                     ups = [
                         multiply_exactly(grads[piece.segment][:, piece.columns].t(), seen, scale=term.scale) for piece in part.pieces
                     ]
                     found[term.up] = (ups[0] if len(ups) == 1 else torch.cat(ups)).to(tensors[term.up].dtype)
+        if hidden.device.type != "cpu":
+            return gather(list(grads), *self._list_ups(tensors))  # type: ignore[no-any-return]
+        hidden_grad = torch.empty_like(hidden)
+        for part in self.parts:
+            for term in part.terms:
+                up, own = tensors[term.up], hidden_grad[:, term.rank]
+                up = up if up.dtype == hidden.dtype else up.to(hidden.dtype)
+                for number, piece in enumerate(part.pieces):
+                    factor = up if len(part.pieces) == 1 else up[piece.rows]
+                    torch.addmm(own, grads[piece.segment][:, piece.columns], factor, beta=float(number > 0), alpha=term.scale, out=own)
         return hidden_grad
 
     def run_weights(
@@ -168,6 +177,19 @@ class Group:
                     total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
         assert total is not None
         return total
+
+    def _list_ups(self, tensors: Tensors) -> tuple[list[Tensor], list[float], list[int]]:
+        """B's, scales and places in the hidden tensor, as `kernels/lowrank.py` takes them."""
+        ups, scales, starts = list[Tensor](), list[float](), list[int]()
+        for layer, part in zip(self.layers, self.parts, strict=True):
+            if part.terms:
+                up, scale = join_ups([tensors[term.up] for term in part.terms], [term.scale for term in part.terms])
+            else:
+                up, scale = tensors[part.weights.start].new_empty((layer.num_outputs, 0)), 1.0
+            ups.append(up)
+            scales.append(scale)
+            starts.append(part.terms[0].rank.start if part.terms else 0)
+        return ups, scales, starts
 
     def join_downs(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
         """All A's (R, I), in the precision of the products."""
