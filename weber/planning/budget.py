@@ -307,7 +307,8 @@ class Budget:
 
     def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
         """Seconds of a step's computing, by what takes them."""
-        times, passes, (_, unpack) = self.config.train.accumulation, 2 + _count_again(memory), self._count_unpacking(memory)
+        times, passes = self.config.train.accumulation, 2 + _count_again(memory)
+        unpack = self._rates.count_parts(_build_unpacking(self._measure(memory)))
         pieces = [self._rates.count_parts(profile.forward), self._rates.count_parts(profile.backward)]
         found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
         for name, seconds in unpack.items():
@@ -315,15 +316,9 @@ class Budget:
         found[MEMORY] += self._updates.count_seconds(self._rates)
         return found
 
-    def _count_unpacking(self, memory: MemoryConfig) -> tuple[float, dict[str, float]]:
-        """Of packed weights, once: the seconds, and by what takes them."""
-        sizes = self._measure(memory)
-        parts = self._rates.count_parts(Work(moved_bytes=sizes.read_bytes, num_kernels=_UNPACK_KERNELS * sizes.num_packed))
-        return sum(parts.values()), parts
-
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
         sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.config.train.accumulation
-        passes, (unpack, _) = 1 + _count_again(memory), self._count_unpacking(memory)
+        passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
         _, swapped = self._list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
@@ -338,6 +333,11 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _build_unpacking(sizes: Sizes) -> Work:
+    """Of packed weights, once."""
+    return Work(moved_bytes=sizes.read_bytes, num_kernels=_UNPACK_KERNELS * sizes.num_packed)
 
 
 def _count_again(memory: MemoryConfig) -> float:

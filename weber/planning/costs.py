@@ -74,7 +74,7 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
     said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))
     about = "at least" if estimate.is_measured else "about"
-    faster = describe_faster(plan, estimate, find_shares(estimate))
+    faster = describe_faster(plan, estimate, shares=find_shares(estimate))
     advice = [] if faster is None else [f"  what would make it faster: {faster}"]
     whole = f"the whole run: {about} {write_seconds(sum(parts.values()))} ({said}), without reading the model"
     return [*describe_step(estimate), *advice, whole]
