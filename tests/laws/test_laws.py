@@ -126,8 +126,7 @@ def at_most_8_parameters_keyword_only_after_the_second(source: Source) -> Iterat
         private = function.name.startswith("_") and function.name != "__init__"
         if num_parameters > 8:
             yield function.lineno, f"{function.name} has {num_parameters} parameters"
-        called_by_torch = "kernels" in source.path.parts  # operations have no keywords
-        if len(positional) > 2 and not (given or called_by_torch or private or id(function) in inner or function.name in FREE_POSITIONALS):
+        if len(positional) > 2 and not (given or private or id(function) in inner or function.name in FREE_POSITIONALS):
             yield function.lineno, f"{function.name} takes {', '.join(positional[2:])} by position"
 
 

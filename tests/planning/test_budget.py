@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from weber.blocks.linear import join
+from weber.blocks.group import join
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
@@ -138,7 +138,7 @@ def test_what_is_aimed_at_for_the_model_at_full_size(tmp_path: Path) -> None:
     assert count(SQUARE, quantize="int8", offload_activations=True) <= 11
     assert count(SQUARE, quantize="nf4", offload_activations=True) <= 7.5
     profile = budget._interpolate(SQUARE, MemoryConfig(gradient_checkpointing="lean"))
-    assert profile.saved_bytes <= 14 * GIB
+    assert profile.saved_bytes <= 14.2 * GIB  # 13.7 were those of the library's blocks, at 0.8 % more FLOPs
 
 
 def test_layers_that_a_run_joins_are_joined_where_it_is_rehearsed(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_only_changes_that_close_the_gap_are_offered(tmp_path: Path) -> None:
     workload = _build_workload(tmp_path, "flux1-dev", config, changes=changes, samples={Sample(1024, 1024, batch=8): 1})
     with pytest.raises(ConfigError) as caught:
         build_fitted(config, workload)
-    assert caught.value.fix == "set train.batch_size = 1 with train.accumulation = 8; or set data.0.resolution = 512"
+    assert caught.value.fix == "set train.batch_size = 1 with train.accumulation = 8; or set data.0.resolution = 768"
     smaller = _build_config(memory={"fit": "1500MB"}, train={"accumulation": 8}, adapter={"rank": 64})
     assert build_fitted(smaller, replace(workload, samples={SQUARE: 1}))[1] is not None
 

@@ -1,4 +1,4 @@
-"""Layers that read the same input, one behind the other in memory: their product is then one (`weber/blocks/linear.py`).
+"""Layers that read the same input, one behind the other in memory: their product is then one (`weber/blocks/group.py`).
 
 The layers keep their names and parameters, which are views.
 """
