@@ -15,12 +15,16 @@ from weber.adapters.lora import build_lora
 from weber.adapters.target import list_targets
 from weber.blocks.own import OwnForward
 from weber.config.adapter import AdapterConfig
+from weber.config.memory import MemoryConfig
+from weber.config.model import ModelConfig
 from weber.config.objective import RouteConfig
 from weber.families.family import run_plainly
 from weber.families.route import build_routes
+from weber.families.table import build_family
 from weber.memory.checkpointing import build_checkpointing
 from weber.memory.formats import FORMATS
 from weber.memory.joined import join_layers
+from weber.memory.load import load_predictor
 from weber.memory.packed import build_packed
 
 Inputs = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -274,3 +278,26 @@ def test_bf16_is_as_near_to_the_truth_as_the_library(family: str) -> None:
         relative = {name: float(norm(found[name].double() - one) / norm(one)) for name, one in exact.items()}
         errors[is_fused] = relative.pop("velocity"), (sum(one**2 for one in relative.values()) / len(relative)) ** 0.5
     assert all(own <= 1.02 * theirs for own, theirs in zip(errors[True], errors[False], strict=True)), errors
+
+
+def test_own_forwards_can_be_left_out() -> None:
+    """By a setting; and on devices where nobody has tried them."""
+    net = Net("first")
+    noisy, t, condition = net.draw()
+    net.learn((noisy, t, condition), is_fused=False)
+    assert (net.num_own, net.num_others) == (0, 5)
+    assert MemoryConfig().fused_blocks
+    family = build_family(ModelConfig.model_validate({"variant": "pocket"}))
+    for is_fused in (True, False):
+        predictor = load_predictor(family, device=torch.device("cpu"), dtype=torch.float32, memory=MemoryConfig(fused_blocks=is_fused))
+        assert predictor.is_fused == is_fused
+
+
+@pytest.mark.parametrize(("device", "is_own"), [("meta", True), ("mps", False)])
+def test_devices(device: str, is_own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net("first")
+    if device == "meta":
+        net.model.to("meta")
+    else:
+        monkeypatch.setattr("weber.blocks.own.DEVICES", ("cuda", "meta"))  # so that the CPU is one of the others
+    assert (net.predictor.own_blocks.find(net.blocks[0]) is not None) == is_own

@@ -31,6 +31,9 @@ class OwnForward:
         return lean
 
 
+DEVICES = ("cpu", "cuda", "meta")
+"""Where there are operations of `weber/kernels`."""
+
 Build = Callable[[nn.Module, Sequence[Layer]], OwnForward]
 
 
@@ -54,6 +57,8 @@ class OwnBlocks:
             if layer is None:
                 return None
             layers.append(layer)
+        if layers[0].weights[0].device.type not in DEVICES:
+            return None
         known = self._known.get(block)
         if known is None or any(one is not other for one, other in zip(layers, known[0], strict=True)):
             known = self._known[block] = layers, self._build(block, layers)

@@ -32,7 +32,9 @@ def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callab
 
     def run(*args: Any) -> Any:
         kernel = plain if gpu is None or not has_triton() else _load(gpu, name)
-        return kernel(*args)
+        first = args[0] if isinstance(args[0], Tensor) else args[0][0]
+        with torch.cuda.device(first.device):  # Triton starts kernels on the current one
+            return kernel(*args)
 
     _LIBRARY.impl(name, run, "CUDA")
     return getattr(torch.ops.weber, name).default

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.adapters.lora import add_frozen
+from weber.blocks.own import DEVICES
 from weber.config.memory import MemoryConfig
 from weber.config.objective import ObjectiveConfig
 from weber.config.run import RunConfig
@@ -157,6 +158,7 @@ class Rehearsal:
     def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool, learns: bool) -> Trace:
         model, parameters = self._load_model(is_packed=is_packed, int8_matmul=int8_matmul)
         predictor, is_gpu = self.family.build_predictor(model), self.device.type == "cuda"
+        predictor.is_fused = self.config.memory.fused_blocks and self.device.type in DEVICES
         blocks = self.family.blocks(predictor)
         latents, t, condition = self.build_inputs(sample)
         if not learns:
