@@ -59,7 +59,7 @@ class _Attend(torch.autograd.Function):
         joint = _prepare(projections, weights, angles, ctx.eps) if joint is None else joint
         query, key, value = _list_parts(joint, projections)
         seen_shape = query.shape[0], query.shape[2], query.shape[1], query.shape[3]
-        seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).view(*seen_shape).transpose(1, 2)
+        seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).reshape(seen_shape).transpose(1, 2)
         found = [one.transpose(1, 2) for one in attend_backward(seen_grad, query, key, value, (output, *kept))]
 
         results: list[Tensor | None] = [None, None, None]

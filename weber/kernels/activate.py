@@ -32,7 +32,7 @@ def activate_backward(grad: Tensor, x: Tensor, kind: Activation) -> Tensor:
 
 
 def swiglu_plain(x: Tensor) -> Tensor:
-    """In the precision of x, as the library's layers have it, but that the product is not rounded twice in fp32."""
+    """Each of the two steps is rounded to the precision of x, as in the library's layers."""
     gate, value = x.chunk(2, dim=-1)
     return functional.silu(gate).mul_(value)
 
