@@ -24,6 +24,9 @@ from torch.nn import functional
 
 from weber.blocks.layer import Layer, Readable, Term, read_layer
 
+_NUM_STATES = 8
+"""How many strengths of its adapters a layer remembers: a step may ask the model without them in between."""
+
 
 class Lengths(nn.Module):
     """What a DoRA learns beside its factors: (O,) in fp32, the lengths of the rows of the changed weight."""
@@ -43,8 +46,10 @@ class LowRank(Linear, Readable):
     given_back: float = 0.0
     is_exact: bool = False
     _base: Layer | None = None
-    _state: tuple[list[str], list[float]] | None = None
-    _layer: Layer | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._layers: dict[tuple[tuple[str, ...], tuple[float, ...]], Layer | None] = {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
@@ -63,15 +68,17 @@ class LowRank(Linear, Readable):
         """See `Readable`: what it is when it is plain, the same object as long as nothing changes."""
         names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.lora_A]
         base = read_layer(self.base_layer, self._base)
-        state = names, [self.scaling[name] for name in names if self._counts(name)]
-        if base is not self._base or state != self._state:
-            self._base, self._state = base, state
+        if base is not self._base or len(self._layers) > _NUM_STATES:
+            self._base, self._layers = base, {}
+        counted = [name for name in names if self._counts(name) and (self.scaling[name] != 0 or torch.is_grad_enabled())]
+        state = tuple(names), tuple(self.scaling[name] for name in counted)
+        if state not in self._layers:
             is_plain = base is not None and not any(self._is_more(name) or self._is_finer(name, base) for name in names)
-            self._layer = self._add_terms(base, names) if base is not None and is_plain else None
-        return None if self.merged else self._layer
+            self._layers[state] = self._add_terms(base, counted) if base is not None and is_plain else None
+        return None if self.merged else self._layers[state]
 
     def _add_terms(self, base: Layer, names: list[str]) -> Layer:
-        factors = [(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names if self._counts(name)]
+        factors = [(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names]
         terms = tuple(Term(scale, down, up) for scale, down, up in factors if isinstance(down, Tensor) and isinstance(up, Tensor))
         return replace(base, terms=base.terms + terms)
 

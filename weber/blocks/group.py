@@ -3,6 +3,8 @@
 What adapters add is written first, and the large products are added to it: a product adds to what is there at no cost, while reading and
 writing the output once more to add something small would cost as much as an activation does.
 
+A layer does the same with adapters and without: one that adds nothing changes no bit.
+
 Where what lies is found once for each block, not in each step. Products are added by `addmm` with `out`: PyTorch's counter of FLOPs does
 not know `addmm_`.
 
@@ -107,11 +109,6 @@ class Group:
                 pieces = [(rows, part.build_weight(tensors, rows.dtype))]
                 add_layer(out[:, part.columns], part, tensors=tensors, hidden=hidden, pieces=pieces)
             return out, hidden
-        biases = [tensors[part.bias] for part in self.parts if part.bias is not None]
-        if hidden is None and len(biases) in (0, len(self.parts)):
-            first = torch.cat(biases).to(out.dtype) if biases else None
-            torch.mm(rows, joined.t(), out=out) if first is None else torch.addmm(first, rows, joined.t(), out=out)
-            return out, None
         if hidden is not None and out.device.type != "cpu":
             ups, scales, starts = self._list_ups(tensors)
             spread(hidden, ups, [None if part.bias is None else tensors[part.bias] for part in self.parts], scales, starts, out)
@@ -231,16 +228,9 @@ def add_layer(
     is_begun: bool = False,
 ) -> None:
     """Write a layer's output to `out` (N, O), or add it to what is there. `pieces`: rows, with the columns of W for them."""
-    bias = None if part.bias is None else tensors[part.bias].to(out.dtype)
-    if is_begun or part.terms:
-        is_begun, bias = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=is_begun), None
+    is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=is_begun)
     for rows, factor in pieces:
-        if is_begun:
-            torch.addmm(out, rows, factor.t(), out=out)
-        elif bias is None:
-            torch.mm(rows, factor.t(), out=out)
-        else:
-            torch.addmm(bias, rows, factor.t(), out=out)
+        torch.addmm(out, rows, factor.t(), out=out) if is_begun else torch.mm(rows, factor.t(), out=out)
         is_begun = True
 
 

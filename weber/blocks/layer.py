@@ -58,7 +58,8 @@ def read_layer(module: nn.Module, known: Layer | None = None) -> Layer | None:
     if has_hooks(module):
         return None
     if isinstance(module, Readable):
-        return module.read_layer()
+        # Of a class that was made of it, as LyCORIS does it, nobody knows what it is.
+        return module.read_layer() if "read_layer" in vars(type(module)) else None
     if type(module) is not nn.Linear:
         return None
     weight, bias = module._parameters["weight"], module._parameters["bias"]
@@ -84,5 +85,6 @@ def read_norm(norm: nn.Module) -> Tensor:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody wants to be called when a module is."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    """Whether somebody wants to be called when a module is, or in its place."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return bool(hooks) or "forward" in vars(module) or "parametrizations" in module._modules

@@ -34,6 +34,8 @@ class OwnForward:
 DEVICES = ("cpu", "cuda", "meta")
 """Where there are operations of `weber/kernels`."""
 
+_NUM_STATES = 3  # with adapters, without, and one more
+
 Build = Callable[[nn.Module, Sequence[Layer]], OwnForward]
 
 
@@ -43,7 +45,7 @@ class OwnBlocks:
     def __init__(self, list_layers: Callable[[nn.Module], Sequence[nn.Module] | None], build: Build) -> None:
         """`list_layers`: all layers of a block, or None where it is not one that `build` knows; `build` gets them in that order."""
         self._list_layers, self._build = list_layers, build
-        self._known: dict[nn.Module, tuple[list[Layer], OwnForward]] = {}
+        self._known: dict[nn.Module, list[tuple[list[Layer], OwnForward]]] = {}
         self._plain: dict[nn.Module, Layer] = {}
 
     def find(self, block: nn.Module) -> OwnForward | None:
@@ -59,10 +61,14 @@ class OwnBlocks:
             layers.append(layer)
         if layers[0].weights[0].device.type not in DEVICES:
             return None
-        known = self._known.get(block)
-        if known is None or any(one is not other for one, other in zip(layers, known[0], strict=True)):
-            known = self._known[block] = layers, self._build(block, layers)
-        return known[1]
+        known = self._known.setdefault(block, [])
+        for others, own in known:
+            if all(one is other for one, other in zip(layers, others, strict=True)):
+                return own
+        if len(known) == _NUM_STATES:
+            known.clear()
+        known.append((layers, self._build(block, layers)))
+        return known[-1][1]
 
     def _read(self, module: nn.Module) -> Layer | None:
         layer = read_layer(module, self._plain.get(module))

@@ -1,10 +1,7 @@
 """The way into a block's layers: norm, modulation, and linear layers beside each other, as one step of the backward pass.
 
-Of it all is kept the input, as it is, what the A's of adapters made of it, and where there is room for it, the modulated input. Without
-that, A's gradients follow from the input itself:
-
-    A's gradient = h^T n,  n = (x - mean) rstd (1 + scale) + shift
-                 = ((rstd h)^T x - (rstd h)^T mean) (1 + scale) + (sum of h) shift
+Of it all is kept the input, as it is, what the A's of adapters made of it, and where there is room for it, the modulated input; else it is
+made again where something that learns needs it.
 
 Legend: B batch, S tokens, D width, N = B S rows, R sum of ranks, O sum of outputs.
 """
@@ -55,15 +52,15 @@ class _Project(torch.autograd.Function):
         grads = [grad.flatten(0, 1) for grad in segments]
 
         hidden_grad = None if hidden is None else group.run_terms(grads, hidden, tensors=tensors, wanted=wanted, found=found)
-        if hidden_grad is not None and any(wanted[term.down] for term in group.terms):
-            if normed is None:
-                downs = sum_down_gradients(hidden_grad, x, scale=scale, shift=shift, mean=mean, rstd=rstd, eps=ctx.eps)
-            else:
-                downs = multiply_exactly(hidden_grad.t(), normed.flatten(0, 1))
+        wants_weights = any(wanted[part.weights.start] or (part.bias is not None and wanted[part.bias]) for part in group.parts)
+        wants_downs = hidden_grad is not None and any(wanted[term.down] for term in group.terms)
+        if wants_weights or wants_downs:
+            normed = modulate(x, scale, shift, ctx.eps)[0] if normed is None else normed
+        if hidden_grad is not None and wants_downs:
+            downs = multiply_exactly(hidden_grad.t(), normed.flatten(0, 1))
             for term in group.terms:
                 found[term.down] = downs[term.rank].to(tensors[term.down].dtype) if wanted[term.down] else None
-        if any(wanted[part.weights.start] or (part.bias is not None and wanted[part.bias]) for part in group.parts):
-            normed = modulate(x, scale, shift, ctx.eps)[0] if normed is None else normed
+        if wants_weights:
             group.run_weights(grads, normed.flatten(0, 1), tensors=tensors, wanted=wanted, found=found)
 
         x_grad = scale_grad = shift_grad = None
@@ -74,21 +71,3 @@ class _Project(torch.autograd.Function):
             if wants_x:
                 x_grad = modulate_backward(normed_grad, x, scale, mean, rstd, residual)
         return x_grad, scale_grad, shift_grad, None, None, None, *found
-
-
-def sum_down_gradients(
-    hidden_grad: Tensor, x_BSD: Tensor, *, scale: Tensor, shift: Tensor, mean: Tensor, rstd: Tensor, eps: float
-) -> Tensor:
-    """A's gradients (R, D) in fp32 from the gradient (N, R) of what they made of the modulated input."""
-    batch, tokens, _ = x_BSD.shape
-    if scale.shape[1] != 1:
-        return multiply_exactly(hidden_grad.t(), modulate(x_BSD, scale, shift, eps)[0].flatten(0, 1))
-    grads = []
-    for number, hidden_SR in enumerate(hidden_grad.view(batch, tokens, hidden_grad.shape[1])):
-        own = number % len(scale)
-        scaled_SR = (hidden_SR * rstd[number]).to(x_BSD.dtype)
-        grad = multiply_exactly(scaled_SR.t(), x_BSD[number])
-        grad -= scaled_SR.float().t() @ mean[number]
-        grad *= 1 + scale[own]
-        grads.append(grad.addr_(hidden_SR.sum(0, dtype=torch.float32), shift[own, 0].float()))
-    return grads[0] if batch == 1 else torch.stack(grads).sum(0)
