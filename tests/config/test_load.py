@@ -213,6 +213,9 @@ COUNTS = st.integers(1, 10**12)
 POSITIVE = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 
 
+NO_FILE = st.text().filter(lambda text: "." not in text)
+
+
 @st.composite
 def _draw_data(draw: st.DrawFn) -> DataConfig:
     instance = draw(st.none() | WORDS | st.lists(WORDS, min_size=1, max_size=3))
@@ -243,7 +246,7 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
         ),
         train=st.builds(TrainConfig, steps=st.none() | COUNTS, seed=st.integers(0, 2**64)),
         sampling=st.just(SamplingConfig())
-        | st.builds(SamplingConfig, prompts=st.lists(st.text(), min_size=1), width=st.none() | st.just(16)),
+        | st.builds(SamplingConfig, prompts=st.lists(NO_FILE, min_size=1), width=st.none() | st.just(16)),
         output=st.builds(
             OutputConfig,
             folder=PATHS,
