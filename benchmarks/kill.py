@@ -271,7 +271,7 @@ def count_signs(place: Place, started: float) -> Signs:
     signs["plan"] = (place.run / "run.lock").exists()  # of an earlier process too
     signs["index"] = signs["plan"] or _is_younger(place.cache / "index.sqlite", started)
     if signs["plan"]:
-        signs["shards"] = sum(path.suffix == ".safetensors" for path in place.cache.iterdir())
+        signs["shards"] = sum(1 for _ in place.cache.glob("*.safetensors"))  # the folder may not be there yet
     if _is_younger(place.run / "metrics.jsonl", started):
         signs["metrics"] = 1
         signs["pictures"] = sum(1 for _ in place.run.glob("pictures/**/[!.]*.png"))

@@ -204,6 +204,14 @@ def test_kill(
     assert (left, verdict) == ("left behind at the end: nothing", "PASS: 2 kills, 0 differences")
 
 
+def test_a_run_that_has_its_lock_and_no_cache_yet_counts_no_shards(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    kill = load("kill")
+    place = kill.build_place(tmp_path, num_steps=2)
+    place.run.mkdir(parents=True)
+    (place.run / "run.lock").touch()
+    assert kill.count_signs(place, 0.0)["shards"] == 0 and not place.cache.exists()
+
+
 def test_saved(run: Run) -> None:
     rows = _read_rows(run("saved", "--blocks", "1", "--pixels", "256", "--models", "FLUX.1-dev", "klein-4B", "FLUX.3"), 9)
     assert len(rows) == 3 * 6 and {row[1] for row in rows} == {"256"}

@@ -161,3 +161,12 @@ def test_a_fused_tensor_is_read_once_for_all_its_layers() -> None:
     parts = [weights[f"transformer_blocks.0.attn.{name}.weight"].read() for name in ("to_q", "to_k", "to_v")]
     assert (torch.cat(parts).tolist(), unknown, len(num_read)) == (torch.arange(18.0).view(9, 2).tolist(), [], 1)
     assert weights["transformer_blocks.0.attn.to_k.weight"].read().tolist() == parts[1].tolist()
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152])
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path, length: int) -> None:
+    """640 is 80 02 in bytes, with which pickles begin too."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + torch.ones(1).numpy().tobytes())
+    assert open_weights([path])["x"].read() == 1
