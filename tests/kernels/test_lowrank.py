@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.near import check_near, deepen, draw
-from weber.kernels.lowrank import gather, join_ups, spread
+from weber.kernels.lowrank import FLOPS, gather, join_ups, spread
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def test_several_adapters_of_a_layer_are_one() -> None:
 def test_the_work_is_counted(device: str) -> None:
     hidden, out = torch.empty(10, 7, device=device), torch.empty(10, 30, device=device)
     ups = [torch.empty(20, 4, device=device), torch.empty(10, 3, device=device)]
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
         spread(hidden, ups, [None, None], [1.0, 1.0], [0, 4], out)
     assert counter.get_total_flops() == 2 * 10 * (20 * 4 + 10 * 3)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
         gather([out], ups, [1.0, 1.0], [0, 4])
     assert counter.get_total_flops() == 2 * 10 * (20 * 4 + 10 * 3)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from weber.blocks.own import OwnForward
 from weber.families.family import Predictor
+from weber.kernels.lowrank import FLOPS
 from weber.memory.lean import Lean
 from weber.memory.meta import FlashOnMeta
 
@@ -45,6 +46,9 @@ _LIKE = {_OPS.addmm_: _OPS.addmm, _OPS.baddbmm_: _OPS.baddbmm, _OPS._int_mm: _OP
 
 _FILLING = frozenset({_OPS.copy_, _OPS.fill_, _OPS.zero_, _OPS.normal_, _OPS.uniform_, _OPS._foreach_copy_, _OPS._foreach_zero_})
 """Operations that write to their first argument without reading it."""
+
+for _packet, _count in FLOPS.items():
+    register_flop_formula(_packet)(_count)
 
 _FACTORIES = frozenset({_OPS.empty, _OPS.empty_like, _OPS.empty_strided, _OPS.new_empty, _OPS.new_empty_strided})
 
