@@ -49,7 +49,7 @@ class LowRank(Linear, Readable):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._layers: dict[tuple[tuple[str, ...], tuple[float, ...]], Layer | None] = {}
+        self._layers: dict[tuple[tuple[str, ...], tuple[tuple[str, float], ...]], Layer | None] = {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
@@ -71,7 +71,7 @@ class LowRank(Linear, Readable):
         if base is not self._base or len(self._layers) > _NUM_STATES:
             self._base, self._layers = base, {}
         counted = [name for name in names if self._counts(name) and (self.scaling[name] != 0 or torch.is_grad_enabled())]
-        state = tuple(names), tuple(self.scaling[name] for name in counted)
+        state = tuple(names), tuple((name, self.scaling[name]) for name in counted)
         if state not in self._layers:
             is_plain = base is not None and not any(self._is_more(name) or self._is_finer(name, base) for name in names)
             self._layers[state] = self._add_terms(base, counted) if base is not None and is_plain else None
