@@ -34,7 +34,7 @@ from weber.pocket.random_flux2 import build_random_flux2
 from weber.training.assemble import assemble, encode_cache, train
 from weber.training.batch import Reader
 from weber.training.bench import Case, measure_case
-from weber.training.loop import Training
+from weber.training.prepared import Training
 from weber.training.step import train_step
 
 TEXT = {"rank": 4, "text_encoder": True, "text_encoder_rank": 2}

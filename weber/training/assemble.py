@@ -38,10 +38,11 @@ from weber.results.runs import is_run
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
-from weber.training.learner import Learner
-from weber.training.loop import Training, build_command, run
+from weber.training.learner import Learner, build_health
+from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
+from weber.training.prepared import Training
 from weber.training.resume import Resume, check_start, find_start, leave_branch, read_previous
 from weber.training.saving import Saver
 from weber.training.starts import write_start
@@ -154,6 +155,7 @@ def assemble(
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
+    ema = _build_mean(config.optim, parameters, plan.device)
     learner = Learner(
         config,
         plan.family,
@@ -162,10 +164,11 @@ def assemble(
         optimizer,
         plan.training_guidance,
         fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
-        ema=_build_mean(config.optim, parameters, plan.device),
+        ema=ema,
         swap=network.swap,
         text=find_text(plan.family, predictor.transformer),
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
+        health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
     )
     loader = Loader(plan, store)
     write_answers(plan, learner, loader=loader, store=store, progress=progress)
