@@ -137,28 +137,28 @@ def measure(model: Model, edges: Sequence[int], *, changes: Mapping[str, int]) -
     return lines
 
 
-def run_ours(predictor: Any, model: Model, edge: int) -> Tensor:
+def run_ours(predictor: Any, model: Model, edge: int, *, device: str = "meta") -> Tensor:
     """The velocity of one picture, by a predictor."""
-    one = torch.empty(1, device="meta")
+    draw = partial(torch.randn, device=device)
     channels, scale = (16, 8) if model.keys is keys1 else (128, 16)
-    condition = {"text": torch.empty(1, NUM_TEXT, model.text_width, device="meta"), "pooled": torch.empty(1, 768, device="meta")}
-    noisy = torch.empty(1, channels, edge // scale, edge // scale, device="meta")
-    return predictor(noisy, one, condition | {"guidance": one})  # type: ignore[no-any-return]
+    condition = {"text": draw(1, NUM_TEXT, model.text_width), "pooled": draw(1, 768), "guidance": draw(1).abs()}
+    noisy = draw(1, channels, edge // scale, edge // scale)
+    return predictor(noisy, torch.rand(1, device=device), condition)  # type: ignore[no-any-return]
 
 
-def run_library(transformer: Any, model: Model, tokens: int) -> Tensor:
+def run_library(transformer: Any, model: Model, tokens: int, *, device: str = "meta") -> Tensor:
     """The same by the library's own forward."""
-    draw = partial(torch.empty, device="meta", dtype=torch.bfloat16)
-    one, num_axes = draw(1), 3 if model.keys is keys1 else 4
+    draw = partial(torch.randn, device=device, dtype=torch.bfloat16)
+    num_axes = 3 if model.keys is keys1 else 4
     inputs = {
         "hidden_states": draw(1, tokens, transformer.config.in_channels),
         "encoder_hidden_states": draw(1, NUM_TEXT, model.text_width),
-        "timestep": one,
-        "img_ids": torch.empty(tokens, num_axes, device="meta"),
-        "txt_ids": torch.empty(NUM_TEXT, num_axes, device="meta"),
+        "timestep": draw(1).abs(),
+        "img_ids": torch.zeros(tokens, num_axes, device=device),
+        "txt_ids": torch.zeros(NUM_TEXT, num_axes, device=device),
     }
     if model.keys is not keys3 and transformer.config.guidance_embeds:
-        inputs["guidance"] = one
+        inputs["guidance"] = draw(1).abs()
     if model.keys is keys1:
         inputs["pooled_projections"] = draw(1, 768)
     return transformer(**inputs, return_dict=False)[0]  # type: ignore[no-any-return]

@@ -239,6 +239,24 @@ def test_traffic(run: Run) -> None:
         assert all(found["all", way][3] < found["none", way][3] for mode, way in found if mode == "none")
 
 
+def test_gpu(run: Run) -> None:
+    """On a CPU: that both sides run, in every precision. Without a GPU it says so."""
+    small = ("--device", "cpu", "--blocks", "1", "--heads", "1", "--pixels", "64", "--steps", "1", "--modes", "none", "lean")
+    where, *lines = run("gpu", *small, "--models", "FLUX.1-dev", "klein-4B", "--tests")
+    rows = _read_rows(lines, 10)
+    assert where == "on cpu" and [row[:4] for row in rows] == [
+        [model, "64", precision, mode]
+        for model, precision in (("FLUX.1-dev", "bf16"), ("FLUX.1-dev", "nf4"), ("klein-4B", "bf16"))
+        for mode in ("none", "lean")
+    ]
+    for *_, mode, ours, share, peak, theirs, their_peak, ratio in rows:
+        assert float(ours) > 0 and (share, peak, their_peak) == ("", "", "")
+        assert (theirs, ratio) == ("-", "") if mode == "lean" else float(theirs) > 0 and float(ratio) > 0
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="2"):
+            run("gpu", "--tests")
+
+
 def test_a_card_that_is_not_known_is_refused(load: Callable[[str], ModuleType]) -> None:
     with pytest.raises(SystemExit, match="2"):
         load("traffic").main(["--card", "Voodoo 2"])
