@@ -28,10 +28,10 @@ from weber.memory.simulate import simulate_pass
 GB, NUM_TEXT = 10**9, 512
 BOUNDS = {
     # pixels, gradient checkpointing: GB moved, skinny products included; kernels; GiB kept; seconds on an H100
-    (1024, "none"): (176, 4660, 20.0, 0.396),
-    (1024, "lean"): (184, 5950, 14.5, 0.399),
-    (1024, "all"): (249, 10010, 1.6, 0.559),
-    (512, "none"): (64.0, 4660, 6.75, 0.104),
+    (1024, "none"): (175, 3940, 20.0, 0.396),
+    (1024, "lean"): (187, 4170, 14.5, 0.401),
+    (1024, "all"): (239, 5440, 1.6, 0.555),
+    (512, "none"): (64.0, 3940, 6.75, 0.104),
 }
 
 

@@ -65,7 +65,7 @@ class _Close(torch.autograd.Function):
         for number, summand in enumerate(summands):
             tensors, end = given[end : end + summand.group.num_tensors], end + summand.group.num_tensors
             (part,) = summand.group.parts
-            hidden = _find_hidden(summand, rows, tensors) if part.terms else None
+            hidden = _find_hidden(summand, rows) if part.terms else None
             pieces = summand.pair(rows, part.build_weight(tensors, out.dtype))
             add_layer(out, part, tensors=tensors, hidden=hidden, pieces=pieces, is_begun=number > 0)
             hiddens.append(hidden)
@@ -101,9 +101,9 @@ def _build_rows(inputs: Sequence[Tensor], kinds: Sequence[Activation | None]) ->
     return [(one if kind is None else activate(one, kind)).flatten(0, 1) for one, kind in zip(inputs, kinds, strict=False)]
 
 
-def _find_hidden(summand: Summand, rows: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+def _find_hidden(summand: Summand, rows: Sequence[Tensor]) -> Tensor:
     """What the A's make of the rows, (N, R)."""
-    (first, down), *rest = summand.pair(rows, summand.group.join_downs(tensors, rows[0].dtype))
+    (first, down), *rest = summand.pair(rows, summand.group.join_downs(rows[0].dtype))
     hidden = torch.mm(first, down.t())
     for one, down in rest:
         torch.addmm(hidden, one, down.t(), out=hidden)
@@ -130,7 +130,7 @@ def _run_back(
         if wanted[term.down]:
             down_grad = _join([multiply_exactly(hidden_grad[:, term.rank].t(), one) for one in own])
             found[term.down] = down_grad.to(tensors[term.down].dtype)
-    downs = group.join_downs(tensors, grad.dtype)
+    downs = group.join_downs(grad.dtype)
     parts = [downs] if len(summand.inputs) == 1 else [downs[:, place] for place in summand.columns]
     totals = [torch.mm(hidden_grad, down) for down in parts]
     return [torch.addmm(total, grad, factor, out=total) for total, factor in zip(totals, factors, strict=True)], found

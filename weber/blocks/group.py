@@ -29,12 +29,16 @@ Tensors = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """What an adapter adds to a layer: places of A and B among the tensors, and of what A makes of the rows in the hidden tensor."""
+    """What an adapter adds to a layer: places of A and B among the tensors, and of what A makes of the rows in the hidden tensor.
+
+    `copies`: A and B as products take them.
+    """
 
     scale: float
     down: int
     up: int
     rank: slice
+    copies: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,18 @@ class Group:
             weights = slice(end, end + len(layer.weights))
             bias = None if layer.bias is None else weights.stop
             end = weights.stop + (bias is not None)
-            terms = tuple(Term(term.scale, end + 2 * number, end + 2 * number + 1, next(ranks)) for number, term in enumerate(layer.terms))
-            end += 2 * len(terms)
-            parts.append(Part(place, weights, bias, terms, self._find_pieces(place), layer.unpack))
+            terms = []
+            for term in layer.terms:
+                assert term.copies is not None, "masters.py builds them"
+                terms.append(Term(term.scale, end, end + 1, next(ranks), term.copies))
+                end += 2
+            parts.append(Part(place, weights, bias, tuple(terms), self._find_pieces(place), layer.unpack))
         self.parts = parts
         self.terms = [term for part in parts for term in part.terms]
         self.num_ranks = self.terms[-1].rank.stop if self.terms else 0
         self.num_tensors = end
+        self._downs = [term.copies[0] for term in self.terms]
+        self._joined_downs = join(self._downs) if self.terms else None
         self._is_dense = all(part.unpack is None for part in parts)
 
     def list_tensors(self) -> list[Tensor]:
@@ -101,7 +110,7 @@ class Group:
 
     def multiply(self, rows: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor | None]:
         """(N, I) to (N, O) of all layers, and what the A's make of the rows, (N, R)."""
-        hidden = None if not self.terms else torch.mm(rows, self.join_downs(tensors, rows.dtype).t())
+        hidden = None if not self.terms else torch.mm(rows, self.join_downs(rows.dtype).t())
         out = rows.new_empty((len(rows), self.num_outputs))
         joined = self._join_weights(tensors)
         if joined is None or len(self.parts) == 1:
@@ -136,8 +145,7 @@ class Group:
         hidden_grad = torch.empty_like(hidden)
         for part in self.parts:
             for term in part.terms:
-                up, own = tensors[term.up], hidden_grad[:, term.rank]
-                up = up if up.dtype == hidden.dtype else up.to(hidden.dtype)
+                up, own = _cast(term.copies[1], hidden.dtype), hidden_grad[:, term.rank]
                 for number, piece in enumerate(part.pieces):
                     factor = up if len(part.pieces) == 1 else up[piece.rows]
                     torch.addmm(own, grads[piece.segment][:, piece.columns], factor, beta=float(number > 0), alpha=term.scale, out=own)
@@ -160,7 +168,7 @@ class Group:
     def run_input(self, grads: Tensors, hidden_grad: Tensor | None, *, tensors: Tensors) -> Tensor:
         """The gradient of the rows (N, I)."""
         dtype = grads[0].dtype
-        total = None if hidden_grad is None else torch.mm(hidden_grad, self.join_downs(tensors, dtype))
+        total = None if hidden_grad is None else torch.mm(hidden_grad, self.join_downs(dtype))
         joined = self._join_weights(tensors)
         if joined is not None:
             for segment, grad in zip(self.segments, grads, strict=True):
@@ -180,7 +188,7 @@ class Group:
         ups, scales, starts = list[Tensor](), list[float](), list[int]()
         for layer, part in zip(self.layers, self.parts, strict=True):
             if part.terms:
-                up, scale = join_ups([tensors[term.up] for term in part.terms], [term.scale for term in part.terms])
+                up, scale = join_ups([term.copies[1] for term in part.terms], [term.scale for term in part.terms])
             else:
                 up, scale = tensors[part.weights.start].new_empty((layer.num_outputs, 0)), 1.0
             ups.append(up)
@@ -188,15 +196,17 @@ class Group:
             starts.append(part.terms[0].rank.start if part.terms else 0)
         return ups, scales, starts
 
-    def join_downs(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
+    def join_downs(self, dtype: torch.dtype) -> Tensor:
         """All A's (R, I), in the precision of the products."""
-        downs = [tensors[term.down] for term in self.terms]
-        joined = downs[0] if len(downs) == 1 else torch.cat(downs)
-        return joined if joined.dtype == dtype else joined.to(dtype)
+        return _cast(torch.cat(self._downs) if self._joined_downs is None else self._joined_downs, dtype)
 
     def _join_weights(self, tensors: Tensors) -> Tensor | None:
         """The weights of all layers as one; None where they are packed, or not behind each other in memory."""
         return join([tensors[part.weights.start] for part in self.parts]) if self._is_dense else None
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def cut(sizes: Iterable[int]) -> list[slice]:
@@ -244,8 +254,7 @@ def write_start(out: Tensor, part: Part, *, tensors: Tensors, hidden: Tensor | N
         is_begun, bias = True, None
     for term in part.terms:
         assert hidden is not None
-        own, up = hidden[:, term.rank], tensors[term.up]
-        up = (up if up.dtype == out.dtype else up.to(out.dtype)).t()
+        own, up = hidden[:, term.rank], _cast(term.copies[1], out.dtype).t()
         if is_begun:
             torch.addmm(out, own, up, alpha=term.scale, out=out)
         elif bias is None:

@@ -17,11 +17,12 @@ Unpack = Callable[[tuple[Tensor, ...], torch.dtype], Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """`scale` x A^T B^T, with `down` A (R, I) and `up` B (O, R)."""
+    """`scale` x A^T B^T, with `down` A (R, I) and `up` B (O, R); `copies`: both as products take them (`masters.py`)."""
 
     scale: float
     down: Tensor
     up: Tensor
+    copies: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

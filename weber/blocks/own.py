@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from weber.blocks.layer import Layer, has_hooks, read_layer
+from weber.blocks.masters import Pair, build_copies, has_moved, refresh_copies
 
 
 class OwnForward:
@@ -45,11 +46,12 @@ class OwnBlocks:
     def __init__(self, list_layers: Callable[[nn.Module], Sequence[nn.Module] | None], build: Build) -> None:
         """`list_layers`: all layers of a block, or None where it is not one that `build` knows; `build` gets them in that order."""
         self._list_layers, self._build = list_layers, build
-        self._known: dict[nn.Module, list[tuple[list[Layer], OwnForward]]] = {}
+        self._known: dict[nn.Module, list[tuple[list[Layer], OwnForward, list[Pair]]]] = {}
         self._plain: dict[nn.Module, Layer] = {}
 
     def find(self, block: nn.Module) -> OwnForward | None:
-        """A block's own forward as it is now; None where the library has to run it."""
+        """A block's own forward as it is now; None where the library has to run it. What its adapters have learned until now holds for this
+        forward pass and its backward pass."""
         modules = None if has_hooks(block) else self._list_layers(block)
         if modules is None:
             return None
@@ -62,12 +64,14 @@ class OwnBlocks:
         if layers[0].weights[0].device.type not in DEVICES:
             return None
         known = self._known.setdefault(block, [])
-        for others, own in known:
-            if all(one is other for one, other in zip(layers, others, strict=True)):
+        for others, own, pairs in known:
+            if all(one is other for one, other in zip(layers, others, strict=True)) and not has_moved(pairs):
+                refresh_copies(pairs)
                 return own
         if len(known) == _NUM_STATES:
             known.clear()
-        known.append((layers, self._build(block, layers)))
+        copied, pairs = build_copies(layers)
+        known.append((layers, self._build(block, copied), pairs))
         return known[-1][1]
 
     def _read(self, module: nn.Module) -> Layer | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.own import OwnBlocks
 from weber.families.pairing import Pairing
 from weber.families.route import Route
 from weber.families.tensors import Weights
@@ -98,6 +99,7 @@ class Predictor(Protocol):
     run: Run
     routes: Sequence[Route]
     is_fused: bool
+    own_blocks: OwnBlocks
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""

@@ -406,6 +406,9 @@ def simulate_pass(
     Norms are those of a GPU, or not; attention is as all devices compute it. The predictor is left with another `run`: it is of no more
     use.
     """
+    if predictor.is_fused:
+        for block in blocks:
+            predictor.own_blocks.find(block)  # what is built once is no part of a step
     norms = [GpuOnMeta] if is_gpu else []
     # Lean checkpointing has to see attention itself, and never runs it again.
     again = norms if isinstance(predictor.run, Lean) else [FlashOnMeta, *norms]

@@ -14,6 +14,7 @@ from math import prod
 
 import torch
 
+from weber.blocks.own import DEVICES
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
@@ -231,7 +232,7 @@ class Budget:
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
-            "adapters": self.load.trained.num_bytes if self.config.adapter.kind != "full" else 0,
+            "adapters": self.load.trained.num_bytes + self._count_copy_bytes(memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
             "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
@@ -304,6 +305,13 @@ class Budget:
             for part, name, what, found in rows
             if found is not None and part not in self.cached
         ]
+
+    def _count_copy_bytes(self, memory: MemoryConfig) -> int:
+        """Of adapters in the precision that blocks compute in; in that of the adapters themselves, of those that several layers share."""
+        load = self.load
+        is_fused = memory.fused_blocks and load.device.type in DEVICES and self.config.adapter.kind == "lora"
+        names = [name for name in load.trained.shapes if load.dtype != load.trained.dtype or ".lora_A." in name]
+        return sum(prod(load.trained.shapes[name]) for name in names) * load.dtype.itemsize if is_fused else 0
 
     def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
         """Seconds of a step's computing, by what takes them."""
