@@ -16,10 +16,14 @@ from weber.blocks.layer import Layer, has_hooks, read_layer
 
 
 class OwnForward:
-    """A block's own forward, called as the family's `blocks.py` says. `keeps`: what is quick to compute again is kept all the same."""
+    """A block's own forward, called as the family's `blocks.py` says.
+
+    `keeps`: what is quick to compute again is kept all the same. `backend`: the one that attends; None: what the device has.
+    """
 
     __call__: Callable[..., Any]
     keeps = True
+    backend: str | None = None
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any = block
@@ -34,7 +38,7 @@ class OwnForward:
 DEVICES = ("cpu", "cuda", "meta")
 """Where there are operations of `weber/kernels`."""
 
-_NUM_STATES = 3  # with adapters, without, and one more
+_NUM_STATES = 6  # with adapters, without, and one more; each while training and while painting
 
 Build = Callable[[nn.Module, Sequence[Layer]], OwnForward]
 
@@ -48,8 +52,8 @@ class OwnBlocks:
         self._known: dict[nn.Module, list[tuple[list[Layer], OwnForward]]] = {}
         self._plain: dict[nn.Module, Layer] = {}
 
-    def find(self, block: nn.Module) -> OwnForward | None:
-        """A block's own forward as it is now; None where the library has to run it."""
+    def find(self, block: nn.Module, backend: str | None = None) -> OwnForward | None:
+        """A block's own forward as it is now, with attention of that backend; None where the library has to run it."""
         modules = None if has_hooks(block) else self._list_layers(block)
         if modules is None:
             return None
@@ -63,12 +67,14 @@ class OwnBlocks:
             return None
         known = self._known.setdefault(block, [])
         for others, own in known:
-            if all(one is other for one, other in zip(layers, others, strict=True)):
+            if own.backend == backend and all(one is other for one, other in zip(layers, others, strict=True)):
                 return own
         if len(known) == _NUM_STATES:
             known.clear()
-        known.append((layers, self._build(block, layers)))
-        return known[-1][1]
+        own = self._build(block, layers)
+        own.backend = backend
+        known.append((layers, own))
+        return own
 
     def _read(self, module: nn.Module) -> Layer | None:
         layer = read_layer(module, self._plain.get(module))
