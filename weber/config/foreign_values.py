@@ -38,6 +38,7 @@ _ATTENTION = {
     "_native_cudnn|native_cudnn|cudnn_*": '"cudnn"',
     "xformers|mem_eff*|memory_efficient*|_native_efficient|native_efficient|efficient_*": '"efficient"',
 }
+_SAGE = 'sampling.attention = "sage", for pictures alone: it has no backward pass'
 _PLAIN = "sdpa|sdp|torch|pytorch|native|default|diffusers|true|none|false"
 
 FOREIGN_VALUES: dict[str, dict[str, str]] = {
@@ -230,7 +231,9 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "enable_xformers_memory_efficient_attention|mem_eff_attn|xformers": {"true": 'memory.attention = "efficient"'},
     "flash_attention|flash_attn|use_flash_attention": {"true": 'memory.attention = "flash"'},
     "sdp|sdpa": {"true": 'memory.attention = "auto"'},
-    "sage_attn|sageattn|use_sage_attention": {"true": 'sampling.attention = "sage", for pictures alone: it has no backward pass'},
+    "sage_attn|sageattn|use_sage_attention": {"true": _SAGE},
+    "attention_backend|attention_implementation|attention_mechanism|attn_implementation|attn_mode": {"sage*|_sage*": _SAGE},
+    "sageattention_usage": {"training*": _SAGE},
     "use_adafactor": {"true": 'optim.name = "adafactor"'},
     "use_ema": {"true": "optim.ema_decay = 0.999"},
     "use_lion_optimizer": {"true": 'optim.name = "lion"'},

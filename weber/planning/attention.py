@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -47,7 +48,11 @@ def build_use(family: Family, *, device: torch.device, dtype: torch.dtype, sampl
 
 
 def _read_number(family: Family, name: str) -> int:
-    number = family.transformer_config[name]
+    """What a model's own file leaves out, the library knows."""
+    number = family.transformer_config.get(name)
+    if number is None:
+        skeleton: Any = family.load_skeleton()
+        number = skeleton.config[name]
     assert isinstance(number, int)
     return number
 
