@@ -60,6 +60,24 @@ def test_a_package_attends_in_every_block(family: str, is_fused: bool, monkeypat
     assert all(torch.equal(one, plain[name]) for name, one in net.learn(inputs, is_fused=is_fused).items())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backend_may_lay_its_results_otherwise(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads before tokens in memory, as cuDNN does."""
+    net = Net(family).put_lora()
+    inputs = net.draw(references=1)
+    plain = net.learn(inputs, is_fused=True)
+    cpu = attention.BACKENDS["cpu"]
+    assert cpu.backward is not None
+    back = cpu.backward
+    other = attention.Backend(
+        lambda *inputs: tuple(one.contiguous() for one in cpu.forward(*inputs)),
+        lambda *inputs: tuple(one.contiguous() for one in back(*inputs)),  # type: ignore[return-value, arg-type]
+    )
+    monkeypatch.setitem(attention.BACKENDS, "cudnn", other)
+    net.predictor.attention = "cudnn"
+    _check_near(net.learn(inputs, is_fused=True), plain)
+
+
 @pytest.mark.parametrize("mode", ["all", "lean"])
 @pytest.mark.parametrize("is_fused", [True, False])
 def test_blocks_that_are_run_again(mode: Any, is_fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:

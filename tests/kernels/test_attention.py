@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,6 +54,41 @@ def test_ways_of_gpus_keep_what_their_backward_pass_takes(kind: str, monkeypatch
     assert kept[0].shape == query.shape
     gradients = attend_backward(torch.empty_like(kept[0]), query, key, value, kept)
     assert [one.shape for one in gradients] == [one.shape for one in (query, key, value)]
+
+
+def test_cudnn_is_given_what_lies_in_order_and_gives_tokens_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in with PyTorch's own signature: the operation itself runs on GPUs of NVIDIA alone."""
+    cpu = BACKENDS["cpu"]
+    assert cpu.backward is not None
+
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, attn_bias: None, compute_log_sumexp: bool, dropout_p: float, *rest: bool
+    ) -> tuple[Any, ...]:
+        assert all(one.is_contiguous() for one in (query, key, value)) and compute_log_sumexp and dropout_p == 0 and not any(rest)
+        output, logsumexp = cpu.forward(query, key, value)
+        return output.contiguous(), logsumexp, None, None, 7, 7, "seed", "offset", None
+
+    def backward(*inputs: Any) -> Any:
+        grad, query, key, value, output, logsumexp, seed, offset, bias, cum_q, cum_k, max_q, max_k, dropout, is_causal = inputs
+        assert all(one.is_contiguous() for one in (grad, query, key, value, output)) and cpu.backward is not None
+        assert (seed, offset, bias, cum_q, cum_k, max_q, max_k, dropout, is_causal) == ("seed", "offset", *[None] * 3, 7, 7, 0, False)
+        return cpu.backward(grad, query, key, value, (output, logsumexp))
+
+    operations = SimpleNamespace(_scaled_dot_product_cudnn_attention=forward, _scaled_dot_product_cudnn_attention_backward=backward)
+    query, key, value = _draw()
+    gradient = torch.randn(query.shape, generator=torch.Generator().manual_seed(1))
+    right = cpu.forward(query, key, value)
+    rights = cpu.backward(gradient, query, key, value, right)
+    monkeypatch.setattr(attention, "_OPS", SimpleNamespace(**vars(operations), **_list_cpu()))
+    output, *kept = attend(query, key, value, "cudnn")
+    assert output.transpose(1, 2).is_contiguous() and torch.allclose(output, right[0])
+    found = attend_backward(gradient, query, key, value, (output, *kept), "cudnn")
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, rights, strict=True))
+
+
+def _list_cpu() -> dict[str, Any]:
+    names = ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward")
+    return {name: getattr(torch.ops.aten, name) for name in names}
 
 
 @pytest.mark.parametrize(

@@ -103,16 +103,16 @@ def _attend_flash_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tens
 def _attend_cudnn(query: Tensor, key: Tensor, value: Tensor) -> Kept:
     # By name it is wrong for tensors that do not lie in the order of their dimensions, as diffusers found.
     whole = query.contiguous(), key.contiguous(), value.contiguous()
-    kept: Kept = _OPS._scaled_dot_product_cudnn_attention(*whole, None, True, 0.0, False, False)[:8]
-    return kept
+    output, *kept = _OPS._scaled_dot_product_cudnn_attention(*whole, None, True, 0.0, False, False)[:8]
+    return _turn(_turn(output)[0].contiguous())[0], *kept  # tokens first, so that a block gives on what is kept
 
 
 def _attend_cudnn_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, kept: Kept) -> Grads:
     output, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset = kept
-    whole = grad.contiguous(), query.contiguous(), key.contiguous(), value.contiguous()
+    whole = [one.contiguous() for one in (grad, query, key, value, output)]
     lengths = cum_q, cum_k, max_q, max_k
     grads: Grads = _OPS._scaled_dot_product_cudnn_attention_backward(
-        *whole, output, logsumexp, seed, offset, None, *lengths, 0.0, False
+        *whole, logsumexp, seed, offset, None, *lengths, 0.0, False
     )
     return grads
 
