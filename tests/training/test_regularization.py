@@ -200,7 +200,6 @@ def test_a_fixed_answer_is_what_the_base_model_says_of_that_pair(build_run: Buil
     one, other = (build_question(learner, batch, t_B=t_B, step=number) for number in (step, step + 1))
     assert torch.equal(t_B, again) and torch.equal(one.noisy_BCHW, other.noisy_BCHW), "the pair is fixed"
     base = load_predictor(plan.family, device=plan.device, dtype=plan.dtype)
-    base.is_fused = "dropout" not in adapter  # with dropout the library runs the blocks, of teacher and student
     with torch.no_grad():
         assert torch.allclose(one.target_BCHW, base(one.noisy_BCHW, t_B, one.condition), atol=1e-5)
     lessons = build_lessons(plan)
