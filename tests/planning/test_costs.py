@@ -142,6 +142,15 @@ def test_fp32_is_advised_against_where_it_was_asked_for_on_a_gpu(build_run: Buil
         assert told not in str(_advise(build_plan(build_run(memory={"dtype": "fp32"})), estimate))
 
 
+def test_attention_for_any_gpu_is_advised_against_where_there_is_a_faster_one(build_run: BuildRun) -> None:
+    estimate = _build_estimate(StepTime(1.0, 3.0), {ATTENTION: 1.0})
+    memory = {"attention": "efficient", "device": "auto", **NONE}
+    plan = build_plan(build_run(memory=memory), card="RTX 4090")
+    assert _advise(plan, estimate) == f'{ATTENTION}: memory.attention = "auto" takes what is usually faster, where it is right'
+    for others in ({"memory": memory, "objective": {"text_mask": True}}, {"memory": {**memory, "dtype": "fp32"}}):
+        assert "memory.attention" not in str(_advise(build_plan(build_run(**others), card="RTX 4090"), estimate))
+
+
 def test_settings_that_memory_forbids_are_not_advised(build_run: BuildRun) -> None:
     """Where they were chosen so that the run fits, and where it does not fit as it is."""
     estimate = _build_estimate(StepTime(1.0, 3.0))

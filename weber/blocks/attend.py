@@ -22,28 +22,31 @@ from weber.kernels.rotate import rotate, rotate_backward, sum_weight_gradients
 Stream = tuple[Tensor, Tensor, Tensor]
 """Projections (B, S, 3 D) to queries, keys and values, and the weights (d,) of the norms of queries and keys."""
 
-_NUM_FIXED = 3  # inputs before those of the streams
+_NUM_FIXED = 4  # inputs before those of the streams
 
 
-def attend(streams: Sequence[Stream], angles: Tensor, *, eps: float, keeps: bool) -> tuple[Tensor, ...]:
+def attend(
+    streams: Sequence[Stream], angles: Tensor, *, eps: float, keeps: bool, backend: str | None = None
+) -> tuple[Tensor, ...]:
     """What each stream has seen, (B, S, D). `angles` (T, d/2): see `kernels/rotate.py`; streams lie behind each other.
 
-    `keeps`: rotated queries and keys are kept.
+    `keeps`: rotated queries and keys are kept. `backend`: of `kernels/attention.py`; left out: what the device has.
     """
-    outputs: tuple[Tensor, ...] = _Attend.apply(angles, eps, keeps, *(tensor for one in streams for tensor in one))  # type: ignore[no-untyped-call]
+    tensors = [tensor for one in streams for tensor in one]
+    outputs: tuple[Tensor, ...] = _Attend.apply(angles, eps, keeps, backend, *tensors)  # type: ignore[no-untyped-call]
     return outputs
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, angles: Tensor, eps: float, keeps: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, angles: Tensor, eps: float, keeps: bool, backend: str | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         projections, weights = tensors[::3], _stack(tensors)
         joint = _prepare(projections, weights, angles, eps)
         query, key, value = _list_parts(joint, projections)
-        output, *kept = run_attention(query, key, value)
+        output, *kept = run_attention(query, key, value, backend)
         ctx.places = [number for number, one in enumerate(kept) if isinstance(one, Tensor)]
         ctx.save_for_backward(angles, output, joint if keeps else None, *tensors, *(kept[number] for number in ctx.places))
-        ctx.eps, ctx.num_tensors = eps, len(tensors)
+        ctx.eps, ctx.backend, ctx.num_tensors = eps, backend, len(tensors)
         ctx.rest = [None if isinstance(one, Tensor) else one for one in kept]
         seen_BTD = output.transpose(1, 2).flatten(2)
         return (seen_BTD,) if len(projections) == 1 else seen_BTD.split([one.shape[1] for one in projections], dim=1)
@@ -60,9 +63,10 @@ class _Attend(torch.autograd.Function):
         query, key, value = _list_parts(joint, projections)
         seen_shape = query.shape[0], query.shape[2], query.shape[1], query.shape[3]
         seen_grad = (grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)).reshape(seen_shape).transpose(1, 2)
-        found = [one.transpose(1, 2) for one in attend_backward(seen_grad, query, key, value, (output, *kept))]
+        grads_BHTd = attend_backward(seen_grad, query, key, value, (output, *kept), ctx.backend)
+        found = [one.transpose(1, 2) for one in grads_BHTd]
 
-        results: list[Tensor | None] = [None, None, None]
+        results: list[Tensor | None] = [None] * _NUM_FIXED
         end = 0
         for number, (one, pair) in enumerate(zip(projections, weights, strict=True)):
             tokens = slice(end, end + one.shape[1])

@@ -17,10 +17,14 @@ from weber.blocks.masters import Pair, build_copies, has_moved, refresh_copies
 
 
 class OwnForward:
-    """A block's own forward, called as the family's `blocks.py` says. `keeps`: what is quick to compute again is kept all the same."""
+    """A block's own forward, called as the family's `blocks.py` says.
+
+    `keeps`: what is quick to compute again is kept all the same. `backend`: the one that attends; None: what the device has.
+    """
 
     __call__: Callable[..., Any]
     keeps = True
+    backend: str | None = None
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any = block
@@ -35,7 +39,7 @@ class OwnForward:
 DEVICES = ("cpu", "cuda", "meta")
 """Where there are operations of `weber/kernels`."""
 
-_NUM_STATES = 3  # with adapters, without, and one more
+_NUM_STATES = 6  # with adapters, without, and one more; each while training and while painting
 
 Build = Callable[[nn.Module, Sequence[Layer]], OwnForward]
 
@@ -49,9 +53,9 @@ class OwnBlocks:
         self._known: dict[nn.Module, list[tuple[list[Layer], OwnForward, list[Pair]]]] = {}
         self._plain: dict[nn.Module, Layer] = {}
 
-    def find(self, block: nn.Module) -> OwnForward | None:
-        """A block's own forward as it is now; None where the library has to run it. What its adapters have learned until now holds for this
-        forward pass and its backward pass."""
+    def find(self, block: nn.Module, backend: str | None = None) -> OwnForward | None:
+        """A block's own forward as it is now, with attention of that backend; None where the library has to run it. What its adapters have
+        learned until now holds for this forward pass and its backward pass."""
         modules = None if has_hooks(block) else self._list_layers(block)
         if modules is None:
             return None
@@ -65,14 +69,17 @@ class OwnBlocks:
             return None
         known = self._known.setdefault(block, [])
         for others, own, pairs in known:
-            if all(one is other for one, other in zip(layers, others, strict=True)) and not has_moved(pairs):
+            is_same = own.backend == backend and all(one is other for one, other in zip(layers, others, strict=True))
+            if is_same and not has_moved(pairs):
                 refresh_copies(pairs)
                 return own
         if len(known) == _NUM_STATES:
             known.clear()
         copied, pairs = build_copies(layers)
-        known.append((layers, self._build(block, copied), pairs))
-        return known[-1][1]
+        own = self._build(block, copied)
+        own.backend = backend
+        known.append((layers, own, pairs))
+        return own
 
     def _read(self, module: nn.Module) -> Layer | None:
         layer = read_layer(module, self._plain.get(module))

@@ -35,6 +35,7 @@ class Streams:
         told: Sequence[Sequence[Tensor]],
         angles: Tensor,
         keeps: bool,
+        backend: str | None,
     ) -> tuple[Tensor, Tensor]:
         """Text and image tokens. `told`: of each stream shift, scale and gate (B, 1, D) of attention, and the three of the MLP."""
         text, image = self._streams
@@ -45,7 +46,7 @@ class Streams:
             (text_projections, read_norm(attention.norm_added_q), read_norm(attention.norm_added_k)),
             (image_projections, read_norm(attention.norm_q), read_norm(attention.norm_k)),
         ]
-        text_seen, image_seen = attend(streams, angles, eps=attention.norm_q.eps, keeps=keeps)
+        text_seen, image_seen = attend(streams, angles, eps=attention.norm_q.eps, keeps=keeps, backend=backend)
         text_BTD = text.leave(text_BTD, text_seen, told=told[0], eps=eps, keeps=keeps)
         return text_BTD, image.leave(image_BND, image_seen, told=told[1], eps=eps, keeps=keeps)
 

@@ -39,6 +39,7 @@ _METHOD = "weber has no such method"
 _OPTIMIZER = "weber's optimizers and schedules have no such setting"
 _SIZES = "the size that is trained is data.0.resolution, whatever the size of the file; data.0.minimum_edge sets small ones aside"
 _CONVOLUTIONS = "these models have no convolutions"
+_OTHER_DEVICES = "weber runs on processors and on GPUs of NVIDIA, AMD and Apple"
 _SCALE = "optim.lr is the rate that is used, whatever the size of a step"
 
 _WHY: dict[str, str] = {
@@ -170,6 +171,7 @@ _WHY: dict[str, str] = {
     ),
     _CONVOLUTIONS: "conv conv_alpha conv_dim conv_rank",
     _SIZES: "enable_resolution_override max_resolution maximum_image_size resolution_override scale target_downsample_size",
+    _OTHER_DEVICES: "enable_npu_flash_attention",
     _SCALE: "learning_rate_scaler lr_scale lr_scale_sqrt scale_lr",
 }
 
@@ -179,7 +181,8 @@ FOREIGN_REFUSED: dict[str, str] = {name: why for why, names in _WHY.items() for 
 FOREIGN_NATURAL: dict[str, str] = {"model_prediction_type": "raw", "prediction_type": "flow_matching", "noise_scheduler": "flowmatch"}
 """Values of these that say what is done in any case."""
 
-_ATTENTION = "attention is PyTorch's own, which takes the fastest kernel that the device has"
+_FUSED = "queries, keys and values are one product where that is quicker"
+_NO_SLICES = "attention is never cut into slices; it needs no memory for scores"
 _CACHED = "latents and texts are always encoded once and kept in output.cache"
 _SAFETENSORS = "files are always safetensors"
 _STATE = "every checkpoint holds all that a resume needs"
@@ -187,11 +190,8 @@ _HALF = "the autoencoder runs in the precision that it needs"
 _FRESH = "what is in the cache is found by its content, so that nothing stale is used"
 
 _ALWAYS: dict[str, str] = {
-    _ATTENTION: (
-        "attention attention_backend attention_implementation attention_mechanism attention_mode attn_mode enable_npu_flash_attention"
-        " enable_xformers_memory_efficient_attention flash_attention flash_attn fuse_qkv_projections fused_qkv_projections"
-        " mem_eff_attn sageattention_usage sdp sdpa unet_attention_slice use_flash_attention xformers"
-    ),
+    _FUSED: "fuse_qkv_projections fused_qkv_projections",
+    _NO_SLICES: "unet_attention_slice",
     _CACHED: (
         "cache_clip_vision_to_disk cache_info cache_latents cache_latents_to_disk cache_tensors_to_disk cache_text_embeddings"
         " cache_text_encoder_outputs cache_text_encoder_outputs_to_disk fast_image_size latent_caching load_image_when_caching_latents"

@@ -63,6 +63,12 @@ class MemoryConfig(Section):
     """Run blocks of the network by weber's own operations where they hold nothing but linear layers and LoRA, on CPUs and NVIDIA and AMD
     GPUs: equal to the last bits, with less memory and time. `false`: always the library's."""
 
+    attention: Literal["auto", "flash", "flash3", "cudnn", "efficient"] = "auto"
+    """What computes attention on GPUs; the processor has one way. `flash`: FlashAttention 2 as PyTorch has it; `flash3`: FlashAttention 3,
+    for compute capability 9.0, where its package is installed; `cudnn`: NVIDIA's; `efficient`: for any GPU, precision and mask. `auto`: the
+    first of those that are usually fastest on the GPU whose outputs and gradients are right at the run's sizes, which is tried when the run
+    starts. What is named is tried too, and refused where it is wrong."""
+
     gradient_checkpointing: Literal["all", "none", "lean"] | Annotated[int, Field(ge=2)] = "all"
     """What the backward pass computes again instead of keeping it. `all`: every block, the least memory, about a third more time; a
     number n: every n-th block; `lean`: everything cheap, but no matrix product or attention that is not needed; `none`: nothing."""

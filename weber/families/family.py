@@ -92,7 +92,8 @@ class Predictor(Protocol):
     """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on.
 
     Its blocks are run by `run`, in the order of `Family.blocks`; `routes` lead past some of them, where the condition says so. With
-    `is_fused`, blocks that are plain have a forward of their own; the library's is then equal to its last bits, and slower.
+    `is_fused`, blocks that are plain have a forward of their own; the library's is then equal to its last bits, and slower. `attention`:
+    the backend (`kernels/attention.py`) that attends in all blocks; None: what PyTorch takes by itself.
     """
 
     transformer: nn.Module
@@ -100,6 +101,7 @@ class Predictor(Protocol):
     routes: Sequence[Route]
     is_fused: bool
     own_blocks: OwnBlocks
+    attention: str | None
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""

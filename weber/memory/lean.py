@@ -31,6 +31,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from weber.blocks.attended import Attended
 from weber.blocks.own import OwnForward
 from weber.families.pattern import is_named
 
@@ -61,7 +62,8 @@ class Lean:
         if not torch.is_grad_enabled():
             return call(*inputs)
         kept = tree_map_only(Tensor, _detach, inputs)
-        key = (block, type(call), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))
+        inner = call.call if isinstance(call, Attended) else call
+        key = (block, type(inner), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))
         if key in self._roles:
             return _run(_Recording(_Frame(call, kept, self._roles[key])), inputs)
         assert not any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules()), "dropout would be drawn anew"

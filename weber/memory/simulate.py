@@ -408,7 +408,7 @@ def simulate_pass(
     """
     if predictor.is_fused:
         for block in blocks:
-            predictor.own_blocks.find(block)  # what is built once is no part of a step
+            predictor.own_blocks.find(block, predictor.attention)  # what is built once is no part of a step
     norms = [GpuOnMeta] if is_gpu else []
     # Lean checkpointing has to see attention itself, and never runs it again.
     again = norms if isinstance(predictor.run, Lean) else [FlashOnMeta, *norms]

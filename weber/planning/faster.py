@@ -7,6 +7,7 @@ from itertools import groupby
 
 import torch
 
+from weber.families.attention import is_masked
 from weber.memory.estimate import Estimate
 from weber.memory.rates import MEMORY, PRODUCTS, STARTS
 from weber.memory.simulate import ATTENTION
@@ -82,6 +83,12 @@ def _find_plain(plan: Plan, estimate: Estimate) -> str | None:
     return f"without adapter.{'dora' if adapter.dora else 'dropout'} blocks are run in fewer passes over memory"
 
 
+def _find_attention(plan: Plan, estimate: Estimate) -> str | None:
+    """What is for any GPU is slower than what is for this one."""
+    is_slow = plan.config.memory.attention == "efficient" and plan.dtype == torch.bfloat16 and not is_masked(plan.family)
+    return 'memory.attention = "auto" takes what is usually faster, where it is right' if is_slow else None
+
+
 def _find_copies(plan: Plan, estimate: Estimate) -> str | None:
     memory, optim = plan.config.memory, plan.config.optim
     if _is_free(plan, estimate) and memory.swap_blocks:
@@ -108,7 +115,7 @@ def _is_free(plan: Plan, estimate: Estimate) -> bool:
 
 _ADVICE: Mapping[str, tuple[_Advice, ...]] = {
     PRODUCTS: (_find_dtype, _find_checkpointing, _find_fewer_tokens),
-    ATTENTION: (_find_dtype, _find_checkpointing, _find_fewer_tokens),
+    ATTENTION: (_find_dtype, _find_attention, _find_checkpointing, _find_fewer_tokens),
     MEMORY: (_find_dtype, _find_checkpointing, _find_plain, _find_batch_of_packed),
     STARTS: (_find_batch, _find_checkpointing, _find_size),
     COPIES: (_find_copies, _find_batch),

@@ -37,6 +37,7 @@ from weber.memory.fit import Fit
 from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
+from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload, list_cached
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
 from weber.planning.encoders import build_encoders, check_encoders
@@ -153,6 +154,7 @@ def build_plan(
     skeleton = _load_skeleton(config, family)
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
+    check_attention(config, family, machine=machine)
     check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)

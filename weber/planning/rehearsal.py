@@ -67,6 +67,14 @@ class Sample:
         return f"{self.width} x {self.height}{references}" + (f", batch {self.batch}" if self.batch > 1 else "")
 
 
+def count_tokens(family: Family, sample: Sample) -> int:
+    """Tokens that the network sees, texts included; of all pictures of the batch."""
+    pictures = [(sample.width, sample.height), *sample.references]
+    tokens = sum(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in pictures)
+    shapes = [shape for part in family.text_parts for shape in family.text_shapes(part).values()]
+    return sample.batch * (tokens + max((shape[0] for shape in shapes if len(shape) > 1), default=0))
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Bytes of a network's weights: of each block without its modulation, of that, and of all else.
@@ -113,11 +121,8 @@ class Rehearsal:
         return self._cut[1].places
 
     def count_tokens(self, sample: Sample) -> int:
-        """Tokens that the network sees, texts included; of all pictures of the batch."""
-        pictures = [(sample.width, sample.height), *sample.references]
-        tokens = sum(self.family.num_tokens(*self.family.latent_shape(height, width)[1:]) for width, height in pictures)
-        shapes = [shape for part in self.family.text_parts for shape in self.family.text_shapes(part).values()]
-        return sample.batch * (tokens + max((shape[0] for shape in shapes if len(shape) > 1), default=0))
+        """See the function."""
+        return count_tokens(self.family, sample)
 
     def build_inputs(self, sample: Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents (B, C, H, W), noise levels (B,) and condition, on the meta device."""

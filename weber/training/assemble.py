@@ -29,6 +29,7 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.attention import choose_attention
 from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.planning.report import build_hint, build_summary
@@ -99,6 +100,7 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
 
 def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
     """All that comes before the first step. A stop loses nothing of it but what is in memory."""
+    watcher.write(choose_attention(plan.config, plan.workload).describe())  # before anything is encoded: it may be refused
     store = Store(plan.resolved.output.cache)
     try:
         encode_cache(plan, store, watcher=watcher, stop=stop)
@@ -150,7 +152,8 @@ def assemble(
         cache=config.output.cache,
         progress=progress,
     )
-    predictor = network.predictor
+    predictor, attention = network.predictor, choose_attention(plan.config, plan.workload)
+    predictor.attention = attention.training.name
     predictor.transformer.train()
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
@@ -176,7 +179,15 @@ def assemble(
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
         write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
-    painter = Painter(plan, predictor, run_folder=folder, reader=reader, ema=learner.ema, swap=learner.swap)
+    painter = Painter(
+        plan,
+        predictor,
+        run_folder=folder,
+        reader=reader,
+        ema=learner.ema,
+        swap=learner.swap,
+        attention=attention.painting.name,
+    )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher)
     return Training(plan, learner, loader, painter, saver, start)
 

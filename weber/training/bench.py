@@ -36,6 +36,7 @@ from weber.memory.rates import GIB
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.attention import choose_attention
 from weber.planning.budget import NUM_BATCHES, Workload, build_estimate
 from weber.planning.encoders import build_encoders
 from weber.planning.rehearsal import Rehearsal, Sample
@@ -257,6 +258,7 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         cache=folder / "cache",
         progress=ignore_progress,
     )
+    network.predictor.attention = choose_attention(config, workload).training.name
     network.predictor.transformer.train()
     network.predictor.routes = build_routes(config.objective.tread, num_blocks=len(family.blocks(network.predictor)))
     rates = [workload.trained.rates.get(name, 1.0) for name, _ in parameters]

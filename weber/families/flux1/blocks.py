@@ -38,7 +38,8 @@ class SingleBlock(OwnForward):
         shift, scale, gate = norm.linear(norm.silu(modulation_BD))[:, None].chunk(3, dim=-1)
         joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=norm.norm.eps, keeps=self.keeps)
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
-        (seen_BSD,) = attend([(projections, *weights)], angles, eps=attention.norm_q.eps, keeps=self.keeps)
+        stream = projections, *weights
+        (seen_BSD,) = attend([stream], angles, eps=attention.norm_q.eps, keeps=self.keeps, backend=self.backend)
         return close(joint_BSD, gate, inputs=[seen_BSD, mlp], kinds=[None, "gelu"], summands=self._outward)
 
 
@@ -53,7 +54,9 @@ class DoubleBlock(OwnForward):
         """See the class."""
         norms = self.block.norm1_context, self.block.norm1
         told = [norm.linear(norm.silu(modulation_BD))[:, None].chunk(6, dim=-1) for norm in norms]
-        return self._streams.run(self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps)
+        return self._streams.run(
+            self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps, backend=self.backend
+        )
 
 
 def list_layers(block: nn.Module) -> list[nn.Module] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.attended import attended
 from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
@@ -43,6 +44,7 @@ class Flux1Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
         self.is_fused = True
+        self.attention: str | None = None
         self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: dict[tuple[object, ...], Rotary] = {}
 
@@ -71,7 +73,8 @@ class Flux1Predictor(nn.Module):
         for number, block in enumerate(blocks):
             if passage.turns(number):
                 tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
-            own = self.own_blocks.find(block) if self.is_fused and passage.mask is None and modulate_reference is None else None
+            is_own = self.is_fused and passage.mask is None and modulate_reference is None
+            own = self.own_blocks.find(block, self.attention) if is_own else None
             if isinstance(own, SingleBlock):
                 tokens = Tokens(None, self.run(block, own, tokens.join(), modulate(number), passage.read_angles()), tokens.num_text)
             elif own is not None:
@@ -79,6 +82,7 @@ class Flux1Predictor(nn.Module):
             else:
                 call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), passage.num_tokens)
                 attention = None if passage.mask is None else {"attention_mask": passage.mask}
+                call = attended(call, self.attention)
                 tokens = build_tokens(*self.run(block, call, tokens.image, tokens.text, modulate(number), passage.rotary, attention))
         image_BND = passage.turn(len(blocks), tokens.image)
 

@@ -38,7 +38,8 @@ class SingleBlock(OwnForward):
         shift, scale, gate = _cut(modulation, 3)
         joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=block.norm.eps, keeps=self.keeps)
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
-        (seen_BSD,) = attend([(projections, *weights)], angles, eps=attention.norm_q.eps, keeps=self.keeps)
+        stream = projections, *weights
+        (seen_BSD,) = attend([stream], angles, eps=attention.norm_q.eps, keeps=self.keeps, backend=self.backend)
         return close(joint_BSD, gate, inputs=[seen_BSD, mlp], kinds=[None, "swiglu"], summands=self._outward)
 
 
@@ -54,7 +55,9 @@ class DoubleBlock(OwnForward):
     ) -> tuple[Tensor, Tensor]:
         """See the class."""
         told = [_cut(text_modulation, 6), _cut(image_modulation, 6)]
-        return self._streams.run(self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps)
+        return self._streams.run(
+            self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps, backend=self.backend
+        )
 
 
 def list_layers(block: nn.Module) -> list[nn.Module] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.attended import attended
 from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
@@ -38,6 +39,7 @@ class Flux2Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
         self.is_fused = True
+        self.attention: str | None = None
         self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: tuple[Layout, Rotary] | None = None
 
@@ -66,13 +68,14 @@ class Flux2Predictor(nn.Module):
                 tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
             is_double = number < len(model.transformer_blocks)
             told = (image_modulation, text_modulation) if is_double else (single_modulation,)
-            own = self.own_blocks.find(block) if self.is_fused and passage.mask is None else None
+            own = self.own_blocks.find(block, self.attention) if self.is_fused and passage.mask is None else None
             place = (passage.rotary, _tell_mask(passage)) if own is None else (passage.read_angles(),)
+            call = own or attended(block, self.attention)
             if is_double:
-                tokens = build_tokens(*self.run(block, own or block, tokens.image, tokens.text, *told, *place))
+                tokens = build_tokens(*self.run(block, call, tokens.image, tokens.text, *told, *place))
             else:
                 alone = (None,) if own is None else ()  # the library's blocks may be given the text apart
-                tokens = Tokens(None, self.run(block, own or block, tokens.join(), *alone, *told, *place), tokens.num_text)
+                tokens = Tokens(None, self.run(block, call, tokens.join(), *alone, *told, *place), tokens.num_text)
         image_BND = passage.turn(len(blocks), tokens.image)
 
         velocity_BNC = model.proj_out(model.norm_out(image_BND, modulation_BD))

@@ -31,7 +31,9 @@ class _Streams:
         self._inward = Group(inward, [3 * width, hidden])
         self._outward = [build_summand(outward, (0,), widths=(width,)), build_summand(down, (1,), widths=(hidden // 2,))]
 
-    def run(self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], *, angles: Tensor, keeps: bool) -> list[Tensor]:
+    def run(
+        self, tokens: Sequence[Tensor], modulations: Sequence[Tensor], *, angles: Tensor, keeps: bool, backend: str | None
+    ) -> list[Tensor]:
         """The streams, in their order."""
         block, attention = self._block, self._block.attn
         told = [one.chunk(3, dim=-1) for one in modulations]
@@ -40,7 +42,8 @@ class _Streams:
             for x, (shift, scale, _) in zip(tokens, told, strict=True)
         ]
         weights = read_norm(attention.norm_q), read_norm(attention.norm_k)
-        seen = attend([(projections, *weights) for _, projections, _ in parts], angles, eps=attention.norm_q.eps, keeps=keeps)
+        streams = [(projections, *weights) for _, projections, _ in parts]
+        seen = attend(streams, angles, eps=attention.norm_q.eps, keeps=keeps, backend=backend)
         return [
             close(x, gate, inputs=[own, mlp], kinds=[None, "swiglu"], summands=self._outward)
             for (x, _, mlp), own, (_, _, gate) in zip(parts, seen, told, strict=True)
@@ -56,7 +59,7 @@ class ModeBlock(OwnForward):
 
     def __call__(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
-        return self._streams.run([tokens], [modulation], angles=angles, keeps=self.keeps)[0]
+        return self._streams.run([tokens], [modulation], angles=angles, keeps=self.keeps, backend=self.backend)[0]
 
 
 class JointBlock(OwnForward):
@@ -70,7 +73,8 @@ class JointBlock(OwnForward):
         self, content_BND: Tensor, text_BTD: Tensor, modulation: Tensor, text_modulation: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Text and content."""
-        text_BTD, content_BND = self._streams.run([text_BTD, content_BND], [text_modulation, modulation], angles=angles, keeps=self.keeps)
+        tokens, modulations = [text_BTD, content_BND], [text_modulation, modulation]
+        text_BTD, content_BND = self._streams.run(tokens, modulations, angles=angles, keeps=self.keeps, backend=self.backend)
         return text_BTD, content_BND
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weber.blocks.attended import attended
 from weber.blocks.own import OwnBlocks
 from weber.families.family import Condition, Run, list_references, run_plainly
 from weber.families.flux3.blocks import build_block, list_layers
@@ -48,6 +49,7 @@ class Flux3Predictor(nn.Module):
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()  # never others: see `Family.takes_routes`
         self.is_fused = True
+        self.attention: str | None = None
         self.own_blocks = OwnBlocks(list_layers, build_block)
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -74,9 +76,10 @@ class Flux3Predictor(nn.Module):
         rotary = _join(mode.rotary for mode in (text, *pictures))
         angles = build_angles(rotary)
         for block in model.single_transformer_blocks:
-            own = self.own_blocks.find(block) if self.is_fused else None
+            own = self.own_blocks.find(block, self.attention) if self.is_fused else None
             place = rotary if own is None else angles
-            text_BTD, content_BND = self.run(block, own or block, content_BND, text_BTD, modulation, text.modulation, place)
+            call = own or attended(block, self.attention)
+            text_BTD, content_BND = self.run(block, call, content_BND, text_BTD, modulation, text.modulation, place)
 
         time = _spread(time_B1D, num_tokens)
         return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time)), height, width)
@@ -93,8 +96,9 @@ class Flux3Predictor(nn.Module):
         early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
         angles = build_angles(rotary)
         for block in blocks:
-            own = self.own_blocks.find(block) if self.is_fused else None
-            tokens = self.run(block, own or block, tokens, early, rotary if own is None else angles)
+            own = self.own_blocks.find(block, self.attention) if self.is_fused else None
+            call = own or attended(block, self.attention)
+            tokens = self.run(block, call, tokens, early, rotary if own is None else angles)
         return _Mode(tokens, model.single_stream_modulations[name](time), rotary)
 
     def _embed_time(self, t_B: Tensor, dtype: torch.dtype) -> Tensor:
