@@ -257,6 +257,12 @@ def test_gpu(run: Run) -> None:
             run("gpu", "--tests")
 
 
+def test_precision(run: Run) -> None:
+    (row,) = _read_rows(run("precision", "--steps", "1", "--painting", "1", "--ways", "bf16"), 6)
+    assert row[0] == "bf16" and row[2] == "+0.00 %" and row[4] == "6 of 6"
+    assert 0 < float(row[1]) < 2 and 0 < float(row[3]) < 1 and float(row[5]) > 0
+
+
 def test_a_card_that_is_not_known_is_refused(load: Callable[[str], ModuleType]) -> None:
     with pytest.raises(SystemExit, match="2"):
         load("traffic").main(["--card", "Voodoo 2"])
