@@ -118,6 +118,7 @@ _MEANT: dict[str, str] = {
     "memory.quantize_text_encoder_2": "fp8_t5 text_encoder_2_precision",
     "memory.quantize_on": "quantize_via",
     "memory.int8_matmul": "quantize_activations sdnq_quantized_matmul_dtype sdnq_use_quantized_matmul",
+    "memory.compile": "block_compile compile_model compile_transformer dynamo_backend torch_compile torch_compile_transformer",
     "memory.gradient_checkpointing": (
         "activation_checkpointing gradient_checkpointing_backend gradient_checkpointing_interval"
         " gradient_checkpointing_segment_stride use_gradient_checkpointing"

@@ -182,6 +182,7 @@ class Budget:
             self._rates.name,
             self._rates.is_measured,
             self._count_parts(largest, memory),
+            max(profile.saved_bytes for profile in profiles.values()),
         )
 
     @property

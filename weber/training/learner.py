@@ -14,6 +14,7 @@ from weber.kinds.text import TextLearner
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
+from weber.training.compiling import Compiling
 from weber.training.teacher import Teacher
 
 
@@ -35,3 +36,4 @@ class Learner:
     swap: BlockSwap | None = None
     text: TextLearner | None = None
     teacher: Teacher | None = None
+    compiling: Compiling | None = None

@@ -89,6 +89,8 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             write_learning_rate(learner.optimizer, learning_rate(step))
             numbers = _take_step(training, step, watcher)
             saver.prove()
+            for news in () if learner.compiling is None else learner.compiling.list_news():
+                watcher.write(news)
             done = step + 1
             seconds = pace.write(numbers.get("loss"))
             memory_bytes = peak_memory_bytes(plan.device)
