@@ -98,3 +98,15 @@ def test_fit_chooses_what_compiles(build_run: BuildRun) -> None:
     assert not MemoryConfig(compile=True).runs_own_blocks
     estimate = budget.build_estimate(MemoryConfig(gradient_checkpointing="none"))
     assert estimate.kept_bytes > budget.build_estimate(MemoryConfig()).kept_bytes > 0
+
+
+def test_an_estimate_has_room_for_weights_that_are_unpacked_together(build_run: BuildRun) -> None:
+    plan = weber.plan(build_run(memory={"gradient_checkpointing": "all"}))
+    budget = Budget(plan.config, plan.workload)
+    plain, packed, compiled = (
+        budget.build_estimate(MemoryConfig(**settings)).find("training")
+        for settings in ({}, {"quantize": "int8"}, {"quantize": "int8", "compile": True})
+    )
+    largest = compiled.num_bytes - packed.num_bytes
+    assert largest == compiled.parts["unpacked weights"] and "unpacked weights" not in packed.parts
+    assert plain.parts["weights of the blocks"] / 8 < largest < plain.parts["weights of the blocks"] / 2, "one of eight blocks"

@@ -173,7 +173,7 @@ class Budget:
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        phases = [*self._list_training(still, profiles), *self._list_painting(still, run), *self._list_encoding(memory)]
+        phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -255,7 +255,7 @@ class Budget:
         }
         return {name: size for name, size in parts.items() if size}
 
-    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile]) -> list[Phase]:
+    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
         accumulation = self.config.train.accumulation
         phases = []
         for sample, profile in profiles.items():
@@ -265,6 +265,8 @@ class Budget:
                 "gradients": gradients,
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
             }
+            if memory.compile and memory.quantize != "none" and memory.gradient_checkpointing != "none":
+                moving["unpacked weights"] = _count_unpacked(self._measure(memory.model_copy(update={"quantize": "none"})))
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
         if not self.config.optim.fused_backward:
             largest = max(map(prod, self.load.trained.shapes.values()))
@@ -334,6 +336,11 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_unpacked(plain: Sizes) -> int:
+    """A compiled block that is computed again may have unpacked its weights all at once, where others have one layer of them at a time."""
+    return max(block + own for block, own in zip(plain.blocks, plain.modulation, strict=True))
 
 
 def _build_unpacking(sizes: Sizes) -> Work:

@@ -36,7 +36,7 @@ def check_compile(config: RunConfig, *, device: torch.device) -> None:
 def _check_run(config: RunConfig) -> None:
     if config.adapter.kind == "lycoris":
         raise ConfigError(
-            "The layers of lycoris-lora cannot be compiled in one piece with the block that they are in.",
+            "Layers of LyCORIS take gradients themselves, inside of the block, which PyTorch's compiler does not follow.",
             got=f'{_KEY} with adapter.kind = "lycoris"',
             fix='remove memory.compile, or set adapter.kind = "lora"',
         )
