@@ -35,14 +35,12 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _build(build_network: Build, family: str = "first", *, format: str | None = None, num_singles: int = 1, **settings: Any) -> Any:
-    """Without blocks of two streams, but for the third family, which has one."""
+    """Without blocks of two streams."""
     network = build_network(family)
     network.predictor.is_fused = False
     transformer = network.predictor.transformer
     transformer.single_transformer_blocks = nn.ModuleList(network.blocks[-num_singles:])
-    if family != "third":
-        transformer.transformer_blocks = nn.ModuleList()
-    network.blocks = network.blocks[:-2] * (family == "third") + network.blocks[-num_singles:]
+    transformer.transformer_blocks, network.blocks = nn.ModuleList(), network.blocks[-num_singles:]
     there = set(transformer.parameters())
     network.parameters = [(name, one) for name, one in network.parameters if one in there]
     for name, layer in list(transformer.named_modules()):
@@ -117,10 +115,9 @@ def test_blocks_of_one_kind_share_their_code(build_network: Build) -> None:
     assert counters["stats"]["unique_graphs"] == 2, "the first block's inputs want no gradient"
 
 
-@pytest.mark.parametrize("format", ["int8", "int4"])
-def test_packed_weights_are_not_kept_unpacked(build_network: Build, format: str) -> None:
+def test_packed_weights_are_not_kept_unpacked(build_network: Build) -> None:
     """The compiler keeps what autograd does, or less; of packed weights nothing."""
-    network = _build(build_network, format=format)
+    network = _build(build_network, format="int8")
     fed = network.draw()
     plain = CompiledBlocks("none", blocks=network.blocks, is_dynamic=False, backend="eager")
     network.predictor.run = plain
@@ -140,8 +137,8 @@ def test_products_in_8_bits(build_network: Build) -> None:
 
 
 def test_another_family(build_network: Build) -> None:
-    network = _build(build_network, "third")
-    fed = network.draw(references=1)
+    network = _build(build_network, "second")
+    fed = network.draw()
     expected = network.learn(*fed)
     _compile(network)
     _assert_close(network.learn(*fed), expected)
