@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._inductor import codecache
+from torch._inductor import config as inductor
 from torch.nn import functional
 
 from weber.adapters.lora import add_frozen, list_factors
@@ -28,9 +30,12 @@ TRACED = "aot_eager_decomp_partition"
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing that was compiled before, nor left behind."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
+        monkeypatch.setattr(codecache, name, str(tmp_path / "headers"))
     torch._dynamo.reset()
     counters.clear()
-    yield
+    with inductor.patch(compile_threads=1):  # other processes would write elsewhere
+        yield
     torch._dynamo.reset()
 
 
