@@ -63,6 +63,7 @@ def test_what_cannot_attend_here_is_refused(sections: dict[str, Any], got: str, 
         ("RTX 4090", {"attention": "cudnn", "dtype": "fp32"}, "it computes in 16 bits, and the model is in fp32"),
         ("RTX 2080", {"attention": "flash"}, "it computes in 16 bits, and the model is in fp32"),
         ("RTX 4090", {"attention": "efficient", "dtype": "fp32"}, None),
+        ("H100", {"attention": "flash3", "compile": True}, "PyTorch's compiler does not see into its package"),
     ],
 )
 def test_cards_that_are_not_here(card: str, memory: dict[str, Any], why: str | None, build_run: BuildRun) -> None:

@@ -26,7 +26,7 @@ class Attended:
 
     def __call__(self, *inputs: Any) -> Any:
         """See the class."""
-        with _attending(self.backend):
+        with attending(self.backend):
             return self.call(*inputs)
 
 
@@ -35,7 +35,8 @@ def attended(call: Callable[..., Any], backend: str | None) -> Callable[..., Any
     return call if backend is None or backend == "cpu" else Attended(call, backend)
 
 
-def _attending(backend: str) -> AbstractContextManager[Any]:
+def attending(backend: str) -> AbstractContextManager[Any]:
+    """While this is open, PyTorch's function is computed by a backend."""
     sdp = BACKENDS[backend].sdp
     manager: AbstractContextManager[Any] = _replacing(backend) if sdp is None else sdpa_kernel([sdp])
     return manager

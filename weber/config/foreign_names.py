@@ -123,6 +123,7 @@ _MEANT: dict[str, str] = {
         " enable_xformers_memory_efficient_attention flash_attention flash_attn mem_eff_attn sage_attn sageattn sdp sdpa"
         " use_flash_attention use_sage_attention xformers"
     ),
+    "memory.compile": "block_compile compile_model compile_transformer dynamo_backend torch_compile torch_compile_transformer",
     "memory.gradient_checkpointing": (
         "activation_checkpointing gradient_checkpointing_backend gradient_checkpointing_interval"
         " gradient_checkpointing_segment_stride use_gradient_checkpointing"

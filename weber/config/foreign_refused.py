@@ -16,7 +16,7 @@ _CAPTIONS = (
 )
 _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put changed copies beside them"
 _DEVICES = "a run is on one device"
-_COMPILE = "weber does not compile the model"
+_COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
 _UPLOAD = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
 _TRACKERS = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
 _MODELS = "it is for other models"
@@ -77,7 +77,7 @@ _WHY: dict[str, str] = {
         " main_process_* multi_gpu num_machines num_processes pipeline_stages seed_for_each_device split_model_* validation_multigpu"
         " world_size zero3_* zero_stage"
     ),
-    _COMPILE: "block_compile cache_size_limit compile compile_* dynamo_* torch_compile torch_compile_* validation_torch_compile",
+    _COMPILE: "cache_size_limit compile_* dynamo_* torch_compile_* validation_torch_compile",
     _UPLOAD: (
         "async_upload cloud hf_private hf_repo_id hub_model_id hub_model_name hub_token huggingface_* model_card_* post_*_script"
         " publishing_config push_* save_state_to_huggingface secrets use_ui_logger webhook_*"

@@ -201,6 +201,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "enable_bucket|buckets|enable_ar_bucket|use_bucket_sampler|use_aspect_ratio_buckets": {
         "true": 'data.0.aspect = "bucket"', "false": 'data.0.aspect = "square"',
     },
+    "dynamo_backend": {"inductor": "memory.compile = true", "no|none|eager|false": "memory.compile = false, the default"},
     "fast_schedule": {"true": 'objective.timesteps = "fast"'},
     "flow_use_beta_schedule|use_beta_schedule": {"true": 'objective.timesteps = "beta"'},
     "flow_use_uniform_schedule|use_uniform_schedule": {"true": 'objective.timesteps = "uniform"'},

@@ -69,6 +69,11 @@ class MemoryConfig(Section):
     first of those that are usually fastest on the GPU whose outputs and gradients are right at the run's sizes, which is tried when the run
     starts. What is named is tried too, and refused where it is wrong."""
 
+    compile: bool = False
+    """Compile the library's blocks with PyTorch's compiler instead of running weber's own operations: minutes at the start for less time
+    per step. Needs Triton on a GPU, a C++ compiler on a CPU. Goes with neither `nf4`, `lean`, `swap_blocks` nor `offload_activations`;
+    with `int8_matmul` only where all blocks are checkpointed."""
+
     gradient_checkpointing: Literal["all", "none", "lean"] | Annotated[int, Field(ge=2)] = "all"
     """What the backward pass computes again instead of keeping it. `all`: every block, the least memory, about a third more time; a
     number n: every n-th block; `lean`: everything cheap, but no matrix product or attention that is not needed; `none`: nothing."""
@@ -92,10 +97,42 @@ class MemoryConfig(Section):
     encode_batch_size: Annotated[int, Field(ge=1)] = 4
     """Pictures or captions per batch while the cache is filled."""
 
+    @property
+    def runs_own_blocks(self) -> bool:
+        """Whether blocks are run by weber's own operations, where they can be: compilers see into the library's alone."""
+        return self.fused_blocks and not self.compile
+
+    @property
+    def against_compile(self) -> str | None:
+        """Why blocks cannot be compiled with the other settings of this section; None where they can."""
+        if self.quantize == "nf4":
+            return (
+                'compile cannot see into the kernels of quantize = "nf4", which are those of bitsandbytes; set quantize = "int8" or remove'
+                " compile"
+            )
+        if self.gradient_checkpointing == "lean":
+            return (
+                'compile computes again by itself what is cheap, with gradient_checkpointing = "none" too; set gradient_checkpointing ='
+                ' "none" or remove compile'
+            )
+        if self.int8_matmul and self.gradient_checkpointing != "all":
+            return (
+                "compile computes the products of int8_matmul again, whatever gradient_checkpointing says; set gradient_checkpointing ="
+                ' "all" or remove int8_matmul'
+            )
+        if self.swap_blocks != 0 or self.offload_activations:
+            return (
+                "compile has checkpointing inside of what is compiled, where swap_blocks and offload_activations can move nothing; remove"
+                " them or remove compile"
+            )
+        return None
+
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> MemoryConfig:
         if self.int8_matmul and self.quantize not in ("int8",) and self.fit is None:
             raise ValueError(f'int8_matmul has no effect with quantize = "{self.quantize}"; set quantize = "int8" or remove it')
+        if self.compile and self.against_compile is not None:
+            raise ValueError(self.against_compile)
         if self.swap_to == "disk" and self.swap_blocks == 0 and self.fit is None:
             raise ValueError('swap_to = "disk" has no effect with swap_blocks = 0; set swap_blocks or remove swap_to')
         if self.offload_activations and self.gradient_checkpointing != "all":

@@ -37,7 +37,8 @@ _NAMES = ("outputs", "gradients of queries", "gradients of keys", "gradients of 
 
 @dataclass(frozen=True)
 class Use:
-    """What attention is asked for. `capability`: of the GPU; None: it is none, or not here. `learns`: gradients are needed."""
+    """What attention is asked for. `capability`: of the GPU; None: it is none, or not here. `learns`: gradients are needed. `is_compiled`:
+    it is part of what PyTorch's compiler makes."""
 
     device: torch.device
     dtype: torch.dtype
@@ -46,6 +47,7 @@ class Use:
     width: int
     has_mask: bool = False
     learns: bool = True
+    is_compiled: bool = False
     capability: tuple[int, int] | None = None
 
 
@@ -79,6 +81,8 @@ def find_obstacle(name: str, use: Use) -> str | None:
         return "it computes in 16 bits, and the model is in fp32"
     if backend.most_width is not None and (use.width > backend.most_width or use.width % _WIDTH_STEP):
         return f"it takes heads of up to {backend.most_width} numbers, in steps of {_WIDTH_STEP}, and the model has heads of {use.width}"
+    if use.is_compiled and backend.package is not None:
+        return "PyTorch's compiler does not see into its package"
     if use.has_mask and not backend.takes_mask:
         return "it takes no mask, and the padding behind captions is masked"
     return None if use.capability is None else _find_lack(backend, use.capability)

@@ -167,7 +167,7 @@ class Estimate:
     """What a run will need. `host` has the bytes of the host's own memory beside those of phases; on a CPU these are the same memory.
 
     `rates_name`: the device that the time is for; `is_measured`: by a short measurement, not from its datasheet. `limits`: seconds of
-    computing by what takes them.
+    computing by what takes them. `kept_bytes`: what the largest pass keeps for its backward pass.
     """
 
     phases: tuple[Phase, ...]
@@ -177,6 +177,7 @@ class Estimate:
     rates_name: str
     is_measured: bool
     limits: Mapping[str, float] = field(default_factory=dict)
+    kept_bytes: int = 0
 
     @property
     def peak(self) -> Phase:

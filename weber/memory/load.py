@@ -110,7 +110,7 @@ def _load(
     assert swap is not None or device.type == "meta" or not any(tensor.is_meta for tensor in tensors)
     join_layers((transformer.get_submodule(block) for block in blocks if swap is None or block not in swapped), family.joined_layers)
     predictor = family.build_predictor(transformer, is_modulation_apart=apart)
-    predictor.is_fused = memory.fused_blocks
+    predictor.is_fused = memory.runs_own_blocks
     if swap is not None and swapped:
         take = swap(predictor)
         for block, names in inside.items():

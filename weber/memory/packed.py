@@ -130,7 +130,9 @@ class _Product(torch.autograd.Function):
     """x @ weight.T + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, name: str, shape: tuple[int, int], int8_matmul: bool, *packed: Tensor) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        # Named one by one, two packed tensors would be as many arguments as names: dynamo then leaves `ctx` out.
+        x, bias, name, shape, int8_matmul, *packed = inputs
         ctx.save_for_backward(*packed)
         ctx.layer = name, shape, int8_matmul
         if bias is not None:
@@ -138,7 +140,7 @@ class _Product(torch.autograd.Function):
         if int8_matmul and _count_rows(x) >= INT8_ROWS:
             weight, scale = packed
             return _multiply_int8(x, weight.t(), scale, bias)
-        return functional.linear(x, _unpack(name, shape, packed, x.dtype), bias)
+        return functional.linear(x, _unpack(name, shape, tuple(packed), x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

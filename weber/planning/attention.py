@@ -61,7 +61,8 @@ def check_attention(config: RunConfig, family: Family, *, machine: Machine) -> N
     """Refuse what is known not to run here. Runs nothing."""
     use = build_use(family, device=machine.device, dtype=machine.dtype, is_here=machine.wish is None)
     for key, name in ((TRAINING, config.memory.attention), (PAINTING, config.sampling.attention)):
-        check_backend(name, replace(use, learns=key == TRAINING), key=key)
+        learns = key == TRAINING
+        check_backend(name, replace(use, learns=learns, is_compiled=learns and config.memory.compile), key=key)
 
 
 def check_backend(name: str, use: Use, *, key: str) -> None:
@@ -97,7 +98,8 @@ def choose_backend(name: str, use: Use, *, key: str) -> Choice:
 
 def choose_attention(config: RunConfig, workload: Workload) -> Attention:
     """What attends in a run, tried at the size of its largest pictures; each is tried once. Raises ConfigError."""
-    training = choose_backend(config.memory.attention, _build_use(workload, workload.samples), key=TRAINING)
+    use = replace(_build_use(workload, workload.samples), is_compiled=config.memory.compile)
+    training = choose_backend(config.memory.attention, use, key=TRAINING)
     if config.sampling.attention == "same":
         return Attention(training, training)
     return Attention(training, choose_painting(config.sampling.attention, _build_use(workload, workload.paintings), key=PAINTING))
@@ -110,7 +112,7 @@ def choose_painting(name: str, use: Use, *, key: str) -> Choice:
 
 def describe_attention(config: RunConfig, workload: Workload, *, is_here: bool) -> str:
     """What is known before it is tried."""
-    use = _build_use(workload, workload.samples, is_here=is_here)
+    use = replace(_build_use(workload, workload.samples, is_here=is_here), is_compiled=config.memory.compile)
     name: str = config.memory.attention
     names = list_candidates(use)
     if name == "auto" and len(names) > 1:

@@ -174,7 +174,7 @@ class Budget:
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        phases = [*self._list_training(still, profiles), *self._list_painting(still, run), *self._list_encoding(memory)]
+        phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -183,6 +183,7 @@ class Budget:
             self._rates.name,
             self._rates.is_measured,
             self._count_parts(largest, memory),
+            max(profile.saved_bytes for profile in profiles.values()),
         )
 
     @property
@@ -232,7 +233,7 @@ class Budget:
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
-            "adapters": self.load.trained.num_bytes + self._count_copy_bytes(memory) if self.config.adapter.kind != "full" else 0,
+            "adapters": load.trained.num_bytes + _count_copy_bytes(load, self.config, memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
             "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
@@ -255,7 +256,7 @@ class Budget:
         }
         return {name: size for name, size in parts.items() if size}
 
-    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile]) -> list[Phase]:
+    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
         accumulation = self.config.train.accumulation
         phases = []
         for sample, profile in profiles.items():
@@ -265,6 +266,8 @@ class Budget:
                 "gradients": gradients,
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
             }
+            if memory.compile and memory.quantize != "none" and memory.gradient_checkpointing != "none":
+                moving["unpacked weights"] = _count_unpacked(self._measure(memory.model_copy(update={"quantize": "none"})))
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
         if not self.config.optim.fused_backward:
             largest = max(map(prod, self.load.trained.shapes.values()))
@@ -306,13 +309,6 @@ class Budget:
             if found is not None and part not in self.cached
         ]
 
-    def _count_copy_bytes(self, memory: MemoryConfig) -> int:
-        """Of adapters in the precision that blocks compute in; in that of the adapters themselves, of those that several layers share."""
-        load = self.load
-        is_fused = memory.fused_blocks and load.device.type in DEVICES and self.config.adapter.kind == "lora"
-        names = [name for name in load.trained.shapes if load.dtype != load.trained.dtype or ".lora_A." in name]
-        return sum(prod(load.trained.shapes[name]) for name in names) * load.dtype.itemsize if is_fused else 0
-
     def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
         """Seconds of a step's computing, by what takes them."""
         times, passes = self.config.train.accumulation, 2 + _count_again(memory)
@@ -341,6 +337,18 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_copy_bytes(load: Workload, config: RunConfig, memory: MemoryConfig) -> int:
+    """Of adapters in the precision that blocks compute in; in that of the adapters themselves, of those that several layers share."""
+    names = [name for name in load.trained.shapes if load.dtype != load.trained.dtype or ".lora_A." in name]
+    is_own = memory.runs_own_blocks and load.device.type in DEVICES and config.adapter.kind == "lora"
+    return sum(prod(load.trained.shapes[name]) for name in names) * load.dtype.itemsize if is_own else 0
+
+
+def _count_unpacked(plain: Sizes) -> int:
+    """A compiled block that is computed again may have unpacked its weights all at once, where others have one layer of them at a time."""
+    return max(block + own for block, own in zip(plain.blocks, plain.modulation, strict=True))
 
 
 def _build_unpacking(sizes: Sizes) -> Work:

@@ -67,7 +67,8 @@ def _find_checkpointing(plan: Plan, estimate: Estimate) -> str | None:
     needs_it = memory.swap_blocks or memory.offload_activations
     if not _is_free(plan, estimate) or memory.gradient_checkpointing in ("none", "lean") or needs_it:
         return None
-    return 'memory.gradient_checkpointing = "lean" computes nothing twice that is costly, if memory allows it'
+    mode = "none" if memory.compile else "lean"
+    return f'memory.gradient_checkpointing = "{mode}" computes nothing twice that is costly, if memory allows it'
 
 
 def _find_dtype(plan: Plan, estimate: Estimate) -> str | None:
@@ -78,7 +79,7 @@ def _find_dtype(plan: Plan, estimate: Estimate) -> str | None:
 def _find_plain(plan: Plan, estimate: Estimate) -> str | None:
     """What keeps blocks from being run by kernels of weber's own."""
     adapter = plan.config.adapter
-    if adapter.kind != "lora" or not (adapter.dora or adapter.has_dropout):
+    if plan.config.memory.compile or adapter.kind != "lora" or not (adapter.dora or adapter.has_dropout):
         return None
     return f"without adapter.{'dora' if adapter.dora else 'dropout'} blocks are run in fewer passes over memory"
 

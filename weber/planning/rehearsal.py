@@ -163,7 +163,7 @@ class Rehearsal:
     def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool, learns: bool) -> Trace:
         model, parameters = self._load_model(is_packed=is_packed, int8_matmul=int8_matmul)
         predictor, is_gpu = self.family.build_predictor(model), self.device.type == "cuda"
-        predictor.is_fused = self.config.memory.fused_blocks and self.device.type in DEVICES
+        predictor.is_fused = self.config.memory.runs_own_blocks and self.device.type in DEVICES
         blocks = self.family.blocks(predictor)
         latents, t, condition = self.build_inputs(sample)
         if not learns:

@@ -22,6 +22,7 @@ from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.data.words import describe_count
 from weber.errors import TrainingError
+from weber.families.family import Predictor
 from weber.families.route import build_routes
 from weber.kinds.text import build_text_put, find_text
 from weber.optim.ema import Ema
@@ -30,6 +31,7 @@ from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.planning.attention import choose_attention
+from weber.planning.budget import build_estimate
 from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.planning.report import build_hint, build_summary
@@ -39,6 +41,7 @@ from weber.results.runs import is_run
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
+from weber.training.compiling import Compiling, compile_blocks
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
@@ -172,6 +175,7 @@ def assemble(
         text=find_text(plan.family, predictor.transformer),
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
         health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
+        compiling=_build_compiling(plan, predictor),
     )
     loader = Loader(plan, store)
     write_answers(plan, learner, loader=loader, store=store, progress=progress)
@@ -190,6 +194,12 @@ def assemble(
     )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher)
     return Training(plan, learner, loader, painter, saver, start)
+
+
+def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:
+    is_dynamic = len(plan.workload.samples) > 1 or bool(plan.config.objective.tread)
+    blocks = compile_blocks(plan.config.memory, predictor, family=plan.family, is_dynamic=is_dynamic)
+    return None if blocks is None else Compiling(blocks, build_estimate(plan.config, plan.workload).kept_bytes)
 
 
 def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) -> Ema | None:

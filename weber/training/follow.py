@@ -51,7 +51,7 @@ class Pace:
 class Follower:
     """Reads outcomes in the order of their steps: at once, or where the learner has `health`, while the device is at the next step."""
 
-    def __init__(self, training: Training, trackers: Trackers, watcher: Watcher, learning_rate: Callable[[int], float]) -> None:
+    def __init__(self, training: Training, trackers: Trackers, *, watcher: Watcher, learning_rate: Callable[[int], float]) -> None:
         self._training, self._trackers, self._watcher, self._learning_rate = training, trackers, watcher, learning_rate
         self._unread: list[Started] = []
         self._num_late = 0 if training.learner.health is None else 1

@@ -15,6 +15,7 @@ from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
 from weber.optim.skip import can_skip
+from weber.training.compiling import Compiling
 from weber.training.outcome import Health
 from weber.training.teacher import Teacher
 
@@ -38,6 +39,7 @@ class Learner:
     text: TextLearner | None = None
     teacher: Teacher | None = None
     health: Health | None = None
+    compiling: Compiling | None = None
 
     @property
     def is_finite(self) -> Tensor | None:

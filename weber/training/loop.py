@@ -37,13 +37,15 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
         if is_due(first, every=paint_every, num_steps=num_steps):
             _paint(training, first, watcher, stop=stop)
-        follower = Follower(training, trackers, watcher, learning_rate)
+        follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
                 follower.read()
                 _leave(training, step, watcher)
             write_learning_rate(learner.optimizer, learning_rate(step))
             follower.add(_start_step(training, step, watcher))
+            for news in () if learner.compiling is None else learner.compiling.list_news():
+                watcher.write(news)
             done = step + 1
             is_saved, is_painted = saver.is_due(done) or stop.asked, is_due(done, every=paint_every, num_steps=num_steps)
             if is_saved or is_painted or done == num_steps:
