@@ -217,7 +217,8 @@ def test_what_the_library_runs(reason: str) -> None:
         for block in net.blocks:
             for name, module in list(block.named_modules()):
                 if type(module) is nn.Linear:
-                    block.set_submodule(name, build_packed(module.weight.detach(), module.bias, format=FORMATS["int8"], int8_matmul=True))
+                    weight, bias = module.weight.detach(), module.bias
+                    block.set_submodule(name, build_packed(weight, bias, format=FORMATS["int8"], multiplies_packed=True))
     else:
         net.blocks[0].attn.processor = type("Other", (type(net.blocks[0].attn.processor),), {})()  # type: ignore[union-attr]
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_packed_weights_are_not_kept_unpacked(build_network: Build) -> None:
 
 
 def test_products_in_8_bits(build_network: Build) -> None:
-    network = _build(build_network, format="int8", int8_matmul=True)
+    network = _build(build_network, format="int8", multiplies_packed=True)
     fed = network.draw()
     expected = network.learn(*fed)
     _compile(network, "all")

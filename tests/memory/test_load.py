@@ -182,9 +182,11 @@ def test_swapped_blocks_may_be_taken_one_after_the_other(modulation: str, folder
         assert all(torch.equal(one, two) for one, two in zip(block.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_int8_layers_may_compute_in_8_bits(load: Callable[..., nn.Module]) -> None:
-    assert all(layer.int8_matmul for layer in _list_packed(load("flux1", quantize="int8", int8_matmul=True)).values())
-    assert not any(layer.int8_matmul for layer in _list_packed(load("flux1", quantize="int8")).values())
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_layers_of_8_bits_may_compute_in_them(precision: str, load: Callable[..., nn.Module]) -> None:
+    multiplying, plain = (load("flux1", quantize=precision, **more) for more in ({f"{precision}_matmul": True}, {}))
+    assert all(layer.multiplies_packed for layer in _list_packed(multiplying).values())
+    assert not any(layer.multiplies_packed for layer in _list_packed(plain).values())
 
 
 def test_layers_that_cannot_be_multiplied_in_8_bits_are_refused(folders: dict[str, Path]) -> None:

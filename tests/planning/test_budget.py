@@ -145,7 +145,7 @@ def test_layers_that_a_run_joins_are_joined_where_it_is_rehearsed(tmp_path: Path
     config = _build_config()
     workload = _build_workload(tmp_path, "flux1-dev", config, changes=FLUX1)
     rehearsal = Rehearsal(config, workload.family, workload.device, workload.dtype, workload.trained)
-    model, _ = rehearsal._load_model(is_packed=False, int8_matmul=False)
+    model, _ = rehearsal._load_model(is_packed=False, multiplies_packed=False)
     for name, part in model.named_modules():
         if name.endswith(".attn"):
             assert join([layer.base_layer.weight for layer in (part.to_q, part.to_k, part.to_v)]) is not None, name

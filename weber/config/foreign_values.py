@@ -195,7 +195,8 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "center_crop": {"true": 'data.0.crop = "center"', "false": 'data.0.crop = "random"'},
     "disable_assistant_lora": {"true": 'model.assistant = "off"'},
     "disable_multiline_split": {"true": 'data.0.caption_per = "file"', "false": 'data.0.caption_per = "line"'},
-    "do_fp8_training|fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
+    "fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
+    "do_fp8_training": {"true": 'memory.quantize = "fp8" and memory.fp8_matmul = true'},
     "dynamic_timestep_shifting|flow_schedule_auto_shift|schedule_auto_shift": {"true": 'objective.shift = "tokens"'},
     "ema_cpu_only": {"true": 'optim.ema_on = "cpu"'},
     "enable_bucket|buckets|enable_ar_bucket|use_bucket_sampler|use_aspect_ratio_buckets": {

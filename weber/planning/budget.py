@@ -171,7 +171,7 @@ class Budget:
         """The whole run. `is_rough`: of the samples only the largest, whose time stands for all."""
         samples = {largest: 1 for _, largest in self._ends.values()} if is_rough else self.load.samples
         # What packing adds to activations is small: that is looked at in the end.
-        run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
+        run = memory.model_copy(update={"quantize": "none", "int8_matmul": False, "fp8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
         phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
@@ -199,12 +199,13 @@ class Budget:
 
     def _build_profile(self, sample: Sample, memory: MemoryConfig, *, learns: bool = True) -> Profile:
         mode, is_packed, is_offloaded = memory.gradient_checkpointing, memory.quantize != "none", memory.offload_activations
-        key = sample, mode, is_packed, is_offloaded, memory.int8_matmul, learns
+        key = sample, mode, is_packed, is_offloaded, memory.multiplies_packed, learns
         if key not in self._profiles:
             kinds = [mode] * len(self._rehearsal.names)
             if isinstance(mode, int):
                 kinds = ["all" if number % mode == mode - 1 else "none" for number in range(len(kinds))]
-            simulate = partial(self._rehearsal.simulate, sample=sample, is_packed=is_packed, int8_matmul=memory.int8_matmul, learns=learns)
+            rehearse, multiplies = self._rehearsal.simulate, memory.multiplies_packed
+            simulate = partial(rehearse, sample=sample, is_packed=is_packed, multiplies_packed=multiplies, learns=learns)
             traces = {kind: simulate(kind) for kind in set(kinds)}
             self._profiles[key] = build_profile([traces[kind] for kind in kinds], self._rehearsal.places, is_offloaded=is_offloaded)
         return self._profiles[key]

@@ -150,18 +150,18 @@ class Rehearsal:
         latents, _, condition = self.build_inputs(sample)
         return latents.nbytes + sum(tensor.nbytes for tensor in condition.values())
 
-    def simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool = False, learns: bool = True) -> Trace:
+    def simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, multiplies_packed: bool = False, learns: bool = True) -> Trace:
         """A step with a sample, or a look at one if nothing `learns`. Where a step has several micro-batches, it is the second.
 
         Each is done once.
         """
-        key = mode, sample, is_packed, int8_matmul, learns
+        key = mode, sample, is_packed, multiplies_packed, learns
         if key not in self._traces:
-            self._traces[key] = self._simulate(mode, sample, is_packed=is_packed, int8_matmul=int8_matmul, learns=learns)
+            self._traces[key] = self._simulate(mode, sample, is_packed=is_packed, multiplies_packed=multiplies_packed, learns=learns)
         return self._traces[key]
 
-    def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool, learns: bool) -> Trace:
-        model, parameters = self._load_model(is_packed=is_packed, int8_matmul=int8_matmul)
+    def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, multiplies_packed: bool, learns: bool) -> Trace:
+        model, parameters = self._load_model(is_packed=is_packed, multiplies_packed=multiplies_packed)
         predictor, is_gpu = self.family.build_predictor(model), self.device.type == "cuda"
         predictor.is_fused = self.config.memory.runs_own_blocks and self.device.type in DEVICES
         blocks = self.family.blocks(predictor)
@@ -226,12 +226,12 @@ class Rehearsal:
                 owner.register_buffer(leaf, entry.read())
         return model.eval(), cut
 
-    def _load_model(self, *, is_packed: bool, int8_matmul: bool) -> tuple[nn.Module, list[nn.Parameter]]:
+    def _load_model(self, *, is_packed: bool, multiplies_packed: bool) -> tuple[nn.Module, list[nn.Parameter]]:
         """The same with what learns on it; each is made once."""
-        key = is_packed, int8_matmul
+        key = is_packed, multiplies_packed
         if key not in self._models:
             model = copy.deepcopy(self._cut[0])
-            self._pack(model, is_packed=is_packed, int8_matmul=int8_matmul)
+            self._pack(model, is_packed=is_packed, multiplies_packed=multiplies_packed)
             kept = {new for name in self.names if (new := self._cut[1].renamed.get(name)) is not None}
             join_layers((model.get_submodule(name) for name in sorted(kept)), self.family.joined_layers)
             text = _load_text(self)
@@ -240,13 +240,13 @@ class Rehearsal:
             self._models[key] = model, [parameter for _, parameter in self._add_learning(model)]
         return self._models[key]
 
-    def _pack(self, model: nn.Module, *, is_packed: bool, int8_matmul: bool) -> None:
+    def _pack(self, model: nn.Module, *, is_packed: bool, multiplies_packed: bool) -> None:
         trained = {new for name in self.trained.shapes if (new := self._cut[1].rename(name)) is not None}
-        memory = MemoryConfig(quantize="int8" if is_packed else "none", int8_matmul=int8_matmul)
+        memory = MemoryConfig(quantize="int8" if is_packed else "none", int8_matmul=multiplies_packed)
         for name, form in choose_formats(self.family, model, memory=memory, trained=trained).items():
             linear = model.get_submodule(name)
             assert isinstance(linear, nn.Linear)
-            packed = build_packed(linear.weight, linear.bias, format=FORMATS[form], dtype=self.dtype, int8_matmul=int8_matmul)
+            packed = build_packed(linear.weight, linear.bias, format=FORMATS[form], dtype=self.dtype, multiplies_packed=multiplies_packed)
             model.set_submodule(name, packed)
 
     def _add_learning(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -145,6 +145,7 @@ class Painter:
             "reference_timestep": resolved.objective.reference_timestep,
             "text_mask": resolved.objective.text_mask,
             "memory": resolved.memory.model_dump(mode="json", include=_PRECISIONS),
+            **({"fp8_matmul": True} if resolved.memory.fp8_matmul else {}),
             "assistant": [resolved.model.assistant, resolved.model.assistant_sample_strength],
             **({"adapters": [[one.path, one.sample_strength] for one in resolved.model.adapters]} if resolved.model.adapters else {}),
         }
