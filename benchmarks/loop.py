@@ -44,7 +44,9 @@ from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Loader
 from weber.training.demo import find_examples
-from weber.training.loop import Training, run
+from weber.training.follow import Follower
+from weber.training.loop import run
+from weber.training.prepared import Training
 from weber.training.stop import Stop
 
 SIZE = PocketSize(2, 4, 4, 32, (8, 12, 12), 64, 2, (8, 8, 8, 8), 4)
@@ -158,7 +160,8 @@ def timers(clock: Clock, training: Training, watcher: Watcher) -> Iterator[None]
         (step, "draw_timesteps", "draws: timesteps"),
         (step, "build_question", "question"),
         (step, "build_losses", "loss"),
-        (loop, "train_step", "train_step, the rest"),
+        (loop, "start_step", "start_step, the rest"),
+        (Follower, "add", "follower, the rest"),
         (Trackers, "write", "metrics"),
         (watcher, "report", "progress"),
         (saving, "save_state", "checkpoint"),

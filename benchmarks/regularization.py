@@ -38,7 +38,7 @@ from weber.sampling.validate import predict_paintings
 from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Reader
-from weber.training.loop import Training
+from weber.training.prepared import Training
 from weber.training.step import train_step
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

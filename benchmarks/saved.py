@@ -113,7 +113,7 @@ def measure(model: Model, edges: Sequence[int], *, changes: Mapping[str, int]) -
     lines = []
     for edge in edges:
         tokens = (edge // 16) ** 2
-        rows = _count_rows(transformer)
+        rows = count_rows(transformer)
         for mode in [*LIBRARIES, *MODES]:
             for module in transformer.modules():
                 if isinstance(module, Linear):
@@ -121,48 +121,50 @@ def measure(model: Model, edges: Sequence[int], *, changes: Mapping[str, int]) -
             for _, parameter in parameters:
                 parameter.data, parameter.grad = parameter.data.to(LIBRARIES.get(mode, torch.float32)), None
             if mode in LIBRARIES:
-                forward = partial(_run_library, transformer, model, tokens)
+                forward = partial(run_library, transformer, model, tokens)
             else:
                 predictor.run = build_checkpointing(mode, blocks=blocks, lean_layers=model.keys.LEAN_LAYERS)
-                forward = partial(_run_ours, predictor, model, edge)
+                forward = partial(run_ours, predictor, model, edge)
             with FlashOnMeta(), Meter() as meter:
                 loss = forward().float().square().mean()
                 ahead = meter.read_stretch()
                 loss.backward()  # type: ignore[no-untyped-call]
                 back = meter.read_stretch()
             work = ahead.work + back.work
-            formula = _count_flops(model, transformer, mode, tokens=tokens, rows=rows)
+            formula = count_flops(model, transformer, mode, tokens=tokens, rows=rows)
             numbers = f"{ahead.left_bytes / 2**30:.2f} | {back.peak_bytes / 2**30:.2f} | {work.num_flops / 1e12:.2f} | {formula / 1e12:.2f}"
             lines.append(f"{edge} | {mode} | {numbers} | {work.num_flops / formula:.4f} | {work.num_kernels} |")
     return lines
 
 
-def _run_ours(predictor: Any, model: Model, edge: int) -> Tensor:
-    one = torch.empty(1, device="meta")
+def run_ours(predictor: Any, model: Model, edge: int, *, device: str = "meta") -> Tensor:
+    """The velocity of one picture, by a predictor."""
+    draw = partial(torch.randn, device=device)
     channels, scale = (16, 8) if model.keys is keys1 else (128, 16)
-    condition = {"text": torch.empty(1, NUM_TEXT, model.text_width, device="meta"), "pooled": torch.empty(1, 768, device="meta")}
-    noisy = torch.empty(1, channels, edge // scale, edge // scale, device="meta")
-    return predictor(noisy, one, condition | {"guidance": one})  # type: ignore[no-any-return]
+    condition = {"text": draw(1, NUM_TEXT, model.text_width), "pooled": draw(1, 768), "guidance": draw(1).abs()}
+    noisy = draw(1, channels, edge // scale, edge // scale)
+    return predictor(noisy, torch.rand(1, device=device), condition)  # type: ignore[no-any-return]
 
 
-def _run_library(transformer: Any, model: Model, tokens: int) -> Tensor:
-    draw = partial(torch.empty, device="meta", dtype=torch.bfloat16)
-    one, num_axes = draw(1), 3 if model.keys is keys1 else 4
+def run_library(transformer: Any, model: Model, tokens: int, *, device: str = "meta") -> Tensor:
+    """The same by the library's own forward."""
+    draw = partial(torch.randn, device=device, dtype=torch.bfloat16)
+    num_axes = 3 if model.keys is keys1 else 4
     inputs = {
         "hidden_states": draw(1, tokens, transformer.config.in_channels),
         "encoder_hidden_states": draw(1, NUM_TEXT, model.text_width),
-        "timestep": one,
-        "img_ids": torch.empty(tokens, num_axes, device="meta"),
-        "txt_ids": torch.empty(NUM_TEXT, num_axes, device="meta"),
+        "timestep": draw(1).abs(),
+        "img_ids": torch.zeros(tokens, num_axes, device=device),
+        "txt_ids": torch.zeros(NUM_TEXT, num_axes, device=device),
     }
     if model.keys is not keys3 and transformer.config.guidance_embeds:
-        inputs["guidance"] = one
+        inputs["guidance"] = draw(1).abs()
     if model.keys is keys1:
         inputs["pooled_projections"] = draw(1, 768)
     return transformer(**inputs, return_dict=False)[0]  # type: ignore[no-any-return]
 
 
-def _count_rows(transformer: nn.Module) -> dict[Any, int]:
+def count_rows(transformer: nn.Module) -> dict[Any, int]:
     """Filled by the next forward pass: tokens that go through each layer with an adapter."""
     rows: dict[Any, int] = {}
 
@@ -175,8 +177,11 @@ def _count_rows(transformer: nn.Module) -> dict[Any, int]:
     return rows
 
 
-def _count_flops(model: Model, transformer: Any, mode: object, *, tokens: int, rows: dict[Any, int]) -> float:
-    """The formula. Blocks that see text or picture alone have their own number of tokens."""
+def count_flops(
+    model: Model, transformer: Any, mode: object, *, tokens: int, rows: dict[Any, int], is_kept: bool | None = None
+) -> float:
+    """The formula. Blocks that see text or picture alone have their own number of tokens. `is_kept`: what the adapters' A make of the input
+    is not computed again in the backward pass; left out: as `mode` does it."""
     adapters = {layer: 2 * RANK * number * (layer.in_features + layer.out_features) for layer, number in rows.items()}
     again = {layer: 2 * RANK * number * layer.in_features for layer, number in rows.items()}
     num_flops, number = 0.0, 0
@@ -188,7 +193,7 @@ def _count_flops(model: Model, transformer: Any, mode: object, *, tokens: int, r
             twice = mode == "all" or (isinstance(mode, int) and number % mode == 0)
             inside = [layer for layer in block.modules() if layer in adapters]
             num_flops += (2 + twice) * linear + (3.5 + twice) * attention + (3 + twice) * sum(adapters[layer] for layer in inside)
-            num_flops += 0 if mode in LIBRARIES else sum(again[layer] for layer in inside)
+            num_flops += 0 if (mode in LIBRARIES if is_kept is None else is_kept) else sum(again[layer] for layer in inside)
     return num_flops
 
 

@@ -35,7 +35,7 @@ from weber.track.progress import Watcher
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Batch
 from weber.training.demo import find_examples
-from weber.training.loop import Training
+from weber.training.prepared import Training
 from weber.training.question import draw_uniforms
 
 GROUPS = (4, 8)

@@ -41,9 +41,9 @@ TORCH = SETTINGS | {"huggingface_hub", "numpy", "safetensors", "torch", "torchge
 LIBRARIES = TORCH | {"PIL", "accelerate", "diffusers", "peft", "tokenizers", "transformers"}
 THEIRS = {
     *("anyio", "certifi", "charset_normalizer", "filelock", "fsspec", "google", "h11", "httpcore2", "httpx2", "idna", "jinja2"),
-    *("markupsafe", "mpmath", "packaging", "psutil", "regex", "requests", "sympy", "truststore", "urllib3", "yaml"),
+    *("markupsafe", "mpmath", "packaging", "psutil", "regex", "requests", "sympy", "triton", "truststore", "urllib3", "yaml"),
 }
-"""What the libraries import by themselves."""
+"""What the libraries import by themselves. Triton: PyTorch, with `torch._dynamo` and with its counter of FLOPs."""
 MODELS = {"transformers.models.auto.modeling_auto", "transformers.models.bloom.modeling_bloom"}
 """Models of transformers that PEFT imports by itself. Of the run's text encoders only the tokenizers are there."""
 TOKENIZERS = {"auto", "bloom", "encoder_decoder", "clip", "t5"}

@@ -27,7 +27,7 @@ SIGNATURES = {
     "report": ["plan", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
 }
-ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num"]
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention"]
 
 
 def test_exported_names() -> None:

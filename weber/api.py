@@ -49,6 +49,7 @@ class Asked(TypedDict, total=False):
     conditioning: Sequence[Place]
     mask: Place | None
     num: int
+    attention: str | None
 
 
 class OpenRun:

@@ -177,7 +177,7 @@ def predict_loss(trainee: Trainee, artwork: EncodedArtwork, *, recipe: PainterRe
             draw_caption(artwork.concepts[place], artwork.styles[place], background=background, recipe=recipe.captions, rng=rng)
         )
     x0 = torch.stack(latents)
-    noise = draw_noise(x0, [rng.getrandbits(63) for _ in captions])
+    noise = draw_noise(x0, [rng.getrandbits(63) for _ in captions]).to(x0.device)
     uniforms = [(index + rng.random()) / recipe.batch for index in range(recipe.batch)]
     t = build_timesteps(ObjectiveConfig(timesteps="token_shift"), uniforms, token_shift=recipe.token_shift)
     is_settling = step >= recipe.learn_steps

@@ -224,6 +224,50 @@ def test_saved(run: Run) -> None:
         assert all(abs(numbers[4] - 1) < 0.1 and numbers[5] > 0 for numbers in found.values()), "the formula holds for the blocks"
 
 
+def test_traffic(run: Run) -> None:
+    rows = _read_rows(run("traffic", "--blocks", "1", "--pixels", "256", "--models", "FLUX.1-dev", "klein-4B", "FLUX.3"), 15)
+    assert len(rows) == 3 * 10 and {row[1] for row in rows} == {"256"}
+    for number in range(0, len(rows), 10):
+        found = {(row[2], row[3]): _read_numbers(" ".join(row[4:])) for row in rows[number : number + 10]}
+        for moved, skinny, kernels, saved, _, formula, *parts, seconds in found.values():
+            assert min(moved, skinny, kernels, saved) > 0
+            assert abs(formula - 1) < 0.15, "of few blocks the first weighs more: nothing goes back to what is before it"
+            assert seconds == pytest.approx(sum(parts) / 1000, abs=0.003)
+        ours, plain, theirs = (found["none", way] for way in ("weber", "the library's blocks", "diffusers + PEFT"))
+        assert ours[0] < 0.4 * min(plain[0], theirs[0]) and ours[2] < plain[2] and ours[3] < plain[3] < theirs[3]
+        assert ours[-1] < min(plain[-1], theirs[-1])
+        assert all(found["all", way][3] < found["none", way][3] for mode, way in found if mode == "none")
+
+
+def test_gpu(run: Run) -> None:
+    """On a CPU: that both sides run, in every precision. Without a GPU it says so."""
+    small = ("--device", "cpu", "--blocks", "1", "--heads", "1", "--pixels", "64", "--steps", "1", "--modes", "none", "lean")
+    where, *lines = run("gpu", *small, "--models", "FLUX.1-dev", "klein-4B", "--tests")
+    rows = _read_rows(lines, 10)
+    assert where == "on cpu" and [row[:4] for row in rows] == [
+        [model, "64", precision, mode]
+        for model, precision in (("FLUX.1-dev", "bf16"), ("FLUX.1-dev", "nf4"), ("klein-4B", "bf16"))
+        for mode in ("none", "lean")
+    ]
+    for *_, mode, ours, share, peak, theirs, their_peak, ratio in rows:
+        assert float(ours) > 0 and (share, peak, their_peak) == ("", "", "")
+        assert (theirs, ratio) == ("-", "") if mode == "lean" else float(theirs) > 0 and float(ratio) > 0
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit, match="2"):
+            run("gpu", "--tests")
+
+
+def test_precision(run: Run) -> None:
+    (row,) = _read_rows(run("precision", "--steps", "1", "--painting", "1", "--ways", "bf16"), 6)
+    assert row[0] == "bf16" and row[2] == "+0.00 %" and row[4] == "6 of 6"
+    assert 0 < float(row[1]) < 2 and 0 < float(row[3]) < 1 and float(row[5]) > 0
+
+
+def test_a_card_that_is_not_known_is_refused(load: Callable[[str], ModuleType]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load("traffic").main(["--card", "Voodoo 2"])
+
+
 def test_memory(run: Run, load: Callable[[str], ModuleType]) -> None:
     case = next(number for number, (_, edge, _) in enumerate(load("memory").list_cases()) if edge == 256)
     *lines, worst = run("memory", "--cases", str(case))
@@ -291,3 +335,14 @@ def test_regularization(run: Run) -> None:
     assert alone[0] > 0.05 and kept[0] < 0.8 * alone[0]
     assert alone[1] < 0.85 and kept[1] < 0.85, "the subject is learned all the same"
     assert min(*alone[2:], *kept[2:]) >= 0
+
+
+def test_machine_code(run: Run) -> None:
+    version, *lines = run("machine_code", "--archs", "86", "120", "--widths", "256", "--rank", "4", "--only", "rotate", "gather")
+    assert re.fullmatch(r"Triton \d+\.\d+\.\d+", version)
+    rows = _read_rows(lines, 6)
+    assert [row[:2] for row in rows] == [["rotate", "256"], ["gather", "256"]]
+    for _, _, warps, spilled, *cells in rows:
+        assert int(warps) > 0 and spilled == "0"
+        for registers, shared, held in (re.fullmatch(r"(\d+), ([\d.]+) KiB, (\d+)%", cell).groups() for cell in cells):
+            assert 16 < int(registers) < 256 and 0 <= float(shared) <= 99 and 0 < int(held) <= 100

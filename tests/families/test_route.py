@@ -37,6 +37,7 @@ def _build(kind: str, routes: list[RouteConfig]) -> Predictor:
         transformer, build, _, _, _ = FAMILIES[kind]()
     predictor: Predictor = build(transformer.requires_grad_(False))
     predictor.routes = build_routes(routes, num_blocks=NUM_BLOCKS)
+    predictor.is_fused = False
     return predictor
 
 

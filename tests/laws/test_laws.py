@@ -116,10 +116,13 @@ def _measure_depth(node: ast.AST) -> int:
 def at_most_8_parameters_keyword_only_after_the_second(source: Source) -> Iterator[Breach]:
     inner = {id(node) for function in _functions(source) for node in ast.walk(function) if node is not function}
     for function in _functions(source):
+        if "triton.jit" in map(ast.unparse, function.decorator_list):
+            continue  # a kernel has an argument for each pointer, size and stride
         positional = [argument.arg for argument in function.args.posonlyargs + function.args.args]
         positional = positional[1:] if positional[:1] in (["self"], ["cls"], ["ctx"]) else positional
         num_parameters = len(positional) + len(function.args.kwonlyargs)
         given = function.name in ("forward", "backward") or re.fullmatch(r"__(?!init__)\w+__", function.name)
+        given = given or source.room == "kernels"  # operations, which PyTorch calls by position
         private = function.name.startswith("_") and function.name != "__init__"
         if num_parameters > 8:
             yield function.lineno, f"{function.name} has {num_parameters} parameters"
@@ -282,6 +285,7 @@ ALLOWED: list[tuple[Law, str]] = [
     (at_most_8_parameters_keyword_only_after_the_second, "class A:\n    def f(self, a, b, *, c, d, e, f, g, h): ..."),
     (at_most_8_parameters_keyword_only_after_the_second, "class A:\n    def __exit__(self, a, b, c): ..."),
     (at_most_8_parameters_keyword_only_after_the_second, "def _f(a, b, c): ...\ndef forward(a, b, c): ..."),
+    (at_most_8_parameters_keyword_only_after_the_second, "@triton.jit\ndef _f(a, b, c, d, e, f, g, h, i): ..."),
     (class_that_inherits_at_most_once_from_a_class_of_ours, "class A(nn.Module): ...\nclass B(A): ..."),
     (no_getattr_on_a_config, "getattr(module, 'weight')"),
     (no_bare_or_broad_except, "try: ...\nexcept (OSError, ValueError): ..."),

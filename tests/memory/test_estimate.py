@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from weber.memory.estimate import IN_FLIGHT, Estimate, Phase, Profile, StepTime, build_average, build_between, build_profile
+from weber.memory.rates import Rates
 from weber.memory.simulate import ATTENTION, Stretch, Trace, Work
 
 
 def _build_trace(kept: int, *, peak: int = 100) -> Trace:
     """Three blocks: the first finds 7 bytes more to keep, each keeps `kept`; gradients of 5 bytes each."""
-    work = Work(Counter({"bfloat16": 10}), 1, 1)
+    work = Work(Counter({("bfloat16", 10, 1): 1}), 1, 1)
     forward = {number: Stretch(kept + (7 if number == 0 else 0), kept + 20, work) for number in range(3)}
     backward = {number: Stretch(5 - kept, peak, work, 5) for number in range(3)}
     return Trace(forward, Stretch(3, 30, work), backward, left_bytes=7)
@@ -50,13 +52,19 @@ def test_of_offloaded_inputs_the_first_and_those_on_their_way_stay() -> None:
 
 
 def _build_profile(tokens: int) -> Profile:
-    work = Work(Counter({"bfloat16": 8 * tokens, ATTENTION: 2 * tokens**2}), 6 * tokens, 100)
+    sizes = {("bfloat16", 8 * tokens, 4 * tokens): 3, ("bfloat16", tokens, 6 * tokens): 5, (ATTENTION, 2 * tokens**2, tokens): 2}
+    work = Work(Counter(sizes), 6 * tokens, 100)
     return Profile(1000 + 40 * tokens, 12, 10 * tokens, 4, work, work)
 
 
 def test_sizes_between_grow_with_tokens_and_attention_with_their_square() -> None:
     found = build_between((16, _build_profile(16)), (64, _build_profile(64)), at=32)
-    assert found == _build_profile(32)
+    exact = _build_profile(32)
+    assert replace(found, forward=exact.forward, backward=exact.backward) == exact
+    rates = Rates("a device", {"bfloat16": 1.0, "float32": 1.0}, attention=1.0, bandwidth=1.0, link=1.0)
+    for one, other in ((found.forward, exact.forward), (found.backward, exact.backward)):
+        assert (one.flops, one.moved_bytes, one.num_kernels) == (other.flops, other.moved_bytes, other.num_kernels)
+        assert rates.count_parts(one) == rates.count_parts(other) and rates.count_skinny_bytes(one) == rates.count_skinny_bytes(other) > 0
     assert build_between((16, _build_profile(16)), (16, _build_profile(16)), at=16) == _build_profile(16)
 
 

@@ -120,6 +120,7 @@ def test_a_mistake_about_skipping_would_be_loud(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("family", ["first", "second", "third"])
 def test_layers_that_compute_twice(build_network: Build, family: str) -> None:
     network = build_network(family)
+    network.predictor.is_fused = False
     network.predictor.run = Lean(network.family.lean_layers)
     names = {block: name for name, block in network.predictor.transformer.named_modules() if block in network.blocks}
     counts = {names[block]: _count_calls(block) for block in network.blocks}
@@ -134,6 +135,7 @@ def test_layers_that_compute_twice(build_network: Build, family: str) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_is_computed_once(build_network: Build, masked: bool) -> None:
     network = build_network("first")
+    network.predictor.is_fused = False
     noisy, t, condition = network.draw()
     if masked:
         condition["text_mask"] = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0]])
@@ -149,6 +151,7 @@ def test_attention_is_computed_once(build_network: Build, masked: bool) -> None:
 def test_bytes_kept_of_a_block(build_network: Build, number: int) -> None:
     """Inputs, the outputs of layers that are neither computed twice nor skipped, and of attention its output and one fp32 per query."""
     network = build_network("first", torch.bfloat16)
+    network.predictor.is_fused = False
     transformer = network.predictor.transformer.to("meta")
     block, heads, width, num_image, num_text = network.blocks[number], 2, 32, 48, 7
     image, text = (
@@ -177,7 +180,7 @@ def test_bytes_and_work_at_full_size() -> None:
         transformer = FluxTransformer2DModel(guidance_embeds=True)
     predictor = Flux1Predictor(nn.Module.to(transformer, torch.bfloat16).requires_grad_(False))
     build_lora(transformer, AdapterConfig(rank=16), modules=list_targets(transformer, "blocks", sets=keys.ADAPTER_TARGETS), seed=0)
-    predictor.run = Lean(keys.LEAN_LAYERS)
+    predictor.is_fused, predictor.run = False, Lean(keys.LEAN_LAYERS)
     noisy, t = torch.empty(1, 16, 128, 128, device="meta"), torch.empty(1, device="meta")
     condition = {"text": torch.empty(1, 512, 4096, device="meta"), "pooled": torch.empty(1, 768, device="meta"), "guidance": t}
     with FlashOnMeta(), Meter() as meter:
@@ -207,6 +210,7 @@ def _count_tokens(layer: str) -> int:
 
 def test_nothing_is_kept_after_the_backward_pass(build_network: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network("first")
+    network.predictor.is_fused = False
     network.predictor.run = Lean(network.family.lean_layers)
     fed = network.draw()
     frames: list[weakref.ref[Any]] = []
@@ -231,6 +235,7 @@ def test_nothing_is_kept_after_the_backward_pass(build_network: Build, monkeypat
 
 def test_the_block_is_left_as_it_was(build_network: Build) -> None:
     network = build_network("first")
+    network.predictor.is_fused = False
     attend = functional.scaled_dot_product_attention
     network.predictor.run = Lean(network.family.lean_layers)
     network.learn(*network.draw())
@@ -283,6 +288,7 @@ def test_a_saved_tensor_may_be_read_twice() -> None:
 @pytest.mark.parametrize("format", ["int8", "nf4"])
 def test_packed_layers(build_network: Build, format: str) -> None:
     network = build_network("second")
+    network.predictor.is_fused = False
     for block in network.blocks:
         for _, layer in list(lean._list_linears(block)):
             base, how = layer.get_base_layer(), FORMATS[format]
@@ -298,6 +304,7 @@ def test_packed_layers(build_network: Build, format: str) -> None:
 
 def test_dropout_is_not_for_it(build_network: Build) -> None:
     network = build_network("first", dropout=0.1)
+    network.predictor.is_fused = False
     network.predictor.run = Lean(network.family.lean_layers)
     with pytest.raises(AssertionError, match="drawn anew"):
         network.predictor(*network.draw())

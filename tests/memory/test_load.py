@@ -182,9 +182,11 @@ def test_swapped_blocks_may_be_taken_one_after_the_other(modulation: str, folder
         assert all(torch.equal(one, two) for one, two in zip(block.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_int8_layers_may_compute_in_8_bits(load: Callable[..., nn.Module]) -> None:
-    assert all(layer.int8_matmul for layer in _list_packed(load("flux1", quantize="int8", int8_matmul=True)).values())
-    assert not any(layer.int8_matmul for layer in _list_packed(load("flux1", quantize="int8")).values())
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_layers_of_8_bits_may_compute_in_them(precision: str, load: Callable[..., nn.Module]) -> None:
+    multiplying, plain = (load("flux1", quantize=precision, **more) for more in ({f"{precision}_matmul": True}, {}))
+    assert all(layer.multiplies_packed for layer in _list_packed(multiplying).values())
+    assert not any(layer.multiplies_packed for layer in _list_packed(plain).values())
 
 
 def test_layers_that_cannot_be_multiplied_in_8_bits_are_refused(folders: dict[str, Path]) -> None:
@@ -208,7 +210,8 @@ def test_single_files_give_the_same(precision: str, load: Callable[..., nn.Modul
     folder = load("flux1", quantize=precision).state_dict()
     assert single.keys() == folder.keys()
     assert all(torch.equal(single[key].view(torch.uint8), folder[key].view(torch.uint8)) for key in folder if folder[key].ndim)
-    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in single.values())
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in single.values()}
+    assert sum(storages.values()) == sum(tensor.nbytes for tensor in single.values()), "joined layers share what they need, and no more"
 
 
 @pytest.mark.parametrize(("damage", "said"), [("missing", "1 tensors are missing"), ("shape", "1 tensors are of another shape")])

@@ -18,19 +18,23 @@ from torch.utils.checkpoint import checkpoint
 
 from weber.errors import ConfigError
 from weber.memory.formats import FORMATS, Format
-from weber.memory.packed import INT8_ROWS, PackedLinear, build_packed, check_int8_matmul
+from weber.memory.packed import PackedLinear, build_packed
+from weber.memory.products import LEAST_ROWS, PRODUCTS, check_product
 
-NUM_IN, NUM_OUT = 200, 96  # rows that do not fill their last group
+NUM_IN, NUM_OUT = 208, 96  # rows that do not fill their last group
 every_format = pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
+
+
+WAYS = [*((row, False) for row in FORMATS.values()), *((FORMATS[name], True) for name in PRODUCTS)]
 
 
 def _draw(*size: int, seed: int, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
-def _build(layout: Format, *, dtype: torch.dtype = torch.float32, bias: bool = True, int8_matmul: bool = False) -> PackedLinear:
+def _build(layout: Format, *, dtype: torch.dtype = torch.float32, bias: bool = True, multiplies_packed: bool = False) -> PackedLinear:
     weight, offsets = _draw(NUM_OUT, NUM_IN, seed=1, scale=0.05), _draw(NUM_OUT, seed=2)
-    return build_packed(weight, offsets if bias else None, format=layout, dtype=dtype, int8_matmul=int8_matmul)
+    return build_packed(weight, offsets if bias else None, format=layout, dtype=dtype, multiplies_packed=multiplies_packed)
 
 
 def _build_plain(layer: PackedLinear) -> nn.Linear:
@@ -96,9 +100,9 @@ def test_the_gradient_is_that_of_the_function(layout: Format) -> None:
     assert torch.autograd.gradcheck(layer, _draw(2, 70, seed=6).double().requires_grad_(), fast_mode=True)
 
 
-@pytest.mark.parametrize(("layout", "int8_matmul"), [*((row, False) for row in FORMATS.values()), (FORMATS["int8"], True)])
-def test_only_the_packed_weight_is_kept_for_the_backward_pass(layout: Format, int8_matmul: bool) -> None:
-    layer, x = _build(layout, int8_matmul=int8_matmul), _draw(32, NUM_IN, seed=6).requires_grad_()
+@pytest.mark.parametrize(("layout", "multiplies_packed"), WAYS)
+def test_only_the_packed_weight_is_kept_for_the_backward_pass(layout: Format, multiplies_packed: bool) -> None:
+    layer, x = _build(layout, multiplies_packed=multiplies_packed), _draw(32, NUM_IN, seed=6).requires_grad_()
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -233,13 +237,13 @@ def test_the_weight_cannot_be_replaced() -> None:
     assert repr(layer) == f"PackedLinear(in_features={NUM_IN}, out_features={NUM_OUT}, bias=True, format=int4, dtype=torch.float32)"
 
 
-@given(seed=st.integers(0, 2**32), magnitude=st.floats(-6, 4), num_rows=st.integers(INT8_ROWS, 40))
+@given(seed=st.integers(0, 2**32), magnitude=st.floats(-6, 4), num_rows=st.integers(LEAST_ROWS, 40))
 @settings(max_examples=15, deadline=None)
 def test_int8_products_are_off_by_half_a_step_of_each_input(seed: int, magnitude: float, num_rows: int) -> None:
     """Of a row of inputs and of a row of gradients: 1/254 of its largest magnitude."""
     weight, x = _draw(NUM_OUT, NUM_IN, seed=seed, scale=0.05), _draw(num_rows, NUM_IN, seed=seed + 1, scale=10**magnitude)
     x[0].zero_()
-    layer = build_packed(weight, None, format=FORMATS["int8"], int8_matmul=True)
+    layer = build_packed(weight, None, format=FORMATS["int8"], multiplies_packed=True)
     exact, x = layer.weight.double(), x.requires_grad_()
     y = layer(x)
     step = x.detach().double().abs().amax(dim=1, keepdim=True) / 127
@@ -254,36 +258,61 @@ def test_int8_products_are_off_by_half_a_step_of_each_input(seed: int, magnitude
     assert ((x.grad - gradient.double() @ exact).abs() <= 0.501 * step * whole.sum(dim=0) + 1e-25).all()
 
 
+@pytest.mark.parametrize(("form", "share"), [("int8", 0.02), ("fp8", 0.05)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_int8_products_of_normal_numbers_are_within_two_percent(dtype: torch.dtype) -> None:
-    layer = _build(FORMATS["int8"], dtype=dtype, int8_matmul=True)
+def test_products_of_normal_numbers_are_near(form: str, share: float, dtype: torch.dtype) -> None:
+    layer = _build(FORMATS[form], dtype=dtype, multiplies_packed=True)
     plain, x = _build_plain(layer), _draw(4, 16, NUM_IN, seed=15).to(dtype)
     y = layer(x)
     assert y.dtype == dtype and y.shape == (4, 16, NUM_OUT)
     gradients, expected = _list_gradients(_inject(layer), x), _list_gradients(_inject(plain), x)
     for ours, theirs in [(y, plain(x)), *((gradients[name], expected[name]) for name in expected)]:
-        assert (ours.float() - theirs.float()).norm() <= 0.02 * theirs.float().norm()
+        assert (ours.float() - theirs.float()).norm() <= share * theirs.float().norm()
     assert not torch.equal(gradients["x"], expected["x"])
 
 
-def test_few_rows_are_not_multiplied_in_8_bits() -> None:
-    layer, x = _build(FORMATS["int8"], int8_matmul=True), _draw(INT8_ROWS, NUM_IN, seed=16)
-    plain = _build(FORMATS["int8"])
+@given(seed=st.integers(0, 2**32), magnitude=st.floats(-6, 4), num_rows=st.integers(LEAST_ROWS, 40))
+@settings(max_examples=15, deadline=None)
+def test_fp8_products_are_those_of_rounded_rows(seed: int, magnitude: float, num_rows: int) -> None:
+    """Emulated: rows of inputs and of gradients, the weight's scales in these, as e4m3 with 448 for their largest magnitude."""
+    weight, x = _draw(NUM_OUT, NUM_IN, seed=seed, scale=0.05), _draw(num_rows, NUM_IN, seed=seed + 1, scale=10**magnitude)
+    x[0].zero_()
+    layer, x = build_packed(weight, None, format=FORMATS["fp8"], multiplies_packed=True), x.requires_grad_()
+    codes, scale = layer.W_q.view(torch.float8_e4m3fn).double(), layer.get_buffer("scale").double()
+
+    def round_rows(rows: Tensor) -> Tensor:
+        step = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / 448
+        return (rows / step).to(torch.float8_e4m3fn).double() * step.double()
+
+    y, gradient = layer(x), _draw(num_rows, NUM_OUT, seed=seed + 2, scale=10**-magnitude)
+    y.backward(gradient)
+    assert x.grad is not None
+    expected = round_rows(x.detach()) @ codes.t() * scale.view(1, -1)
+    assert (y - expected).norm() <= 1e-5 * expected.norm()
+    expected = round_rows(gradient * scale.view(1, -1).float()) @ codes
+    assert (x.grad - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("form", PRODUCTS)
+def test_few_rows_are_not_multiplied_in_8_bits(form: str) -> None:
+    layer, x = _build(FORMATS[form], multiplies_packed=True), _draw(LEAST_ROWS, NUM_IN, seed=16)
+    plain = _build(FORMATS[form])
     assert torch.equal(layer(x[1:]), plain(x[1:]))
     assert not torch.equal(layer(x), plain(x))
 
 
-def test_numbers_that_are_not_finite_stay_so_in_8_bits() -> None:
-    layer, x = _build(FORMATS["int8"], int8_matmul=True), _draw(32, NUM_IN, seed=17)
+@pytest.mark.parametrize("form", PRODUCTS)
+def test_numbers_that_are_not_finite_stay_so_in_8_bits(form: str) -> None:
+    layer, x = _build(FORMATS[form], multiplies_packed=True), _draw(32, NUM_IN, seed=17)
     x[0, 3], x[1, 4] = torch.nan, torch.inf
     finite = layer(x).isfinite().all(dim=1)
     assert not finite[:2].any() and finite[2:].all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
-@pytest.mark.parametrize(("layout", "int8_matmul"), [*((row, False) for row in FORMATS.values()), (FORMATS["int8"], True)])
-def test_a_gpu_computes_the_same(layout: Format, int8_matmul: bool) -> None:
-    layer, x = _build(layout, int8_matmul=int8_matmul), _draw(64, NUM_IN, seed=18)
+@pytest.mark.parametrize(("layout", "multiplies_packed"), WAYS)
+def test_a_gpu_computes_the_same(layout: Format, multiplies_packed: bool) -> None:
+    layer, x = _build(layout, multiplies_packed=multiplies_packed), _draw(64, NUM_IN, seed=18)
     model = _inject(layer)
     expected, y = _list_gradients(model, x), model(x)
     model.cuda()
@@ -293,12 +322,15 @@ def test_a_gpu_computes_the_same(layout: Format, int8_matmul: bool) -> None:
         assert (gradients[name].cpu() - expected[name]).norm() <= 2e-3 * expected[name].norm(), name
 
 
+@pytest.mark.parametrize("form", PRODUCTS)
 @pytest.mark.parametrize(("num_in", "num_out"), [(100, 64), (64, 100)])
-def test_sizes_that_cannot_be_multiplied_in_8_bits(num_in: int, num_out: int) -> None:
-    with pytest.raises(ConfigError, match=f"{num_in} inputs and {num_out} outputs"):
-        check_int8_matmul(num_in, num_out)
+def test_sizes_that_cannot_be_multiplied_in_8_bits(form: str, num_in: int, num_out: int) -> None:
+    with pytest.raises(ConfigError, match=f"{num_in} inputs and {num_out} outputs") as caught:
+        check_product(form, in_features=num_in, out_features=num_out)
+    assert f"memory.{form}_matmul" in caught.value.got
 
 
 def test_sizes_that_can_be_multiplied_in_8_bits() -> None:
-    check_int8_matmul(3072, 12288)
-    check_int8_matmul(8, 8)
+    check_product("int8", in_features=3072, out_features=12288)
+    check_product("int8", in_features=8, out_features=8)
+    check_product("fp8", in_features=64, out_features=16)

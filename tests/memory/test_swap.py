@@ -352,7 +352,8 @@ def test_trained_bytes_come_back_once_a_step() -> None:
         block.attn.requires_grad_(False)  # type: ignore[union-attr]
     swap = build_swap(net, choose_swapped(len(net.blocks), "all"), mover, is_trained=True)
     trained = [
-        sum(-(-one.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for one in block.parameters() if one.requires_grad) for block in net.blocks
+        sum((one.nbytes // ALIGNMENT_BYTES + 1) * ALIGNMENT_BYTES for one in block.parameters() if one.requires_grad)
+        for block in net.blocks
     ]
     for _ in range(3):
         before = swap.bytes_in, swap.bytes_back

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from weber.blocks.group import join
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
@@ -23,7 +24,7 @@ from weber.memory.simulate import ATTENTION
 from weber.planning.budget import Budget, Workload, build_estimate
 from weber.planning.costs import describe_memory, describe_step
 from weber.planning.fitting import build_fitted
-from weber.planning.rehearsal import Sample
+from weber.planning.rehearsal import Rehearsal, Sample
 from weber.pocket.full_size import build_full_size
 from weber.training.bench import Case, build_records, build_table, list_cases, measure_case
 
@@ -137,7 +138,17 @@ def test_what_is_aimed_at_for_the_model_at_full_size(tmp_path: Path) -> None:
     assert count(SQUARE, quantize="int8", offload_activations=True) <= 11
     assert count(SQUARE, quantize="nf4", offload_activations=True) <= 7.5
     profile = budget._interpolate(SQUARE, MemoryConfig(gradient_checkpointing="lean"))
-    assert profile.saved_bytes <= 14 * GIB
+    assert profile.saved_bytes <= 14.2 * GIB  # 13.7 were those of the library's blocks, at 0.8 % more FLOPs
+
+
+def test_layers_that_a_run_joins_are_joined_where_it_is_rehearsed(tmp_path: Path) -> None:
+    config = _build_config()
+    workload = _build_workload(tmp_path, "flux1-dev", config, changes=FLUX1)
+    rehearsal = Rehearsal(config, workload.family, workload.device, workload.dtype, workload.trained)
+    model, _ = rehearsal._load_model(is_packed=False, multiplies_packed=False)
+    for name, part in model.named_modules():
+        if name.endswith(".attn"):
+            assert join([layer.base_layer.weight for layer in (part.to_q, part.to_k, part.to_v)]) is not None, name
 
 
 def test_sizes_between_are_as_if_they_had_been_rehearsed(tmp_path: Path) -> None:
@@ -151,6 +162,11 @@ def test_sizes_between_are_as_if_they_had_been_rehearsed(tmp_path: Path) -> None
     assert blended.peak_bytes == pytest.approx(exact.peak_bytes, rel=0.02)
     assert blended.work.flops[ATTENTION] == pytest.approx(exact.work.flops[ATTENTION], rel=1e-6)
     assert blended.work.flops["bfloat16"] == pytest.approx(exact.work.flops["bfloat16"], rel=1e-3)
+    for card in ("RTX 4090", "NVIDIA H100 80GB HBM3"):
+        rates = build_rates(card)
+        assert rates is not None
+        plain = [replace(one.work, num_kernels=0) for one in (blended, exact)]
+        assert rates.count_seconds(plain[0]) == pytest.approx(rates.count_seconds(plain[1]), rel=0.01), "starting kernels apart"
 
 
 def test_every_part_is_named(tmp_path: Path) -> None:
@@ -196,7 +212,7 @@ def test_only_changes_that_close_the_gap_are_offered(tmp_path: Path) -> None:
     workload = _build_workload(tmp_path, "flux1-dev", config, changes=changes, samples={Sample(1024, 1024, batch=8): 1})
     with pytest.raises(ConfigError) as caught:
         build_fitted(config, workload)
-    assert caught.value.fix == "set train.batch_size = 1 with train.accumulation = 8; or set data.0.resolution = 512"
+    assert caught.value.fix == "set train.batch_size = 1 with train.accumulation = 8; or set data.0.resolution = 768"
     smaller = _build_config(memory={"fit": "1500MB"}, train={"accumulation": 8}, adapter={"rank": 64})
     assert build_fitted(smaller, replace(workload, samples={SQUARE: 1}))[1] is not None
 

@@ -8,6 +8,7 @@ import pytest
 
 import weber
 from tests.runs import BuildRun
+from weber.config.memory import MemoryConfig
 from weber.errors import ConfigError
 
 FULL = {"adapter": {"kind": "full", "rank": 16}}
@@ -16,6 +17,7 @@ ZOO: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "activations on a CPU": ({"memory": {"offload_activations": True}}, "memory.offload_activations = true", "no memory of its own"),
     "modulation on a CPU": ({"memory": {"modulation": "host"}}, 'memory.modulation = "host"', "no memory of its own"),
     "a device to quantize on": ({"memory": {"quantize": "int8", "quantize_on": "device"}}, "memory.quantize_on", "by the processor"),
+    "products of fp8 on a CPU": ({"memory": {"quantize": "fp8", "fp8_matmul": True}}, "memory.fp8_matmul = true", "runs on cpu"),
     "moments on a CPU": ({"optim": {"state_on": "host"}}, "optim.state_on", "no memory of its own"),
     "a mean on a CPU": ({"optim": {"ema_decay": 0.9, "ema_on": "device"}}, "optim.ema_on", "no memory of its own"),
     "nothing to keep": ({"memory": {"keep_quantized": False}}, "memory.keep_quantized = false", "none to be kept"),
@@ -52,3 +54,9 @@ def test_what_cannot_act_is_refused(case: str, build_run: BuildRun) -> None:
     assert got in str(caught.value.got), caught.value
     assert what in caught.value.what, caught.value
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("form", ["int8", "fp8"])
+def test_products_of_8_bits_need_weights_of_that_form(form: str) -> None:
+    with pytest.raises(ValueError, match=f'{form}_matmul has no effect with quantize = "nf4"; set quantize = "{form}" or remove it'):
+        MemoryConfig(quantize="nf4", **{f"{form}_matmul": True})

@@ -26,7 +26,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NUM_TRIES = 3
 """A busy machine may see a file so late that the process is past what it was to be killed in."""
 
-WAITS = ((Store, "publish", 0.3), (save, "hash_file", 0.1), (loop, "train_step", 0.1))
+WAITS = ((Store, "publish", 0.3), (save, "hash_file", 0.1), (loop, "start_step", 0.1))
 """Where a process waits a little (seconds), so that a busy machine sees what it is in."""
 
 

@@ -24,7 +24,7 @@ from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
 from weber.training.assemble import assemble, encode_cache
 from weber.training.batch import Batch
-from weber.training.loop import Training
+from weber.training.prepared import Training
 from weber.training.question import build_question, draw_timesteps
 from weber.training.step import train_step
 

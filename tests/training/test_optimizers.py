@@ -28,7 +28,7 @@ from weber.optim.states import list_states, load_states
 from weber.optim.table import OPTIMIZERS, build_optimizer
 from weber.planning.plan import build_plan
 from weber.training.assemble import assemble, encode_cache, train
-from weber.training.loop import Training
+from weber.training.prepared import Training
 from weber.training.step import train_step
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -22,6 +22,7 @@ from weber.results.runs import find_run
 from weber.track.progress import Watcher
 from weber.training import loop, pictures
 from weber.training.assemble import train
+from weber.training.outcome import Outcome
 from weber.training.resume import Resume
 from weber.training.stop import Stopped
 
@@ -60,16 +61,16 @@ def list_steps(folder: Path) -> list[int]:
 
 def ruin_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The step of that number leaves finite weights with which the next loss is not finite."""
-    take = loop.train_step
+    take = loop.start_step
 
-    def ruin(learner: Any, batches: Any, *, step: int) -> dict[str, float]:
-        numbers = take(learner, batches, step=step)
+    def ruin(learner: Any, batches: Any, *, step: int) -> Outcome:
+        outcome = take(learner, batches, step=step)
         if step + 1 == number:
             for _, parameter in learner.parameters:
                 parameter.data.add_(1e30)
-        return numbers
+        return outcome
 
-    monkeypatch.setattr(loop, "train_step", ruin)
+    monkeypatch.setattr(loop, "start_step", ruin)
 
 
 def test_results_stay_until_new_ones_are_whole(build_small: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,15 +126,15 @@ def test_a_state_after_which_all_is_nan_is_never_gone_on_from(build_small: Build
 
 
 def test_weights_that_are_no_longer_finite_are_not_saved(build_small: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = loop.train_step
+    take = loop.start_step
 
-    def overflow(learner: Any, batches: Any, *, step: int) -> dict[str, float]:
-        numbers = take(learner, batches, step=step)
+    def overflow(learner: Any, batches: Any, *, step: int) -> Outcome:
+        outcome = take(learner, batches, step=step)
         if step == 3:
             learner.parameters[0][1].data[0] = float("inf")
-        return numbers
+        return outcome
 
-    monkeypatch.setattr(loop, "train_step", overflow)
+    monkeypatch.setattr(loop, "start_step", overflow)
     config = build_small("overflow")
     with pytest.raises(TrainingError, match=r"(?s)no longer finite after step 4.*go on from checkpoint-000002"):
         run(config)
@@ -228,8 +229,8 @@ def test_results_that_cannot_be_written_leave_the_checkpoint(build_small: BuildR
 
 
 def test_a_collapse_that_stays_finite_is_said(build_small: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *a, step: take(*a, step=step) | {"loss": 1.0 if step == 0 else 30.0})
+    read = Outcome.read
+    monkeypatch.setattr(Outcome, "read", lambda outcome: read(outcome) | {"loss": 1.0 if outcome.step == 0 else 30.0})
     said = run(build_small("collapse", train={"steps": 10, "batch_size": 1}))
     assert "Warning: the loss has become 30 times what it was (1 at the start, 30 at the end)" in said
 

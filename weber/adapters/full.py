@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weber.adapters.target import build_absent, list_patterns
+from weber.blocks.layer import Layer, Readable, ReadableNorm
 from weber.errors import AdapterError
 from weber.families.finite import read_finite
 from weber.families.pattern import is_any, is_named
@@ -123,7 +124,11 @@ def _list_parents(name: str) -> list[str]:
     return [".".join(words[:number]) for number in range(1, len(words))]
 
 
-class _RoundedLinear(nn.Linear):
+def _round_weight(weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    return weights[0].to(dtype)
+
+
+class _RoundedLinear(nn.Linear, Readable):
     """A layer that computes in `computed`, whatever its weights and its input have."""
 
     computed: torch.dtype
@@ -132,14 +137,22 @@ class _RoundedLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.to(self.computed)
         return functional.linear(input.to(self.computed), self.weight.to(self.computed), bias)
 
+    def read_layer(self) -> Layer:
+        """See `Readable`."""
+        return Layer(self.out_features, self.computed, (self.weight,), self.bias, unpack=_round_weight)
 
-class _RoundedNorm(nn.RMSNorm):
+
+class _RoundedNorm(nn.RMSNorm, ReadableNorm):
     """The same of a norm, but that its input is left as it is: some models compute it in fp32."""
 
     computed: torch.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.normalized_shape, self.weight.to(self.computed), self.eps)
+        return functional.rms_norm(x, self.normalized_shape, self.read_weight(), self.eps)
+
+    def read_weight(self) -> Tensor:
+        """As it is used."""
+        return self.weight.to(self.computed)
 
 
 _ROUNDED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _RoundedLinear, nn.RMSNorm: _RoundedNorm}

@@ -67,6 +67,7 @@ def build_lora(
         _write_start(model, start.modules)
     if config.dora:
         _add_lengths(model, {} if start is None else start.modules, read=read)
+    _write_exact(model, is_exact=config.compute == "fp32" or config.init in SHIFTED_STARTS)
     if config.init in SHIFTED_STARTS:
         _put(model, list_factors(model), name=TAKEN_NAME, what="start")
         _take(model, config.init)
@@ -122,18 +123,30 @@ def list_exact(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_adapter_onto(model: nn.Module, adapter: AdapterFile, *, init: str = "default") -> None:
+def load_adapter_onto(model: nn.Module, adapter: AdapterFile, *, init: str = "default", is_exact: bool = False) -> None:
     """Put an adapter from a file on a model, to paint with: fp32, each layer with its own rank. Raises AdapterError if it does not fit.
 
-    With an `init` that does not start at zero, what learned and what is taken away are put on it apart, as `build_lora` does it.
+    `is_exact`: it was trained with `adapter.compute = "fp32"`. With an `init` that does not start at zero, what learned and what is taken
+    away are put on it apart, as `build_lora` does it.
     """
     if init not in SHIFTED_STARTS:
         _put(model, adapter.modules, name=ADAPTER_NAME, what="adapter")
+        _write_exact(model, is_exact=is_exact)
         return
     parts = {path: _split(one) for path, one in adapter.modules.items()}
     _put(model, {path: own for path, (own, _) in parts.items()}, name=ADAPTER_NAME, what="adapter")
+    _write_exact(model, is_exact=True)
     _put(model, {path: taken for path, (_, taken) in parts.items()}, name=TAKEN_NAME, what="adapter")
     _take(model, init)
+
+
+def _write_exact(model: nn.Module, *, is_exact: bool) -> None:
+    """Whether adapters compute in their own precision everywhere; starts that are not zero have to.
+
+    There, what is trained and what is taken away are nearly equal at first: rounded each for itself, their difference would be noise.
+    """
+    for _, layer in _list_layers(model, ADAPTER_NAME):
+        layer.is_exact = is_exact
 
 
 def write_strength(model: nn.Module, strength: float) -> None:

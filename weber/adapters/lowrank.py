@@ -13,6 +13,7 @@ Legend: B... any leading dimensions, I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,11 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from weber.blocks.layer import Layer, Readable, Term, read_layer
+
+_NUM_STATES = 8
+"""How many strengths of its adapters a layer remembers: a step may ask the model without them in between."""
 
 
 class Lengths(nn.Module):
@@ -30,13 +36,20 @@ class Lengths(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
-class LowRank(Linear):
+class LowRank(Linear, Readable):
     """PEFT's LoRA of a linear layer with another forward; what is not plain, dropout for one, still goes through PEFT's.
 
-    `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`).
+    `given_back`: how much of what the adapter starts with the network has at strength 0 (`lora.py`). `is_exact`: it computes in the
+    precision of its own weights, wherever it is.
     """
 
     given_back: float = 0.0
+    is_exact: bool = False
+    _base: Layer | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._layers: dict[tuple[tuple[str, ...], tuple[tuple[str, float], ...]], Layer | None] = {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
@@ -50,6 +63,24 @@ class LowRank(Linear):
         else:
             result = super().forward(x, *args, **kwargs)
         return result
+
+    def read_layer(self) -> Layer | None:
+        """See `Readable`: what it is when it is plain, the same object as long as nothing changes."""
+        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.lora_A]
+        base = read_layer(self.base_layer, self._base)
+        if base is not self._base or len(self._layers) > _NUM_STATES:
+            self._base, self._layers = base, {}
+        counted = [name for name in names if self._counts(name) and (self.scaling[name] != 0 or torch.is_grad_enabled())]
+        state = tuple(names), tuple((name, self.scaling[name]) for name in counted)
+        if state not in self._layers:
+            is_plain = base is not None and not any(self._is_more(name) or self._is_finer(name, base) for name in names)
+            self._layers[state] = self._add_terms(base, counted) if base is not None and is_plain else None
+        return None if self.merged else self._layers[state]
+
+    def _add_terms(self, base: Layer, names: list[str]) -> Layer:
+        factors = [(self.scaling[name], self.lora_A[name].weight, self.lora_B[name].weight) for name in names]
+        terms = tuple(Term(scale, down, up) for scale, down, up in factors if isinstance(down, Tensor) and isinstance(up, Tensor))
+        return replace(base, terms=base.terms + terms)
 
     def read_strength(self, name: str) -> float:
         """How strongly an adapter takes part: what `set_scale` was given last, 1 before that and where alpha is 0."""
@@ -79,12 +110,25 @@ class LowRank(Linear):
 
     def _add(self, base: Tensor, x: Tensor, names: list[str]) -> Tensor:
         """What adapters add to `base`. Frozen ones at strength 0 are left out, which changes no bit."""
-        names = [name for name in names if self.scaling[name] != 0 or self.lora_A[name].weight.requires_grad]
+        names = [name for name in names if self._counts(name)]
         if not names:
             return base
         factors = [one[name].weight for name in names for one in (self.lora_A, self.lora_B)]
         total: Tensor = _Sum.apply(base, x, [self.scaling[name] for name in names], *factors)  # type: ignore[no-untyped-call]
         return total
+
+    def _counts(self, name: str) -> bool:
+        """Frozen adapters at strength 0 do not."""
+        return self.scaling[name] != 0 or bool(self.lora_A[name].weight.requires_grad)
+
+    def _is_more(self, name: str) -> bool:
+        """Whether an adapter is more than the product of its factors: a DoRA, one with dropout or a bias, another variant of PEFT's."""
+        has_more = name in self.lora_variant or name in self.lora_magnitude_vector or self.lora_bias[name]
+        return has_more or not isinstance(self.lora_dropout[name], nn.Identity)
+
+    def _is_finer(self, name: str, base: Layer) -> bool:
+        weight = self.lora_A[name].weight
+        return self.is_exact and isinstance(weight, Tensor) and weight.dtype.itemsize > base.dtype.itemsize
 
     def _decompose(self, x: Tensor, name: str) -> Tensor:
         """Base layer and adapter, each output scaled to the learned length of its row; at strength 0 the base layer alone.

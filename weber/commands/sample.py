@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -30,6 +30,10 @@ class Asked:
     ] = field(default_factory=list)
     mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
     num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
+    attention: Annotated[
+        Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"] | None,
+        Parameter(help="What computes attention, as `sampling.attention`; same: as `memory.attention`."),
+    ] = None
 
 
 def sample(

@@ -93,6 +93,10 @@ class AdapterConfig(Section):
     """Precision of trained weights, for `kind = "full"`. `fp32`: with `memory.dtype = "bf16"` they are rounded for each use; `bf16`:
     half the memory, for optimizers that round stochastically; `auto`: as `memory.dtype`."""
 
+    compute: Literal["auto", "fp32"] = "auto"
+    """Precision in which adapters compute; their weights are fp32 all the same, and so are their gradients. `auto`: the model's, in
+    blocks that weber runs itself, but fp32 where they do not start at zero; `fp32`: everywhere, as PEFT does it: more memory and time."""
+
     start_from: PathText | None = None
     """An adapter file to start from, in any layout that weber writes (diffusers, kohya, ComfyUI). Ranks may be lower than `rank`;
     layers that it lacks start at zero."""
@@ -184,6 +188,6 @@ class AdapterConfig(Section):
 
 _TEXT_STARTS = ("default", "gaussian", "orthogonal")
 """Starts that need to know nothing of a layer."""
-_LORA_ONLY = ("rank", "alpha", "dropout", "rules", "init", "rslora", "dora", "resize_start", "text_encoder", "text_encoder_rank")
+_LORA_ONLY = ("rank", "alpha", "dropout", "rules", "init", "rslora", "dora", "compute", "resize_start", "text_encoder", "text_encoder_rank")
 _CHOICES = ("targets", "exclude", "blocks")
 _ADAPTER_ONLY = (*_LORA_ONLY, "exclude", "blocks", "start_from")

@@ -118,6 +118,12 @@ _MEANT: dict[str, str] = {
     "memory.quantize_text_encoder_2": "fp8_t5 text_encoder_2_precision",
     "memory.quantize_on": "quantize_via",
     "memory.int8_matmul": "quantize_activations sdnq_quantized_matmul_dtype sdnq_use_quantized_matmul",
+    "memory.attention": (
+        "attention_backend attention_implementation attention_mechanism attention_mode attn_implementation attn_mode"
+        " enable_xformers_memory_efficient_attention flash_attention flash_attn mem_eff_attn sage_attn sageattn sdp sdpa"
+        " use_flash_attention use_sage_attention xformers"
+    ),
+    "memory.compile": "block_compile compile_model compile_transformer dynamo_backend torch_compile torch_compile_transformer",
     "memory.gradient_checkpointing": (
         "activation_checkpointing gradient_checkpointing_backend gradient_checkpointing_interval"
         " gradient_checkpointing_segment_stride use_gradient_checkpointing"
@@ -229,6 +235,7 @@ _MEANT: dict[str, str] = {
     "sampling.negative_prompt": "neg negative validation_negative_prompt",
     "sampling.conditioning": "ctrl_img ctrl_img_* validation_image validation_images validation_input validation_using_datasets",
     "sampling.weights": "ema_validation non_ema_sampling",
+    "sampling.attention": "sageattention_usage",
     "sampling.width sampling.height": "sample_size sampling.resolution sampling.size validation_resolution",
     "sampling.seed": "sample_seed validation_seed",
     # what is left behind

@@ -16,7 +16,7 @@ _CAPTIONS = (
 )
 _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put changed copies beside them"
 _DEVICES = "a run is on one device"
-_COMPILE = "weber does not compile the model"
+_COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
 _UPLOAD = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
 _TRACKERS = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
 _MODELS = "it is for other models"
@@ -39,6 +39,7 @@ _METHOD = "weber has no such method"
 _OPTIMIZER = "weber's optimizers and schedules have no such setting"
 _SIZES = "the size that is trained is data.0.resolution, whatever the size of the file; data.0.minimum_edge sets small ones aside"
 _CONVOLUTIONS = "these models have no convolutions"
+_OTHER_DEVICES = "weber runs on processors and on GPUs of NVIDIA, AMD and Apple"
 _SCALE = "optim.lr is the rate that is used, whatever the size of a step"
 
 _WHY: dict[str, str] = {
@@ -76,7 +77,7 @@ _WHY: dict[str, str] = {
         " main_process_* multi_gpu num_machines num_processes pipeline_stages seed_for_each_device split_model_* validation_multigpu"
         " world_size zero3_* zero_stage"
     ),
-    _COMPILE: "block_compile cache_size_limit compile compile_* dynamo_* torch_compile torch_compile_* validation_torch_compile",
+    _COMPILE: "cache_size_limit compile_* dynamo_* torch_compile_* validation_torch_compile",
     _UPLOAD: (
         "async_upload cloud hf_private hf_repo_id hub_model_id hub_model_name hub_token huggingface_* model_card_* post_*_script"
         " publishing_config push_* save_state_to_huggingface secrets use_ui_logger webhook_*"
@@ -170,6 +171,7 @@ _WHY: dict[str, str] = {
     ),
     _CONVOLUTIONS: "conv conv_alpha conv_dim conv_rank",
     _SIZES: "enable_resolution_override max_resolution maximum_image_size resolution_override scale target_downsample_size",
+    _OTHER_DEVICES: "enable_npu_flash_attention",
     _SCALE: "learning_rate_scaler lr_scale lr_scale_sqrt scale_lr",
 }
 
@@ -179,7 +181,8 @@ FOREIGN_REFUSED: dict[str, str] = {name: why for why, names in _WHY.items() for 
 FOREIGN_NATURAL: dict[str, str] = {"model_prediction_type": "raw", "prediction_type": "flow_matching", "noise_scheduler": "flowmatch"}
 """Values of these that say what is done in any case."""
 
-_ATTENTION = "attention is PyTorch's own, which takes the fastest kernel that the device has"
+_FUSED = "queries, keys and values are one product where that is quicker"
+_NO_SLICES = "attention is never cut into slices; it needs no memory for scores"
 _CACHED = "latents and texts are always encoded once and kept in output.cache"
 _SAFETENSORS = "files are always safetensors"
 _STATE = "every checkpoint holds all that a resume needs"
@@ -187,11 +190,8 @@ _HALF = "the autoencoder runs in the precision that it needs"
 _FRESH = "what is in the cache is found by its content, so that nothing stale is used"
 
 _ALWAYS: dict[str, str] = {
-    _ATTENTION: (
-        "attention attention_backend attention_implementation attention_mechanism attention_mode attn_mode enable_npu_flash_attention"
-        " enable_xformers_memory_efficient_attention flash_attention flash_attn fuse_qkv_projections fused_qkv_projections"
-        " mem_eff_attn sageattention_usage sdp sdpa unet_attention_slice use_flash_attention xformers"
-    ),
+    _FUSED: "fuse_qkv_projections fused_qkv_projections",
+    _NO_SLICES: "unet_attention_slice",
     _CACHED: (
         "cache_clip_vision_to_disk cache_info cache_latents cache_latents_to_disk cache_tensors_to_disk cache_text_embeddings"
         " cache_text_encoder_outputs cache_text_encoder_outputs_to_disk fast_image_size latent_caching load_image_when_caching_latents"

@@ -31,6 +31,16 @@ _PLACES = {"accelerator|gpu|cuda|cuda:*|pipeline|gpu_*": '"device"'}
 _EVERY = {"epoch|epochs|each_epoch|every_epoch|1_epoch|1epoch": '"1 epochs"'}
 _HOST = {"accelerator|gpu|cuda|cuda:*|none|false": '"device"', "cpu|ram|true|host_memory": '"host"'}
 
+_FLASH = "flash_attention*|flash_attn|flash_attn_2|flash2|flash_2|fa2|flashattn*|_native_flash|native_flash|flash_varlen*|flash_hub"
+_ATTENTION = {
+    "flash_attention_3*|flash_attn_3*|flash_3*|fa3|_flash_3*|_flash_varlen_3*": '"flash3"',
+    _FLASH: '"flash"',
+    "_native_cudnn|native_cudnn|cudnn_*": '"cudnn"',
+    "xformers|mem_eff*|memory_efficient*|_native_efficient|native_efficient|efficient_*": '"efficient"',
+}
+_SAGE = 'sampling.attention = "sage", for pictures alone: it has no backward pass'
+_PLAIN = "sdpa|sdp|torch|pytorch|native|default|diffusers|true|none|false"
+
 FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "data.0.resolution_type": {
         "pixel|pixels|px|edge|short_edge|shortest_edge|shortest_side|smaller_edge": '"shorter_edge"',
@@ -97,6 +107,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "memory.quantize_text_encoder": _BITS,
     "memory.quantize_text_encoder_2": _BITS,
     "memory.quantize_on": {**_PLACES, "host|ram": '"cpu"'},
+    "memory.attention": {**_ATTENTION, _PLAIN: '"auto"'},
     "memory.gradient_checkpointing": {
         "true|on|1|full|yes|block|blocks|every|torch|torch_ffn|enable|enabled": '"all"',
         "cpu_offloaded|offload|offloaded|unsloth|unsloth_ffn|cpu": '"all"; with memory.offload_activations = true',
@@ -160,6 +171,11 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "float|float32|float_32|fp32_*|full|no|none|torch.float32": '"fp32"',
         "half|float16|float_16|fp16_*|torch.float16": '"fp16"',
     },
+    "sampling.attention": {
+        **_ATTENTION,
+        "sage_*|sageattn*|sageattention*|inference": '"sage"',
+        f"{_PLAIN}|auto": '"same"',
+    },
     "sampling.weights": {"ema_only|mean|averaged": '"ema"', "model|raw|lora|adapter_only|none|non_ema|no_ema|last|latest": '"trained"'},
     "output.formats": {
         "safetensors|diffusers_format|peft|diffusers_lora|diffusers_safetensors|lora|pytorch_lora_weights|hf": '"diffusers"',
@@ -179,12 +195,14 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "center_crop": {"true": 'data.0.crop = "center"', "false": 'data.0.crop = "random"'},
     "disable_assistant_lora": {"true": 'model.assistant = "off"'},
     "disable_multiline_split": {"true": 'data.0.caption_per = "file"', "false": 'data.0.caption_per = "line"'},
-    "do_fp8_training|fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
+    "fp8|fp8_base|fp8_base_unet|fp8_scaled": {"true": 'memory.quantize = "fp8"'},
+    "do_fp8_training": {"true": 'memory.quantize = "fp8" and memory.fp8_matmul = true'},
     "dynamic_timestep_shifting|flow_schedule_auto_shift|schedule_auto_shift": {"true": 'objective.shift = "tokens"'},
     "ema_cpu_only": {"true": 'optim.ema_on = "cpu"'},
     "enable_bucket|buckets|enable_ar_bucket|use_bucket_sampler|use_aspect_ratio_buckets": {
         "true": 'data.0.aspect = "bucket"', "false": 'data.0.aspect = "square"',
     },
+    "dynamo_backend": {"inductor": "memory.compile = true", "no|none|eager|false": "memory.compile = false, the default"},
     "fast_schedule": {"true": 'objective.timesteps = "fast"'},
     "flow_use_beta_schedule|use_beta_schedule": {"true": 'objective.timesteps = "beta"'},
     "flow_use_uniform_schedule|use_uniform_schedule": {"true": 'objective.timesteps = "uniform"'},
@@ -212,6 +230,12 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "square_crop": {"true": 'data.0.aspect = "square"', "false": 'data.0.aspect = "bucket"'},
     "use_8bit_adam": {"true": 'optim.name = "adamw_8bit"'},
     "use_8bit_ademamix": {"true": 'optim.name = "bnb_ademamix_8bit"'},
+    "enable_xformers_memory_efficient_attention|mem_eff_attn|xformers": {"true": 'memory.attention = "efficient"'},
+    "flash_attention|flash_attn|use_flash_attention": {"true": 'memory.attention = "flash"'},
+    "sdp|sdpa": {"true": 'memory.attention = "auto"'},
+    "sage_attn|sageattn|use_sage_attention": {"true": _SAGE},
+    "attention_backend|attention_implementation|attention_mechanism|attn_implementation|attn_mode": {"sage*|_sage*": _SAGE},
+    "sageattention_usage": {"training*": _SAGE},
     "use_adafactor": {"true": 'optim.name = "adafactor"'},
     "use_ema": {"true": "optim.ema_decay = 0.999"},
     "use_lion_optimizer": {"true": 'optim.name = "lion"'},
@@ -275,6 +299,16 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "memory.quantize": _NO_BITS,
     "memory.quantize_text_encoder": _NO_BITS,
     "memory.quantize_text_encoder_2": _NO_BITS,
+    "memory.attention": {
+        "sage*": 'SageAttention has no backward pass; sampling.attention = "sage" paints with it, and "auto" trains',
+        "math|eager|_native_math|split*|sub_quad*|flex*|aiter*|_native_npu|_native_xla|xla|npu": (
+            'weber has no such way; remove the line for "auto"'
+        ),
+    },
+    "sampling.attention": {
+        "training*": 'SageAttention has no backward pass, so nothing is trained with it; "sage" paints with it',
+        "math|eager|_native_math|split*|sub_quad*|flex*": 'weber has no such way; remove the line for "same"',
+    },
     "memory.gradient_checkpointing": {
         "ffn|interval|attention|mlp": "whole blocks are computed again: \"all\", or a number n for every n-th block",
     },

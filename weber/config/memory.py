@@ -59,6 +59,24 @@ class MemoryConfig(Section):
     """Compute in 8 bits too where `quantize = "int8"`: activations and their gradients are rounded to 8 bits per token. Faster on
     consumer GPUs, slower on data center ones, and less exact."""
 
+    fp8_matmul: bool = False
+    """The same where `quantize = "fp8"`, on tensor cores of GPUs of compute capability 8.9 or more (RTX 40, H100 and later)."""
+
+    fused_blocks: bool = True
+    """Run blocks of the network by weber's own operations where they hold nothing but linear layers and LoRA, on CPUs and NVIDIA and AMD
+    GPUs: equal to the last bits, with less memory and time. `false`: always the library's."""
+
+    attention: Literal["auto", "flash", "flash3", "cudnn", "efficient"] = "auto"
+    """What computes attention on GPUs; the processor has one way. `flash`: FlashAttention 2 as PyTorch has it; `flash3`: FlashAttention 3,
+    for compute capability 9.0, where its package is installed; `cudnn`: NVIDIA's; `efficient`: for any GPU, precision and mask. `auto`: the
+    first of those that are usually fastest on the GPU whose outputs and gradients are right at the run's sizes, which is tried when the run
+    starts. What is named is tried too, and refused where it is wrong."""
+
+    compile: bool = False
+    """Compile the library's blocks with PyTorch's compiler instead of running weber's own operations: minutes at the start for less time
+    per step. Needs Triton on a GPU, a C++ compiler on a CPU. Goes with neither `nf4`, `lean`, `swap_blocks` nor `offload_activations`;
+    with `int8_matmul` and `fp8_matmul` only where all blocks are checkpointed."""
+
     gradient_checkpointing: Literal["all", "none", "lean"] | Annotated[int, Field(ge=2)] = "all"
     """What the backward pass computes again instead of keeping it. `all`: every block, the least memory, about a third more time; a
     number n: every n-th block; `lean`: everything cheap, but no matrix product or attention that is not needed; `none`: nothing."""
@@ -82,10 +100,49 @@ class MemoryConfig(Section):
     encode_batch_size: Annotated[int, Field(ge=1)] = 4
     """Pictures or captions per batch while the cache is filled."""
 
+    @property
+    def multiplies_packed(self) -> bool:
+        """Whether products are computed in 8 bits."""
+        return self.int8_matmul or self.fp8_matmul
+
+    @property
+    def runs_own_blocks(self) -> bool:
+        """Whether blocks are run by weber's own operations, where they can be: compilers see into the library's alone."""
+        return self.fused_blocks and not self.compile
+
+    @property
+    def against_compile(self) -> str | None:
+        """Why blocks cannot be compiled with the other settings of this section; None where they can."""
+        if self.quantize == "nf4":
+            return (
+                'compile cannot see into the kernels of quantize = "nf4", which are those of bitsandbytes; set quantize = "int8" or remove'
+                " compile"
+            )
+        if self.gradient_checkpointing == "lean":
+            return (
+                'compile computes again by itself what is cheap, with gradient_checkpointing = "none" too; set gradient_checkpointing ='
+                ' "none" or remove compile'
+            )
+        if self.multiplies_packed and self.gradient_checkpointing != "all":
+            return (
+                "compile computes the products of int8_matmul and fp8_matmul again, whatever gradient_checkpointing says; set"
+                ' gradient_checkpointing = "all" or remove them'
+            )
+        if self.swap_blocks != 0 or self.offload_activations:
+            return (
+                "compile has checkpointing inside of what is compiled, where swap_blocks and offload_activations can move nothing; remove"
+                " them or remove compile"
+            )
+        return None
+
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> MemoryConfig:
         if self.int8_matmul and self.quantize not in ("int8",) and self.fit is None:
             raise ValueError(f'int8_matmul has no effect with quantize = "{self.quantize}"; set quantize = "int8" or remove it')
+        if self.fp8_matmul and self.quantize != "fp8":
+            raise ValueError(f'fp8_matmul has no effect with quantize = "{self.quantize}"; set quantize = "fp8" or remove it')
+        if self.compile and self.against_compile is not None:
+            raise ValueError(self.against_compile)
         if self.swap_to == "disk" and self.swap_blocks == 0 and self.fit is None:
             raise ValueError('swap_to = "disk" has no effect with swap_blocks = 0; set swap_blocks or remove swap_to')
         if self.offload_activations and self.gradient_checkpointing != "all":

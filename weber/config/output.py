@@ -23,6 +23,7 @@ def _check_name(name: str) -> str:
     return name
 
 
+PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
 Every = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_EPOCHS.pattern}$"), Words('epochs, such as "2 epochs"')]
 """A number of steps, or of passes over the data: `250`, `"2 epochs"`."""
 
@@ -106,6 +107,10 @@ class SamplingConfig(Section):
 
     weights: Literal["trained", "ema"] = "trained"
     """Which weights paint: those that are trained, or their running mean (`optim.ema_decay`)."""
+
+    attention: PaintingAttention = "same"
+    """What computes attention while pictures are painted. `same`: as `memory.attention`; `sage`: SageAttention, in 8 bits, where its
+    package is installed: faster, slightly other pictures, and only here, because it has no backward pass."""
 
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels. Left out: the edge of the first set's resolution."""

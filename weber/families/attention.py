@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from weber.families.family import Family
+
 TEXT_READ = "text_read"
 """In a condition: (B, T) bool, true for the tokens of a prompt, false for its padding, which is not attended to.
 
@@ -20,6 +22,11 @@ TEXT_MASK = "text_mask"
 """In a condition: (B, T) float, which is added to the scores: with 1 for text and 0 for padding, padding weighs e times less.
 
 That is how LibreFLUX was trained and is sampled: in its pipeline and in SimpleTuner the mask is a float one."""
+
+
+def is_masked(family: Family) -> bool:
+    """Whether a condition of this model has a mask."""
+    return any(name in (TEXT_READ, TEXT_MASK) for part in family.text_parts for name in family.text_shapes(part))
 
 
 def build_mask(condition: Mapping[str, Tensor], image_BND: Tensor) -> Tensor | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.own import OwnBlocks
 from weber.families.pairing import Pairing
 from weber.families.route import Route
 from weber.families.tensors import Weights
@@ -90,12 +91,17 @@ def run_plainly(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any
 class Predictor(Protocol):
     """The network as a callable nn.Module over unpacked latents; `transformer` is the library's model that adapters are put on.
 
-    Its blocks are run by `run`, in the order of `Family.blocks`; `routes` lead past some of them, where the condition says so.
+    Its blocks are run by `run`, in the order of `Family.blocks`; `routes` lead past some of them, where the condition says so. With
+    `is_fused`, blocks that are plain have a forward of their own; the library's is then equal to its last bits, and slower. `attention`:
+    the backend (`kernels/attention.py`) that attends in all blocks; None: what PyTorch takes by itself.
     """
 
     transformer: nn.Module
     run: Run
     routes: Sequence[Route]
+    is_fused: bool
+    own_blocks: OwnBlocks
+    attention: str | None
 
     def __call__(self, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) at noise level t (B,) fp32 in 0..1 of noisy latents (B, C, H, W)."""
@@ -114,7 +120,8 @@ class Family(Protocol):
     text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there
     is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
-    block's backward pass needs them. `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
+    block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
+    `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
     """
 
     variant: str
@@ -137,6 +144,7 @@ class Family(Protocol):
     adapted_text: str | None
     modulation_modules: Sequence[str]
     lean_layers: Mapping[str, str]
+    joined_layers: Sequence[Sequence[str]]
     text_limits: TextLimits
 
     def identify(self, part: str) -> str:

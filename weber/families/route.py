@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weber.config.objective import RouteConfig
 from weber.errors import ConfigError
+from weber.kernels.rotate import build_angles
 
 ROUTE_SCORES, ROUTE_KEPT = "route_scores", "route_kept"
 Rotary = tuple[Tensor, Tensor]
@@ -84,7 +85,14 @@ class Passage:
         self._whole = num_tokens, rotary, mask
         self._routes = {route.first: (number, route) for number, route in enumerate(routes) if ROUTE_SCORES in condition}
         self._scores, self._kept = condition.get(ROUTE_SCORES), condition.get(ROUTE_KEPT)
+        self._angles: tuple[Rotary, Tensor] | None = None
         self._left: tuple[int, Tensor, Tensor] | None = None  # of a route: its last block, places that stay, all tokens before it
+
+    def read_angles(self) -> Tensor:
+        """The positions of `rotary` as `kernels/rotate.py` takes them."""
+        if self._angles is None or self._angles[0] is not self.rotary:
+            self._angles = self.rotary, build_angles(self.rotary)
+        return self._angles[1]
 
     def turns(self, number: int) -> bool:
         """Whether tokens come back or leave before block `number`."""

@@ -135,7 +135,7 @@ class Lora:
         init = saved.config.adapter.init if is_joined else "default"
 
         def put(transformer: nn.Module) -> None:
-            load_adapter_onto(transformer, adapter, init=init)
+            load_adapter_onto(transformer, adapter, init=init, is_exact=saved.config.adapter.compute == "fp32")
             if mean is not None:
                 load_tensors(list_parameters(transformer), mean, where=str(saved.ema))
 

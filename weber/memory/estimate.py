@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from weber.memory.simulate import ATTENTION, Stretch, Trace, Work
+from weber.memory.simulate import ATTENTION, Product, Stretch, Trace, Work
 
 CONTEXT_BYTES = 5 * 2**30 // 8
 """What a GPU's driver, its loaded kernels and cuBLAS' workspaces take beside PyTorch's tensors, whatever is computed: 0.6 GiB."""
@@ -71,7 +71,10 @@ def build_profile(traces: Sequence[Trace], places: Sequence[int], *, is_offloade
 
 
 def build_between(small: tuple[int, Profile], large: tuple[int, Profile], *, at: int) -> Profile:
-    """Of a size between two that are known, each with its number of tokens: all grows with that, but attention with its square."""
+    """Of a size between two that are known, each with its number of tokens: all grows with that, but attention with its square.
+
+    Its products are those of both sizes, each so much smaller that together they are as much.
+    """
     (fewest, least), (most, greatest) = small, large
     share = (at - fewest) / (most - fewest) if most > fewest else 0.0
     square = (at**2 - fewest**2) / (most**2 - fewest**2) if most > fewest else 0.0
@@ -80,9 +83,14 @@ def build_between(small: tuple[int, Profile], large: tuple[int, Profile], *, at:
         return round(low + part * (high - low))
 
     def mix(low: Work, high: Work) -> Work:
-        kinds = {*low.flops, *high.flops}
-        flops = {kind: blend(low.flops[kind], high.flops[kind], square if kind == ATTENTION else share) for kind in kinds}
-        return Work(Counter(flops), blend(low.moved_bytes, high.moved_bytes), blend(low.num_kernels, high.num_kernels))
+        products: Counter[Product] = Counter()
+        for work, is_high in ((low, False), (high, True)):
+            for (kind, flops, num_bytes), count in work.products.items():
+                part = square if kind == ATTENTION else share
+                whole = blend(0, flops, part if is_high else 1 - part), blend(0, num_bytes, share if is_high else 1 - share)
+                if any(whole):
+                    products[kind, *whole] += count
+        return Work(products, blend(low.moved_bytes, high.moved_bytes), blend(low.num_kernels, high.num_kernels))
 
     numbers = ("peak_bytes", "gradient_bytes", "saved_bytes", "left_bytes", "hosted_bytes")
     blended = {name: blend(getattr(least, name), getattr(greatest, name)) for name in numbers}
@@ -159,7 +167,7 @@ class Estimate:
     """What a run will need. `host` has the bytes of the host's own memory beside those of phases; on a CPU these are the same memory.
 
     `rates_name`: the device that the time is for; `is_measured`: by a short measurement, not from its datasheet. `limits`: seconds of
-    computing by what takes them.
+    computing by what takes them. `kept_bytes`: what the largest pass keeps for its backward pass.
     """
 
     phases: tuple[Phase, ...]
@@ -169,6 +177,7 @@ class Estimate:
     rates_name: str
     is_measured: bool
     limits: Mapping[str, float] = field(default_factory=dict)
+    kept_bytes: int = 0
 
     @property
     def peak(self) -> Phase:

@@ -184,6 +184,8 @@ class _Search:
                 continue
             if one.int8_matmul and one.quantize != "int8":
                 continue
+            if one.compile and one.against_compile is not None:
+                continue
             if one.swap_blocks != -1:
                 yield one
             elif swaps_all:

@@ -31,6 +31,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from weber.blocks.attended import Attended
+from weber.blocks.own import OwnForward
 from weber.families.pattern import is_named
 
 Roles = dict[nn.Module, str]
@@ -38,7 +40,9 @@ Roles = dict[nn.Module, str]
 
 
 class Lean:
-    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`. Without gradients blocks run plainly.
+    """A `Run` of blocks without dropout. `layers`: patterns of names, as `Family.lean_layers`.
+
+    Without gradients blocks run plainly. Blocks with a forward of their own are lean by themselves, if they are told.
 
     What a block keeps is settled when it first runs with gradients, for inputs that want or do not want gradients as they then do:
     adapters have to be there by then.
@@ -47,13 +51,19 @@ class Lean:
     def __init__(self, layers: Mapping[str, str]) -> None:
         self._patterns = layers
         self._roles: dict[object, Roles] = {}
+        self._own = weakref.WeakKeyDictionary[OwnForward, OwnForward]()
 
     def __call__(self, block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
         """See `Run`."""
+        if isinstance(call, OwnForward):
+            if call not in self._own:
+                self._own[call] = call.build_lean()
+            return self._own[call](*inputs)
         if not torch.is_grad_enabled():
             return call(*inputs)
         kept = tree_map_only(Tensor, _detach, inputs)
-        key = (block, type(call), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))
+        inner = call.call if isinstance(call, Attended) else call
+        key = (block, type(inner), *(one.requires_grad for one in tree_leaves(inputs) if isinstance(one, Tensor)))
         if key in self._roles:
             return _run(_Recording(_Frame(call, kept, self._roles[key])), inputs)
         assert not any(isinstance(module, nn.Dropout) and module.p > 0 for module in block.modules()), "dropout would be drawn anew"

@@ -19,6 +19,7 @@ from weber.families.pattern import is_any
 from weber.families.tensors import Entry, Weights
 from weber.families.weights import Fill, build_cast
 from weber.memory.formats import FORMATS
+from weber.memory.joined import join_layers
 from weber.memory.kept import (
     DamagedKeptError,
     build_disk_error,
@@ -28,7 +29,8 @@ from weber.memory.kept import (
     load_kept,
     set_aside,
 )
-from weber.memory.packed import PackedLinear, check_int8_matmul
+from weber.memory.packed import PackedLinear
+from weber.memory.products import PRODUCTS, check_product
 from weber.memory.swap import choose_swapped
 from weber.progress import Progress, ignore_progress
 
@@ -99,7 +101,7 @@ def _load(
     hosted = {name for name in weights if apart and is_any(name.rpartition(".")[0], family.modulation_modules)}
     inside = {block: [name for name in weights if name.startswith(f"{block}.") and name not in hosted] for block in swapped}
     later = {name for names in inside.values() for name in names}
-    put = _Putter(transformer, weights, packed, formats, memory.int8_matmul, progress)
+    put = _Putter(transformer, weights, packed, formats, memory.multiplies_packed, progress)
     progress(_LOADING, 0, len(weights))
     for name in weights:
         if name not in later or swap is None:
@@ -107,12 +109,15 @@ def _load(
     modules = {block: transformer.get_submodule(block) for block in swapped}
     tensors = (*transformer.parameters(), *transformer.buffers())
     assert swap is not None or device.type == "meta" or not any(tensor.is_meta for tensor in tensors)
+    join_layers((transformer.get_submodule(block) for block in blocks if swap is None or block not in swapped), family.joined_layers)
     predictor = family.build_predictor(transformer, is_modulation_apart=apart)
+    predictor.is_fused = memory.runs_own_blocks
     if swap is not None and swapped:
         take = swap(predictor)
         for block, names in inside.items():
             for name in names:
                 put(name, _HOST)
+            join_layers([modules[block]], family.joined_layers)
             take(modules[block])
     return predictor
 
@@ -125,8 +130,8 @@ def choose_formats(family: Family, skeleton: nn.Module, *, memory: MemoryConfig,
         if isinstance(module, nn.Linear) and module in inside and not any(f"{name}.{leaf}" in trained for leaf in ("weight", "bias")):
             is_special = memory.modulation != "model" and is_any(name, family.modulation_modules)
             formats[name] = {"int8": "int8", "host": "none"}[memory.modulation] if is_special else memory.quantize
-            if memory.int8_matmul:
-                check_int8_matmul(module.in_features, module.out_features)
+            if memory.multiplies_packed and formats[name] in PRODUCTS:
+                check_product(formats[name], in_features=module.in_features, out_features=module.out_features)
     return {name: form for name, form in formats.items() if form != "none"}
 
 
@@ -166,7 +171,7 @@ class _Putter:
     weights: Weights
     packed: Weights
     formats: Mapping[str, str]
-    int8_matmul: bool = False
+    multiplies_packed: bool = False
     progress: Progress = ignore_progress
     done: int = 0
 
@@ -188,8 +193,8 @@ class _Putter:
         """A layer whose bias may come later."""
         form, (num_out, num_in) = FORMATS[self.formats[path]], entry.shape
         tensors = {part: self.packed[f"{path}.{part}"].read().to(device) for part in form.packed_shapes(num_out, num_in)}
-        uses_int8 = self.int8_matmul and form.name == "int8"
-        return PackedLinear(tensors, bias, shape=(num_out, num_in), format=form, dtype=entry.dtype, int8_matmul=uses_int8)
+        multiplies = self.multiplies_packed and form.name in PRODUCTS
+        return PackedLinear(tensors, bias, shape=(num_out, num_in), format=form, dtype=entry.dtype, multiplies_packed=multiplies)
 
 
 def _list_repeated(module: nn.Module) -> list[str]:

@@ -6,27 +6,27 @@ The graph keeps the packed weight and nothing else: not the input, which a froze
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weber.errors import ConfigError
+from weber.blocks.layer import Layer, Readable
 from weber.memory.formats import FORMATS, Format
-
-INT8_ROWS = 17
-INT8_MULTIPLE = 8
-_TINY = 1e-30  # scale of rows of zeros
+from weber.memory.products import LEAST_ROWS, PRODUCTS, multiply_packed
 
 
-class PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear, Readable):
     """A frozen linear layer, from the tensors that `Format.pack` gave for its weight (out_features, in_features).
 
     The packed tensors are buffers. `to(dtype)` leaves them as they are: it changes `dtype`, in which `weight` is given and the bias kept.
-    The product is computed in the dtype of the input. With `int8_matmul` (int8 only) inputs of 17 rows or more are rounded to 8 bits per
-    row and multiplied as whole numbers, their gradients too; fewer rows, which no GPU multiplies so, are computed as without it.
+    The product is computed in the dtype of the input. With `multiplies_packed` (int8 and fp8) inputs of 17 rows or more are rounded to 8
+    bits per row and multiplied with the packed weight, their gradients too; fewer rows, which no GPU multiplies so, as without it.
     """
+
+    _layer: Layer | None = None
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class PackedLinear(nn.Linear):
         shape: tuple[int, int],
         format: Format,
         dtype: torch.dtype,
-        int8_matmul: bool = False,
+        multiplies_packed: bool = False,
     ) -> None:
         nn.Module.__init__(self)  # that of nn.Linear would make a weight
-        assert format.name == "int8" or not int8_matmul
+        assert format.name in PRODUCTS or not multiplies_packed
         self.out_features, self.in_features = shape
-        self.format, self.dtype, self.int8_matmul = format, dtype, int8_matmul
+        self.format, self.dtype, self.multiplies_packed = format, dtype, multiplies_packed
         for name, (size, kind) in format.packed_shapes(*shape).items():
             assert tensors[name].shape == size and tensors[name].dtype == kind
             self.register_buffer(name, tensors[name])
@@ -65,15 +65,27 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Inputs (..., in_features) of any float dtype to (..., out_features)."""
         shape = (self.out_features, self.in_features)
-        result: Tensor = _Product.apply(input, self.bias, self.format.name, shape, self.int8_matmul, *self._buffers.values())  # type: ignore[no-untyped-call]
+        result: Tensor = _Product.apply(input, self.bias, self.format.name, shape, self.multiplies_packed, *self._buffers.values())  # type: ignore[no-untyped-call]
         return result
+
+    def read_layer(self) -> Layer | None:
+        """See `Readable`; with `multiplies_packed` its products are its own."""
+        if self.multiplies_packed:
+            return None
+        weights, known = tuple(self.buffers(recurse=False)), self._layer
+        is_same = known is not None and known.dtype == self.dtype and known.bias is self.bias
+        if known is None or not is_same or any(one is not other for one, other in zip(weights, known.weights, strict=True)):
+            unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
+            known = self._layer = Layer(self.out_features, self.dtype, weights, self.bias, unpack=unpack)
+        return known
 
     def reset_parameters(self) -> None:
         """Nothing: the weight is given."""
 
     def extra_repr(self) -> str:
         """See `nn.Module`."""
-        return f"{super().extra_repr()}, format={self.format.name}, dtype={self.dtype}" + (", int8_matmul" if self.int8_matmul else "")
+        more = ", multiplies_packed" if self.multiplies_packed else ""
+        return f"{super().extra_repr()}, format={self.format.name}, dtype={self.dtype}{more}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
         """Move the packed tensors as bytes, so that no `to(dtype)` sees a number in them."""
@@ -91,70 +103,49 @@ class PackedLinear(nn.Linear):
 
 
 def build_packed(
-    weight: Tensor, bias: Tensor | None, *, format: Format, dtype: torch.dtype | None = None, int8_matmul: bool = False
+    weight: Tensor, bias: Tensor | None, *, format: Format, dtype: torch.dtype | None = None, multiplies_packed: bool = False
 ) -> PackedLinear:
     """A packed layer from a weight (out, in) of any float dtype, on its device; `dtype` is the weight's if it is left out."""
     num_out, num_in = weight.shape
     return PackedLinear(
-        format.pack(weight), bias, shape=(num_out, num_in), format=format, dtype=dtype or weight.dtype, int8_matmul=int8_matmul
+        format.pack(weight), bias, shape=(num_out, num_in), format=format, dtype=dtype or weight.dtype, multiplies_packed=multiplies_packed
     )
-
-
-def check_int8_matmul(in_features: int, out_features: int) -> None:
-    """Raises ConfigError where a layer of these sizes cannot be multiplied in 8 bits."""
-    if in_features % INT8_MULTIPLE or out_features % INT8_MULTIPLE:
-        raise ConfigError(
-            "A layer of the model cannot be multiplied in 8 bits.",
-            got=f"memory.int8_matmul = true and a layer with {in_features} inputs and {out_features} outputs",
-            expected=f"inputs and outputs in multiples of {INT8_MULTIPLE}",
-            fix="remove memory.int8_matmul",
-        )
 
 
 class _Product(torch.autograd.Function):
     """x @ weight.T + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, name: str, shape: tuple[int, int], int8_matmul: bool, *packed: Tensor) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        # Named one by one, two packed tensors would be as many arguments as names: dynamo then leaves `ctx` out.
+        x, bias, name, shape, multiplies_packed, *packed = inputs
         ctx.save_for_backward(*packed)
-        ctx.layer = name, shape, int8_matmul
+        ctx.layer = name, shape, multiplies_packed
         if bias is not None:
             bias = bias.to(x.dtype)
-        if int8_matmul and _count_rows(x) >= INT8_ROWS:
+        if multiplies_packed and _count_rows(x) >= LEAST_ROWS:
             weight, scale = packed
-            return _multiply_int8(x, weight.t(), scale, bias)
-        return functional.linear(x, _unpack(name, packed, shape, x.dtype), bias)
+            return multiply_packed(x, weight.t(), form=name, column_scale=scale, bias=bias)
+        return functional.linear(x, _unpack(name, shape, tuple(packed), x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        name, shape, int8_matmul = ctx.layer
+        name, shape, multiplies_packed = ctx.layer
         packed = ctx.saved_tensors
-        if int8_matmul and _count_rows(gradient) >= INT8_ROWS:
+        if multiplies_packed and _count_rows(gradient) >= LEAST_ROWS:
             weight, scale = packed
-            # GPUs want the second factor with its columns in one piece; the scales of the weight's rows go into the first.
-            x_gradient = _multiply_int8(gradient * scale, weight.t().contiguous().t(), None, None).to(gradient.dtype)
+            # The scales of the weight's rows go into the first factor, and are gone when that is rounded.
+            factor = weight.t().contiguous().t()
+            x_gradient = multiply_packed(gradient * scale, factor, form=name, column_scale=None, bias=None).to(gradient.dtype)
         else:
-            x_gradient = gradient @ _unpack(name, packed, shape, gradient.dtype)
+            x_gradient = gradient @ _unpack(name, shape, packed, gradient.dtype)
         return x_gradient, None, None, None, None, *(None for _ in packed)
 
 
-def _unpack(name: str, packed: tuple[Tensor, ...], shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def _unpack(name: str, shape: tuple[int, int], packed: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     layout = FORMATS[name]
     return layout.unpack(dict(zip(layout.packed_shapes(*shape), packed, strict=True)), shape=shape, dtype=dtype)
 
 
 def _count_rows(x: Tensor) -> int:
     return x.shape[:-1].numel()
-
-
-def _multiply_int8(x: Tensor, factor: Tensor, column_scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """x @ factor with int8 `factor`: x is rounded to 8 bits with a scale per row, so that 127 is its largest magnitude."""
-    rows = x.reshape(-1, x.shape[-1])
-    scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(127).clamp_(min=_TINY)
-    product: Tensor = torch._int_mm((rows / scale).round_().to(torch.int8), factor) * scale
-    if column_scale is not None:
-        product *= column_scale
-    product = product.to(x.dtype)
-    if bias is not None:
-        product += bias
-    return product.view(*x.shape[:-1], -1)

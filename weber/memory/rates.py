@@ -18,8 +18,9 @@ MATMUL, ATTENTION_SHARE, BANDWIDTH = 0.65, 0.4, 0.75
 """What is reached of a datasheet: matrix products and memory as measured on H100 and H200, attention with FlashAttention 2
 (performance.md 1, "Attainable, not peak")."""
 
-PRODUCTS, MEMORY, STARTS = "matrix products", "reading and writing of memory", "starting operations from Python"
-"""What takes time, beside attention."""
+PRODUCTS, MEMORY, STARTS = "products", "memory traffic", "starting kernels"
+"""What takes time, beside attention: products of matrices; reading and writing, where that takes longer than computing; and starting
+kernels from Python, as far as the device waits for it."""
 
 KERNEL_SECONDS = 6e-6
 """What it takes to start one operation from Python; with small pictures on large GPUs more than the operation itself."""
@@ -48,13 +49,25 @@ class Rates:
         return sum(self.count_parts(work).values())
 
     def count_parts(self, work: Work) -> dict[str, float]:
-        """Seconds by what takes them: one operation after the other, or as long as it takes to start them all."""
+        """Seconds by what takes them, one operation after the other. A product takes as long as its FLOPs or as its bytes, whichever is
+        more; and all together take at least as long as it takes to start them."""
         parts = {PRODUCTS: 0.0, ATTENTION: 0.0, MEMORY: work.moved_bytes / self.bandwidth}
-        for kind, flops in work.flops.items():
-            speed = self.attention if kind == ATTENTION else self.flops.get(kind, self.flops["float32"])
-            parts[ATTENTION if kind == ATTENTION else PRODUCTS] += flops / speed
-        started = work.num_kernels * KERNEL_SECONDS
-        return {STARTS: started} if started > sum(parts.values()) else parts
+        for (kind, flops, num_bytes), count in work.products.items():
+            computing, moving = flops / self._find_speed(kind), num_bytes / self.bandwidth
+            part = MEMORY if moving > computing else ATTENTION if kind == ATTENTION else PRODUCTS
+            parts[part] += count * max(computing, moving)
+        return {**parts, STARTS: max(0.0, work.num_kernels * KERNEL_SECONDS - sum(parts.values()))}
+
+    def count_skinny_bytes(self, work: Work) -> int:
+        """What is read and written by products that memory limits."""
+        return sum(
+            count * num_bytes
+            for (kind, flops, num_bytes), count in work.products.items()
+            if num_bytes / self.bandwidth > flops / self._find_speed(kind)
+        )
+
+    def _find_speed(self, kind: str) -> float:
+        return self.attention if kind == ATTENTION else self.flops.get(kind, self.flops["float32"])
 
 
 def build_rates(name: str) -> Rates | None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from math import prod
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from weber.blocks.own import OwnForward
 from weber.families.family import Predictor
+from weber.kernels.lowrank import FLOPS
 from weber.memory.lean import Lean
 from weber.memory.meta import FlashOnMeta
 
@@ -35,17 +38,42 @@ _COUNTS = hasattr(Tensor, "_use_count")
 _WRAPPERS = ("_fn", "inner")  # of torch, around every mode
 _STORAGE_USES, _TENSOR_USES = 2, 4  # of a tensor that is seen here and that autograd alone refers to
 _OPS = torch.ops.aten
+_SUMS = frozenset({_OPS.addmm, _OPS.baddbmm})
+"""Products that are added to their first argument."""
+
+_LIKE = {_OPS.addmm_: _OPS.addmm, _OPS.baddbmm_: _OPS.baddbmm, _OPS._int_mm: _OPS.mm}
+"""What PyTorch's counter of FLOPs does not know, by what it knows."""
+
+_FILLING = frozenset({_OPS.copy_, _OPS.fill_, _OPS.zero_, _OPS.normal_, _OPS.uniform_, _OPS._foreach_copy_, _OPS._foreach_zero_})
+"""Operations that write to their first argument without reading it."""
+
+for _packet, _count in FLOPS.items():
+    register_flop_formula(_packet)(_count)
+
 _FACTORIES = frozenset({_OPS.empty, _OPS.empty_like, _OPS.empty_strided, _OPS.new_empty, _OPS.new_empty_strided})
+
+
+Product = tuple[str, int, int]
+"""A matrix product, convolution or attention: its kind (`attention`, else the name of the factors' dtype), FLOPs, and bytes that it reads
+and writes."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is computed: FLOPs by kind (`attention`, else the name of the factors' dtype), bytes that all other operations read and write,
-    and the number of operations that start a kernel."""
+    """What is computed: products and attention, so many of each size; bytes that all other operations read and write; and the number of
+    operations that start a kernel."""
 
-    flops: Counter[str] = field(default_factory=Counter)
+    products: Counter[Product] = field(default_factory=Counter)
     moved_bytes: int = 0
     num_kernels: int = 0
+
+    @property
+    def flops(self) -> Counter[str]:
+        """By kind."""
+        found: Counter[str] = Counter()
+        for (kind, flops, _), count in self.products.items():
+            found[kind] += count * flops
+        return found
 
     @property
     def num_flops(self) -> int:
@@ -53,21 +81,24 @@ class Work:
         return sum(self.flops.values())
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.moved_bytes + other.moved_bytes, self.num_kernels + other.num_kernels)
+        return Work(self.products + other.products, self.moved_bytes + other.moved_bytes, self.num_kernels + other.num_kernels)
 
     def __rmul__(self, times: int) -> Work:
-        flops = Counter({kind: times * number for kind, number in self.flops.items()})
-        return Work(flops, times * self.moved_bytes, times * self.num_kernels)
+        products = Counter({product: times * count for product, count in self.products.items()})
+        return Work(products, times * self.moved_bytes, times * self.num_kernels)
 
     def divide(self, number: int) -> Work:
-        """The same for one of so many."""
-        flops = Counter({kind: count // number for kind, count in self.flops.items()})
-        return Work(flops, self.moved_bytes // number, self.num_kernels // number)
+        """The share of one of so many that are computed together."""
+        products: Counter[Product] = Counter()
+        for (kind, flops, num_bytes), count in self.products.items():
+            products[kind, flops // number, num_bytes // number] += count
+        return Work(products, self.moved_bytes // number, self.num_kernels // number)
 
     def __sub__(self, other: Work) -> Work:
-        flops = Counter(self.flops)
-        flops.subtract(other.flops)
-        return Work(flops, self.moved_bytes - other.moved_bytes, self.num_kernels - other.num_kernels)
+        products = Counter(self.products)
+        products.subtract(other.products)
+        left = Counter({product: count for product, count in products.items() if count})
+        return Work(left, self.moved_bytes - other.moved_bytes, self.num_kernels - other.num_kernels)
 
 
 @dataclass(frozen=True)
@@ -85,27 +116,50 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What an operation does with inputs of some shapes: its outputs (a tensor's shape, strides and dtype, or a value), and its work.
+    """What an operation does with inputs of some shapes: what it returns, which of the tensors in it are new, and its work."""
 
-    No outputs: it changes its first input and returns it.
-    """
-
-    outputs: tuple[Any, ...]
-    is_tuple: bool
-    kind: str
-    flops: int
+    result: Any
+    is_new: tuple[bool, ...]
+    product: Product | None
     moved_bytes: int
 
-    def build(self, first: Any) -> Any:
-        """Fresh outputs."""
-        if not self.outputs:
-            return first
-        made = tuple(torch.empty_strided(*one[:2], dtype=one[2], device="meta") if isinstance(one, _Spec) else one for one in self.outputs)
-        return made if self.is_tuple else made[0]
+    def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same of other inputs."""
+        result = self.result
+        if isinstance(result, _Spec):
+            return torch.empty_strided(*result[:2], dtype=result[2], device="meta")
+        return _rebuild(result, [] if all(self.is_new) else list(_list_tensors((*args, *kwargs.values()))))
 
 
 class _Spec(tuple[Any, ...]):
-    """Shape, strides and dtype of a tensor."""
+    """Shape, strides and dtype of a new tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One of the input's tensors, by its number."""
+
+    number: int
+
+
+def _rebuild(result: Any, inputs: Sequence[Tensor]) -> Any:
+    if isinstance(result, _Spec):
+        return torch.empty_strided(*result[:2], dtype=result[2], device="meta")
+    if isinstance(result, _Given):
+        return inputs[result.number]
+    if not isinstance(result, tuple | list):
+        return result
+    return (list if isinstance(result, list) else tuple)(_rebuild(one, inputs) for one in result)
+
+
+def _abstract(result: Any, inputs: Sequence[Tensor]) -> Any:
+    """What `_rebuild` makes again."""
+    if isinstance(result, Tensor):
+        given = next((number for number, one in enumerate(inputs) if one is result), None)
+        return _Spec((result.shape, result.stride(), result.dtype)) if given is None else _Given(given)
+    if not isinstance(result, tuple | list):
+        return result
+    return (list if isinstance(result, list) else tuple)(_abstract(one, inputs) for one in result)
 
 
 _KNOWN: dict[Any, _Known] = {}
@@ -122,7 +176,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.alive_bytes, self.peak_bytes = 0, 0
         self._grain_bytes, self._gradients = grain_bytes, gradients
-        self._flops: Counter[str] = Counter()
+        self._products: Counter[Product] = Counter()
         self._moved_bytes, self._num_kernels = 0, 0
         self._start = (0, 0, Work())
         self._held: dict[int, list[int]] = {}
@@ -130,7 +184,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def read_stretch(self) -> Stretch:
         """All since the last call."""
         alive, gradients, work = self._start
-        now = (self.alive_bytes, self._gradients(), Work(Counter(self._flops), self._moved_bytes, self._num_kernels))
+        now = (self.alive_bytes, self._gradients(), Work(Counter(self._products), self._moved_bytes, self._num_kernels))
         stretch = Stretch(now[0] - alive, self.peak_bytes - alive, now[2] - work, now[1] - gradients)
         self._start, self.peak_bytes = now, self.alive_bytes
         return stretch
@@ -145,20 +199,25 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)  # a view
         key = (func, *_describe(args), *_describe(kwargs.items()))
         known = _KNOWN.get(key)
-        made = func(*args, **kwargs) if known is None else known.build(args[0])
-        known = known or _learn(func, args, kwargs, made)
-        if known is None:
-            return made
-        _KNOWN[key] = known
+        if known is not None:
+            made = known.build(args, kwargs)
+        else:
+            made = func(*args, **kwargs)
+            known = _learn(func, args, kwargs, made)
+            if known is None:
+                return made
+            if key == (func, *_describe(args), *_describe(kwargs.items())):  # not where it has changed the shape of an input
+                _KNOWN[key] = known
         if func is _OPS.add.Tensor and _is_accumulated(args[0]):
             self._move(args[0], made)
-        elif known.outputs:
-            for tensor in _list_tensors([made]):
-                self._add(tensor)
+        else:
+            for tensor, is_new in zip(_list_tensors([made]), known.is_new, strict=True):
+                if is_new:
+                    self._add(tensor)
         if func._overloadpacket not in _FACTORIES:
             self._num_kernels += 1
-            if known.flops:
-                self._flops[known.kind] += known.flops
+            if known.product is not None:
+                self._products[known.product] += 1
             self._moved_bytes += known.moved_bytes
         return made
 
@@ -212,28 +271,58 @@ def _describe(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _learn(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> _Known | None:
-    """From its first run; None for what is not on the meta device, and for views that are not declared as such."""
-    outputs = list(_list_tensors([made]))
-    inputs = list(_list_tensors((*args, *kwargs.values())))
-    is_changed = bool(args) and made is args[0]
-    if not outputs or not all(tensor.is_meta for tensor in (*outputs, *inputs)):
+    """From its first run; None for what is not on the meta device, what gives no tensor and changes none, and views that are not
+    declared as such."""
+    inputs, outputs = list(_list_tensors((*args, *kwargs.values()))), list(_list_tensors([made]))
+    is_new = tuple(all(one is not other for other in inputs) for one in outputs)
+    changed = {argument.name for argument in func._schema.arguments if argument.alias_info is not None and argument.alias_info.is_write}
+    if not (outputs or changed) or not all(tensor.is_meta for tensor in (*outputs, *inputs)):
         return None
     places = {tensor.untyped_storage()._cdata for tensor in inputs}
-    if not is_changed and any(tensor.untyped_storage()._cdata in places for tensor in outputs):
+    if any(new and tensor.untyped_storage()._cdata in places for new, tensor in zip(is_new, outputs, strict=True)):
         return None
-    kind, flops, moved_bytes = "", 0, 0
-    if func._overloadpacket in flop_registry:
-        name = func._overloadpacket.__name__
-        kind = ATTENTION if ATTENTION in name else str(inputs[0].dtype).removeprefix("torch.")
-        flops = flop_registry[func._overloadpacket](*args, **kwargs, out_val=made)
-    else:
-        moved_bytes = sum(tensor.numel() * tensor.itemsize for tensor in (*inputs, *outputs))
-    if is_changed:
-        return _Known((), False, kind, flops, moved_bytes)
-    is_tuple = isinstance(made, tuple | list)
-    values = made if is_tuple else (made,)
-    specs = tuple(_Spec((one.shape, one.stride(), one.dtype)) if isinstance(one, Tensor) else one for one in values)
-    return _Known(specs, is_tuple, kind, flops, moved_bytes)
+    moved_bytes = _count_bytes(func, args, kwargs) + sum(_count_distinct(one) for one, new in zip(outputs, is_new, strict=True) if new)
+    found = _count_flops(func, args, kwargs, made)
+    product = None if found is None else (*found, moved_bytes)
+    return _Known(_abstract(made, inputs), is_new, product, 0 if product is not None else moved_bytes)
+
+
+def _count_flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> tuple[str, int] | None:
+    """The kind of a product, and its FLOPs; None for all else."""
+    packet = _LIKE.get(func._overloadpacket, func._overloadpacket)
+    if packet not in flop_registry:
+        return None
+    has_sum = packet in _SUMS
+    # Of a product that is added to something the dtype of the result may come between its factors and the rest.
+    flops = flop_registry[packet](*args[:3], out_val=made) if has_sum else flop_registry[packet](*args, **kwargs, out_val=made)
+    factor = next(_list_tensors(args[1:] if has_sum else args))
+    return ATTENTION if ATTENTION in packet.__name__ else str(factor.dtype).removeprefix("torch."), flops
+
+
+def _count_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """What it reads, and what it writes into its inputs."""
+    num_bytes = 0
+    for number, argument in enumerate(func._schema.arguments):
+        value = args[number] if number < len(args) else kwargs.get(argument.name)
+        own_bytes = sum(map(_count_distinct, _list_tensors([value])))
+        is_written = argument.alias_info is not None and argument.alias_info.is_write
+        num_bytes += (_is_read(func, argument, kwargs) + is_written) * own_bytes
+    return num_bytes
+
+
+def _is_read(func: Any, argument: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether an argument's numbers are of any use: not those of one that is written to and is for that alone."""
+    if argument.name == "self" and func._overloadpacket in (*_SUMS, *_LIKE) and kwargs.get("beta", 1) == 0:
+        return False
+    if argument.alias_info is None or not argument.alias_info.is_write:
+        return True
+    is_filled = func._overloadpacket in _FILLING and argument.name == "self"
+    return not (argument.is_out or argument.name.startswith("out") or is_filled)
+
+
+def _count_distinct(tensor: Tensor) -> int:
+    """Bytes of a tensor's numbers, each once: those that are only repeated (`expand`) are read from the same place."""
+    return tensor.itemsize * prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or not size)
 
 
 class GpuOnMeta(TorchFunctionMode):
@@ -317,6 +406,9 @@ def simulate_pass(
     Norms are those of a GPU, or not; attention is as all devices compute it. The predictor is left with another `run`: it is of no more
     use.
     """
+    if predictor.is_fused:
+        for block in blocks:
+            predictor.own_blocks.find(block, predictor.attention)  # what is built once is no part of a step
     norms = [GpuOnMeta] if is_gpu else []
     # Lean checkpointing has to see attention itself, and never runs it again.
     again = norms if isinstance(predictor.run, Lean) else [FlashOnMeta, *norms]
@@ -333,7 +425,8 @@ def simulate_pass(
             running.append(number)
 
     def run(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
-        outputs = _wrap(plain, [FlashOnMeta])(block, _wrap(call, again), *inputs)
+        inner = call if isinstance(call, OwnForward) else _wrap(call, again)
+        outputs = _wrap(plain, [FlashOnMeta])(block, inner, *inputs)
         ahead[numbers[block]] = meter.read_stretch()
         for tensor in _list_tensors([outputs]):
             if tensor.requires_grad:

@@ -43,9 +43,31 @@ def choose_swapped(num_blocks: int, swap: int | Literal["all"]) -> list[int]:
 def build_layout(block: nn.Module, *, is_trained: bool = False) -> Layout:
     """The buffers and frozen parameters of a block, and with `is_trained` those that are not frozen; on the meta device too."""
     trained = [parameter for parameter in block.parameters() if parameter.requires_grad and is_trained]
-    tensors = [*trained, *(parameter for parameter in block.parameters() if not parameter.requires_grad), *block.buffers()]
-    ends = list(accumulate((-(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for tensor in tensors), initial=0))
-    return Layout(tuple(tensors), tuple(ends[:-1]), ends[-1], ends[len(trained)])
+    rest = [*(parameter for parameter in block.parameters() if not parameter.requires_grad), *block.buffers()]
+    tensors, offsets, end, trained_end = list[Tensor](), list[int](), 0, 0
+    for kind in (trained, rest):
+        for run in _list_runs(kind):
+            tensors += run
+            offsets += accumulate((tensor.nbytes for tensor in run[:-1]), initial=end)
+            # At least a byte apart from the next: what is no neighbour is not to become one.
+            end = ((offsets[-1] + run[-1].nbytes) // ALIGNMENT_BYTES + 1) * ALIGNMENT_BYTES
+        trained_end = end if kind is trained else trained_end
+    return Layout(tuple(tensors), tuple(offsets), end, trained_end)
+
+
+def _list_runs(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Tensors that lie behind each other in memory together, as the weights of joined layers do (`joined.py`): they stay one product."""
+    starts = {(tensor.untyped_storage()._cdata, tensor.storage_offset() * tensor.itemsize): tensor for tensor in tensors}
+    runs: dict[int, list[Tensor]] = {}
+    following = set[int]()
+    for (storage, start), tensor in starts.items():
+        run, end = [tensor], start + tensor.nbytes
+        while (storage, end) in starts and tensor.nbytes:
+            run.append(starts[storage, end])
+            following.add(id(run[-1]))
+            end += run[-1].nbytes
+        runs[id(tensor)] = run
+    return [run for head, run in runs.items() if head not in following]
 
 
 def bytes_per_step(sizes: Sequence[int], *, num_slots: int = NUM_SLOTS, trained_sizes: Sequence[int] = ()) -> tuple[int, int]:

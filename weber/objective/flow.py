@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def draw_noise(latents_BCHW: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise of the latents' shape, fp32, one seed per sample; drawn on the CPU, so equal on every device."""
+    """Standard normal noise of the latents' shape, fp32, one seed per sample; drawn, and left, on the CPU, so equal on every device."""
     noise = [torch.randn(latents_BCHW.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(noise).to(latents_BCHW.device)
+    return torch.stack(noise)
 
 
 def build_noisy(latents_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:

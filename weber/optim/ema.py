@@ -27,13 +27,14 @@ class Ema:
         self._means = {name: parameter.detach().to(device, torch.float32, copy=True) for name, parameter in parameters}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters after `step`, counted from 0."""
+    def update(self, step: int, *, is_finite: Tensor | None = None) -> None:
+        """Take in the parameters after `step`, counted from 0; not where the flag `is_finite` (on the device) is false."""
         weight = 1 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
         for name, mean in self._means.items():
             values = torch.split(self._parameters[name].detach().view(-1), PIECE)
             for piece, value in zip(torch.split(mean.view(-1), PIECE), values, strict=True):
-                piece.lerp_(value.to(self.device).float(), weight)
+                value = value.to(self.device).float()
+                piece.lerp_(value if is_finite is None else torch.where(is_finite, value, piece), weight)
 
     def list_tensors(self) -> dict[str, Tensor]:
         """The means by the parameters' names, for a checkpoint."""

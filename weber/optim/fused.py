@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,8 +18,9 @@ def ignore_stepped(parameter: nn.Parameter) -> None:
 class FusedBackward:
     """Hooks on the parameters of a `Stepper` that update each and drop its gradient, in the backward passes of `step(is_last=True)`.
 
-    A parameter whose gradient is not finite is left as it is, moments and step too. That is decided on the device (the new numbers replace
-    the old ones by `torch.where` on a flag); the host learns of it from `norm()`, once per step. `on_stepped` is called after each update.
+    A parameter whose gradient is not finite is left as it is, moments too. That is decided on the device (the new numbers replace the old
+    ones by `torch.where` on a flag); the host learns of it from `norm`, and then has to tell the optimizer (`take_back`). `on_stepped` is
+    called after each update.
     """
 
     def __init__(self, optimizer: Stepper, *, on_stepped: Callable[[nn.Parameter], None] = ignore_stepped) -> None:
@@ -32,12 +32,18 @@ class FusedBackward:
         ]
         self._is_active = False
         self._norms: dict[Tensor, Tensor] = {}
-        self._norm = math.nan
+        self._is_finite: Tensor | None = None
+        self.norm: Tensor | None = None
+        """Of all gradients of the last step, on the device; not finite where one of them was not. None before the first step."""
 
     @contextmanager
-    def step(self, *, is_last: bool) -> Iterator[None]:
-        """Around the backward pass of one micro-batch. Before the last one of a step, gradients add up as usual."""
+    def step(self, *, is_last: bool, is_finite: Tensor | None = None) -> Iterator[None]:
+        """Around the backward pass of one micro-batch. Before the last one of a step, gradients add up as usual. Where the flag `is_finite`
+        (on the device) is false, nothing moves."""
         self._norms.clear()
+        self._is_finite = is_finite
+        if is_last:
+            self._optimizer.begin()
         self._is_active = is_last
         try:
             yield
@@ -47,11 +53,8 @@ class FusedBackward:
             for parameter in self._parameters:
                 if parameter.grad is not None:  # of an earlier micro-batch
                     self._update(parameter)
-            self._finish()
-
-    def norm(self) -> float:
-        """Norm of all gradients of the last step; not finite where one of them was not. NaN before the first step."""
-        return self._norm
+            self.norm = nn.utils.get_total_norm(list(self._norms.values()))
+            self._norms.clear()
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -68,14 +71,7 @@ class FusedBackward:
         assert parameter not in self._norms, "the gradient of a parameter came twice in one backward pass"
         norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
         self._norms[parameter] = norm
-        self._optimizer.step_parameter(parameter, is_finite=torch.isfinite(norm))
+        is_finite = torch.isfinite(norm)
+        self._optimizer.step_parameter(parameter, is_finite=is_finite if self._is_finite is None else is_finite & self._is_finite)
         parameter.grad = None
         self._on_stepped(parameter)
-
-    def _finish(self) -> None:
-        self._norm = float(nn.utils.get_total_norm(list(self._norms.values())))
-        if not math.isfinite(self._norm):
-            for parameter, norm in self._norms.items():
-                if not math.isfinite(norm):
-                    self._optimizer.state[parameter]["step"] -= 1
-        self._norms.clear()

@@ -69,6 +69,9 @@ class Adopted(torch.optim.Optimizer):
         for one in inner:
             defaults |= one.defaults
         super().__init__([group for one in inner for group in one.param_groups], defaults)
+        for group in self.param_groups:
+            if "triton" in group and all(one.device.type == "cpu" for one in group["params"]):
+                group["triton"] = False  # optimi runs its Triton kernels wherever Triton is installed, and they need a GPU
         self.inner, self.seed, self.num_steps = tuple(inner), seed, 0
         self.state = inner[0].state
         for one in inner[1:]:

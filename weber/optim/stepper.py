@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from weber.optim.rules import Move
 CHUNK_BYTES = 1 << 28
 _ALIGNMENT = 64
 _NO_BETAS = (0.0, 0.0)
+_NUM_UNREAD = 2
 _STEP_SPEC: tuple[tuple[int, ...], torch.dtype] = ((), torch.float32)
 
 
@@ -39,21 +41,41 @@ class Stepper(torch.optim.Optimizer):
         self._groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
         self._numbers = {parameter: number for number, parameter in enumerate(self._groups)}
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._unread: deque[list[tuple[dict[str, Any], Tensor]]] = deque(maxlen=_NUM_UNREAD)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         assert closure is None, "weber computes the loss before the step"
+        self.step_where(None)
+
+    @torch.no_grad()
+    def step_where(self, is_finite: Tensor | None) -> None:
+        """The same, where the flag (on the device) is true; see `step_parameter`."""
+        self.begin()
         for parameter in self._numbers:
             if parameter.grad is not None:
-                self.step_parameter(parameter)
+                self.step_parameter(parameter, is_finite=is_finite)
+
+    def begin(self) -> None:
+        """A step begins: `take_back` reaches to the one before it."""
+        self._unread.append([])
+
+    def take_back(self) -> None:
+        """Count no update of the last two steps whose flag was false. Waits for the device."""
+        for state, is_finite in (one for updates in self._unread for one in updates):
+            state["step"] -= int(not is_finite)
+        self._unread.clear()
 
     @torch.no_grad()
     def step_parameter(self, parameter: nn.Parameter, *, is_finite: Tensor | None = None) -> None:
-        """One update of one parameter from its gradient. Where the flag `is_finite` (on the device) is false, only its step counts."""
+        """One update of one parameter from its gradient. Where the flag `is_finite` (on the device) is false, only its step counts, until
+        `take_back` is called."""
         assert parameter.grad is not None
         state, device = self._load_state(parameter), parameter.device
         state["step"] += 1
+        if is_finite is not None and self._unread:
+            self._unread[-1].append((state, is_finite))
         step = int(state["step"])
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)

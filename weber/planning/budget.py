@@ -14,6 +14,7 @@ from math import prod
 
 import torch
 
+from weber.blocks.own import DEVICES
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
@@ -40,7 +41,7 @@ from weber.memory.estimate import (
 )
 from weber.memory.fit import Choices
 from weber.memory.load import choose_formats
-from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, Rates, load_rates, read_host_bytes
+from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, MEMORY, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
 from weber.optim.ema import count_mean_bytes
@@ -170,10 +171,10 @@ class Budget:
         """The whole run. `is_rough`: of the samples only the largest, whose time stands for all."""
         samples = {largest: 1 for _, largest in self._ends.values()} if is_rough else self.load.samples
         # What packing adds to activations is small: that is looked at in the end.
-        run = memory.model_copy(update={"quantize": "none", "int8_matmul": False}) if is_rough else memory
+        run = memory.model_copy(update={"quantize": "none", "int8_matmul": False, "fp8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        phases = [*self._list_training(still, profiles), *self._list_painting(still, run), *self._list_encoding(memory)]
+        phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -181,7 +182,8 @@ class Budget:
             self.config.train.accumulation * largest.work,
             self._rates.name,
             self._rates.is_measured,
-            self._rates.count_parts(largest.work),
+            self._count_parts(largest, memory),
+            max(profile.saved_bytes for profile in profiles.values()),
         )
 
     @property
@@ -197,12 +199,13 @@ class Budget:
 
     def _build_profile(self, sample: Sample, memory: MemoryConfig, *, learns: bool = True) -> Profile:
         mode, is_packed, is_offloaded = memory.gradient_checkpointing, memory.quantize != "none", memory.offload_activations
-        key = sample, mode, is_packed, is_offloaded, memory.int8_matmul, learns
+        key = sample, mode, is_packed, is_offloaded, memory.multiplies_packed, learns
         if key not in self._profiles:
             kinds = [mode] * len(self._rehearsal.names)
             if isinstance(mode, int):
                 kinds = ["all" if number % mode == mode - 1 else "none" for number in range(len(kinds))]
-            simulate = partial(self._rehearsal.simulate, sample=sample, is_packed=is_packed, int8_matmul=memory.int8_matmul, learns=learns)
+            rehearse, multiplies = self._rehearsal.simulate, memory.multiplies_packed
+            simulate = partial(rehearse, sample=sample, is_packed=is_packed, multiplies_packed=multiplies, learns=learns)
             traces = {kind: simulate(kind) for kind in set(kinds)}
             self._profiles[key] = build_profile([traces[kind] for kind in kinds], self._rehearsal.places, is_offloaded=is_offloaded)
         return self._profiles[key]
@@ -231,7 +234,7 @@ class Budget:
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
-            "adapters": self.load.trained.num_bytes if self.config.adapter.kind != "full" else 0,
+            "adapters": load.trained.num_bytes + _count_copy_bytes(load, self.config, memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
             "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
@@ -254,7 +257,7 @@ class Budget:
         }
         return {name: size for name, size in parts.items() if size}
 
-    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile]) -> list[Phase]:
+    def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
         accumulation = self.config.train.accumulation
         phases = []
         for sample, profile in profiles.items():
@@ -264,6 +267,8 @@ class Budget:
                 "gradients": gradients,
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
             }
+            if memory.compile and memory.quantize != "none" and memory.gradient_checkpointing != "none":
+                moving["unpacked weights"] = _count_unpacked(self._measure(memory.model_copy(update={"quantize": "none"})))
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
         if not self.config.optim.fused_backward:
             largest = max(map(prod, self.load.trained.shapes.values()))
@@ -305,11 +310,20 @@ class Budget:
             if found is not None and part not in self.cached
         ]
 
+    def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
+        """Seconds of a step's computing, by what takes them."""
+        times, passes = self.config.train.accumulation, 2 + _count_again(memory)
+        unpack = self._rates.count_parts(_build_unpacking(self._measure(memory)))
+        pieces = [self._rates.count_parts(profile.forward), self._rates.count_parts(profile.backward)]
+        found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
+        for name, seconds in unpack.items():
+            found[name] += times * passes * seconds
+        found[MEMORY] += self._updates.count_seconds(self._rates)
+        return found
+
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
         sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.config.train.accumulation
-        mode = memory.gradient_checkpointing
-        passes = 1 + (1 / mode if isinstance(mode, int) else float(mode == "all"))
-        unpack = rates.count_seconds(Work(Counter(), sizes.read_bytes, _UNPACK_KERNELS * sizes.num_packed))
+        passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
         _, swapped = self._list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
@@ -324,6 +338,29 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_copy_bytes(load: Workload, config: RunConfig, memory: MemoryConfig) -> int:
+    """Of adapters in the precision that blocks compute in; in that of the adapters themselves, of those that several layers share."""
+    names = [name for name in load.trained.shapes if load.dtype != load.trained.dtype or ".lora_A." in name]
+    is_own = memory.runs_own_blocks and load.device.type in DEVICES and config.adapter.kind == "lora"
+    return sum(prod(load.trained.shapes[name]) for name in names) * load.dtype.itemsize if is_own else 0
+
+
+def _count_unpacked(plain: Sizes) -> int:
+    """A compiled block that is computed again may have unpacked its weights all at once, where others have one layer of them at a time."""
+    return max(block + own for block, own in zip(plain.blocks, plain.modulation, strict=True))
+
+
+def _build_unpacking(sizes: Sizes) -> Work:
+    """Of packed weights, once."""
+    return Work(moved_bytes=sizes.read_bytes, num_kernels=_UNPACK_KERNELS * sizes.num_packed)
+
+
+def _count_again(memory: MemoryConfig) -> float:
+    """How often each block is computed again, on average."""
+    mode = memory.gradient_checkpointing
+    return 1 / mode if isinstance(mode, int) else float(mode == "all")
 
 
 @dataclass(frozen=True)
@@ -349,7 +386,7 @@ class _Updates:
         if OPTIMIZERS[self.optim.name].is_fused(self.optim):
             return num_bytes / rates.bandwidth
         num_pieces = sum(-(-prod(shape) // PIECE) for shape in self.trained.shapes.values())
-        return rates.count_seconds(Work(Counter(), 4 * num_bytes, _UPDATE_KERNELS * num_pieces))
+        return rates.count_seconds(Work(moved_bytes=4 * num_bytes, num_kernels=_UPDATE_KERNELS * num_pieces))
 
     def count_mean_seconds(self, rates: Rates) -> float:
         """Of the running mean."""

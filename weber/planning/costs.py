@@ -6,6 +6,7 @@ from weber.errors import ConfigError
 from weber.memory.estimate import Estimate, Phase
 from weber.memory.fit import Fit
 from weber.memory.rates import GIB
+from weber.planning.faster import COPIES, PROCESSOR, describe_faster
 from weber.planning.fitting import build_fitted
 from weber.planning.plan import Plan, list_captions, list_views
 from weber.planning.sizes import count_due
@@ -41,7 +42,9 @@ def describe_step(estimate: Estimate) -> list[str]:
     source = "measured just now" if estimate.is_measured else "from its datasheet, as far as that is reached in practice"
     about = "at least" if estimate.is_measured else "about"
     step = f"{estimate.work.num_flops / 1e12:.3g} TFLOP and {about} {write_seconds(estimate.time.seconds)} per step"
-    return [f"{step} on {estimate.rates_name} ({source})", f"  what limits it: {_describe_limits(estimate)}"]
+    named = sorted(((share, name) for name, share in find_shares(estimate).items() if share > _LESS), reverse=True)
+    limits = ", ".join(f"{name} ({share:.0%})" for share, name in named)
+    return [f"{step} on {estimate.rates_name} ({source})", f"  what limits it: {limits}"]
 
 
 def write_seconds(seconds: float) -> str:
@@ -52,14 +55,12 @@ def write_seconds(seconds: float) -> str:
     return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
 
 
-def _describe_limits(estimate: Estimate) -> str:
-    """What takes the time, the most first; what runs beside the computing counts as far as it is waited for."""
+def find_shares(estimate: Estimate) -> dict[str, float]:
+    """What takes a step's time; what runs beside the computing counts as far as it is waited for."""
     time, whole = estimate.time, sum(estimate.limits.values())
     shares = {name: time.computing_share * seconds / whole for name, seconds in estimate.limits.items()} if whole else {}
-    waits = "the processor, which computes what is on the host" if time.on_host > time.copied_forward else "copies from the host"
-    shares[waits] = 1 - time.computing_share
-    named = sorted(((share, name) for name, share in shares.items() if share > _LESS), reverse=True)
-    return ", ".join(f"{name} ({share:.0%})" for share, name in named)
+    shares[PROCESSOR if time.on_host > time.copied_forward else COPIES] = 1 - time.computing_share
+    return shares
 
 
 def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
@@ -73,7 +74,10 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
     said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))
     about = "at least" if estimate.is_measured else "about"
-    return [*describe_step(estimate), f"the whole run: {about} {write_seconds(sum(parts.values()))} ({said}), without reading the model"]
+    faster = describe_faster(plan, estimate, shares=find_shares(estimate))
+    advice = [] if faster is None else [f"  what would make it faster: {faster}"]
+    whole = f"the whole run: {about} {write_seconds(sum(parts.values()))} ({said}), without reading the model"
+    return [*describe_step(estimate), *advice, whole]
 
 
 def _count_pictures(plan: Plan) -> tuple[int, int]:

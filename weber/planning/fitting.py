@@ -94,7 +94,7 @@ def _list_optimizers(config: RunConfig, workload: Workload) -> Iterator[_Change]
     for text, change in changes:
         if "name" not in change and not (is_own and (is_gpu or "state_on" not in change)):
             continue
-        if change.get("fused_backward") and config.train.accumulation > 1:
+        if change.get("fused_backward") and (config.train.accumulation > 1 or config.memory.compile):
             continue
         if any(getattr(optim, name) != value for name, value in change.items() if name != "clip_norm"):
             yield _Change(text, config.model_copy(update={"optim": optim.model_copy(update=change)}), workload)

@@ -78,7 +78,7 @@ class Lessons:
             "seed": self.build_seed(lesson),
             "t": float(build_timesteps(objective, [self.draw_place(lesson)], token_shift=shift)).hex(),
             "told": [objective.guidance, objective.guidance_range, objective.text_mask, objective.reference_timestep],
-            "memory": [memory.quantize, memory.int8_matmul, memory.modulation],
+            "memory": [memory.quantize, memory.multiplies_packed, memory.modulation],
             "adapters": self._adapters,
         }
         content = json.dumps(facts, sort_keys=True, separators=(",", ":"))

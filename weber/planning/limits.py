@@ -14,6 +14,7 @@ from weber.families.pattern import list_meant
 from weber.planning.assistant import Frozen
 
 _NUM_SHOWN = 3
+_FP8 = (8, 9)
 
 
 def check_memory(config: RunConfig, family: Family, *, device: torch.device, dtype: torch.dtype, modules: Sequence[str]) -> None:
@@ -59,6 +60,20 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
         )
 
 
+def _check_fp8(device: torch.device) -> None:
+    """A GPU that is not here may be any."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" and torch.cuda.is_available() else None
+    if device.type == "cuda" and (capability is None or capability >= _FP8):
+        return
+    what = f"the model runs on {device}" if capability is None else f"the GPU has {capability[0]}.{capability[1]}"
+    raise ConfigError(
+        f"Products of fp8 need tensor cores of a GPU of compute capability 8.9 or more, and {what}.",
+        got="memory.fp8_matmul = true",
+        expected="an RTX 40, an H100, or a later GPU",
+        fix='remove memory.fp8_matmul; or set memory.quantize = "int8" and memory.int8_matmul = true',
+    )
+
+
 def _check_quantize(memory: MemoryConfig, device: torch.device) -> None:
     if device.type == "mps" and (memory.quantize in ("fp8", "nf4") or memory.int8_matmul):
         raise ConfigError(
@@ -67,6 +82,8 @@ def _check_quantize(memory: MemoryConfig, device: torch.device) -> None:
             expected="int8, int4 or int2, computed in bf16 or fp32",
             fix='set memory.quantize = "int8"',
         )
+    if memory.fp8_matmul:
+        _check_fp8(device)
     if memory.quantize_on == "device" and device.type != "cuda":
         raise ConfigError(
             f"Layers are quantized by the processor here: the model runs on {device}, which is no GPU.",

@@ -37,8 +37,10 @@ from weber.memory.fit import Fit
 from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
+from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload, list_cached
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
+from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
@@ -153,6 +155,8 @@ def build_plan(
     skeleton = _load_skeleton(config, family)
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
+    check_attention(config, family, machine=machine)
+    check_compile(config, device=device)
     check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)

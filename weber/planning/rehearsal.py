@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.adapters.lora import add_frozen
+from weber.blocks.own import DEVICES
 from weber.config.memory import MemoryConfig
 from weber.config.objective import ObjectiveConfig
 from weber.config.run import RunConfig
@@ -30,6 +31,7 @@ from weber.kinds.table import KINDS
 from weber.kinds.text import TextLearner, add_encoder, choose_own, find_text
 from weber.memory.checkpointing import Mode, build_checkpointing
 from weber.memory.formats import FORMATS
+from weber.memory.joined import join_layers
 from weber.memory.load import choose_formats, list_blocks
 from weber.memory.meta import FlashOnMeta
 from weber.memory.packed import build_packed
@@ -63,6 +65,14 @@ class Sample:
         """In a few words."""
         references = f" with {len(self.references)} references" if self.references else ""
         return f"{self.width} x {self.height}{references}" + (f", batch {self.batch}" if self.batch > 1 else "")
+
+
+def count_tokens(family: Family, sample: Sample) -> int:
+    """Tokens that the network sees, texts included; of all pictures of the batch."""
+    pictures = [(sample.width, sample.height), *sample.references]
+    tokens = sum(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in pictures)
+    shapes = [shape for part in family.text_parts for shape in family.text_shapes(part).values()]
+    return sample.batch * (tokens + max((shape[0] for shape in shapes if len(shape) > 1), default=0))
 
 
 @dataclass(frozen=True)
@@ -111,11 +121,8 @@ class Rehearsal:
         return self._cut[1].places
 
     def count_tokens(self, sample: Sample) -> int:
-        """Tokens that the network sees, texts included; of all pictures of the batch."""
-        pictures = [(sample.width, sample.height), *sample.references]
-        tokens = sum(self.family.num_tokens(*self.family.latent_shape(height, width)[1:]) for width, height in pictures)
-        shapes = [shape for part in self.family.text_parts for shape in self.family.text_shapes(part).values()]
-        return sample.batch * (tokens + max((shape[0] for shape in shapes if len(shape) > 1), default=0))
+        """See the function."""
+        return count_tokens(self.family, sample)
 
     def build_inputs(self, sample: Sample) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents (B, C, H, W), noise levels (B,) and condition, on the meta device."""
@@ -143,19 +150,20 @@ class Rehearsal:
         latents, _, condition = self.build_inputs(sample)
         return latents.nbytes + sum(tensor.nbytes for tensor in condition.values())
 
-    def simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool = False, learns: bool = True) -> Trace:
+    def simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, multiplies_packed: bool = False, learns: bool = True) -> Trace:
         """A step with a sample, or a look at one if nothing `learns`. Where a step has several micro-batches, it is the second.
 
         Each is done once.
         """
-        key = mode, sample, is_packed, int8_matmul, learns
+        key = mode, sample, is_packed, multiplies_packed, learns
         if key not in self._traces:
-            self._traces[key] = self._simulate(mode, sample, is_packed=is_packed, int8_matmul=int8_matmul, learns=learns)
+            self._traces[key] = self._simulate(mode, sample, is_packed=is_packed, multiplies_packed=multiplies_packed, learns=learns)
         return self._traces[key]
 
-    def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, int8_matmul: bool, learns: bool) -> Trace:
-        model, parameters = self._load_model(is_packed=is_packed, int8_matmul=int8_matmul)
+    def _simulate(self, mode: Mode, sample: Sample, *, is_packed: bool, multiplies_packed: bool, learns: bool) -> Trace:
+        model, parameters = self._load_model(is_packed=is_packed, multiplies_packed=multiplies_packed)
         predictor, is_gpu = self.family.build_predictor(model), self.device.type == "cuda"
+        predictor.is_fused = self.config.memory.runs_own_blocks and self.device.type in DEVICES
         blocks = self.family.blocks(predictor)
         latents, t, condition = self.build_inputs(sample)
         if not learns:
@@ -218,25 +226,27 @@ class Rehearsal:
                 owner.register_buffer(leaf, entry.read())
         return model.eval(), cut
 
-    def _load_model(self, *, is_packed: bool, int8_matmul: bool) -> tuple[nn.Module, list[nn.Parameter]]:
+    def _load_model(self, *, is_packed: bool, multiplies_packed: bool) -> tuple[nn.Module, list[nn.Parameter]]:
         """The same with what learns on it; each is made once."""
-        key = is_packed, int8_matmul
+        key = is_packed, multiplies_packed
         if key not in self._models:
             model = copy.deepcopy(self._cut[0])
-            self._pack(model, is_packed=is_packed, int8_matmul=int8_matmul)
+            self._pack(model, is_packed=is_packed, multiplies_packed=multiplies_packed)
+            kept = {new for name in self.names if (new := self._cut[1].renamed.get(name)) is not None}
+            join_layers((model.get_submodule(name) for name in sorted(kept)), self.family.joined_layers)
             text = _load_text(self)
             if text is not None:
                 add_encoder(model, text)
             self._models[key] = model, [parameter for _, parameter in self._add_learning(model)]
         return self._models[key]
 
-    def _pack(self, model: nn.Module, *, is_packed: bool, int8_matmul: bool) -> None:
+    def _pack(self, model: nn.Module, *, is_packed: bool, multiplies_packed: bool) -> None:
         trained = {new for name in self.trained.shapes if (new := self._cut[1].rename(name)) is not None}
-        memory = MemoryConfig(quantize="int8" if is_packed else "none", int8_matmul=int8_matmul)
+        memory = MemoryConfig(quantize="int8" if is_packed else "none", int8_matmul=multiplies_packed)
         for name, form in choose_formats(self.family, model, memory=memory, trained=trained).items():
             linear = model.get_submodule(name)
             assert isinstance(linear, nn.Linear)
-            packed = build_packed(linear.weight, linear.bias, format=FORMATS[form], dtype=self.dtype, int8_matmul=int8_matmul)
+            packed = build_packed(linear.weight, linear.bias, format=FORMATS[form], dtype=self.dtype, multiplies_packed=multiplies_packed)
             model.set_submodule(name, packed)
 
     def _add_learning(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -20,6 +20,7 @@ from weber.families.route import build_routes, count_kept
 from weber.kinds.text import describe_text
 from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
+from weber.planning.attention import describe_attention
 from weber.planning.budget import build_estimate
 from weber.planning.checks import sample_size
 from weber.planning.costs import describe_costs
@@ -131,6 +132,7 @@ def _describe_model(plan: Plan) -> list[str]:
         *([] if lacking is None else [f"planned from the sizes that weber ships: {lacking.what[:1].lower()}{lacking.what[1:]}"]),
         *longer.splitlines(),
         f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
+        describe_attention(plan.config, plan.workload, is_here=wish is None),
     ]
     rollout = objective.rollout
     if rollout is not None:

@@ -22,6 +22,7 @@ from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.data.words import describe_count
 from weber.errors import TrainingError
+from weber.families.family import Predictor
 from weber.families.route import build_routes
 from weber.kinds.text import build_text_put, find_text
 from weber.optim.ema import Ema
@@ -29,6 +30,8 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.attention import choose_attention
+from weber.planning.budget import build_estimate
 from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
 from weber.planning.report import build_hint, build_summary
@@ -38,10 +41,12 @@ from weber.results.runs import is_run
 from weber.track.progress import Watcher
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
-from weber.training.learner import Learner
-from weber.training.loop import Training, build_command, run
+from weber.training.compiling import Compiling, compile_blocks
+from weber.training.learner import Learner, build_health
+from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
+from weber.training.prepared import Training
 from weber.training.resume import Resume, check_start, find_start, leave_branch, read_previous
 from weber.training.saving import Saver
 from weber.training.starts import write_start
@@ -98,6 +103,7 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
 
 def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
     """All that comes before the first step. A stop loses nothing of it but what is in memory."""
+    watcher.write(choose_attention(plan.config, plan.workload).describe())  # before anything is encoded: it may be refused
     store = Store(plan.resolved.output.cache)
     try:
         encode_cache(plan, store, watcher=watcher, stop=stop)
@@ -149,11 +155,13 @@ def assemble(
         cache=config.output.cache,
         progress=progress,
     )
-    predictor = network.predictor
+    predictor, attention = network.predictor, choose_attention(plan.config, plan.workload)
+    predictor.attention = attention.training.name
     predictor.transformer.train()
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
+    ema = _build_mean(config.optim, parameters, plan.device)
     learner = Learner(
         config,
         plan.family,
@@ -162,10 +170,12 @@ def assemble(
         optimizer,
         plan.training_guidance,
         fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
-        ema=_build_mean(config.optim, parameters, plan.device),
+        ema=ema,
         swap=network.swap,
         text=find_text(plan.family, predictor.transformer),
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
+        health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
+        compiling=_build_compiling(plan, predictor),
     )
     loader = Loader(plan, store)
     write_answers(plan, learner, loader=loader, store=store, progress=progress)
@@ -173,9 +183,23 @@ def assemble(
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
         write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
-    painter = Painter(plan, predictor, run_folder=folder, reader=reader, ema=learner.ema, swap=learner.swap)
+    painter = Painter(
+        plan,
+        predictor,
+        run_folder=folder,
+        reader=reader,
+        ema=learner.ema,
+        swap=learner.swap,
+        attention=attention.painting.name,
+    )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher)
     return Training(plan, learner, loader, painter, saver, start)
+
+
+def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:
+    is_dynamic = len(plan.workload.samples) > 1 or bool(plan.config.objective.tread)
+    blocks = compile_blocks(plan.config.memory, predictor, family=plan.family, is_dynamic=is_dynamic)
+    return None if blocks is None else Compiling(blocks, build_estimate(plan.config, plan.workload).kept_bytes)
 
 
 def _build_mean(config: OptimConfig, parameters: Named, device: torch.device) -> Ema | None:

@@ -26,6 +26,7 @@ from weber.data.seeds import draw_choice
 from weber.data.views import View
 from weber.families.family import REFERENCE
 from weber.families.finite import is_finite
+from weber.memory.beside import SideStream, send
 from weber.planning.lessons import ANSWER_NAME, Lesson
 from weber.planning.plan import Plan, build_lessons
 from weber.planning.prompts import Prompt
@@ -58,6 +59,11 @@ class Batch:
     is_regularization: bool = False
     captions: tuple[str, ...] = ()
     fixed: Fixed | None = None
+
+    def list_tensors(self) -> list[Tensor]:
+        """All that is on the device."""
+        others = self.weights_B, self.mask_B1HW, None if self.fixed is None else self.fixed.target_BCHW
+        return [self.latents_BCHW, *self.condition.values(), *(tensor for tensor in others if tensor is not None)]
 
 
 class Samples(Protocol):
@@ -141,19 +147,22 @@ class _Sample:
 
 
 class Loader:
-    """Reads the batches of a step; the next step is read in a thread while this one is trained on. Enter it as a context."""
+    """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
+    a context."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
         self._reader = Reader(store, plan.encoders)
         self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
+        self._stream = SideStream(plan.device)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 
     def load(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
         ahead, self._ahead = self._ahead, None
         batches = ahead[1].result() if ahead is not None and ahead[0] == step else self._load(step)
+        self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
         if step + 1 < self._plan.num_steps:
             self._ahead = (step + 1, self._thread.submit(self._load, step + 1))
         return batches
@@ -165,7 +174,8 @@ class Loader:
         return self._stack([self._load_sample(lesson.example, draw, (*self._describe(lesson), None))])
 
     def _load(self, step: int) -> list[Batch]:
-        return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
+        with self._stream.open():
+            return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
 
     def find_not_finite(self, step: int) -> dict[str, list[Path]]:
         """Pictures of a step that have numbers in the cache which are not finite, and the cache's files with them."""
@@ -213,12 +223,12 @@ class Loader:
         weights = [sample.example.loss_weight for sample in samples]
         masks = [sample.mask for sample in samples if sample.mask is not None]
         return Batch(
-            latents_BCHW=torch.stack([sample.latents for sample in samples]).to(device).float(),
-            condition={name: torch.stack([sample.condition[name] for sample in samples]).to(device) for name in first.condition},
+            latents_BCHW=send(torch.stack([sample.latents for sample in samples]), device).float(),
+            condition={name: send(torch.stack([sample.condition[name] for sample in samples]), device) for name in first.condition},
             places=tuple(sample.place for sample in samples),
             names=tuple(str(sample.example.path) for sample in samples),
-            weights_B=None if set(weights) == {1.0} else torch.tensor(weights).to(device),
-            mask_B1HW=torch.stack(masks).to(device) if masks else None,
+            weights_B=None if set(weights) == {1.0} else send(torch.tensor(weights), device),
+            mask_B1HW=send(torch.stack(masks), device) if masks else None,
             is_regularization=first.example.is_regularization,
             captions=tuple(sample.caption for sample in samples),
             fixed=self._build_fixed(samples),
@@ -230,7 +240,7 @@ class Loader:
             return None
         seeds, levels, answers = zip(*lessons, strict=True)
         known = [answer for answer in answers if answer is not None]
-        return Fixed(seeds, levels, torch.stack(known).to(self._plan.device) if known else None)
+        return Fixed(seeds, levels, send(torch.stack(known), self._plan.device) if known else None)
 
     def __enter__(self) -> Loader:
         return self

@@ -36,6 +36,7 @@ from weber.memory.rates import GIB
 from weber.optim.fused import FusedBackward
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.planning.attention import choose_attention
 from weber.planning.budget import NUM_BATCHES, Workload, build_estimate
 from weber.planning.encoders import build_encoders
 from weber.planning.rehearsal import Rehearsal, Sample
@@ -44,6 +45,7 @@ from weber.pocket.full_size import build_full_size
 from weber.pocket.published import TRANSFORMERS
 from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
+from weber.training.compiling import compile_blocks
 from weber.training.learner import Learner
 from weber.training.network import load_network
 from weber.training.step import train_step
@@ -257,6 +259,8 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
         cache=folder / "cache",
         progress=ignore_progress,
     )
+    compile_blocks(config.memory, network.predictor, family=family, is_dynamic=False)
+    network.predictor.attention = choose_attention(config, workload).training.name
     network.predictor.transformer.train()
     network.predictor.routes = build_routes(config.objective.tread, num_blocks=len(family.blocks(network.predictor)))
     rates = [workload.trained.rates.get(name, 1.0) for name, _ in parameters]
@@ -301,9 +305,10 @@ def _measure_peak(run: Callable[[], None], device: torch.device, *, held: Contai
 
 def _list_storages() -> dict[int, int]:
     """Addresses and bytes of the memory of all tensors that Python knows."""
-    # Not isinstance(): some objects of torch warn when they are asked for their class.
-    tensors = [one for one in gc.get_objects() if issubclass(type(one), Tensor) and one.device.type == "cpu"]
-    return {storage.data_ptr(): storage.nbytes() for storage in (one.untyped_storage() for one in tensors)}
+    # Not isinstance(): some objects of torch warn when they are asked for their class. Compilers leave tensors without memory behind.
+    tensors = [one for one in gc.get_objects() if type(one) in (Tensor, nn.Parameter) and one.device.type == "cpu"]
+    storages = (one.untyped_storage() for one in tensors if not torch._is_functional_tensor(one))
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def _measure_seconds(run: Callable[[], None], device: torch.device) -> float:

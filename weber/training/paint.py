@@ -9,18 +9,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from PIL import Image
 
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
+from weber.config.output import PaintingAttention
 from weber.errors import ConfigError
+from weber.kernels.trial import Choice
 from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
+from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
 from weber.planning.encoders import build_encoders
 from weber.planning.prompts import Prompt, build_prompts
+from weber.planning.rehearsal import Sample
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
 from weber.training.network import Network, build_put, load_network
@@ -44,6 +49,7 @@ class Wish:
     conditioning: Sequence[Path] = ()
     mask: Path | None = None
     num: int = 1
+    attention: str | None = None
 
 
 def sample(
@@ -82,11 +88,15 @@ class Sampler:
             keys=("--conditioning", "--mask"),
         )
         self._watcher.write(f"Painting with {subject.name}.")
+        attention = self._choose_attention(wish, prompts, look)
+        self._watcher.write(f"Attention: {attention.describe()}.")
         reader = self._encode(prompts, look)
         seed = subject.sampling.seed if wish.seed is None else wish.seed
+        predictor = self._load().predictor
+        predictor.attention = attention.name
         return paint_all(
             self._encoders,
-            self._load().predictor,
+            predictor,
             paintings=build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed),
             kind=subject.kind,
             num_steps=wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps,
@@ -94,6 +104,15 @@ class Sampler:
             frozen=subject.frozen,
             progress=self._watcher.report,
         )
+
+    def _choose_attention(self, wish: Wish, prompts: Sequence[Prompt], look: Look) -> Choice:
+        """What was wished, else what the run says; tried at this size."""
+        subject, encoders, (height, width) = self.subject, self._encoders, look.size
+        sizes = {tuple((view.crop.width, view.crop.height) for view in prompt.references) for prompt in prompts}
+        samples = [Sample(width, height, references) for references in sizes]
+        use = build_use(subject.family, device=encoders.device, dtype=encoders.dtype, samples=samples)
+        name = wish.attention or subject.sampling.attention
+        return choose_painting(subject.memory.attention, use, key=TRAINING) if name == "same" else choose_painting(name, use, key=WISHED)
 
     def close(self) -> None:
         """Give back what the network has taken."""
@@ -175,6 +194,14 @@ def check_wish(wish: Wish, subject: Subject) -> None:
         check_sample_guidance(wish.guidance, subject.family, key="--guidance")
     if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
         raise ConfigError("Classifier-free guidance is 1 (off) or more.", got=f"--cfg {wish.cfg}", fix="try --cfg 3.5")
+    names = get_args(PaintingAttention)
+    if wish.attention is not None and wish.attention not in names:
+        raise ConfigError(
+            "There is no such attention.",
+            got=f"--attention {wish.attention}",
+            expected=", ".join(names),
+            fix="leave it out, or choose another",
+        )
     _check_strength(wish.strength, subject)
 
 

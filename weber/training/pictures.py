@@ -48,9 +48,18 @@ class Painter:
     """
 
     def __init__(
-        self, plan: Plan, predictor: Predictor, *, run_folder: Path, reader: Reader, ema: Ema | None = None, swap: BlockSwap | None = None
+        self,
+        plan: Plan,
+        predictor: Predictor,
+        *,
+        run_folder: Path,
+        reader: Reader,
+        ema: Ema | None = None,
+        swap: BlockSwap | None = None,
+        attention: str | None = None,
     ) -> None:
         self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
+        self.attention = attention
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
         self.num_steps = config.steps or plan.family.sample_defaults.steps
@@ -129,13 +138,14 @@ class Painter:
 
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
-        resolved = self.plan.resolved
+        resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
         return {
-            "sampling": resolved.sampling.model_dump(mode="json", exclude={"every"}),
+            "sampling": resolved.sampling.model_dump(mode="json", exclude={"every", *(["attention"] if attention == "same" else [])}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
             "text_mask": resolved.objective.text_mask,
             "memory": resolved.memory.model_dump(mode="json", include=_PRECISIONS),
+            **({"fp8_matmul": True} if resolved.memory.fp8_matmul else {}),
             "assistant": [resolved.model.assistant, resolved.model.assistant_sample_strength],
             **({"adapters": [[one.path, one.sample_strength] for one in resolved.model.adapters]} if resolved.model.adapters else {}),
         }
@@ -160,7 +170,7 @@ class Painter:
                     self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
 
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
-        with self._swapped():
+        with self._swapped(), _attending(self.predictor, self.attention):
             pictures = paint_all(
                 self.plan.encoders,
                 self.predictor,
@@ -173,6 +183,16 @@ class Painter:
             )
         for picture, file in zip(pictures, self._files(step), strict=True):
             save_picture(picture, file)
+
+
+@contextmanager
+def _attending(predictor: Predictor, backend: str | None) -> Iterator[None]:
+    """While this is open, another backend attends."""
+    before, predictor.attention = predictor.attention, backend
+    try:
+        yield
+    finally:
+        predictor.attention = before
 
 
 def put_later_away(run_folder: Path, *, step: int) -> Path | None:

@@ -17,6 +17,7 @@ from weber.config.run import RunConfig
 from weber.data.seeds import build_seed, draw_order, draw_uniform
 from weber.families.family import list_references
 from weber.families.route import ROUTE_KEPT, ROUTE_SCORES
+from weber.memory.beside import send
 from weber.objective.flow import build_noisy, build_target, draw_noise
 from weber.objective.rollout import build_probability, build_return, draw_num_steps, predict_rollout
 from weber.objective.timesteps import build_timesteps
@@ -37,7 +38,8 @@ class Question:
 def build_question(learner: Learner, batch: Batch, *, t_B: Tensor, step: int) -> Question:
     """What is asked for these samples at these noise levels; the noise is a function of the seed, the step and the place."""
     latents_BCHW = batch.latents_BCHW
-    noise_BCHW = draw_noise(latents_BCHW, [build_seed(*origin, "noise") for origin in _list_origins(learner, batch, step=step)])
+    seeds = [build_seed(*origin, "noise") for origin in _list_origins(learner, batch, step=step)]
+    noise_BCHW = send(draw_noise(latents_BCHW, seeds), latents_BCHW.device)
     condition = _build_condition(learner, batch, t_B, step=step)
     noisy_BCHW, target_BCHW = build_noisy(latents_BCHW, noise_BCHW, t_B), build_target(latents_BCHW, noise_BCHW)
     num_steps = _draw_rollout(learner, batch, t_B, step=step)
@@ -57,7 +59,7 @@ def draw_timesteps(learner: Learner, batches: Sequence[Batch], *, step: int) -> 
         shift = learner.family.shift(learner.family.num_tokens(*batch.latents_BCHW.shape[-2:]))
         fed = [uniforms[place] for place in batch.places] if batch.fixed is None else batch.fixed.levels
         drawn = build_timesteps(learner.config.objective, fed, token_shift=shift)
-        levels.append(drawn.to(batch.latents_BCHW.device))
+        levels.append(send(drawn, batch.latents_BCHW.device))
     return levels
 
 
@@ -101,7 +103,7 @@ def _build_condition(learner: Learner, batch: Batch, t_B: Tensor, *, step: int) 
     if between is not None:
         low, high = between
         drawn = [draw_uniform(*origin, "guidance") for origin in _list_origins(learner, batch, step=step)]
-        condition = condition | {"guidance": t_B.new_tensor([low + (high - low) * one for one in drawn])}
+        condition = condition | {"guidance": send(torch.tensor([low + (high - low) * one for one in drawn]), t_B.device)}
     elif learner.guidance is not None:
         condition = condition | {"guidance": torch.full_like(t_B, learner.guidance)}
     if learner.config.objective.reference_timestep == "zero" and list_references(condition):
@@ -118,7 +120,7 @@ def _draw_route(learner: Learner, batch: Batch, *, step: int) -> dict[str, Tenso
     height, width = latents_BCHW.shape[-2:]
     num_tokens = learner.family.num_tokens(height, width)
     generator = torch.Generator().manual_seed(build_seed(learner.config.train.seed, step, batch.places[0], "route"))
-    found = {ROUTE_SCORES: torch.rand(num_tokens, generator=generator).to(latents_BCHW.device)}
+    found = {ROUTE_SCORES: send(torch.rand(num_tokens, generator=generator), latents_BCHW.device)}
     if batch.mask_B1HW is not None:
         edge = math.isqrt(height * width // num_tokens)
         found[ROUTE_KEPT] = functional.max_pool2d(batch.mask_B1HW.amax(dim=0), edge).flatten() > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -10,22 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from weber.data.seeds import build_seed
-from weber.errors import TrainingError
+from weber.memory.beside import Fetched
 from weber.objective.losses import build_losses
+from weber.optim.skip import step_where
 from weber.training.batch import Batch
 from weber.training.learner import Learner
+from weber.training.outcome import Outcome
 from weber.training.question import build_question, draw_timesteps
 
 
-def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
-    """Forward, backward and update for the micro-batches of one step; returns losses and gradient norm.
+def start_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outcome:
+    """Forward, backward and update for the micro-batches of one step, as far as the host has to do with it.
 
-    Each sample weighs the same, however the step is cut into micro-batches, but for the weight of its set. `loss` is the mean over the
-    samples that are learned, `loss_regularization` over the others; each is there if the step has such samples. Raises TrainingError,
-    before anything is changed, where the loss or the gradient is not finite; a fused step leaves only those weights as they were whose
-    own gradient is not.
+    Each sample weighs the same, however the step is cut into micro-batches, but for the weight of its set. A learner without `health` is
+    asked before anything is changed, and raises TrainingError where the loss or the gradient is not finite. With it the device leaves out
+    such a step and those after it; reading the outcome raises the error. A fused step leaves only those weights as they were whose own
+    gradient is not finite.
     """
-    config = learner.config
+    config, health = learner.config, learner.health
     num_samples = sum(len(batch.places) for batch in batches)
     losses = []
     for batch, t_B in zip(batches, draw_timesteps(learner, batches, step=step), strict=True):
@@ -37,53 +38,70 @@ def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict
         if batch.weights_B is not None:
             losses_B = losses_B * batch.weights_B
         losses.append(losses_B.detach())
-        if learner.fused is not None:
-            _check_finite(learner, "loss", float(losses_B.detach().sum()), step, batches)
-        with nullcontext() if learner.fused is None else learner.fused.step(is_last=len(losses) == len(batches)):
+        if health is not None:
+            health.note(losses[-1])
+        elif learner.fused is not None:
+            _fetch(learner, {"loss": losses[-1].sum()}, step=step, batches=batches).read()
+        is_last = len(losses) == len(batches)
+        with nullcontext() if learner.fused is None else learner.fused.step(is_last=is_last, is_finite=learner.is_finite):
             (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
 
-    numbers = _list_losses(batches, losses)
-    _check_finite(learner, "loss", sum(numbers.values()), step, batches)
-    grad_norm = _move(learner, step, batches) if learner.fused is None else learner.fused.norm()
-    _check_finite(learner, "gradient norm", grad_norm, step, batches)
+    norm = _measure_gradient(learner)
+    outcome = _fetch(learner, _list_losses(batches, losses) | {"grad_norm": norm}, step=step, batches=batches)
+    if health is None:
+        outcome.read()
+    if learner.fused is None:
+        _move(learner, norm)
     if learner.swap is not None and learner.swap.is_trained:
         learner.swap.settle()
     if learner.ema is not None:
-        learner.ema.update(step)
-    return numbers | {"grad_norm": grad_norm}
+        learner.ema.update(step, is_finite=learner.is_finite)
+    return outcome
 
 
-def _list_losses(batches: Sequence[Batch], losses: Sequence[Tensor]) -> dict[str, float]:
+def train_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> dict[str, float]:
+    """`start_step`, and what came of it: losses and gradient norm.
+
+    `loss` is the mean over the samples that are learned, `loss_regularization` over the others; each is there if the step has such samples.
+    """
+    return start_step(learner, batches, step=step).read()
+
+
+def _list_losses(batches: Sequence[Batch], losses: Sequence[Tensor]) -> dict[str, Tensor]:
     """The mean over the samples that are learned, and over those that the model is kept as it is on."""
     kinds: dict[str, list[Tensor]] = {}
     for batch, losses_B in zip(batches, losses, strict=True):
         kinds.setdefault("loss_regularization" if batch.is_regularization else "loss", []).append(losses_B)
-    return {name: float(torch.cat(found).mean()) for name, found in sorted(kinds.items())}
+    return {name: torch.cat(found).mean() for name, found in sorted(kinds.items())}
 
 
-def _move(learner: Learner, step: int, batches: Sequence[Batch]) -> float:
-    """Clip all gradients together and update all parameters; returns the norm before."""
-    gradients = [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
-    grad_norm = float(nn.utils.get_total_norm(gradients))
-    _check_finite(learner, "gradient norm", grad_norm, step, batches)
+def _measure_gradient(learner: Learner) -> Tensor:
+    """The norm of all gradients together."""
+    norm = nn.utils.get_total_norm(_list_gradients(learner)) if learner.fused is None else learner.fused.norm
+    assert norm is not None
+    if learner.health is not None:
+        learner.health.note(norm)
+    return norm
+
+
+def _move(learner: Learner, norm: Tensor) -> None:
+    """Clip all gradients together and update all parameters."""
     limit = learner.config.optim.norm_limit
-    if limit is not None and grad_norm > limit:
-        torch._foreach_mul_(gradients, limit / grad_norm)
-    learner.optimizer.step()
+    if limit is not None:
+        if learner.health is not None:
+            torch._foreach_mul_(_list_gradients(learner), (limit / norm).clamp(max=1))
+        elif float(norm) > limit:
+            torch._foreach_mul_(_list_gradients(learner), limit / float(norm))
+    step_where(learner.optimizer, learner.is_finite)
     learner.optimizer.zero_grad()
-    return grad_norm
 
 
-def _check_finite(learner: Learner, what: str, value: float, step: int, batches: Sequence[Batch]) -> None:
-    if math.isfinite(value):
-        return
-    learner.optimizer.zero_grad()
+def _list_gradients(learner: Learner) -> list[Tensor]:
+    return [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
+
+
+def _fetch(learner: Learner, numbers: dict[str, Tensor], *, step: int, batches: Sequence[Batch]) -> Outcome:
     names = [name for batch in batches for name in batch.names]
-    is_late = what != "loss" and learner.fused is not None
-    raise TrainingError(
-        f"The {what} of step {step + 1} is not finite; training stopped "
-        + ("with those weights unmoved whose gradient was not; others moved." if is_late else "before anything was changed."),
-        got=f"{what} = {value} for {', '.join(names)}",
-        expected="a finite number",
-        fix="look at these pictures and captions" + ("" if learner.config.memory.dtype == "fp32" else '; or set memory.dtype = "fp32"'),
-    )
+    is_fused, is_fp32 = learner.fused is not None, learner.config.memory.dtype == "fp32"
+    fetched = Fetched(torch.stack([number.float() for number in numbers.values()]))
+    return Outcome(step, names, list(numbers), fetched, learner.optimizer, is_fused, is_fp32)

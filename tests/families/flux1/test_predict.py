@@ -25,6 +25,7 @@ Draw = Callable[..., tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 def _load(family: Flux1, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Predictor:
     predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.is_fused = False
     predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
     return predictor
 

@@ -35,6 +35,7 @@ def _draw(draw_inputs: Draw) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
 def test_references_keep_their_level(kontext: Flux1, draw_inputs: Draw, route: tuple[int, int]) -> None:
     """With one level for all it is the plain block; else only the tokens of the reference are told the other one, wherever they lie now."""
     predictor = _load(kontext, *route)
+    predictor.is_fused = False
     noisy, t, condition = _draw(draw_inputs)
     with torch.no_grad():
         shared = predictor(noisy, t, condition)

@@ -51,8 +51,10 @@ def encoder(family: Flux3) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def predictor(family: Flux3) -> Predictor:
-    """The tiny network in fp32."""
-    return load_predictor(family, device=CPU, dtype=torch.float32)
+    """The tiny network in fp32, of the library's blocks."""
+    predictor = load_predictor(family, device=CPU, dtype=torch.float32)
+    predictor.is_fused = False
+    return predictor
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ REFERENCES = [(), ((4, 6),), ((2, 3), (5, 2))]
 
 def _load(family: Flux3, *, dtype: torch.dtype = torch.float32, gradient_checkpointing: bool = False) -> Predictor:
     predictor = load_predictor(family, device=CPU, dtype=dtype)
+    predictor.is_fused = False
     predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if gradient_checkpointing else "none"), predictor, family=family)
     return predictor
 

@@ -56,6 +56,7 @@ class Flux1:
     adapted_text: str | None = "clip"
     modulation_modules: Sequence[str] = keys.MODULATION
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
+    joined_layers: Sequence[Sequence[str]] = keys.JOINED_LAYERS
     blocks = staticmethod(_list_blocks)
 
     def __init__(self, source: Source, variant: Variant, *, hides_padding: bool = False) -> None:

@@ -26,6 +26,13 @@ LEAN_LAYERS = {
     "proj_out": "skip",
 }
 """See `Family.lean_layers`."""
+
+JOINED_LAYERS = (
+    ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    ("attn.to_q", "attn.to_k", "attn.to_v"),
+    ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+)
+"""See `Family.joined_layers`; of two that fit, the first one counts."""
 _CONTROLNET = (
     "controlnet_x_embedder",
     *(f"controlnet_blocks.{i}" for i in range(4)),

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.attended import attended
+from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
+from weber.families.flux1.blocks import SingleBlock, build_block, list_layers
 from weber.families.flux1.latents import build_ids, pack, unpack
 from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.reference_time import ReferenceTime
 from weber.families.route import Passage, Rotary, Route
+from weber.families.tokens import Tokens, build_tokens
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -39,6 +43,9 @@ class Flux1Predictor(nn.Module):
         self.modulation = Modulation(self._list_blocks()) if is_modulation_apart else None
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
+        self.is_fused = True
+        self.attention: str | None = None
+        self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: dict[tuple[object, ...], Rotary] = {}
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -62,13 +69,22 @@ class Flux1Predictor(nn.Module):
         modulate, modulate_reference = self._build_modulate(time_BD), None
         if references and "reference_t" in condition:
             modulate_reference = self._build_modulate(self._embed_time(condition["reference_t"], condition))
-        blocks = self._list_blocks()
+        blocks, tokens = self._list_blocks(), build_tokens(text_BTD, image_BND)
         for number, block in enumerate(blocks):
-            image_BND = passage.turn(number, image_BND)
-            call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), passage.num_tokens)
-            attention = None if passage.mask is None else {"attention_mask": passage.mask}
-            text_BTD, image_BND = self.run(block, call, image_BND, text_BTD, modulate(number), passage.rotary, attention)
-        image_BND = passage.turn(len(blocks), image_BND)
+            if passage.turns(number):
+                tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
+            is_own = self.is_fused and passage.mask is None and modulate_reference is None
+            own = self.own_blocks.find(block, self.attention) if is_own else None
+            if isinstance(own, SingleBlock):
+                tokens = Tokens(None, self.run(block, own, tokens.join(), modulate(number), passage.read_angles()), tokens.num_text)
+            elif own is not None:
+                tokens = build_tokens(*self.run(block, own, tokens.image, tokens.text, modulate(number), passage.read_angles()))
+            else:
+                call: Block = block if modulate_reference is None else ReferenceTime(block, modulate_reference(number), passage.num_tokens)
+                attention = None if passage.mask is None else {"attention_mask": passage.mask}
+                call = attended(call, self.attention)
+                tokens = build_tokens(*self.run(block, call, tokens.image, tokens.text, modulate(number), passage.rotary, attention))
+        image_BND = passage.turn(len(blocks), tokens.image)
 
         velocity_BNc = model.proj_out(model.norm_out(image_BND, time_BD))[:, :num_tokens]
         return unpack(velocity_BNc, *noisy_BCHW.shape[-2:])

@@ -36,6 +36,7 @@ class Flux2(PatchFamily):
     reference_modules: Sequence[str] = ()
     prompts_per_batch: int | None = None
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
+    joined_layers: Sequence[Sequence[str]] = keys.JOINED_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
 

@@ -22,6 +22,12 @@ LEAN_LAYERS = {
 }
 """See `Family.lean_layers`."""
 
+JOINED_LAYERS = (
+    ("attn.to_q", "attn.to_k", "attn.to_v"),
+    ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+)
+"""See `Family.joined_layers`."""
+
 ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
     "blocks": _ATTENTION + _CONTEXT + _FFS,
     "all": _ATTENTION + _CONTEXT,

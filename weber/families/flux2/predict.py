@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from weber.blocks.attended import attended
+from weber.blocks.own import OwnBlocks
 from weber.families.attention import build_mask
 from weber.families.family import Condition, Run, list_references, run_plainly
+from weber.families.flux2.blocks import build_block, list_layers
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Passage, Rotary, Route
+from weber.families.tokens import Tokens, build_tokens
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel
@@ -34,6 +38,9 @@ class Flux2Predictor(nn.Module):
         self.transformer = transformer
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()
+        self.is_fused = True
+        self.attention: str | None = None
+        self.own_blocks = OwnBlocks(list_layers, build_block)
         self._rotary: tuple[Layout, Rotary] | None = None
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -55,18 +62,21 @@ class Flux2Predictor(nn.Module):
         text_modulation = model.double_stream_modulation_txt(modulation_BD)
         single_modulation = model.single_stream_modulation(modulation_BD)
 
-        num_double, num_text_tokens = len(model.transformer_blocks), text_BTD.shape[1]
-        for number, block in enumerate(model.transformer_blocks):
-            image_BND = passage.turn(number, image_BND)
-            told = image_modulation, text_modulation, passage.rotary, _tell_mask(passage)
-            text_BTD, image_BND = self.run(block, block, image_BND, text_BTD, *told)
-        image_BND = passage.turn(num_double, image_BND)
-        joint = torch.cat([text_BTD, image_BND], dim=1)
-        for number, block in enumerate(model.single_transformer_blocks, start=num_double):
-            if number > num_double and passage.turns(number):
-                joint = torch.cat([joint[:, :num_text_tokens], passage.turn(number, joint[:, num_text_tokens:])], dim=1)
-            joint = self.run(block, block, joint, None, single_modulation, passage.rotary, _tell_mask(passage))
-        image_BND = passage.turn(num_double + len(model.single_transformer_blocks), joint[:, num_text_tokens:])
+        blocks, tokens = [*model.transformer_blocks, *model.single_transformer_blocks], build_tokens(text_BTD, image_BND)
+        for number, block in enumerate(blocks):
+            if passage.turns(number):
+                tokens = build_tokens(tokens.text, passage.turn(number, tokens.image))
+            is_double = number < len(model.transformer_blocks)
+            told = (image_modulation, text_modulation) if is_double else (single_modulation,)
+            own = self.own_blocks.find(block, self.attention) if self.is_fused and passage.mask is None else None
+            place = (passage.rotary, _tell_mask(passage)) if own is None else (passage.read_angles(),)
+            call = own or attended(block, self.attention)
+            if is_double:
+                tokens = build_tokens(*self.run(block, call, tokens.image, tokens.text, *told, *place))
+            else:
+                alone = (None,) if own is None else ()  # the library's blocks may be given the text apart
+                tokens = Tokens(None, self.run(block, call, tokens.join(), *alone, *told, *place), tokens.num_text)
+        image_BND = passage.turn(len(blocks), tokens.image)
 
         velocity_BNC = model.proj_out(model.norm_out(image_BND, modulation_BD))
         return unpack(velocity_BNC[:, : height * width], height, width)

@@ -36,6 +36,7 @@ class Flux3(PatchFamily):
     reference_modules: Sequence[str] = keys.REFERENCE_MODULES
     prompts_per_batch: int | None = 1
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
+    joined_layers: Sequence[Sequence[str]] = keys.JOINED_LAYERS
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
     pairings: Sequence[Pairing] = keys.PAIRINGS
 

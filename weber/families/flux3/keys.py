@@ -37,6 +37,9 @@ ADAPTER_TARGETS: dict[str, tuple[str, ...]] = {
 LEAN_LAYERS = {"attn.to_out.0": "skip", "ff.linear_out": "skip"}
 """See `Family.lean_layers`."""
 
+JOINED_LAYERS = (("attn.to_q", "attn.to_k", "attn.to_v", "ff.linear_in"),)
+"""See `Family.joined_layers`."""
+
 REFERENCE_MODULES = ("mode_blocks.image_cond.*", "*.image_cond", "*.image_cond.linear")
 """Layers that take part only with references."""
 

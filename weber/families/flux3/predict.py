@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weber.blocks.attended import attended
+from weber.blocks.own import OwnBlocks
 from weber.families.family import Condition, Run, list_references, run_plainly
+from weber.families.flux3.blocks import build_block, list_layers
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Rotary, Route
+from weber.kernels.rotate import build_angles
 
 if TYPE_CHECKING:
     from diffusers import Flux3Transformer2DModel
@@ -44,6 +48,9 @@ class Flux3Predictor(nn.Module):
         self.transformer = transformer
         self.run: Run = run_plainly
         self.routes: Sequence[Route] = ()  # never others: see `Family.takes_routes`
+        self.is_fused = True
+        self.attention: str | None = None
+        self.own_blocks = OwnBlocks(list_layers, build_block)
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""
@@ -67,8 +74,12 @@ class Flux3Predictor(nn.Module):
         if references:
             modulation = torch.cat([mode.modulation.expand(-1, mode.tokens.shape[1], -1) for mode in pictures], dim=1)
         rotary = _join(mode.rotary for mode in (text, *pictures))
+        angles = build_angles(rotary)
         for block in model.single_transformer_blocks:
-            text_BTD, content_BND = self.run(block, block, content_BND, text_BTD, modulation, text.modulation, rotary)
+            own = self.own_blocks.find(block, self.attention) if self.is_fused else None
+            place = rotary if own is None else angles
+            call = own or attended(block, self.attention)
+            text_BTD, content_BND = self.run(block, call, content_BND, text_BTD, modulation, text.modulation, place)
 
         time = _spread(time_B1D, num_tokens)
         return unpack(model.proj_out(model.norm_out(content_BND[:, :num_tokens], time)), height, width)
@@ -83,8 +94,11 @@ class Flux3Predictor(nn.Module):
         model = self.transformer
         time = _spread(functional.silu(time_B1D), tokens.shape[1])
         early, rotary = model.early_stream_modulations[name](time), model.pos_embed(ids)
+        angles = build_angles(rotary)
         for block in blocks:
-            tokens = self.run(block, block, tokens, early, rotary)
+            own = self.own_blocks.find(block, self.attention) if self.is_fused else None
+            call = own or attended(block, self.attention)
+            tokens = self.run(block, call, tokens, early, rotary if own is None else angles)
         return _Mode(tokens, model.single_stream_modulations[name](time), rotary)
 
     def _embed_time(self, t_B: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,48 @@
+"""Tokens of text and image on their way through the blocks: apart, or one behind the other.
+
+Blocks of one stream leave them joined, so that the next one need not join them again.
+
+Legend: B batch, T text tokens, N image tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`text` and `image`, or `joint` (B, T + N, D), of which `num_text` are text."""
+
+    parts: tuple[Tensor, Tensor] | None
+    whole: Tensor | None
+    num_text: int
+
+    @property
+    def text(self) -> Tensor:
+        """(B, T, D)."""
+        return self.split()[0]
+
+    @property
+    def image(self) -> Tensor:
+        """(B, N, D)."""
+        return self.split()[1]
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Text and image."""
+        if self.parts is not None:
+            return self.parts
+        assert self.whole is not None
+        return self.whole[:, : self.num_text], self.whole[:, self.num_text :]
+
+    def join(self) -> Tensor:
+        """All of them."""
+        return torch.cat(self.split(), dim=1) if self.whole is None else self.whole
+
+
+def build_tokens(text: Tensor, image: Tensor) -> Tokens:
+    """Apart."""
+    return Tokens((text, image), None, text.shape[1])

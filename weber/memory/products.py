@@ -1,0 +1,87 @@
+"""Products of 8 bits with packed weights: rows of the input are rounded to 8 bits with a scale of their own, and multiplied as they are.
+
+| format | products | where | |
+|---|---|---|---|
+| int8 | `torch._int_mm`, exact sums in int32 | CPUs, GPUs since Turing | `memory.int8_matmul` |
+| fp8 | `torch._scaled_mm` of e4m3, sums in fp32 | GPUs of compute capability 8.9 or more | `memory.fp8_matmul` |
+
+cuBLAS has fp8 products with a scale per row on some of these GPUs only (not on 12.0: pytorch issue 192707), so scales are multiplied in
+afterwards, for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weber.errors import ConfigError
+
+LEAST_ROWS = 17
+"""Fewer rows no GPU multiplies so."""
+
+_TINY = 1e-30  # scale of rows of zeros
+
+
+@dataclass(frozen=True)
+class Product:
+    """`largest`: what the largest magnitude of a row becomes; `multiple`: of inputs and outputs of a layer."""
+
+    setting: str
+    largest: float
+    multiple: int
+    encode: Callable[[Tensor], Tensor]
+    multiply: Callable[[Tensor, Tensor, torch.dtype], Tensor]
+
+
+def _multiply_fp8(codes: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    one = torch.ones(1, device=codes.device)
+    product: Tensor = torch._scaled_mm(codes, factor.view(torch.float8_e4m3fn), one, one, out_dtype=dtype)
+    return product
+
+
+PRODUCTS = {
+    "int8": Product(
+        "memory.int8_matmul",
+        127.0,
+        8,
+        encode=lambda rows: rows.round_().to(torch.int8),
+        multiply=lambda codes, factor, dtype: torch._int_mm(codes, factor),
+    ),
+    "fp8": Product(
+        "memory.fp8_matmul",
+        torch.finfo(torch.float8_e4m3fn).max,
+        16,
+        encode=lambda rows: rows.to(torch.float8_e4m3fn),
+        multiply=_multiply_fp8,
+    ),
+}
+"""By format."""
+
+
+def multiply_packed(x: Tensor, factor: Tensor, *, form: str, column_scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x (..., K) @ factor (K, N), whose columns lie in one piece, in 8 bits; in the dtype of x."""
+    product_of = PRODUCTS[form]
+    rows = x.reshape(-1, x.shape[-1])
+    scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(product_of.largest).clamp_(min=_TINY)
+    product = product_of.multiply(product_of.encode(rows / scale), factor, x.dtype) * scale
+    if column_scale is not None:
+        product *= column_scale
+    result: Tensor = product.to(x.dtype)
+    if bias is not None:
+        result += bias
+    return result.view(*x.shape[:-1], -1)
+
+
+def check_product(form: str, *, in_features: int, out_features: int) -> None:
+    """Raises ConfigError where a layer of these sizes cannot be multiplied so."""
+    product = PRODUCTS[form]
+    if in_features % product.multiple or out_features % product.multiple:
+        raise ConfigError(
+            "A layer of the model cannot be multiplied in 8 bits.",
+            got=f"{product.setting} = true and a layer with {in_features} inputs and {out_features} outputs",
+            expected=f"inputs and outputs in multiples of {product.multiple}",
+            fix=f"remove {product.setting}",
+        )

@@ -1,0 +1,30 @@
+"""A run before its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weber.checkpoint.resume import Found
+from weber.planning.plan import Plan
+from weber.training.batch import Loader
+from weber.training.learner import Learner
+from weber.training.pictures import Painter
+from weber.training.saving import Saver
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run that is ready to go on after the steps of `start`."""
+
+    plan: Plan
+    learner: Learner
+    loader: Loader
+    painter: Painter
+    saver: Saver
+    start: Found
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.plan.resolved.output.folder
