@@ -1,13 +1,15 @@
 """Our training step against the plain diffusers + PEFT loop: the same weights, the same data, one process, taking turns.
 
-    python benchmarks/step.py [--steps 40] [--tokens 64 256 1024] [--threads 1]
+    python benchmarks/step.py [--steps 40] [--tokens 64 256 1024] [--kinds lora full bf16] [--threads 1]
 
-The model is a FLUX.1 of 2 double and 4 single blocks, 128 wide, in fp32, with a LoRA of rank 16 on every linear layer of the blocks and
-the last one (`all+ffs`); 64 text tokens, one picture per step, everything in memory. The other side is what diffusers'
-`train_dreambooth_lora_flux.py` does between `accelerator.accumulate` and the progress bar: `transformer.add_adapter`, noise, timestep
-by its density function, `FluxTransformer2DModel.forward`, weighted mean squared error, clipping, `torch.optim.AdamW` with its
-defaults, `loss.item()`. Ours is `weber.training.step.train_step` with its defaults. Ratio: median of the plain loop's steps over the
-median of ours, over so many steps of each side for every number of image tokens, without and with gradient checkpointing.
+The model is a FLUX.1 of 2 double and 4 single blocks, 128 wide; 64 text tokens, one picture per step, everything in memory. `lora`: in
+fp32, with a LoRA of rank 16 on every linear layer of the blocks and the last one (`all+ffs`); `full`: all weights learn, in fp32; `bf16`:
+the LoRA in fp32, the model in bf16. The other side is what diffusers' `train_dreambooth_lora_flux.py` does between
+`accelerator.accumulate` and the progress bar: `transformer.add_adapter`, noise, timestep by its density function,
+`FluxTransformer2DModel.forward` (in bf16 under autocast, as accelerate has it), weighted mean squared error, clipping,
+`torch.optim.AdamW` with its defaults, `loss.item()`. Ours is `weber.training.step.train_step` with its defaults. Ratio: median of the plain
+loop's steps over the median of ours, over so many steps of each side for every number of image tokens, without and with gradient
+checkpointing.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import machine
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
+from diffusers.training_utils import cast_training_params, compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
 from peft import LoraConfig
 from torch import Tensor
 
@@ -55,6 +57,7 @@ NUM_WARM_UP = 5
 CLIP_NORM = 1.0
 RANK = 16
 TARGETS = "all+ffs"
+KINDS = ("lora", "full", "bf16")
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class Plain:
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     scheduler: FlowMatchEulerDiscreteScheduler
+    dtype: torch.dtype
 
 
 def build_options() -> argparse.ArgumentParser:
     parser = machine.build_parser(__doc__)
     parser.add_argument("--steps", type=machine.read_count, default=40, help="measured steps of each side and case")
     parser.add_argument("--tokens", type=int, nargs="+", choices=list(LATENT_EDGES), default=list(LATENT_EDGES), help="image tokens")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what is trained, and in which precision")
     return parser
 
 
@@ -78,18 +83,20 @@ def main(words: Sequence[str] | None = None) -> None:
     options = build_options().parse_args(words)
     machine.prepare(options)
     print(f"median and 95th percentile of {options.steps} steps each, in ms\n")
-    print("image tokens checkpointing           weber           plain  ratio   first loss and gradient norm: weber, plain")
+    print("kind image tokens checkpointing           weber           plain  ratio   first loss and gradient norm: weber, plain")
     with tempfile.TemporaryDirectory(prefix="weber-step-") as name:
         model = build_random_model(Path(name), size=SIZE)
-        for num_tokens in options.tokens:
-            for checkpointing in (False, True):
-                print(measure(model, num_tokens, checkpointing, num_steps=options.steps), flush=True)
+        for kind in options.kinds:
+            for num_tokens in options.tokens:
+                for checkpointing in (False, True):
+                    line = measure(model, num_tokens, kind=kind, checkpointing=checkpointing, num_steps=options.steps)
+                    print(f"{kind} {line}", flush=True)
 
 
-def measure(model: Path, num_tokens: int, checkpointing: bool, *, num_steps: int) -> str:
+def measure(model: Path, num_tokens: int, *, kind: str, checkpointing: bool, num_steps: int) -> str:
     """One line of the table."""
-    learner = build_learner(model, checkpointing, num_steps=1 + NUM_WARM_UP + num_steps)
-    plain = build_plain(model, checkpointing, learner)
+    learner = build_learner(model, kind, checkpointing=checkpointing, num_steps=1 + NUM_WARM_UP + num_steps)
+    plain = build_plain(model, kind, checkpointing=checkpointing, learner=learner)
     batch = draw_batch(LATENT_EDGES[num_tokens])
 
     seed = learner.config.train.seed
@@ -111,41 +118,50 @@ def measure(model: Path, num_tokens: int, checkpointing: bool, *, num_steps: int
     return f"{num_tokens:12} {'on' if checkpointing else 'off':>13} {cells[0]} {cells[1]} {ratio:6.2f}   {parity}"
 
 
-def build_learner(model: Path, checkpointing: bool, *, num_steps: int) -> Learner:
+def build_learner(model: Path, kind: str, *, checkpointing: bool, num_steps: int) -> Learner:
     """Our side, as `weber.training.assemble` puts it together."""
+    adapter = {"kind": "full"} if kind == "full" else {"rank": RANK, "targets": TARGETS}
     config = build_config(
         {
             "model": {"path": str(model), "variant": "pocket"},
             "data": [{"path": "unused"}],
-            "adapter": {"rank": RANK, "targets": TARGETS},
+            "adapter": adapter,
             "optim": {"clip_norm": CLIP_NORM, "lr": 1e-4},
         }
     )
     family = build_family(config.model)
     config = build_resolved(config, family, num_steps=num_steps)
-    predictor = load_predictor(family, device=torch.device("cpu"), dtype=torch.float32)
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    predictor = load_predictor(family, device=torch.device("cpu"), dtype=dtype)
     predictor.run = build_run(MemoryConfig(gradient_checkpointing="all" if checkpointing else "none"), predictor, family=family)
-    modules = list_targets(predictor.transformer, TARGETS, sets=family.adapter_targets)
-    parameters = build_lora(predictor.transformer, config.adapter, modules=modules, seed=0)
+    if kind == "full":
+        parameters = list(predictor.transformer.requires_grad_(True).named_parameters())
+    else:
+        modules = list_targets(predictor.transformer, TARGETS, sets=family.adapter_targets)
+        parameters = build_lora(predictor.transformer, config.adapter, modules=modules, seed=0)
     predictor.transformer.train()
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=0)
     return Learner(config, family, predictor, parameters, optimizer, family.sample_defaults.training_guidance)
 
 
-def build_plain(model: Path, checkpointing: bool, learner: Learner) -> Plain:
+def build_plain(model: Path, kind: str, *, checkpointing: bool, learner: Learner) -> Plain:
     """The script's side, with our side's initial weights."""
-    transformer = FluxTransformer2DModel.from_pretrained(model, subfolder="transformer")
-    transformer.requires_grad_(False)
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    transformer = FluxTransformer2DModel.from_pretrained(model, subfolder="transformer", torch_dtype=dtype)
+    transformer.requires_grad_(kind == "full")
     if checkpointing:
         transformer.enable_gradient_checkpointing()
-    modules = list_targets(transformer, TARGETS, sets=learner.family.adapter_targets)
-    transformer.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=modules))
+    if kind != "full":
+        modules = list_targets(transformer, TARGETS, sets=learner.family.adapter_targets)
+        transformer.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=modules))
+        cast_training_params(transformer)
     transformer.load_state_dict(learner.predictor.transformer.state_dict())
     transformer.train()
     parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     assert len(parameters) == len(learner.parameters)
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, eps=1e-8)
-    return Plain(transformer, parameters, optimizer, FlowMatchEulerDiscreteScheduler.from_pretrained(model, subfolder="scheduler"))
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(model, subfolder="scheduler")
+    return Plain(transformer, parameters, optimizer, scheduler, dtype)
 
 
 def draw_batch(latent_edge: int) -> Batch:
@@ -171,16 +187,17 @@ def train_plain(plain: Plain, batch: Batch, noise: Tensor | None = None, t_B: Te
     sigmas = t_B.view(-1, 1, 1, 1)
     noisy = (1.0 - sigmas) * latents + sigmas * noise
     packed = FluxPipeline._pack_latents(noisy, num, channels, height, width)
-    prediction = plain.transformer(
-        hidden_states=packed,
-        timestep=t_B,
-        guidance=torch.tensor([1.0]).expand(num),
-        pooled_projections=batch.condition["pooled"],
-        encoder_hidden_states=batch.condition["text"],
-        txt_ids=text_ids,
-        img_ids=image_ids,
-        return_dict=False,
-    )[0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=plain.dtype == torch.bfloat16):
+        prediction = plain.transformer(
+            hidden_states=packed.to(plain.dtype),
+            timestep=t_B,
+            guidance=torch.tensor([1.0]).expand(num),
+            pooled_projections=batch.condition["pooled"].to(plain.dtype),
+            encoder_hidden_states=batch.condition["text"].to(plain.dtype),
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            return_dict=False,
+        )[0]
     prediction = FluxPipeline._unpack_latents(prediction, height=8 * height, width=8 * width, vae_scale_factor=8)
     weighting = compute_loss_weighting_for_sd3("none", sigmas)
     squares = weighting.float() * (prediction.float() - (noise - latents).float()) ** 2
