@@ -236,6 +236,9 @@ def test_traffic(run: Run) -> None:
             assert min(moved, skinny, kernels, saved) > 0
             assert abs(formula - 1) < 0.15, "of few blocks the first weighs more: nothing goes back to what is before it"
             assert seconds == pytest.approx(sum(parts) / 1000, abs=0.003)
+        for mode in ("none", "lean", "all"):
+            ours, plain = (found[mode, way] for way in ("weber", "the library's blocks"))
+            assert ours[0] < 0.5 * plain[0] and ours[2] < 0.6 * plain[2], "each way is itself, whatever ran before"
         ours, plain, theirs = (found["none", way] for way in ("weber", "the library's blocks", "diffusers + PEFT"))
         assert ours[0] < 0.4 * min(plain[0], theirs[0]) and ours[2] < plain[2] and ours[3] < plain[3] < theirs[3]
         assert ours[-1] < min(plain[-1], theirs[-1])
