@@ -69,12 +69,16 @@ def measure(
     folder: Path, settings: Mapping[str, Mapping[str, Any]], *, num_steps: int, painting: int
 ) -> tuple[float, float, int, float]:
     """Loss, style, number of subjects, and seconds per step."""
-    config = build_demo(folder)
-    changed: dict[str, dict[str, Any]] = {name: dict(values) for name, values in settings.items()}
-    changed.setdefault("train", {})["steps"] = num_steps
-    changed["sampling"] = {"every": num_steps, "steps": painting}
-    changed["output"] = {"save_every": num_steps}
-    config = config.model_copy(update={name: getattr(config, name).model_copy(update=one) for name, one in changed.items()})
+    demo = build_demo(folder)
+    config = demo.model_copy(
+        update={
+            "memory": demo.memory.model_copy(update=settings.get("memory")),
+            "adapter": demo.adapter.model_copy(update=settings.get("adapter")),
+            "train": demo.train.model_copy(update={**settings.get("train", {}), "steps": num_steps}),
+            "sampling": demo.sampling.model_copy(update={"every": num_steps, "steps": painting}),
+            "output": demo.output.model_copy(update={"save_every": num_steps}),
+        }
+    )
     with (folder.parent / f"{folder.name}.txt").open("w", encoding="utf-8") as log:
         train(config, resume=False, watcher=Watcher(Console(file=log)))
     lines = (config.output.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
