@@ -178,16 +178,18 @@ def test_loop(run: Run) -> None:
 
 
 def test_cache(run: Run, tmp_path: Path) -> None:
-    size, *lines = run("cache", "--samples", "9", "--rounds", "2", "--folder", str(tmp_path))
+    size, *lines = run("cache", "--samples", "9", "--rounds", "2", "--indexed", "300", "--folder", str(tmp_path))
     assert size.startswith(f"9 samples, 14 MiB, 2 rounds, folder {tmp_path}") and not list(tmp_path.iterdir())
     ways = [line[:34].strip() for line in lines]
-    assert (ways.index("writing"), ways.index("reading"), len(ways)) == (0, 4, 11)
-    for line, way in zip(lines[:-1], ways, strict=False):
+    assert (ways.index("writing"), ways.index("reading"), len(ways)) == (0, 4, 13)
+    for line, way in zip(lines[:10], ways, strict=False):
         if way not in ("writing", "reading"):
             rate, micros, ratio = _read_numbers(line[34:])[:3]
             assert rate * micros == pytest.approx(1e6, rel=0.05)
             assert ratio >= 0 and (ratio == 1 or way not in ("raw write + fsync", "one file per sample, load_file"))
-    assert [way for line, way in zip(lines, ways, strict=True) if re.search(r"goal \d\.\d: (met|MISSED)$", line)] == ["store", "store"]
+    goals = [way for line, way in zip(lines, ways, strict=True) if re.search(r"goal \d\.\d( s)?: (met|MISSED)$", line)]
+    assert goals == ["store", "store", ways[-2]]
+    assert lines[-2].startswith("opening 300 samples: ") and " without; " in lines[-2]
 
 
 @pytest.mark.parametrize("forgets", [False, True])

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from weber.cache import catalog
 from weber.cache.store import Store
 from weber.cache.writer import Writer
 from weber.errors import CacheError
@@ -270,20 +271,28 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
         Store(tmp_path / "cache")
 
 
-_KEYS = st.sampled_from([f"{number:x}" for number in range(8)])
+_KEYS = st.sampled_from([f"{number:032x}" for number in range(8)])
 _DTYPES = st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.uint8, torch.bool])
 _SHAPES = st.lists(st.integers(0, 3), max_size=3)
 _STEPS = st.one_of(
     st.tuples(st.just("add"), _KEYS, _DTYPES, _SHAPES, st.integers(0, 255)),
-    st.tuples(st.sampled_from(["flush", "reopen", "verify"])),
+    st.tuples(st.sampled_from(["flush", "reopen", "verify", "keep"])),
     st.tuples(st.just("collect"), st.sets(_KEYS)),
 )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(_STEPS, max_size=20))
-def test_a_store_is_a_dict_that_never_replaces(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
-    store = Store(tmp_path_factory.mktemp("cache"))
+@given(steps=st.lists(_STEPS, max_size=20), num_shards=st.sampled_from([1, 2, catalog.MIN_NEW_SHARDS]))
+def test_a_store_is_a_dict_that_never_replaces(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]], num_shards: int
+) -> None:
+    """Whether the index file knows all shards, some of them, or is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "MIN_NEW_SHARDS", num_shards)
+        _check_steps(Store(tmp_path_factory.mktemp("cache")), steps)
+
+
+def _check_steps(store: Store, steps: list[tuple[Any, ...]]) -> None:
     model: dict[str, Tensor] = {}
     waiting: dict[str, Tensor] = {}
     with Writer(store) as writer:
@@ -300,6 +309,8 @@ def test_a_store_is_a_dict_that_never_replaces(tmp_path_factory: pytest.TempPath
                 model = {key: tensor for key, tensor in model.items() if key in keep}
             elif step == "verify":
                 assert store.verify().num_samples == len(model)
+            elif step == "keep":
+                store.keep_index()
             else:
                 writer.flush()
                 model |= waiting
@@ -308,10 +319,10 @@ def test_a_store_is_a_dict_that_never_replaces(tmp_path_factory: pytest.TempPath
 
 
 def _check_model(store: Store, model: dict[str, Tensor]) -> None:
-    assert len(store) == len(model)
+    assert all((f"{number:032x}" in store) == (f"{number:032x}" in model) for number in range(9))
     for key, tensor in model.items():
-        assert key in store
         got = store.read(key)
         assert got["x"].dtype == tensor.dtype
         assert torch.equal(got["x"], tensor)
         assert torch.equal(got["twice"], tensor)
+    assert len(store) == len(model)

@@ -1,17 +1,13 @@
 """A folder of encoded tensors: append-only shards, any number of readers and writers at once, no lock.
 
-A shard appears whole or not at all (temporary name, fsync, rename). Its header is the index, so opening a store reads headers only.
-A sample that several shards hold is read from any good copy. Damage is kept for a look and counts as missing, so that it is encoded
-again: a file with a broken header is renamed to `*.damaged`, a sample with broken bytes is noted in `damaged.txt`.
+A shard appears whole or not at all (temporary name, fsync, rename). Its header is the index, and an index file is a memory of many
+headers (`weber.cache.catalog`). A sample that several shards hold is read from any good copy. Damage counts as missing, so that it is
+encoded again.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import secrets
-import time
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from weber.cache.catalog import DAMAGED, NOTES_NAME, TEMPORARY, Catalog, Damage, build_error, draw_shard_name, list_files
 from weber.cache.shard import DamagedShardError, Data, Sample, Shard, load_shard, write_shard
 from weber.errors import CacheError
 from weber.families.tensors import is_abandoned
@@ -27,17 +24,6 @@ from weber.progress import Progress, ignore_progress
 MAX_SHARD_BYTES = 256 * 2**20
 
 _MAX_MAPPED = 64  # an open map holds a file descriptor, and macOS allows 256
-_SHARD_NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}\.safetensors")
-_TEMPORARY, _DAMAGED, _NOTES_NAME = ".tmp", ".damaged", "damaged.txt"
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One thing that was set aside: a whole shard (`key` is None) or one sample of it."""
-
-    shard: str
-    key: str | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,25 +53,23 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.set_aside: list[Damage] = []
-        self._shards: dict[str, Shard] = {}
-        self._unreadable: set[str] = set()
-        self._index: dict[str, Shard] = {}
+        self._catalog = Catalog(folder)
+        self.set_aside = self._catalog.set_aside
         self._mapped: dict[str, Data] = {}
-        self.refresh()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._index
+        return key in self._catalog
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._catalog.read_all())
 
     def read(self, key: str) -> dict[str, Tensor]:
         """The tensors of a sample, as views of a read-only memory map: copy them; writing into them ends the process.
 
         The first read of a sample checks its bytes. CacheError if there is no good copy; `key in store` is then false.
         """
-        while (shard := self._index.get(key)) is not None:
+        num_known = len(self.set_aside)
+        while (shard := self._catalog.find(key)) is not None:
             try:
                 data = self._map(shard)
             except FileNotFoundError:  # another process has collected; the sample may be in a newer shard
@@ -94,7 +78,7 @@ class Store:
                 continue
             if key in shard.checked or self._check(shard, key, data):
                 return shard.read(key, data)
-        reasons = [damage.reason for damage in self.set_aside if damage.key == key]
+        reasons = [damage.reason for place, damage in enumerate(self.set_aside) if damage.key == key or place >= num_known]
         raise CacheError(
             f"Sample {key} cannot be read from the cache {self.folder}",
             got=reasons[-1] if reasons else "no such sample",
@@ -103,41 +87,41 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the shards that other processes have written since, and let go of those that are gone."""
-        names = {path.name for path in _list_files(self.folder, "")}
-        self._forget(self._shards.keys() - names)
-        notes = _read_notes(self.folder)
-        for name in sorted(names - self._shards.keys() - self._unreadable):
-            self._open(name, notes)
+        self._forget(self._catalog.refresh())
+
+    def keep_index(self) -> None:
+        """Write down which shard holds which sample, if many are new: the store is then opened without reading their headers."""
+        self._catalog.keep_index()
 
     def check_writable(self) -> None:
         """Make the folder if need be; CacheError if nothing can be written there."""
-        probe = self.folder / (_draw_shard_name() + _TEMPORARY)
+        probe = self.folder / (draw_shard_name() + TEMPORARY)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise _build_error(self.folder, "written", error) from error
+            raise build_error(self.folder, "written", error=error) from error
 
     def publish(self, samples: Mapping[str, Sample]) -> None:
         """Write contiguous CPU tensors as one new shard, whole or not at all, and take it into the index."""
-        path = self.folder / _draw_shard_name()
-        temporary = path.with_name(path.name + _TEMPORARY)
+        path = self.folder / draw_shard_name()
+        temporary = path.with_name(path.name + TEMPORARY)
         try:
             write_shard(temporary, samples)
             temporary.replace(path)
             _sync_folder(self.folder)
         except OSError as error:
-            raise _build_error(self.folder, "written", error) from error
+            raise build_error(self.folder, "written", error=error) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        self._open(path.name, {})
+        self._catalog.open(path.name)
 
     def verify(self, *, progress: Progress = ignore_progress) -> VerifyReport:
         """Read every byte of every shard; what does not match its checksum is set aside."""
         self.refresh()
-        shards = list(self._shards.values())
+        shards = self._catalog.list_shards()
         for done, shard in enumerate(shards):
             progress("checking the cache", done, len(shards))
             with suppress(FileNotFoundError):  # collected meanwhile by another process
@@ -150,19 +134,20 @@ class Store:
             num_samples=len(self),
             num_bytes=sum(shard.num_bytes for shard in shards),
             set_aside=tuple(self.set_aside),
-            damaged_files=tuple(_list_files(self.folder, _DAMAGED)),
-            temporary_files=tuple(_list_files(self.folder, _TEMPORARY)),
+            damaged_files=tuple(list_files(self.folder, DAMAGED)),
+            temporary_files=tuple(list_files(self.folder, TEMPORARY)),
         )
 
     def weigh(self, keep: Set[str]) -> CollectReport:
         """What `collect` would do, but for a few bytes of headers; nothing is changed. Damage that is not known yet counts as good."""
         self.refresh()
         freed_bytes = sum(path.stat().st_size for path in _list_rubbish(self.folder))
-        for shard in self._shards.values():
-            unwanted = [sample for key, sample in shard.samples.items() if key not in keep or self._index[key] is not shard]
+        samples = self._catalog.read_all()
+        for shard in self._catalog.list_shards():
+            unwanted = [sample for key, sample in shard.samples.items() if key not in keep or samples[key] is not shard]
             is_whole = len(unwanted) == len(shard.samples)
             freed_bytes += shard.num_bytes if is_whole else sum(entry.num_bytes for sample in unwanted for entry in sample)
-        num_kept = sum(key in keep for key in self._index)
+        num_kept = sum(key in keep for key in samples)
         return CollectReport(num_kept, len(self) - num_kept, freed_bytes, ())
 
     def collect(self, keep: Set[str], *, progress: Progress = ignore_progress) -> CollectReport:
@@ -172,14 +157,14 @@ class Store:
         """
         self.refresh()
         num_before, bytes_before = len(self), _count_bytes(self.folder)
-        shards = list(self._shards.values())
+        shards = self._catalog.list_shards()
         pending: dict[str, Sample] = {}
         pending_bytes = 0
         replaced: list[Path] = []
         left: list[Path] = []
         for done, shard in enumerate(shards):
             progress("cleaning the cache", done, len(shards))
-            wanted = [key for key in shard.samples if key in keep and self._index[key] is shard]
+            wanted = [key for key in shard.samples if key in keep and self._catalog.find(key) is shard]
             if len(wanted) < shard.num_written:
                 good = self._read_good(shard, wanted)
                 pending.update(good)
@@ -190,31 +175,13 @@ class Store:
                 if pending:
                     self.publish(pending)
                 pending, pending_bytes = {}, 0  # lets go of the maps: Windows deletes no mapped file
-                self._forget({path.name for path in replaced})
+                self._forget([path.name for path in replaced])
                 left += _delete(replaced)
                 replaced = []
-        left += _delete([*_list_rubbish(self.folder), self.folder / _NOTES_NAME])
+        left += _delete([*_list_rubbish(self.folder), self.folder / NOTES_NAME])
+        self.keep_index()
         progress("cleaning the cache", len(shards), len(shards))
         return CollectReport(len(self), num_before - len(self), bytes_before - _count_bytes(self.folder), tuple(left))
-
-    def _open(self, name: str, notes: Mapping[str, Set[str]]) -> None:
-        path = self.folder / name
-        try:
-            shard = load_shard(path)
-        except FileNotFoundError:  # collected meanwhile by another process
-            return
-        except DamagedShardError as error:
-            self.set_aside.append(Damage(name, None, str(error)))
-            self._unreadable.add(name)
-            with suppress(OSError):  # read-only folder, or mapped by a process on Windows: it is skipped all the same
-                path.replace(path.with_name(name + _DAMAGED))
-            return
-        except OSError as error:
-            raise _build_error(path, "read", error) from error
-        for key in notes.get(name, ()):
-            shard.samples.pop(key, None)
-        self._shards[name] = shard
-        self._index.update(dict.fromkeys(shard.samples, shard))
 
     def _map(self, shard: Shard) -> Data:
         data = self._mapped.get(shard.name)
@@ -224,7 +191,7 @@ class Store:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise _build_error(shard.path, "read", error) from error
+                raise build_error(shard.path, "read", error=error) from error
             if len(self._mapped) >= _MAX_MAPPED:
                 del self._mapped[next(iter(self._mapped))]
             self._mapped[shard.name] = data
@@ -232,18 +199,9 @@ class Store:
 
     def _check(self, shard: Shard, key: str, data: Data) -> bool:
         reason = shard.check(key, data)
-        if reason is None:
-            return True
-        self.set_aside.append(Damage(shard.name, key, reason))
-        del shard.samples[key]
-        if self._index[key] is shard:
-            del self._index[key]
-            for other in self._shards.values():
-                if key in other.samples:
-                    self._index[key] = other
-        with suppress(OSError), (self.folder / _NOTES_NAME).open("a") as file:  # in a read-only folder each process finds it anew
-            file.write(f"{shard.name} {key}\n")
-        return False
+        if reason is not None:
+            self._catalog.drop(shard, key, reason=reason)
+        return reason is None
 
     def _read_good(self, shard: Shard, keys: Iterable[str]) -> dict[str, Sample]:
         try:
@@ -253,67 +211,33 @@ class Store:
         return {key: shard.read(key, data) for key in keys if self._check(shard, key, data)}
 
     def _forget(self, names: Iterable[str]) -> None:
-        gone = [self._shards.pop(name) for name in names if name in self._shards]
-        for shard in gone:
-            self._mapped.pop(shard.name, None)
-        if gone:
-            self._index = {key: shard for shard in self._shards.values() for key in shard.samples}
-
-
-def is_shard(name: str) -> bool:
-    """Whether a file has the name of a shard."""
-    return _SHARD_NAME.fullmatch(name) is not None
+        gone = set(names)
+        self._catalog.forget(gone)
+        for name in gone & self._mapped.keys():
+            del self._mapped[name]
 
 
 def find_files(folder: Path, keys: Set[str]) -> list[Path]:
     """The shards in a folder that hold some of these samples."""
     found = []
-    for file in _list_files(folder, ""):
+    for file in list_files(folder, ""):
         with suppress(OSError, DamagedShardError):  # none that anything is read from
             if keys & load_shard(file).samples.keys():
                 found.append(file)
     return found
 
 
-def _list_files(folder: Path, suffix: str) -> list[Path]:
-    try:
-        paths = [path for path in folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _build_error(folder, "read", error) from error
-    return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
-
-
 def _list_rubbish(folder: Path) -> list[Path]:
-    return [*_list_files(folder, _DAMAGED), *filter(is_abandoned, _list_files(folder, _TEMPORARY))]
-
-
-def _read_notes(folder: Path) -> dict[str, set[str]]:
-    path = folder / _NOTES_NAME
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise _build_error(path, "read", error) from error
-    notes: dict[str, set[str]] = {}
-    for name, _, key in (line.partition(" ") for line in lines):
-        notes.setdefault(name, set()).add(key)
-    return notes
+    return [*list_files(folder, DAMAGED), *filter(is_abandoned, list_files(folder, TEMPORARY))]
 
 
 def _count_bytes(folder: Path) -> int:
     num_bytes = 0
-    for suffix in ("", _DAMAGED, _TEMPORARY):
-        for path in _list_files(folder, suffix):
+    for suffix in ("", DAMAGED, TEMPORARY):
+        for path in list_files(folder, suffix):
             with suppress(FileNotFoundError):  # renamed meanwhile by another process
                 num_bytes += path.stat().st_size
     return num_bytes
-
-
-def _draw_shard_name() -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(4)}.safetensors"
 
 
 def _delete(paths: Iterable[Path]) -> list[Path]:
@@ -335,11 +259,3 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _build_error(path: Path, verb: str, error: OSError) -> CacheError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        fix = "free space on that disk (`weber cache gc` deletes what no run needs), or set output.cache to a folder on a larger one"
-    else:
-        fix = "set output.cache to a folder that you may read and write, or change its permissions"
-    return CacheError(f"The cache {path} cannot be {verb}", got=error.strerror or str(error), fix=fix)

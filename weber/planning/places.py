@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from weber.cache.store import is_shard
+from weber.cache.catalog import is_shard
 from weber.checkpoint.lock import LOCK_NAME
 from weber.checkpoint.save import MANIFEST
 from weber.config.run import RunConfig
