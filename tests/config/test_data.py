@@ -54,6 +54,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**PATH, "aspect": "listed", "resolution": 512}, 'resolution has no effect with aspect = "listed"'),
     ({**PATH, "aspect": "listed", "resolution_type": "shorter_edge"}, 'resolution_type has no effect with aspect = "listed"'),
     ({**PATH, "aspect": "listed", "bucket_step": 32, "upscale": True}, "bucket_step has no effect"),
+    ({**PATH, "buckets": [[64, 64]], "aspect": "square"}, 'buckets has no effect with aspect = "square"'),
+    ({**PATH, "buckets": [[64, 64]], "resolution": 64}, "resolution has no effect with buckets"),
+    ({**PATH, "buckets": [[64, 64]], "resolution_type": "shorter_edge"}, "resolution_type has no effect with buckets"),
+    ({**PATH, "buckets": [[64, 64]], "bucket_step": 16, "upscale": True}, "bucket_step has no effect with buckets"),
+    ({**PATH, "buckets": [[64, 64], [32, 64], [64, 64]]}, "buckets has [64, 64] twice"),
+    ({**PATH, "buckets": [[64, 6400000]]}, "more pixels than any picture"),
+    ({**PATH, "buckets": [[64]]}, "buckets"),
+    ({**PATH, "buckets": [64, 64]}, "buckets"),
+    ({**PATH, "buckets": [[64, 0]]}, "buckets"),
+    ({**PATH, "buckets": "64x64"}, "buckets"),
 ]
 
 ALLOWED: list[dict[str, Any]] = [
@@ -65,6 +75,7 @@ ALLOWED: list[dict[str, Any]] = [
     {**TABLE, "captions": "textfile", "conditioning_columns": ["x"], "conditioning_type": "reference_strict"},
     {**TABLE, "metadata": "a.CSV", "conditioning": ["b", "c"], "masks": "d", "recursive": False},
     {**PATH, "aspect": "listed", "max_aspect": 2.0, "crop": "off", "bucket_step": 32},
+    {**PATH, "buckets": [[64, 96], [96, 64]], "aspect": "listed", "crop": "off", "bucket_step": 32},
     {**PATH, "hub_split": "train", "conditioning": [], "conditioning_columns": []},
 ]
 
@@ -93,6 +104,8 @@ def test_what_acts_is_allowed(keys: dict[str, Any]) -> None:
         ({}, [], {"aspect": "bucket", "captions": "textfile", "resolution": 1024, "bucket_step": 64}),
         ({}, [(672, 1568)], {"aspect": "listed", "captions": "textfile", "resolution": None, "bucket_step": 64}),
         ({"upscale": True}, [(672, 1568)], {"aspect": "listed", "resolution": None, "bucket_step": None}),
+        ({"buckets": [[512, 256]]}, [], {"aspect": "listed", "resolution": None, "bucket_step": 64}),
+        ({"buckets": [[512, 256]], "bucket_step": 16}, [(672, 1568)], {"aspect": "listed", "resolution": None, "bucket_step": 16}),
         ({"resolution": 512}, [(672, 1568)], {"aspect": "bucket", "resolution": 512}),
         ({"bucket_step": 32}, [(672, 1568)], {"aspect": "bucket", "resolution": 1024, "bucket_step": 32}),
         ({"resolution_type": "shorter_edge"}, [(672, 1568)], {"aspect": "bucket", "resolution": 1024}),

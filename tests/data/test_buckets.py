@@ -185,3 +185,42 @@ def test_a_picture_smaller_than_its_listed_size_keeps_its_own() -> None:
 def test_long_pictures_are_refused_for_listed_sizes_too() -> None:
     with pytest.raises(DataError, match="^too long: 900 x 400 pixels, max_aspect is 2$"):
         check_size(900, 400, config=_config(aspect="listed", max_aspect=2))
+
+
+# --- a list of one's own
+
+
+OWN = [[512, 512], [1024, 1024], [256, 512], [512, 256]]
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [
+        ((2000, 2000), (1024, 1024)),  # the largest of the nearest aspect
+        ((1000, 1100), (512, 512)),  # that needs no enlarging
+        ((2000, 1400), (1024, 1024)),
+        ((2000, 1100), (512, 256)),
+        ((300, 700), (256, 512)),
+    ],
+)
+def test_ones_own_sizes_are_taken_instead_of_the_models(size: tuple[int, int], bucket: tuple[int, int]) -> None:
+    for config in (_config(buckets=OWN), _config(buckets=OWN, aspect="listed", upscale=True)):
+        assert build_bucket(*size, config=config, sizes=SIZES) == Bucket(*bucket)
+
+
+def test_a_picture_smaller_than_all_of_its_aspect() -> None:
+    assert build_bucket(400, 410, config=_config(buckets=OWN, upscale=True)) == Bucket(512, 512)
+    assert build_bucket(400, 410, config=_config(buckets=OWN)) == Bucket(384, 384)
+
+
+@given(st.integers(300, 4000), st.integers(300, 4000))
+def test_no_other_size_of_ones_own_is_nearer(width: int, height: int) -> None:
+    chosen = build_bucket(width, height, config=_config(buckets=OWN, upscale=True))
+    assert [chosen.width, chosen.height] in OWN
+    assert all(abs(width / height - chosen.width / chosen.height) <= abs(width / height - w / h) for w, h in OWN)
+
+
+def test_a_quarter_of_the_largest_of_ones_own_is_the_shortest_edge() -> None:
+    check_size(256, 256, config=_config(buckets=OWN))
+    with pytest.raises(DataError, match="too small: 255 x 300 pixels, minimum_edge is 256"):
+        check_size(255, 300, config=_config(buckets=OWN))

@@ -279,6 +279,7 @@ def test_progress_names_references_and_masks(tmp_path: Path, write_picture: Writ
         ({"masks": "missing"}, REPAINTS, DataError, ["data.0.masks", "is not a folder"]),
         ({"masks": "good/../set"}, REPAINTS, DataError, ["data.0.masks", "the pictures themselves", "their masks"]),
         ({"aspect": "listed", "resolution": None}, TAKES, ConfigError, ["data.0.aspect", "list of sizes", '"bucket"']),
+        ({"buckets": [[64, 64], [44, 90]], "resolution": None}, TAKES, ConfigError, ["data.0.buckets", "[44, 90]", "[48, 96]"]),
     ],
 )
 def test_errors_name_the_key_and_the_fix(
@@ -299,7 +300,7 @@ def test_errors_name_the_key_and_the_fix(
     def place(value: Any) -> Any:
         return [tmp_path / one for one in value] if isinstance(value, list) else tmp_path / value if isinstance(value, str) else value
 
-    placed = {key: value if key == "aspect" else place(value) for key, value in keys.items()}
+    placed = {key: value if key in ("aspect", "buckets") else place(value) for key, value in keys.items()}
     with pytest.raises(kind) as error:
         read_sets(_config(tmp_path / "set", **placed), inputs=inputs)
     assert [word for word in words if word not in str(error.value)] == []

@@ -19,6 +19,7 @@ from tests.runs import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import load_config
 from weber.config.run import RunConfig
+from weber.data.buckets import Bucket
 from weber.errors import CacheError, ModelError
 from weber.families.flux1.variants import POCKET
 from weber.training.assemble import train
@@ -162,10 +163,19 @@ def test_first_losses_are_pinned(build_run: BuildRun) -> None:
     assert [line["loss"] for line in read_metrics(folder)] == pytest.approx(PINNED_LOSSES, rel=1e-4)
 
 
-
-
 def test_python_surface_trains_and_plans(build_run: BuildRun) -> None:
     config = build_run(train={"steps": 2})
     assert weber.plan(config).num_steps == 2
     assert weber.train(config).is_file()
     assert weber.train(config, resume=True).is_file()
+
+
+def test_sizes_of_ones_own_reach_the_cache_and_the_next_start(build_run: BuildRun) -> None:
+    config = build_run(data=[{"buckets": [[64, 32], [48, 48], [32, 32]]}], train={"steps": 2})
+    train(config, resume=False, watcher=build_watcher()[0])
+    kept = load_config(config.output.folder / "config.toml")
+    assert kept.data[0].buckets == [[64, 32], [48, 48], [32, 32]] and kept.data[0].aspect == "listed"
+    plan = weber.plan(kept)
+    assert {example.bucket for example in plan.dataset.examples} == {Bucket(48, 48)}  # square pictures of 96 pixels
+    shorter = build_run("shorter", data=[{"buckets": [[64, 32]], "crop": "off"}], train={"steps": 1})
+    train(shorter, resume=False, watcher=build_watcher()[0])

@@ -8,19 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from weber.config.section import FolderPath, Section
+from weber.config.section import FolderPath, Section, Words
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
 CropStyle = Literal["off", "center", "random", "corner"]
 CaptionSource = Literal["textfile", "filename", "instance", "none", "metadata"]
+BucketSize = Annotated[list[PositiveInt], Field(min_length=2, max_length=2), Words("[width, height], two whole numbers above 0 each")]
 CaptionPer = Literal["line", "file"]
 
 METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
 """Endings of tables: JSON Lines, CSV, a JSON list."""
 
 _EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
+_MOST_PIXELS = 8192
 _SPLIT = "train"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _HUB_REVISION = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
@@ -94,8 +96,12 @@ class DataConfig(Section):
 
     aspect: Literal["bucket", "square", "listed"] | None = None
     """Shapes of the training pictures. `bucket`: each picture goes to the bucket nearest to its aspect; `square`: all pictures
-    become squares; `listed`: the nearest of the sizes that the model was made for. Left out: `listed` where the model has such a list
-    and `resolution` and `bucket_step` are left out too, else `bucket`."""
+    become squares; `listed`: the nearest of `buckets`, or of the sizes that the model was made for. Left out: `listed` with `buckets`, and
+    where the model has such a list and `resolution` and `bucket_step` are left out too, else `bucket`."""
+
+    buckets: list[BucketSize] = []
+    """Your own sizes of training pictures, `[[672, 1568], [1024, 1024], ...]` as width and height in pixels, instead of `resolution`. A
+    picture goes to the nearest aspect; of several sizes of that aspect to the largest that needs no enlarging, else to the smallest."""
 
     crop: CropStyle = "center"
     """What happens to pixels that do not fit the bucket. `center`, `random` and `corner` (top left) say which window is kept; `off`
@@ -231,7 +237,9 @@ class DataConfig(Section):
             yield 'aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"'
         if self.aspect == "square" and self.max_aspect != 4.0:
             yield 'max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"'
-        if self.aspect == "listed":
+        if self.buckets:
+            yield from _check_buckets(self)
+        elif self.aspect == "listed":
             if self.resolution is not None:
                 yield 'resolution has no effect with aspect = "listed"; remove it or set aspect = "bucket"'
             if self.resolution_type != "area":
@@ -268,7 +276,7 @@ class DataConfig(Section):
         `sizes` is the model's own list of them, where it has one.
         """
         unset = self.resolution is None and self.resolution_type == "area" and self.bucket_step is None
-        aspect = self.aspect or ("listed" if sizes and unset else "bucket")
+        aspect = self.aspect or ("listed" if self.buckets or (sizes and unset) else "bucket")
         resolution = float(native_pixels) if self.resolution is None else self.resolution
         step = (alignment_pixels if native_pixels < 512 else _STEP_PIXELS) if self.bucket_step is None else self.bucket_step
         filled = {
@@ -309,7 +317,9 @@ class DataConfig(Section):
 
     @property
     def area_pixels(self) -> int:
-        """Number of pixels that `resolution` asks for (for `shorter_edge`: of the square of that edge)."""
+        """Number of pixels that `resolution` asks for (for `shorter_edge`: of the square of that edge), or of the largest of `buckets`."""
+        if self.buckets:
+            return max(width * height for width, height in self.buckets)
         resolution = _EDGE_PIXELS if self.resolution is None else self.resolution
         if self.resolution_type == "megapixels":
             return round(resolution * 1024 * 1024)
@@ -319,3 +329,20 @@ class DataConfig(Section):
     def edge_pixels(self) -> int:
         """Edge of the square with `area_pixels` pixels."""
         return round(math.sqrt(self.area_pixels))
+
+
+def _check_buckets(config: DataConfig) -> Iterator[str]:
+    """What cannot act, or is no size, where a set has sizes of its own."""
+    if config.aspect not in (None, "listed"):
+        yield f'buckets has no effect with aspect = "{config.aspect}"; remove one of them'
+    if config.resolution is not None:
+        yield "resolution has no effect with buckets, which says all sizes; remove one of them"
+    if config.resolution_type != "area":
+        yield "resolution_type has no effect with buckets, which are in pixels; remove one of them"
+    if config.bucket_step is not None and config.upscale:
+        yield "bucket_step has no effect with buckets and upscale = true; remove bucket_step"
+    for size in config.buckets:
+        if config.buckets.count(size) > 1:
+            yield f"buckets has {size} twice; name each size once"
+        if size[0] * size[1] > _MOST_PIXELS**2:
+            yield f"buckets has {size}, more pixels than any picture that is trained; write width and height in pixels"

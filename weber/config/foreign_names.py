@@ -52,9 +52,10 @@ _MEANT: dict[str, str] = {
     "data.0.instance_prompt": "data.prompt trigger trigger_word",
     "data.0.resolution": "image_size resize resolutions",
     "data.0.aspect": (
-        "aspect_ratio_bucketing aspect_ratio_buckets bucketing buckets crop_aspect crop_aspect_buckets enable_ar_bucket enable_bucket"
-        " square_crop use_aspect_ratio_buckets use_bucket_sampler"
+        "aspect_ratio_bucketing bucketing crop_aspect crop_aspect_buckets enable_ar_bucket enable_bucket square_crop"
+        " use_aspect_ratio_buckets use_bucket_sampler"
     ),
+    "data.0.buckets": "aspect_ratio_buckets",
     "data.0.crop": "center_crop crop_style enable_crop_jitter random_crop",
     "data.0.upscale": "bucket_no_upscale max_upscale_threshold",
     "data.0.bucket_step": "aspect_bucket_alignment bucket_divisibility bucket_reso_steps bucket_tolerance",
@@ -319,7 +320,8 @@ _NOTES: dict[str, str] = {
     "it counts blocks": "layer_offload_fraction layer_offloading_* offload_fraction ramtorch_*",
     "it is a folder of masks; alpha_mask = true takes the pictures' own transparency": "masked_loss masked_training",
     'the texts themselves: prompts = ["a cat", "a dog"]': "sample_prompts user_prompt_library validation_prompt_file",
-    'aspect = "bucket" makes buckets of the shapes that the pictures have': "aspect_ratio_buckets crop_aspect_buckets",
+    'aspect = "bucket" makes buckets of the shapes that the pictures have': "crop_aspect_buckets",
+    "as [[width, height], ...]; diffusers' scripts write the height first": "aspect_ratio_buckets",
     "each under its own [[model.adapters]]": "base_weights base_weights_multiplier inference_lora_path lora_path",
     "it is a probability": "caption_dropout_every_n_epochs",
     "ema_decay = 0.999 keeps a running mean, and ema_on says where it lies": "ema",

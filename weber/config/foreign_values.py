@@ -199,7 +199,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "do_fp8_training": {"true": 'memory.quantize = "fp8" and memory.fp8_matmul = true'},
     "dynamic_timestep_shifting|flow_schedule_auto_shift|schedule_auto_shift": {"true": 'objective.shift = "tokens"'},
     "ema_cpu_only": {"true": 'optim.ema_on = "cpu"'},
-    "enable_bucket|buckets|enable_ar_bucket|use_bucket_sampler|use_aspect_ratio_buckets": {
+    "enable_bucket|enable_ar_bucket|use_bucket_sampler|use_aspect_ratio_buckets": {
         "true": 'data.0.aspect = "bucket"', "false": 'data.0.aspect = "square"',
     },
     "dynamo_backend": {"inductor": "memory.compile = true", "no|none|eager|false": "memory.compile = false, the default"},

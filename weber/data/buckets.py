@@ -38,7 +38,8 @@ def check_size(width: int, height: int, *, config: DataConfig) -> None:
 
 
 def build_bucket(width: int, height: int, *, config: DataConfig, sizes: Sequence[tuple[int, int]] = ()) -> Bucket:
-    """The bucket of a picture: of its own size if there is one, else of the nearest aspect; for `aspect = "listed"` among `sizes`.
+    """The bucket of a picture: of its own size if there is one, else of the nearest aspect; for `aspect = "listed"` among the set's own
+    `buckets` or else `sizes`, the model's.
 
     A picture that would have to be enlarged, which `upscale = False` forbids, gets a bucket of its own size in whole steps.
     Raises DataError with a one-line reason if that is empty.
@@ -65,6 +66,8 @@ def _list_buckets(area_pixels: int, step: int) -> tuple[Bucket, ...]:
 
 
 def _choose(width: int, height: int, config: DataConfig, sizes: Sequence[tuple[int, int]]) -> Bucket:
+    if config.buckets:
+        return _choose_own(width, height, config.buckets)
     if config.aspect == "listed":
         # of two that are equally near the smaller, as in diffusers' pipeline of the model that has such a list
         return Bucket(*min(sizes, key=lambda size: (abs(width / height - size[0] / size[1]), *size)))
@@ -75,6 +78,18 @@ def _choose(width: int, height: int, config: DataConfig, sizes: Sequence[tuple[i
         longer = _round(edge * max(width, height) / min(width, height), config.step_pixels)
         return Bucket(longer, edge) if width > height else Bucket(edge, longer)
     return _choose_nearest(width, height, config.area_pixels, config.step_pixels)
+
+
+def _choose_own(width: int, height: int, sizes: Sequence[Sequence[int]]) -> Bucket:
+    """Of the sizes with the nearest aspect the largest that the picture fills, else the smallest."""
+
+    def differ(size: Sequence[int]) -> float:
+        return abs(width / height - size[0] / size[1])
+
+    least = min(map(differ, sizes))
+    near = sorted((size for size in sizes if differ(size) == least), key=lambda size: (size[0] * size[1], *size))
+    filled = [size for size in near if size[0] <= width and size[1] <= height]
+    return Bucket(*(filled[-1] if filled else near[0]))
 
 
 @lru_cache(maxsize=65536)

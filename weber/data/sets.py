@@ -73,17 +73,26 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
 
 def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs: PictureLimits) -> None:
     step, edge = config.step_pixels, isqrt(config.area_pixels)
-    if config.aspect == "listed" and not inputs.sizes:
+    if config.aspect == "listed" and not inputs.sizes and not config.buckets:
         raise ConfigError(
-            f'{key}.aspect = "listed", but the model was not made for a list of sizes', fix=f'remove it, or set {key}.aspect = "bucket"'
+            f'{key}.aspect = "listed", but the model was not made for a list of sizes',
+            fix=f'list them in {key}.buckets, remove it, or set {key}.aspect = "bucket"',
         )
+    for size in config.buckets:
+        if size[0] % alignment_pixels or size[1] % alignment_pixels:
+            nearest = [max(1, round(side / alignment_pixels)) * alignment_pixels for side in size]
+            raise ConfigError(
+                f"{key}.buckets has {size}, whose sides are not multiples of {alignment_pixels} pixels",
+                expected=f"multiples of {alignment_pixels}, which the model needs",
+                fix=f"write {nearest} instead",
+            )
     if step % alignment_pixels:
         raise ConfigError(
             f"{key}.bucket_step = {step} is not a multiple of {alignment_pixels} pixels",
             expected=f"a multiple of {alignment_pixels}, which the model needs",
             fix=f"set {key}.bucket_step = {(step // alignment_pixels + 1) * alignment_pixels}",
         )
-    if edge < step:
+    if edge < step and not config.buckets:
         lower_step = f", or lower {key}.bucket_step" if step > alignment_pixels else ""
         raise ConfigError(
             f"{key}.resolution = {config.resolution or edge:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",

@@ -144,6 +144,7 @@ def _set_resolution(config: RunConfig, workload: Workload, edge: int) -> _Change
     paintings: Sequence[Sample] = workload.paintings if is_set else [shrink_sample(one) for one in workload.paintings]
     where = "data.0.resolution" if len(config.data) == 1 else "the resolution of every set"
     listed = ' with aspect = "bucket"' if any(one.aspect == "listed" for one in config.data) else ""
+    listed += " and without buckets" if any(one.buckets for one in config.data) else ""
     return _Change(f"{where} = {edge}{listed}", config, replace(workload, samples=samples, paintings=paintings))
 
 
