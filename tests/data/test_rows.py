@@ -203,3 +203,37 @@ def test_a_fallback_for_empty_cells(tmp_path: Path, write_picture: Write, read_s
     assert len(read_sets(_config(tmp_path / "set", table)).set_aside) == 1
     captions = [one.captions for one in read_sets(_config(tmp_path / "set", table, caption_fallback="y")).examples]
     assert captions == [("x",), ("y",)]
+
+
+# --- limit
+
+
+def test_a_limit_takes_the_same_pictures_wherever_they_lie_and_more_with_a_higher_one(
+    tmp_path: Path, write_picture: Write, read_sets: Read
+) -> None:
+    for place in ("one", "two"):
+        for number in range(12):
+            write_picture(tmp_path / place / "deep" / f"{number}.png", seed=number)
+        write_picture(tmp_path / place / "lonely.png", seed=99, caption=None)
+
+    def read(place: str, limit: int, seed: int = 1) -> Dataset:
+        return read_sets(DataConfig(path=tmp_path / place, resolution=64, bucket_step=16, limit=limit), seed=seed)
+
+    few, more = read("one", 4), read("one", 7)
+    assert [len(few.examples), len(more.examples)] == [4, 7]
+    assert set(_below(few, tmp_path / "one")) < set(_below(more, tmp_path / "one")) and _below(few, tmp_path / "one") == sorted(
+        _below(few, tmp_path / "one")
+    )
+    assert _below(read("two", 4, seed=2), tmp_path / "two") == _below(few, tmp_path / "one")
+    assert (few.num_opened, more.num_opened) == (5, 3)  # the lonely one too; none that is left out is opened
+    assert [item.path.name for item in few.set_aside] == ["lonely.png"]
+    assert "one: limit = 4 of 12 pictures" in few.notes
+    assert "one: limit = 12 leaves out nothing, there are 12 pictures" in read("one", 12).notes
+
+
+def test_the_lot_is_a_fair_one(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
+    """Neither the first of the names nor those of one folder."""
+    for number in range(40):
+        write_picture(tmp_path / "set" / f"{number // 20}" / f"{number:02}.png", 16, 16, seed=number)
+    chosen = _below(read_sets(DataConfig(path=tmp_path / "set", resolution=16, bucket_step=16, limit=20)), tmp_path / "set")
+    assert 5 <= sum(name.startswith("0/") for name in chosen) <= 15

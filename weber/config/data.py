@@ -70,6 +70,10 @@ class DataConfig(Section):
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each picture appears in one epoch (1 = once)."""
 
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only so many pictures of the set, drawn by their names alone: the same ones in every run, and a higher limit adds to those of a
+    lower one. What is set aside when it is opened is not replaced. Left out: all."""
+
     captions: CaptionSource | None = None
     """Where captions come from. `textfile`: the file `<stem>.txt` or `<stem>.caption`, read as `caption_per` says; `filename`: the file's
     name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption; `metadata`: the row in `metadata`, or of

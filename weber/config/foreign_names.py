@@ -56,6 +56,7 @@ _MEANT: dict[str, str] = {
         " use_aspect_ratio_buckets use_bucket_sampler"
     ),
     "data.0.buckets": "aspect_ratio_buckets",
+    "data.0.limit": "max_num_samples max_train_samples",
     "data.0.crop": "center_crop crop_style enable_crop_jitter random_crop",
     "data.0.upscale": "bucket_no_upscale max_upscale_threshold",
     "data.0.bucket_step": "aspect_bucket_alignment bucket_divisibility bucket_reso_steps bucket_tolerance",

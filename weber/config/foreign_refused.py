@@ -137,7 +137,7 @@ _WHY: dict[str, str] = {
     ),
     _CURRICULUM: (
         "balancing_strategy conditioning_multidataset_sampling data_backend_sampling disable_after_epoch_step end_epoch end_step"
-        " max_num_samples max_train_samples probability start_epoch stop_training_after stop_training_after_unit"
+        " probability start_epoch stop_training_after stop_training_after_unit"
     ),
     _CLOUD: "aws_* backend csv_cache_dir data.type dataset_type metadata_update_interval source_dataset_id",
     _FILTER: (

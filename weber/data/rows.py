@@ -16,6 +16,7 @@ from weber.data.files import Files, describe_kinds, sort_files
 from weber.data.formats import explain_ending
 from weber.data.left_out import leave_out
 from weber.data.names import ByName, find_spelled, normalize_name
+from weber.data.seeds import build_seed
 from weber.data.sets import check_pictures
 from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, TableRow, read_table
 from weber.data.words import describe_count, describe_some
@@ -86,7 +87,24 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
         )
     if config.caption_source == "textfile":
         notes += _describe_lone_captions(config, folder, rows, files.captions)
+    if config.limit is not None:
+        rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
+        notes.append(f"{config.set_name}: {note}")
     return Listed(rows, beside.all, notes)
+
+
+def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit: int) -> tuple[list[Row], str]:
+    """So many of the rows that may be of use, in their order, beside those that are set aside; and what became of it, in words."""
+    needs_file = config.caption_source == "textfile" and config.caption_fallback is None
+    usable = [row for row in rows if not row.reason and (row.caption_file is not None or not needs_file)]
+    if len(usable) <= limit:
+        return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
+
+    def draw(row: Row) -> int:
+        return build_seed("limit", normalize_name(os.path.relpath(row.path, folder).replace(os.sep, "/")))
+
+    out = {id(row) for row in sorted(usable, key=draw)[limit:]}
+    return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
 
 
 def _list_tables(config: DataConfig, folder: Path, others: Sequence[Path]) -> list[Path]:
