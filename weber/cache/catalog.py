@@ -59,10 +59,9 @@ class Catalog:
 
     def find(self, key: str) -> Shard | None:
         """The shard that holds a sample, its header read."""
-        for name in self._list_holders(key):
-            if key in self._samples:
-                break
-            self.open(name)
+        holders = [] if key in self._samples else self._list_holders(key)
+        while holders and key not in self._samples:
+            self.open(holders.pop())
         return self._samples.get(key)
 
     def read_all(self) -> dict[str, Shard]:
