@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,3 +172,31 @@ def test_a_damaged_index_or_none_changes_nothing(tmp_path: Path, keys: list[str]
     assert all(key in Store(tmp_path) for key in keys) and headers == []  # it was written anew
     file.unlink()
     assert all(key in Store(tmp_path) for key in keys)
+
+
+def test_it_is_not_written_again_for_nothing(tmp_path: Path, keys: list[str]) -> None:
+    store = Store(tmp_path)
+    for key in _draw_keys(5, 3):
+        store.publish({key: _build_sample(key)})
+    store.keep_index()
+    written = (tmp_path / catalog.INDEX_NAME).stat().st_ino
+    store.keep_index()
+    assert (tmp_path / catalog.INDEX_NAME).stat().st_ino == written
+
+
+def test_a_shard_that_goes_while_the_folder_is_listed_takes_no_other_with_it(
+    tmp_path: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = _holders(tmp_path, keys[1])
+    scandir = os.scandir
+
+    @contextmanager
+    def scan(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            listed = list(entries)
+        path.unlink(missing_ok=True)  # by another process
+        yield listed
+
+    monkeypatch.setattr(catalog.os, "scandir", scan)
+    store = Store(tmp_path)
+    assert [key in store for key in keys] == [key != keys[1] for key in keys]

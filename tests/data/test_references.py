@@ -280,6 +280,7 @@ def test_progress_names_references_and_masks(tmp_path: Path, write_picture: Writ
         ({"masks": "good/../set"}, REPAINTS, DataError, ["data.0.masks", "the pictures themselves", "their masks"]),
         ({"aspect": "listed", "resolution": None}, TAKES, ConfigError, ["data.0.aspect", "list of sizes", '"bucket"']),
         ({"buckets": [[64, 64], [44, 90]], "resolution": None}, TAKES, ConfigError, ["data.0.buckets", "[44, 90]", "[48, 96]"]),
+        ({"buckets": [[64, 6400000]], "resolution": None}, TAKES, ConfigError, ["data.0.buckets", "[64, 6400000]", "more pixels than any"]),
     ],
 )
 def test_errors_name_the_key_and_the_fix(

@@ -77,7 +77,7 @@ class Catalog:
 
     def refresh(self) -> set[str]:
         """Take in the shards that other processes have written since; those that are gone."""
-        sizes = _measure_shards(self.folder)
+        sizes = measure_files(self.folder, "")
         self._notes = _read_notes(self.folder)
         if not self._opened:
             self._take_index(sizes)
@@ -115,7 +115,10 @@ class Catalog:
         """Let go of shards that are gone."""
         gone = set(names)
         self._indexed -= gone
-        if [self._opened.pop(name) for name in gone & self._opened.keys()]:
+        opened = gone & self._opened.keys()
+        for name in opened:
+            del self._opened[name]
+        if opened:
             self._samples = {key: shard for shard in self._opened.values() for key in shard.samples}
 
     def drop(self, shard: Shard, key: str, *, reason: str) -> None:
@@ -140,6 +143,7 @@ class Catalog:
         with suppress(OSError):
             write_index(file, rows, known=self._index, keep=sorted(self._indexed))
             file.replace(self.folder / INDEX_NAME)
+            self._index = read_index(self.folder / INDEX_NAME) or self._index
         with suppress(OSError):
             file.unlink(missing_ok=True)
 
@@ -163,24 +167,23 @@ def is_shard(name: str) -> bool:
 
 def list_files(folder: Path, suffix: str) -> list[Path]:
     """The shards of a folder (or what is left of shards, by a further ending), in order."""
-    try:
-        paths = [path for path in folder.iterdir() if path.name.endswith(".safetensors" + suffix)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise build_error(folder, "read", error=error) from error
-    return sorted(path for path in paths if _SHARD_NAME.fullmatch(path.name.removesuffix(suffix)))
+    return sorted(folder / name for name in measure_files(folder, suffix))
 
 
-def _measure_shards(folder: Path) -> dict[str, int]:
-    """The bytes of each shard."""
+def measure_files(folder: Path, suffix: str) -> dict[str, int]:
+    """The bytes of each of those files."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if _SHARD_NAME.fullmatch(entry.name)}
+            found = [entry for entry in entries if entry.name.endswith(suffix) and is_shard(entry.name.removesuffix(suffix))]
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise build_error(folder, "read", error=error) from error
+    sizes = {}
+    for entry in found:
+        with suppress(FileNotFoundError):  # renamed or deleted meanwhile by another process
+            sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 def draw_shard_name() -> str:

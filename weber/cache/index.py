@@ -2,7 +2,7 @@
 
 The file is a memory of the shards' headers and no more: without it, or with a damaged one, the headers are read. Layout, little-endian:
 a word that names the format and a crc32 of all that follows; the length of a JSON list of shards, each `[name, bytes]`, and the list;
-the number of keys that start with at most each two bytes (65,536 numbers of 4 bytes), as in git's pack index; the keys in order, 16
+for each two bytes, how many keys start with them or with less (65,536 numbers of 4 bytes), as in git's pack index; the keys in order, 16
 bytes each; for each key the position of its shard in the list (4 bytes). A key that several shards hold is there several times.
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from weber.cache.catalog import DAMAGED, NOTES_NAME, TEMPORARY, Catalog, Damage, build_error, draw_shard_name, list_files
+from weber.cache.catalog import DAMAGED, NOTES_NAME, TEMPORARY, Catalog, Damage, build_error, draw_shard_name, list_files, measure_files
 from weber.cache.shard import DamagedShardError, Data, Sample, Shard, load_shard, write_shard
 from weber.errors import CacheError
 from weber.families.tensors import is_abandoned
@@ -232,12 +232,7 @@ def _list_rubbish(folder: Path) -> list[Path]:
 
 
 def _count_bytes(folder: Path) -> int:
-    num_bytes = 0
-    for suffix in ("", DAMAGED, TEMPORARY):
-        for path in list_files(folder, suffix):
-            with suppress(FileNotFoundError):  # renamed meanwhile by another process
-                num_bytes += path.stat().st_size
-    return num_bytes
+    return sum(sum(measure_files(folder, suffix).values()) for suffix in ("", DAMAGED, TEMPORARY))
 
 
 def _delete(paths: Iterable[Path]) -> list[Path]:

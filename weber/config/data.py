@@ -22,7 +22,7 @@ METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
 """Endings of tables: JSON Lines, CSV, a JSON list."""
 
 _EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
-_MOST_PIXELS = 8192
+_LISTED = ('aspect = "listed"', 'remove it or set aspect = "bucket"')
 _SPLIT = "train"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _HUB_REVISION = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
@@ -241,15 +241,19 @@ class DataConfig(Section):
             yield 'aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"'
         if self.aspect == "square" and self.max_aspect != 4.0:
             yield 'max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"'
-        if self.buckets:
-            yield from _check_buckets(self)
-        elif self.aspect == "listed":
+        if self.buckets and self.aspect not in (None, "listed"):
+            yield f'buckets has no effect with aspect = "{self.aspect}"; remove one of them'
+        for size in self.buckets:
+            if self.buckets.count(size) > 1:
+                yield f"buckets has {size} twice; name each size once"
+        if self.buckets or self.aspect == "listed":
+            what, fix = ("buckets", "remove one of them") if self.buckets else _LISTED
             if self.resolution is not None:
-                yield 'resolution has no effect with aspect = "listed"; remove it or set aspect = "bucket"'
+                yield f"resolution has no effect with {what}; {fix}"
             if self.resolution_type != "area":
-                yield 'resolution_type has no effect with aspect = "listed"; remove it or set aspect = "bucket"'
+                yield f"resolution_type has no effect with {what}; {fix}"
             if self.bucket_step is not None and self.upscale:
-                yield 'bucket_step has no effect with aspect = "listed" and upscale = true; remove it or set aspect = "bucket"'
+                yield f"bucket_step has no effect with {what} and upscale = true; {fix}"
 
     def _check_beside(self) -> Iterator[str]:
         if self.conditioning and self.conditioning_columns:
@@ -333,20 +337,3 @@ class DataConfig(Section):
     def edge_pixels(self) -> int:
         """Edge of the square with `area_pixels` pixels."""
         return round(math.sqrt(self.area_pixels))
-
-
-def _check_buckets(config: DataConfig) -> Iterator[str]:
-    """What cannot act, or is no size, where a set has sizes of its own."""
-    if config.aspect not in (None, "listed"):
-        yield f'buckets has no effect with aspect = "{config.aspect}"; remove one of them'
-    if config.resolution is not None:
-        yield "resolution has no effect with buckets, which says all sizes; remove one of them"
-    if config.resolution_type != "area":
-        yield "resolution_type has no effect with buckets, which are in pixels; remove one of them"
-    if config.bucket_step is not None and config.upscale:
-        yield "bucket_step has no effect with buckets and upscale = true; remove bucket_step"
-    for size in config.buckets:
-        if config.buckets.count(size) > 1:
-            yield f"buckets has {size} twice; name each size once"
-        if size[0] * size[1] > _MOST_PIXELS**2:
-            yield f"buckets has {size}, more pixels than any picture that is trained; write width and height in pixels"

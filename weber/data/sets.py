@@ -86,6 +86,11 @@ def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs:
                 expected=f"multiples of {alignment_pixels}, which the model needs",
                 fix=f"write {nearest} instead",
             )
+        if size[0] * size[1] > _MOST_PIXELS**2:
+            raise ConfigError(
+                f"{key}.buckets has {size}, more pixels than any picture has that is trained",
+                fix="write width and height in pixels",
+            )
     if step % alignment_pixels:
         raise ConfigError(
             f"{key}.bucket_step = {step} is not a multiple of {alignment_pixels} pixels",
