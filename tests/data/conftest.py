@@ -11,7 +11,7 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.build import build_dataset
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.sets import PictureLimits
 from weber.progress import Progress, ignore_progress
 

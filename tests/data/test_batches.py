@@ -15,6 +15,7 @@ from weber.data.buckets import Bucket
 from weber.data.crops import Crop
 from weber.data.examples import Example
 from weber.data.masks import Mask
+from weber.data.pictures import pack_pictures
 
 
 def _example(number: int, *, side: int, repeats: int, num_captions: int = 3, num_crops: int = 2) -> Example:
@@ -34,9 +35,14 @@ def _draw_epoch(plan: BatchPlan, epoch: int) -> list[list[list[Draw]]]:
     return [plan.draw_step(epoch * plan.steps_per_epoch + n) for n in range(plan.steps_per_epoch)]
 
 
+def _list_draws(plan: BatchPlan) -> list[Draw]:
+    """Those of the first epoch."""
+    return [draw for step in _draw_epoch(plan, 0) for batch in step for draw in batch]
+
+
 @given(EXAMPLES, SIZES, SIZES, SEEDS, st.integers(0, 3))
 def test_an_epoch(examples: list[Example], batch_size: int, accumulation: int, seed: int, epoch: int) -> None:
-    plan = BatchPlan(examples, batch_size=batch_size, accumulation=accumulation, seed=seed)
+    plan = BatchPlan(pack_pictures(examples), batch_size=batch_size, accumulation=accumulation, seed=seed)
     steps = _draw_epoch(plan, epoch)
     counts = Counter(draw.example for step in steps for batch in step for draw in batch)
     assert counts == {number: example.repeats for number, example in enumerate(examples)}
@@ -59,7 +65,7 @@ def test_a_step_does_not_depend_on_the_steps_drawn_before(
     examples: list[Example], batch_size: int, accumulation: int, seed: int, order: random.Random
 ) -> None:
     def build() -> BatchPlan:
-        return BatchPlan(examples, batch_size=batch_size, accumulation=accumulation, seed=seed)
+        return BatchPlan(pack_pictures(examples), batch_size=batch_size, accumulation=accumulation, seed=seed)
 
     straight = build()
     expected = [straight.draw_step(step) for step in range(3 * straight.steps_per_epoch)]
@@ -72,8 +78,8 @@ def test_a_step_does_not_depend_on_the_steps_drawn_before(
 
 @given(EXAMPLES, SIZES, SIZES, SEEDS)
 def test_batch_and_accumulation_draw_the_same(examples: list[Example], batch_size: int, accumulation: int, seed: int) -> None:
-    batches = BatchPlan(examples, batch_size=batch_size, accumulation=accumulation, seed=seed)
-    singles = BatchPlan(examples, batch_size=1, accumulation=batch_size * accumulation, seed=seed)
+    batches = BatchPlan(pack_pictures(examples), batch_size=batch_size, accumulation=accumulation, seed=seed)
+    singles = BatchPlan(pack_pictures(examples), batch_size=1, accumulation=batch_size * accumulation, seed=seed)
     assert batches.steps_per_epoch == singles.steps_per_epoch
     for step in range(2 * batches.steps_per_epoch):
         assert sum(batches.draw_step(step), []) == sum(singles.draw_step(step), [])
@@ -83,7 +89,7 @@ def test_seed_and_epoch_change_the_order() -> None:
     examples = [_example(number, side=1 + number % 3, repeats=1) for number in range(60)]
 
     def order(seed: int, epoch: int) -> list[int]:
-        steps = _draw_epoch(BatchPlan(examples, batch_size=2, accumulation=1, seed=seed), epoch)
+        steps = _draw_epoch(BatchPlan(pack_pictures(examples), batch_size=2, accumulation=1, seed=seed), epoch)
         return [draw.example for step in steps for batch in step for draw in batch]
 
     orders = [order(1, 0), order(1, 1), order(2, 0)]
@@ -93,7 +99,7 @@ def test_seed_and_epoch_change_the_order() -> None:
 
 
 def test_captions_and_crops_change_with_the_epoch() -> None:
-    plan = BatchPlan([_example(0, side=1, repeats=1)], batch_size=1, accumulation=1, seed=5)
+    plan = BatchPlan(pack_pictures([_example(0, side=1, repeats=1)]), batch_size=1, accumulation=1, seed=5)
     draws = [plan.draw_step(step)[0][0] for step in range(300)]
     captions, crops = Counter(draw.caption for draw in draws), Counter(draw.crop for draw in draws)
     assert set(captions) == {0, 1, 2} and min(captions.values()) > 60
@@ -103,8 +109,8 @@ def test_captions_and_crops_change_with_the_epoch() -> None:
 
 def test_a_new_bucket_leaves_the_order_within_the_others() -> None:
     squares = [_example(number, side=1, repeats=1) for number in range(20)]
-    alone = BatchPlan(squares, batch_size=4, accumulation=1, seed=3)
-    mixed = BatchPlan([*squares, _example(20, side=2, repeats=5)], batch_size=4, accumulation=1, seed=3)
+    alone = BatchPlan(pack_pictures(squares), batch_size=4, accumulation=1, seed=3)
+    mixed = BatchPlan(pack_pictures([*squares, _example(20, side=2, repeats=5)]), batch_size=4, accumulation=1, seed=3)
 
     def groups(plan: BatchPlan) -> set[tuple[int, ...]]:
         return {tuple(draw.example for batch in step for draw in batch) for step in _draw_epoch(plan, 0)}
@@ -114,7 +120,7 @@ def test_a_new_bucket_leaves_the_order_within_the_others() -> None:
 
 def test_draws_are_pinned() -> None:
     """A change here breaks the resume of every run."""
-    plan = BatchPlan([_example(n, side=1 + n % 2, repeats=1 + n % 3) for n in range(7)], batch_size=2, accumulation=2, seed=42)
+    plan = BatchPlan(pack_pictures(_example(n, side=1 + n % 2, repeats=1 + n % 3) for n in range(7)), batch_size=2, accumulation=2, seed=42)
     drawn = [[(draw.example, draw.caption, draw.crop) for batch in plan.draw_step(step) for draw in batch] for step in (0, 5)]
     assert drawn == [[(4, 2, 0), (0, 0, 0), (6, 0, 0), (2, 2, 0)], [(3, 2, 0), (5, 2, 1)]]
 
@@ -124,7 +130,7 @@ def test_every_mask_is_drawn_and_changes_nothing_else(seed: int) -> None:
     plain = [_example(number, side=1, repeats=4) for number in range(8)]
     masked = [replace(example, masks=tuple(Mask(None, f"{n}") for n in range(3))) for example in plain]
     draws, others = (
-        [draw for step in _draw_epoch(BatchPlan(examples, batch_size=2, accumulation=1, seed=seed), 0) for batch in step for draw in batch]
+        _list_draws(BatchPlan(pack_pictures(examples), batch_size=2, accumulation=1, seed=seed))
         for examples in (masked, plain)
     )
     assert [replace(draw, mask=0) for draw in draws] == others
@@ -133,7 +139,7 @@ def test_every_mask_is_drawn_and_changes_nothing_else(seed: int) -> None:
 
 
 def _count_dropped(examples: list[Example], seed: int) -> list[bool]:
-    plan = BatchPlan(examples, batch_size=4, accumulation=1, seed=seed)
+    plan = BatchPlan(pack_pictures(examples), batch_size=4, accumulation=1, seed=seed)
     return [draw.caption is None for step in range(2 * plan.steps_per_epoch) for batch in plan.draw_step(step) for draw in batch]
 
 
@@ -150,8 +156,8 @@ def test_captions_are_dropped_as_often_as_asked_and_nothing_else_changes() -> No
     low, high = (_count_dropped([replace(example, caption_dropout=share) for example in plain], 3) for share in (0.1, 0.5))
     assert all(more for less, more in zip(low, high, strict=True) if less)
     mixed = [*plain[:2], *(replace(example, caption_dropout=0.5) for example in plain[2:])]
-    draws = [draw for step in _draw_epoch(BatchPlan(mixed, batch_size=4, accumulation=1, seed=3), 0) for batch in step for draw in batch]
-    others = [draw for step in _draw_epoch(BatchPlan(plain, batch_size=4, accumulation=1, seed=3), 0) for batch in step for draw in batch]
+    draws = _list_draws(BatchPlan(pack_pictures(mixed), batch_size=4, accumulation=1, seed=3))
+    others = _list_draws(BatchPlan(pack_pictures(plain), batch_size=4, accumulation=1, seed=3))
     assert {draw.example for draw in draws if draw.caption is None} == {2, 3}
     assert all(one == other or one == replace(other, caption=None) for one, other in zip(draws, others, strict=True))
 

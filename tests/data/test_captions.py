@@ -10,7 +10,7 @@ import pytest
 
 from weber.config.data import CaptionPer, DataConfig
 from weber.data.captions import build_captions, read_captions
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.errors import DataError
 
 Read = Callable[..., Dataset]

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from weber.config.data import DataConfig
 from weber.data.colors import CONVERTED
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.images import read_colors, read_image
 from weber.data.views import build_view
 

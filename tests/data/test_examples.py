@@ -14,7 +14,7 @@ import pytest
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.set_aside import list_reasons
 from weber.errors import ConfigError, DataError, WeberError
 
@@ -260,4 +260,4 @@ def test_progress_names_the_set(tmp_path: Path, write_picture: Write, read_sets:
     write_picture(tmp_path / "cats" / "a.png")
     said: list[tuple[str, int, int]] = []
     read_sets(_config(tmp_path / "cats"), progress=lambda what, done, total: said.append((what, done, total)))
-    assert said == [("looking at the pictures of cats", 1, 1), ("reading the captions of cats", 1, 1)]
+    assert said == [("reading the captions of cats", 1, 1), ("looking at the pictures of cats", 1, 1)]

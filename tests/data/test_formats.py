@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin
 
 from weber.config.data import DataConfig
 from weber.data import images
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.formats import explain_ending, explain_start, is_picture
 from weber.data.images import read_image
 from weber.data.sets import PictureLimits

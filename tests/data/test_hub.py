@@ -20,7 +20,7 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data import hub
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.hub import list_split
 from weber.data.images import encode_content
 from weber.data.sets import PictureLimits

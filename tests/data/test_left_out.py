@@ -10,7 +10,7 @@ import pytest
 
 from weber.config.data import DataConfig
 from weber.data.build import build_dataset
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.left_out import SAMPLES_FILE
 from weber.data.sets import PictureLimits
 from weber.errors import DataError

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from weber.config.data import DataConfig
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.levels import CUTOUT, LAYER, read_levels
 from weber.data.sets import PictureLimits
 from weber.data.views import build_view, read_loss_mask, read_mask

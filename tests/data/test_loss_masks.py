@@ -18,7 +18,7 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.crops import Crop
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.loss_masks import LossMask, LossWindow, build_shares, find_box, shows
 from weber.data.sets import PictureLimits
 from weber.data.views import read_loss_mask

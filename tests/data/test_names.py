@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from weber.config.data import DataConfig
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.names import find_spelled
 from weber.data.sets import PictureLimits
 from weber.errors import DataError

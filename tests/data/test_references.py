@@ -12,7 +12,8 @@ from PIL import Image
 
 from weber.config.data import DataConfig
 from weber.data.crops import Crop
-from weber.data.examples import Dataset, Example, Reference
+from weber.data.dataset import Dataset
+from weber.data.examples import Example, Reference
 from weber.data.images import encode_content
 from weber.data.masks import Mask
 from weber.data.sets import PictureLimits
@@ -258,7 +259,7 @@ def test_progress_names_references_and_masks(tmp_path: Path, write_picture: Writ
     read_sets(config, inputs=PictureLimits(max_references=1, repaints=True), progress=lambda what, done, total: said.append(what))
     assert said == [
         f"{what} of cats"
-        for what in ("looking at the pictures", "reading the captions", "looking at the references", "looking at the masks")
+        for what in ("reading the captions", "looking at the pictures", "looking at the references", "looking at the masks")
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.report import BucketCount, list_bucket_counts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from weber.config.data import DataConfig
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.sets import PictureLimits
 from weber.errors import DataError
 

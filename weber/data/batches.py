@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from weber.data.buckets import Bucket
-from weber.data.examples import Example
+from weber.data.pictures import Pictures
 from weber.data.seeds import draw_choice, draw_order, draw_uniform
 
 _Indices = NDArray[np.int64]
@@ -36,10 +35,10 @@ class BatchPlan:
     current epoch is kept, a few numbers per sample.
     """
 
-    def __init__(self, dataset_examples: Sequence[Example], *, batch_size: int, accumulation: int, seed: int) -> None:
-        assert dataset_examples and batch_size >= 1 and accumulation >= 1
-        self._examples, self._batch_size, self._seed = dataset_examples, batch_size, seed
-        self._members = _list_members(dataset_examples)
+    def __init__(self, pictures: Pictures, *, batch_size: int, accumulation: int, seed: int) -> None:
+        assert len(pictures) and batch_size >= 1 and accumulation >= 1
+        self._examples, self._batch_size, self._seed = pictures, batch_size, seed
+        self._members = pictures.list_members()
         self._bounds = _list_bounds([len(members) for members in self._members.values()], batch_size * accumulation)
         self.steps_per_epoch = len(self._bounds)
         self._epoch, self._order, self._turns = 0, *self._draw_epoch(0)
@@ -75,18 +74,7 @@ class BatchPlan:
             for bucket, members in self._members.items()
         ]
         turns = draw_order(self.steps_per_epoch, self._seed, epoch, "groups")
-        return np.concatenate(order), np.array(turns)
-
-
-def _list_members(examples: Sequence[Example]) -> dict[Bucket, _Indices]:
-    """Indices of the examples of each bucket, each as often as it repeats; buckets by size."""
-    members: dict[Bucket, list[int]] = {}
-    for index, example in enumerate(examples):
-        members.setdefault(example.bucket, []).append(index)
-    return {
-        bucket: np.repeat(np.array(indices, dtype=np.int64), [examples[index].repeats for index in indices])
-        for bucket, indices in sorted(members.items())
-    }
+        return np.concatenate(order), turns
 
 
 def _list_bounds(bucket_sizes: Sequence[int], group_size: int) -> _Indices:

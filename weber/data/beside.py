@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from weber.data.backends.local import LocalBackend
-from weber.data.files import sort_files
+from weber.data.files import find_suffix, sort_files
 from weber.data.left_out import leave_out
 from weber.data.names import ByName
 from weber.data.words import describe_count, describe_some
@@ -18,52 +19,68 @@ class Beside:
 
     def __init__(self, kind: str, folder: Path, *, recursive: bool, own: Sequence[Path]) -> None:
         self.kind, self.folder = kind, folder.absolute()
-        listed = leave_out(LocalBackend().list(self.folder, recursive=recursive), self.folder, own=own)
-        files = sort_files(listed.files)
+        self.listing = leave_out(LocalBackend().list(self.folder, recursive=recursive), own=own).files
+        files = sort_files(self.listing)
         self._unread = files.unread
-        self.paths = [*files.pictures, *files.unread]
-        self._stems = ByName((find_stem(path, self.folder), path) for path in self.paths)
+        self.names = [*files.pictures, *files.unread]
+        self._stems = ByName((cut_suffix(name), name) for name in self.names)
         self._shown = folder
-        self.used: set[Path] = set()
+        self.used: set[str] = set()
 
-    def find(self, path: Path, home: Path) -> Path | None:
-        """The file of a picture below `home`: of its name, or the only one of its stem; None where there is none.
+    def find(self, name: str) -> Path | None:
+        """The file of a picture of that name below its own folder: of its name, or the only one of its stem; None where there is none.
 
         Raises DataError with a one-line reason where there are several, and where it is of a kind that cannot be read.
         """
-        found = self._stems.find(find_stem(path, home))
-        chosen = [one for one in found if one.name == path.name] or found
+        found = self._stems.find(cut_suffix(name))
+        chosen = [one for one in found if _last(one) == _last(name)] if len(found) > 1 else found
+        chosen = chosen or found
         self.used.update(chosen)
         if len(chosen) > 1:
-            raise DataError(f"several {self.kind}s: {' and '.join(one.name for one in chosen)} in {self._shown}")
+            raise DataError(f"several {self.kind}s: {' and '.join(map(_last, chosen))} in {self._shown}")
         if chosen and chosen[0] in self._unread:
-            raise DataError(f"unusable {self.kind}: {chosen[0].name}: {self._unread[chosen[0]]}")
-        return chosen[0] if chosen else None
+            raise DataError(f"unusable {self.kind}: {_last(chosen[0])}: {self._unread[chosen[0]]}")
+        return self.folder / chosen[0] if chosen else None
 
-    def need(self, path: Path, home: Path) -> Path:
+    def need(self, name: str) -> Path:
         """As `find`; there has to be one."""
-        found = self.find(path, home)
+        found = self.find(name)
         if found is None:
-            raise DataError(f"no {self.kind}: {find_stem(path, home)} in {self._shown}")
+            raise DataError(f"no {self.kind}: {cut_suffix(name)} in {self._shown}")
         return found
 
 
-def find_stem(path: Path, folder: Path) -> str:
-    """The picture's name below its folder, without ending."""
-    below = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    return below.with_suffix("").as_posix()
+def cut_suffix(name: str) -> str:
+    """A file's name without its ending."""
+    ending = find_suffix(name)
+    return name[: len(name) - len(ending)] if ending else name
 
 
-def describe_unused(folders: Iterable[Beside]) -> list[str]:
+def _last(name: str) -> str:
+    return name[name.rfind("/") + 1 :]
+
+
+class Unused(NamedTuple):
+    """The names of a folder's files that belong to no picture of a set. `kind` is what they would be."""
+
+    kind: str
+    folder: str
+    names: Sequence[str]
+
+
+def list_unused(folders: Iterable[Beside]) -> list[Unused]:
+    """What no picture of a set has asked for, once all have been built."""
+    return [Unused(one.kind, str(one.folder), [name for name in one.names if name not in one.used]) for one in folders]
+
+
+def describe_unused(found: Iterable[Unused]) -> list[str]:
     """A line for each folder that has files which belong to no picture of any set."""
-    merged: dict[tuple[str, Path], list[Beside]] = {}
-    for one in folders:
-        merged.setdefault((one.kind, one.folder), []).append(one)
-    lines = []
-    for (kind, folder), several in merged.items():
-        used = {path for one in several for path in one.used}
-        unused = [path.relative_to(folder).as_posix() for path in several[0].paths if path not in used]
-        if unused:
-            count = describe_count(len(unused), kind)
-            lines.append(f"{folder}: {count} without a picture of that name: {describe_some(unused)}")
-    return lines
+    merged: dict[tuple[str, str], list[str]] = {}
+    for kind, folder, names in found:
+        known = merged.get((kind, folder))
+        merged[kind, folder] = list(names) if known is None else [name for name in known if name in set(names)]
+    return [
+        f"{folder}: {describe_count(len(names), kind)} without a picture of that name: {describe_some(names)}"
+        for (kind, folder), names in merged.items()
+        if names
+    ]

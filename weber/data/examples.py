@@ -10,7 +10,6 @@ from weber.data.buckets import Bucket
 from weber.data.crops import Crop
 from weber.data.loss_masks import LossMask, LossWindow
 from weber.data.masks import Mask
-from weber.data.set_aside import SetAside
 from weber.data.views import View
 
 
@@ -97,15 +96,3 @@ class Example:
         """Share of the picture's pixels that a crop cuts away."""
         crop = self.crops[0]
         return 1 - crop.width * crop.height / (crop.resize_width * crop.resize_height)
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """All pictures of all sets, in the order of the sets and then of their paths below the set's folder."""
-
-    examples: tuple[Example, ...]
-    set_aside: tuple[SetAside, ...]
-    num_opened: int
-    """Picture, reference and mask files that the index did not know as they are, and that had to be opened."""
-    notes: tuple[str, ...] = ()
-    """What a person should know of the sets, in sentences."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from weber.data.backends.backend import Listing
 from weber.data.backends.local import LocalBackend
 from weber.data.captions import CAPTION_SUFFIXES
 from weber.data.formats import START_BYTES, SUFFIXES, explain_ending, explain_start, is_picture
@@ -18,38 +19,52 @@ _NUM_SHOWN = 4
 
 @dataclass(frozen=True)
 class Files:
-    """`unread` says why of each file, as `kind: advice`; pictures may turn out to be damaged."""
+    """Names below `folder`. `unread` says why of each file, as `kind: advice`; pictures may turn out to be damaged."""
 
-    pictures: Sequence[Path]
-    unread: Mapping[Path, str]
-    captions: Sequence[Path]
-    others: Sequence[Path]
+    folder: Path
+    pictures: Sequence[str]
+    unread: Mapping[str, str]
+    captions: Sequence[str]
+    others: Sequence[str]
 
 
-def sort_files(paths: Iterable[Path]) -> Files:
+def sort_files(listing: Listing) -> Files:
     """What each file is, by its ending; by its first bytes where that says nothing."""
-    pictures: list[Path] = []
-    unread: dict[Path, str] = {}
-    captions: list[Path] = []
-    others: list[Path] = []
-    for path in paths:
-        suffix, reason = path.suffix.lower(), explain_ending(path.name)
-        start = _read_start(path) if not reason and suffix not in SUFFIXES and suffix not in CAPTION_SUFFIXES else b""
-        reason = reason or explain_start(start)
+    pictures: list[str] = []
+    unread: dict[str, str] = {}
+    captions: list[str] = []
+    others: list[str] = []
+    for name in listing.names:
+        suffix = find_suffix(name)
+        if suffix in SUFFIXES:
+            pictures.append(name)
+            continue
         if suffix in CAPTION_SUFFIXES:
-            captions.append(path)
-        elif suffix in SUFFIXES or is_picture(start):
-            pictures.append(path)
+            captions.append(name)
+            continue
+        start, reason = b"", explain_ending(name)
+        if not reason:
+            start = _read_start(listing.folder / name)
+            reason = explain_start(start)
+        if is_picture(start):
+            pictures.append(name)
         elif reason:
-            unread[path] = reason
+            unread[name] = reason
         else:
-            others.append(path)
-    return Files(pictures, unread, captions, others)
+            others.append(name)
+    return Files(listing.folder, pictures, unread, captions, others)
 
 
-def describe_kinds(paths: Sequence[Path]) -> str:
+def find_suffix(name: str) -> str:
+    """The ending of a file's name in small letters, as `Path.suffix` has it."""
+    name = name[name.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
+
+
+def describe_kinds(names: Sequence[str]) -> str:
     """How many files of which endings: `2 x .json, 1 x no ending`."""
-    kinds = Counter(path.suffix.lower() or "no ending" for path in paths).most_common()
+    kinds = Counter(find_suffix(name) or "no ending" for name in names).most_common()
     more = f", and {describe_count(len(kinds) - _NUM_SHOWN, 'more kind')}" if len(kinds) > _NUM_SHOWN + 1 else ""
     return ", ".join(f"{number} x {kind}" for kind, number in kinds[: _NUM_SHOWN if more else None]) + more
 

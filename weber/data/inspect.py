@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from weber.config.data import CaptionPer, DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.captions import CaptionFile, read_captions
+from weber.data.found import Found
 from weber.data.images import encode_content, read_alpha, read_colors
 from weber.data.index import FileFacts, Index
 from weber.data.levels import Levels, read_levels
@@ -25,29 +27,31 @@ _NUM_PER_REPORT = 256
 
 @dataclass(frozen=True)
 class Inspected:
-    """What the files of a set hold, by path."""
+    """What the files of a set hold: by path, captions by the names of their files."""
 
     pictures: Mapping[Path, FileFacts]
-    captions: Mapping[Path, CaptionFile]
+    captions: Mapping[str, CaptionFile]
     references: Mapping[Path, FileFacts]
     masks: Mapping[Path, FileFacts]
     loss_masks: Mapping[Path, FileFacts]
 
 
-def inspect_files(rows: Sequence[Row], config: DataConfig, *, index: Index, progress: Progress) -> Inspected:
-    """Look at every file that the rows name."""
+def inspect_files(
+    rows: Sequence[Row], found: Found, config: DataConfig, *, captions: Mapping[str, bytes | DataError], index: Index, progress: Progress
+) -> Inspected:
+    """Look at every file that the rows name; `captions` were read."""
+    stats = {f"{one.folder}{os.sep}{name}": stat for one in found.listings for name, stat in zip(one.names, one.stats, strict=True)}
 
     def read(what: str, paths: Iterable[Path], inspect: Callable[[bytes], FileFacts], kind: str = "") -> dict[Path, FileFacts]:
         distinct = list(dict.fromkeys(paths))
         report = partial(progress, f"{what} of {config.set_name}")
-        return dict(zip(distinct, index.read_facts(distinct, inspect, report=report, kind=kind), strict=True)) if distinct else {}
+        facts = index.read_facts(distinct, inspect, report=report, kind=kind, stats=stats) if distinct else []
+        return dict(zip(distinct, facts, strict=True))
 
-    pictures = read("looking at the pictures", (row.path for row in rows), _inspect_picture)
-    captions = [row.caption_file for row in rows if row.caption_file is not None] if config.caption_source == "textfile" else []
-    report = partial(progress, f"reading the captions of {config.set_name}")
+    files = dict.fromkeys(row.caption_file for row in rows if row.caption_file is not None) if captions else {}
     return Inspected(
-        pictures,
-        _read_captions(list(dict.fromkeys(captions)), config.caption_per, report=report),
+        read("looking at the pictures", (row.path for row in rows), _inspect_picture),
+        {name: _read_caption(config.caption_per, captions[name]) for name in files},
         references=read("looking at the references", (path for row in rows for path in row.references), _inspect_picture),
         masks=read("looking at the masks", (row.mask for row in rows if row.mask is not None), _inspect_mask, "mask "),
         loss_masks=read("looking at the alpha channels", (row.path for row in rows), _inspect_alpha, "alpha ")
@@ -56,20 +60,37 @@ def inspect_files(rows: Sequence[Row], config: DataConfig, *, index: Index, prog
     )
 
 
-def _read_captions(paths: Sequence[Path], per: CaptionPer | None, *, report: Callable[[int, int], None]) -> dict[Path, CaptionFile]:
-    """Not by the index: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that."""
-    found: dict[Path, CaptionFile] = {}
+def read_caption_files(found: Found, config: DataConfig, *, progress: Progress) -> dict[str, bytes | DataError]:
+    """What the caption files of a set hold, by name; nothing where captions come from elsewhere.
+
+    All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that.
+    """
+    if config.caption_source != "textfile":
+        return {}
+    names, read = found.files.captions, dict[str, bytes | DataError]()
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _NUM_PER_REPORT):
-            portion = paths[start : start + _NUM_PER_REPORT]
-            found |= zip(portion, pool.map(partial(_read_caption, per), portion), strict=True)
-            report(len(found), len(paths))
-    return found
+        portions = [names[start : start + _NUM_PER_REPORT] for start in range(0, len(names), _NUM_PER_REPORT)]
+        for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder), portions), strict=True):
+            read |= zip(portion, texts, strict=True)
+            progress(f"reading the captions of {config.set_name}", len(read), len(names))
+    return read
 
 
-def _read_caption(per: CaptionPer | None, path: Path) -> CaptionFile:
+def _read_all(folder: Path, names: Sequence[str]) -> list[bytes | DataError]:
+    backend, read = LocalBackend(), list[bytes | DataError]()
+    for name in names:
+        try:
+            read.append(backend.read(folder / name))
+        except DataError as error:
+            read.append(error)
+    return read
+
+
+def _read_caption(per: CaptionPer | None, data: bytes | DataError) -> CaptionFile:
     try:
-        return read_captions(LocalBackend().read(path), per)
+        if isinstance(data, DataError):
+            raise data
+        return read_captions(data, per)
     except DataError as error:
         return CaptionFile(reason=error.what)
 

@@ -3,55 +3,62 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
 from weber.config.data import DataConfig
+from weber.data.beside import cut_suffix
 from weber.data.buckets import Bucket, build_bucket
 from weber.data.captions import CaptionFile
-from weber.data.examples import Example
 from weber.data.index import FileFacts
+from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
 
 _MASK_NAME = re.compile(r"(.+?)[-_. ]?mask(?:label)?", re.IGNORECASE)
+_NUM_NAMED = 4  # more than are shown
 _REPEATS_NAME = re.compile(r"(\d{1,3})_(.+)")
 
 
 def describe_problems(set_name: str, facts: Mapping[Path, FileFacts]) -> list[str]:
     """A line for each kind of problem that pictures have and that does not keep them out."""
-    kinds: dict[str, list[Path]] = {}
+    kinds: dict[str, list[str]] = {}
     for path, one in facts.items():
         if one.problem:
-            kinds.setdefault(one.problem.partition(":")[0], []).append(path)
+            kinds.setdefault(one.problem.partition(":")[0], []).append(path.name)
     return [f"{set_name}: {kind}: {_name(paths, 'picture')}" for kind, paths in kinds.items()]
 
 
-def describe_json(config: DataConfig, captions: Mapping[Path, CaptionFile]) -> list[str]:
+def describe_json(config: DataConfig, captions: Mapping[str, CaptionFile]) -> list[str]:
     """A line where caption files are JSON as a whole, and what became of them."""
-    found = [path for path, one in captions.items() if one.is_json]
+    found = [name for name, one in captions.items() if one.is_json]
     if not found or config.caption_per == "file":
         return []
     how = "each is one caption" if config.caption_per is None else 'each of their lines is a caption: set caption_per = "file"'
     return [f"{config.set_name}: {_name(found, 'caption file')} in several lines that are JSON as a whole; {how}"]
 
 
-def find_repeat_names(config: DataConfig, paths: Iterable[Path]) -> dict[str, tuple[int, str]]:
-    """The folders of a set whose names say how often they repeat and what they show, as kohya's trainer reads them (`10_word class`)."""
+def find_repeat_names(config: DataConfig, names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """The folders of a set whose names say how often they repeat and what they show, as kohya's trainer reads them (`10_word class`).
+
+    `names` are those of pictures, as seen from the set's folder or whole.
+    """
     assert config.path is not None
     top = config.path.absolute()
-    folders = dict.fromkeys(folder for path in paths for folder in path.parents if folder == top or folder.is_relative_to(top))
+    homes = [top / home for home in dict.fromkeys(name.rpartition("/")[0] for name in names)]
+    folders = dict.fromkeys(one for home in homes for one in (home, *home.parents) if one == top or one.is_relative_to(top))
     matches = {folder.name: _REPEATS_NAME.fullmatch(folder.name) for folder in folders}
     return {name: (int(match[1]), match[2]) for name, match in matches.items() if match and int(match[1]) > 0}
 
 
-def describe_repeat_names(config: DataConfig, paths: Iterable[Path], *, key: str) -> list[str]:
+def describe_repeat_names(config: DataConfig, names: Iterable[str], *, key: str) -> list[str]:
     """A line for each such folder whose number is not what the set says."""
     if config.hub is not None:
         return []
     lines = []
-    for name, said in find_repeat_names(config, paths).items():
+    for name, said in find_repeat_names(config, names).items():
         if said[0] != config.repeats:
             lines.append(f"{config.set_name}: {explain_repeat_name(name, said, key=key)}")
     return lines
@@ -66,89 +73,107 @@ def explain_repeat_name(name: str, said: tuple[int, str], *, key: str) -> str:
     )
 
 
-def describe_mask_names(config: DataConfig, paths: Sequence[Path]) -> list[str]:
+def describe_mask_names(config: DataConfig, names: Iterable[str]) -> list[str]:
     """A line where pictures are named like masks of other pictures of the set."""
-    stems = {path: path.with_suffix("").as_posix() for path in paths}
-    pictures = set(stems.values())
-    masks = [path for path, stem in stems.items() if (found := _MASK_NAME.fullmatch(stem)) and found[1] in pictures]
+    stems = {cut_suffix(name): name for name in names}
+    masks = [name for stem, name in stems.items() if "mask" in stem.lower() and (found := _MASK_NAME.fullmatch(stem)) and found[1] in stems]
     if not masks:
         return []
     advice = "move them into a folder of their own, under the names of their pictures, and set loss_masks"
     return [f"{config.set_name}: {_name(masks, 'picture')} named as a mask of another one, but trained as a picture: {advice}"]
 
 
-def describe_own_references(config: DataConfig, examples: Sequence[Example]) -> list[str]:
+def describe_own_references(config: DataConfig, part: Part) -> list[str]:
     """A line where a reference is the picture itself, so that all there is to learn is to copy it."""
-    same = [one.path for one in examples if any(reference.content == one.content for reference in one.references)]
+    if "reference" not in part.columns:
+        return []
+    examples = map(part.build, range(len(part)))
+    same = [one.path.name for one in examples if any(reference.content == one.content for reference in one.references)]
     return [f"{config.set_name}: {_name(same, 'picture')} with itself as its reference, byte for byte"] if same else []
 
 
-def describe_small(config: DataConfig, examples: Sequence[Example], *, sizes: Sequence[tuple[int, int]]) -> list[str]:
+def describe_small(config: DataConfig, part: Part, *, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """A line where pictures are smaller than asked for, and so are trained smaller."""
     if config.upscale:
         return []
     large = config.model_copy(update={"upscale": True})
-    small = [one for one in examples if one.bucket != build_bucket(one.width, one.height, config=large, sizes=sizes)]
-    if not small:
+    kinds, counts = np.unique(np.column_stack([part.array("size"), part.array("shape")]), axis=0, return_counts=True)
+    found = [
+        (part.shapes[shape].bucket, count)
+        for (width, height, shape), count in zip(kinds.tolist(), counts.tolist(), strict=True)
+        if part.shapes[shape].bucket != build_bucket(width, height, config=large, sizes=sizes)
+    ]
+    if not found:
         return []
-    least = min((one.bucket for one in small), key=_count_pixels)
+    least, number = min((bucket for bucket, _ in found), key=_count_pixels), sum(count for _, count in found)
     return [
-        f"{config.set_name}: {len(small)} of {describe_count(len(examples), 'picture')} smaller than asked for, so trained smaller, down to"
+        f"{config.set_name}: {number} of {describe_count(len(part), 'picture')} smaller than asked for, so trained smaller, down to"
         f" {least.width} x {least.height} pixels; upscale = true enlarges, minimum_edge sets aside"
     ]
 
 
-def describe_doubles(examples: Sequence[Example]) -> list[str]:
-    """A line for each set in which pictures are more than once, and for pairs of sets that have the same ones, where that is no plan."""
-    sets: dict[str, list[Example]] = {}
-    for example in examples:
-        sets.setdefault(example.set_name, []).append(example)
-    lines = [line for name, members in sets.items() for line in _describe_copies(name, members)]
-    for (first, one), (second, other) in combinations(sets.items(), 2):
-        is_kept, is_other_kept = one[0].is_regularization, other[0].is_regularization
+def describe_copies(part: Part) -> list[str]:
+    """A line for a set in which pictures are more than once."""
+    order = np.argsort(part.contents, kind="stable")
+    ordered = part.contents[order]
+    firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff([*firsts, len(ordered)])
+    copied = np.flatnonzero(counts > 1)
+    if not len(copied):
+        return []
+    by_place = sorted((int(order[firsts[one]]), int(order[firsts[one] + 1])) for one in copied)
+    pairs = describe_some([" = ".join(_last(part.paths[place]) for place in places) for places in by_place])
+    extra = int(counts[copied].sum()) - len(copied)
+    return [f"{part.shared.set_name}: {describe_count(extra, 'picture')} there once more, byte for byte, and trained as often: {pairs}"]
+
+
+def describe_doubles(parts: Sequence[Part]) -> list[str]:
+    """A line for pairs of sets that have the same pictures, where that is no plan."""
+    lines = []
+    for first, second in combinations(parts, 2):
+        is_kept, is_other_kept = first.shared.is_regularization, second.shared.is_regularization
         if is_kept != is_other_kept:
-            learned, kept = ((second, other), (first, one)) if is_kept else ((first, one), (second, other))
-            lines += _describe_opposed(learned, kept)
+            lines += _describe_opposed(*((second, first) if is_kept else (first, second)))
         else:
-            lines += _describe_equal((first, one), (second, other))
+            lines += _describe_equal(first, second)
     return lines
 
 
-def _describe_copies(set_name: str, members: Sequence[Example]) -> list[str]:
-    paths: dict[str, list[Path]] = {}
-    for example in members:
-        paths.setdefault(example.content, []).append(example.path)
-    copies = [found for found in paths.values() if len(found) > 1]
-    if not copies:
-        return []
-    pairs = describe_some([" = ".join(path.name for path in found[:2]) for found in copies])
-    extra = sum(len(found) - 1 for found in copies)
-    return [f"{set_name}: {describe_count(extra, 'picture')} there once more, byte for byte, and trained as often: {pairs}"]
-
-
-def _describe_opposed(learned: tuple[str, Sequence[Example]], kept: tuple[str, Sequence[Example]]) -> list[str]:
-    contents = {example.content for example in learned[1]}
-    both = [example.path for example in kept[1] if example.content in contents]
+def _describe_opposed(learned: Part, kept: Part) -> list[str]:
+    both = np.flatnonzero(np.isin(kept.contents, learned.contents)).tolist()
     if not both:
         return []
     return [
-        f"{kept[0]}: {_name(both, 'picture')} for regularization that the set {learned[0]} learns; keep their folders apart, neither inside"
-        " of the other"
+        f"{kept.shared.set_name}: {_name_places(both, kept)} for regularization that the set {learned.shared.set_name} learns; keep their"
+        " folders apart, neither inside of the other"
     ]
 
 
-def _describe_equal(first: tuple[str, Sequence[Example]], second: tuple[str, Sequence[Example]]) -> list[str]:
+def _describe_equal(first: Part, second: Part) -> list[str]:
     """The same pictures, at the same size and with the same captions."""
-    seen = Counter((example.content, example.bucket, example.captions) for example in first[1])
-    both = [example for example in second[1] if seen[example.content, example.bucket, example.captions]]
+    there = set(np.flatnonzero(np.isin(first.contents, second.contents)).tolist())
+    seen = {(one.content, one.bucket, one.captions) for one in map(first.build, there)}
+    candidates = np.flatnonzero(np.isin(second.contents, first.contents)).tolist() if there else []
+    both = [place for place in candidates if ((one := second.build(place)).content, one.bucket, one.captions) in seen]
     if not both:
         return []
-    names = _name([example.path for example in both], "picture")
-    return [f"{second[0]}: {names} that the set {first[0]} has at the same size and with the same captions, so they are trained twice"]
+    names = _name_places(both, second)
+    return [
+        f"{second.shared.set_name}: {names} that the set {first.shared.set_name} has at the same size and with the same captions, so they"
+        " are trained twice"
+    ]
 
 
-def _name(paths: Sequence[Path], noun: str) -> str:
-    return f"{describe_count(len(paths), noun)} ({describe_some([path.name for path in paths])})"
+def _name_places(places: Sequence[int], part: Part) -> str:
+    return f"{describe_count(len(places), 'picture')} ({describe_some([_last(part.paths[place]) for place in places[: _NUM_NAMED]])})"
+
+
+def _name(names: Sequence[str], noun: str) -> str:
+    return f"{describe_count(len(names), noun)} ({describe_some([_last(name) for name in names[: _NUM_NAMED]])})"
+
+
+def _last(name: str) -> str:
+    return name[name.rfind("/") + 1 :]
 
 
 def _count_pixels(bucket: Bucket) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from weber.data.buckets import Bucket
-from weber.data.examples import Dataset, Example
+from weber.data.dataset import Dataset
+from weber.data.packing import ROWS
+from weber.data.pictures import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +27,18 @@ class BucketCount:
 
 def list_bucket_counts(dataset: Dataset) -> list[BucketCount]:
     """One row per set and bucket, in the order of the sets and then by size."""
-    rows: dict[str, dict[Bucket, list[Example]]] = {}
-    for example in dataset.examples:
-        rows.setdefault(example.set_name, {}).setdefault(example.bucket, []).append(example)
-    return [
-        BucketCount(
-            set_name,
-            bucket,
-            num_pictures=len(examples),
-            num_with_repeats=sum(example.repeats for example in examples),
-            num_upscaled=sum(example.upscaled for example in examples),
-            mean_cut_fraction=sum(example.cut_fraction for example in examples) / len(examples),
-        )
-        for set_name, buckets in rows.items()
-        for bucket, examples in sorted(buckets.items())
-    ]
+    return [row for part in dataset.examples.parts for row in _list_rows(part)]
+
+
+def _list_rows(part: Part) -> Iterator[BucketCount]:
+    ends = part.array("crop" + ROWS)
+    firsts = part.array("crop")[np.concatenate([[0], ends[:-1]])].astype(np.int64)  # the first crop of each picture
+    cut = 1 - firsts[:, 4] * firsts[:, 5] / (firsts[:, 0] * firsts[:, 1])
+    upscaled = (firsts[:, :2] > part.array("size")).any(axis=1)
+    buckets = sorted({shape.bucket for shape in part.shapes})
+    numbers = part.number_buckets(buckets)
+    for number, bucket in enumerate(buckets):
+        chosen = numbers == number
+        count = int(chosen.sum())
+        mean = float(cut[chosen].mean())
+        yield BucketCount(part.shared.set_name, bucket, count, count * part.shared.repeats, int(upscaled[chosen].sum()), mean)

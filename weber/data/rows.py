@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
-from weber.data.beside import Beside
+from weber.data.beside import cut_suffix
 from weber.data.captions import CAPTION_SUFFIXES
-from weber.data.files import Files, describe_kinds, sort_files
+from weber.data.files import Files, describe_kinds, find_suffix
 from weber.data.formats import explain_ending
-from weber.data.left_out import leave_out
+from weber.data.found import Folders, Found
 from weber.data.names import ByName, find_spelled, normalize_name
 from weber.data.seeds import build_seed
 from weber.data.sets import check_pictures
@@ -26,59 +26,55 @@ _TABLE_SUFFIXES = (".jsonl", ".csv")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One picture. With a `reason` it is set aside; `captions` are those of a table, `caption_file` the file beside it."""
+class Row(NamedTuple):
+    """One picture. With a `reason` it is set aside; `captions` are those of a table, `caption_file` the file beside it.
+
+    `name` is the picture's below the set's folder, or where it does not lie there (`is_below`) its own.
+    """
 
     path: Path
+    name: str
     captions: tuple[str, ...] = ()
-    caption_file: Path | None = None
+    caption_file: str | None = None
     references: tuple[Path, ...] = ()
     mask: Path | None = None
     loss_mask: Path | None = None
     reason: str = ""
+    is_below: bool = True
 
 
-@dataclass(frozen=True)
-class Listed:
-    """The pictures of a set, folders beside them, and what a person should know, in sentences."""
+class Listed(NamedTuple):
+    """The pictures of a set, and what a person should know, in sentences."""
 
     rows: Sequence[Row]
-    beside: Sequence[Beside]
     notes: Sequence[str]
 
 
-def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> Listed:
+def list_rows(config: DataConfig, found: Found, *, key: str) -> Listed:
     """The pictures of a set in the order of their names, and those that have no row, or no file. `key` is the set's in a config.
 
-    Folders of weber's own are left out: `own`, and what looks like one. Raises DataError for a folder that cannot be listed or has no
-    picture, and for a table that is broken.
+    Raises DataError for a folder that has no picture, and for a table that is broken.
     """
-    assert config.path is not None
-    folder = config.path.absolute()
-    found = LocalBackend().list(folder, recursive=config.recursive) if config.hub is None else []
-    kept = leave_out(found, folder, own=own)
-    inside = [one.absolute() for one in [*config.conditioning, config.masks, config.loss_masks] if one is not None]
-    inside = [one for one in inside if one != folder and one.is_relative_to(folder)]
-    files = sort_files(path for path in kept.files if not any(path.is_relative_to(one) for one in inside))
-    notes = [f"{config.set_name}: runs, caches and pictures of weber below it are left out: {describe_some(kept.own)}"] if kept.own else []
+    folder, files = found.folder, found.files
+    notes = []
+    if found.own:
+        notes.append(f"{config.set_name}: runs, caches and pictures of weber below it are left out: {describe_some(found.own)}")
     if config.metadata is not None:
-        rows = _list_table(config, folder, files, key=key)
+        rows = _list_table(config, files, key=key)
     else:
-        check_pictures(config, pictures=[*files.pictures, *files.unread], files=kept.files, own=kept.own)
-        rows = [Row(path, reason=files.unread.get(path, "")) for path in sorted([*files.pictures, *files.unread], key=Path.as_posix)]
-    tables = _list_tables(config, folder, files.others)
-    notes += [f'{config.set_name}: the table {path.name} is not read: set metadata = "{path}"' for path in tables[:1]]
-    named = tables if config.metadata is None else [config.metadata.absolute()]
-    others = [path for path in files.others if path not in named]
+        check_pictures(config, pictures=[*files.pictures, *files.unread], files=found.home.names, own=found.own)
+        rows = [Row(folder / name, name, reason=files.unread.get(name, "")) for name in sorted([*files.pictures, *files.unread])]
+    tables = _list_tables(config, files.others)
+    notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
+    named = tables if config.metadata is None else [_find_below(config.metadata.absolute(), folder)]
+    others = [name for name in files.others if name not in named]
     if others:
         count = describe_count(len(others), "file")
         notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
-    beside = _Folders(config, own)
-    rows = _add_files(rows, config, folder, captions=files.captions, beside=beside)
+    rows = _add_files(rows, files, beside=found.beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
-        names = [path.name for one in beside.all if one.kind == "loss mask" for path in one.paths]
+        names = [name.rpartition("/")[2] for one in found.beside.all if one.kind == "loss mask" for name in one.names]
         raise DataError(
             f'{key}.loss_masks = "{config.loss_masks}" has no mask for any picture of the set',
             got=f"the files {describe_some(names)}" if names else "no picture files",
@@ -86,11 +82,11 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
     if config.caption_source == "textfile":
-        notes += _describe_lone_captions(config, folder, rows, files.captions)
+        notes += _describe_lone_captions(config, rows, files.captions)
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")
-    return Listed(rows, beside.all, notes)
+    return Listed(rows, notes)
 
 
 def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit: int) -> tuple[list[Row], str]:
@@ -107,32 +103,16 @@ def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit
     return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
 
 
-def _list_tables(config: DataConfig, folder: Path, others: Sequence[Path]) -> list[Path]:
+def _list_tables(config: DataConfig, others: Sequence[str]) -> list[str]:
     """Tables beside the pictures that nobody has named, where captions are in files."""
     if config.metadata is not None or config.caption_source != "textfile":
         return []
-    return [path for path in others if path.parent == folder and path.suffix.lower() in _TABLE_SUFFIXES]
+    return [name for name in others if "/" not in name and find_suffix(name) in _TABLE_SUFFIXES]
 
 
-class _Folders:
-    """The folders that a set names beside its own."""
-
-    def __init__(self, config: DataConfig, own: Sequence[Path]) -> None:
-        def read(kind: str, folder: Path) -> Beside:
-            return Beside(kind, folder, recursive=config.recursive, own=own)
-
-        self.references = [read("reference", folder) for folder in config.conditioning]
-        self.mask = None if config.masks is None else read("mask", config.masks)
-        self.loss_mask = None if config.loss_masks is None else read("loss mask", config.loss_masks)
-
-    @property
-    def all(self) -> list[Beside]:
-        return [*self.references, *(one for one in (self.mask, self.loss_mask) if one is not None)]
-
-
-def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, captions: Sequence[Path], beside: _Folders) -> list[Row]:
+def _add_files(rows: Sequence[Row], files: Files, *, beside: Folders) -> list[Row]:
     """The rows with what is found for them by their names."""
-    known = ByName((path.with_suffix("").as_posix(), path) for path in _prefer_first(captions))
+    known = ByName((cut_suffix(name), name) for name in _prefer_first(files.captions))
     added = []
     for row in rows:
         if row.reason:
@@ -140,38 +120,39 @@ def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, caption
             continue
         try:
             _check_text(str(row.path), "file name is not text: rename the file")
-            references = (*row.references, *(one.need(row.path, folder) for one in beside.references))
-            mask = None if beside.mask is None else beside.mask.need(row.path, folder)
-            loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.path, folder)
-            caption_file = next(iter(known.find(row.path.with_suffix("").as_posix())), None)
-            added.append(Row(row.path, row.captions, caption_file, references, mask, loss_mask))
+            references = (*row.references, *(one.need(row.name) for one in beside.references))
+            mask = None if beside.mask is None else beside.mask.need(row.name)
+            loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.name)
+            caption_file = next(iter(known.find(cut_suffix(row.name))), None) if row.is_below else None
+            added.append(row._replace(caption_file=caption_file, references=references, mask=mask, loss_mask=loss_mask))
         except DataError as error:
-            added.append(Row(_spell(row.path), reason=error.what))
+            added.append(_refuse(row.path, error.what))
     return added
 
 
-def _prefer_first(captions: Sequence[Path]) -> list[Path]:
+def _prefer_first(captions: Sequence[str]) -> list[str]:
     """Caption files in the order in which one is taken before another of the same stem."""
-    return sorted(captions, key=lambda path: CAPTION_SUFFIXES.index(path.suffix.lower()))
+    return sorted(captions, key=lambda name: CAPTION_SUFFIXES.index(find_suffix(name)))
 
 
-def _describe_lone_captions(config: DataConfig, folder: Path, rows: Sequence[Row], captions: Sequence[Path]) -> list[str]:
+def _describe_lone_captions(config: DataConfig, rows: Sequence[Row], captions: Sequence[str]) -> list[str]:
     """Caption files that are not read: without a picture, or behind another one of that stem."""
-    stems = {normalize_name(row.path.with_suffix("").as_posix()) for row in rows}
-    lone = [path for path in captions if normalize_name(path.with_suffix("").as_posix()) not in stems]
-    taken = {normalize_name(path.with_suffix("").as_posix()): path for path in reversed(_prefer_first(captions))}
-    behind = [path for path in captions if path not in lone and taken[normalize_name(path.with_suffix("").as_posix())] != path]
+    stems = {normalize_name(cut_suffix(row.name)) for row in rows if row.is_below}
+    alike = [normalize_name(cut_suffix(name)) for name in captions]
+    lone = [name for name, stem in zip(captions, alike, strict=True) if stem not in stems]
+    taken = {normalize_name(cut_suffix(name)): name for name in reversed(_prefer_first(captions))}
+    behind = [name for name, stem in zip(captions, alike, strict=True) if stem in stems and taken[stem] != name]
     lines = []
-    for paths, what in ((lone, "without a picture of that name"), (behind, f"not read beside one that ends in {CAPTION_SUFFIXES[0]}")):
-        if paths:
-            names = describe_some([path.relative_to(folder).as_posix() for path in paths])
-            lines.append(f"{config.set_name}: {describe_count(len(paths), 'caption file')} {what}: {names}")
+    for names, what in ((lone, "without a picture of that name"), (behind, f"not read beside one that ends in {CAPTION_SUFFIXES[0]}")):
+        if names:
+            lines.append(f"{config.set_name}: {describe_count(len(names), 'caption file')} {what}: {describe_some(names)}")
     return lines
 
 
-def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> list[Row]:
+def _list_table(config: DataConfig, files: Files, *, key: str) -> list[Row]:
     """One row per row of the table, by path; then the pictures that it does not name."""
     assert config.metadata is not None
+    folder = files.folder
     name = f'the hub dataset "{config.hub}"' if config.hub is not None else f'the table "{config.metadata}"'
     table = read_table(config.metadata.absolute(), name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
@@ -179,27 +160,27 @@ def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> 
     caption = None
     if config.caption_source == "metadata":
         caption = table.check_column(config.caption_column, CAPTION_COLUMNS, key=f"{key}.caption_column")
-    pictures = [*files.pictures, *files.unread]
+    pictures = [folder / one for one in (*files.pictures, *files.unread)]
     known = ByName((_identify(path), path) for path in pictures)
     rows: list[Row] = []
     named: dict[str, str] = {}
     for one in table.rows:
         given = table.read_texts(one, image)
         if not given:
-            rows.append(Row(config.metadata, reason=f"no picture: the column {image} is empty in {one.where}"))
+            rows.append(_refuse(config.metadata, f"no picture: the column {image} is empty in {one.where}"))
             continue
         if _ADDRESS.match(given[0]):
-            rows.append(Row(config.metadata, reason=f"address on the web, not a file: {given[0]} in {one.where}"))
+            rows.append(_refuse(config.metadata, f"address on the web, not a file: {given[0]} in {one.where}"))
             continue
         path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
         row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder)
         if _identify(path) in named:
-            row = Row(_spell(path), reason=f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
+            row = _refuse(path, f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
         named.setdefault(_identify(path), one.where)
         rows.append(row)
     named |= {_identify(path): "" for row in rows for path in row.references}
     reason = f"no row: {config.metadata.name} does not name it"
-    unnamed = [Row(path, reason=reason) for path in sorted(pictures, key=Path.as_posix) if _identify(path) not in named]
+    unnamed = [Row(path, path.name, reason=reason) for path in sorted(pictures, key=Path.as_posix) if _identify(path) not in named]
     return sorted(rows, key=lambda row: row.path.as_posix()) + unnamed
 
 
@@ -231,8 +212,18 @@ def _build_row(
             if not given:
                 raise DataError(f"no reference: the column {source} is empty in {row.where}")
     except DataError as error:
-        return Row(_spell(path), reason=error.what)
-    return Row(path, captions, references=references)
+        return _refuse(path, error.what)
+    is_below = path.is_relative_to(folder)
+    return Row(path, _find_below(path, folder) if is_below else path.name, captions, references=references, is_below=is_below)
+
+
+def _refuse(path: Path, reason: str) -> Row:
+    return Row(_spell(path), path.name, reason=reason)
+
+
+def _find_below(path: Path, folder: Path) -> str:
+    """Its name below the folder; the whole path of what does not lie there."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def _join(folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def build_seed(*parts: int | str) -> int:
@@ -31,10 +32,10 @@ def draw_uniform(*parts: int | str) -> float:
     return ((build_seed(*parts) >> 11) + 0.5) / 2**52
 
 
-def draw_order(num: int, *parts: int | str) -> list[int]:
+def draw_order(num: int, *parts: int | str) -> NDArray[np.int64]:
     """A permutation of 0 .. num - 1.
 
     Made of the raw stream, which numpy keeps equal between its versions; it does not promise that of its own shuffles.
     """
-    order: list[int] = np.argsort(np.random.PCG64(build_seed(*parts)).random_raw(num), kind="stable").tolist()
+    order: NDArray[np.int64] = np.argsort(np.random.PCG64(build_seed(*parts)).random_raw(num), kind="stable")
     return order

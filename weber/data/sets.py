@@ -27,13 +27,14 @@ def _keep_size(width: int, height: int) -> tuple[int, int]:
 class PictureLimits:
     """What pictures the model looks at: up to `max_references`, or one with a mask (`repaints`); `sizes` is its list, if it has one.
 
-    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape.
+    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape, which depends on the `model`.
     """
 
     max_references: int = 0
     repaints: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     reference_size: Callable[[int, int], tuple[int, int]] = _keep_size
+    model: str = ""
 
 
 def find_places(config: DataConfig) -> DataConfig:
@@ -154,7 +155,7 @@ def _find_place(path: Path, what: str) -> str:
     return explain_ending(path.name).partition(": ")[2]
 
 
-def check_pictures(config: DataConfig, *, pictures: Sequence[Path], files: Sequence[Path], own: Sequence[str]) -> None:
+def check_pictures(config: DataConfig, *, pictures: Sequence[str], files: Sequence[str], own: Sequence[str]) -> None:
     """Raise DataError if a set has no picture file among its files; `own` are folders of weber's own that were left out."""
     if pictures:
         return

@@ -22,7 +22,7 @@ from weber.config.adapter import SHIFTED_STARTS
 from weber.config.memory import MemoryConfig
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
-from weber.data.examples import Example
+from weber.data.pictures import Pictures
 from weber.data.views import View
 from weber.families.family import Family
 from weber.families.pattern import list_meant
@@ -89,16 +89,16 @@ def build_workload(
     *,
     machine: Machine,
     trained: Trained,
-    examples: Iterable[Example],
+    pictures: Pictures,
     prompts: Sequence[Prompt],
     frozen: Sequence[Frozen],
 ) -> Workload:
     """Of the pictures that a run learns from, and those that it paints on the way."""
     groups: Counter[Sample] = Counter()
-    for one in examples:
-        references = tuple((view.crop.width, view.crop.height) for view in one.list_references(0))
-        is_whole = bool(config.objective.tread) and (one.loss_mask is not None or one.is_regularization)
-        groups[Sample(one.bucket.width, one.bucket.height, references, bool(one.masks), is_whole=is_whole)] += one.repeats
+    for (shared, shape), number in zip(pictures.kinds, pictures.counts, strict=True):
+        is_whole = bool(config.objective.tread) and (shape.is_partial or shared.is_regularization)
+        sample = Sample(shape.bucket.width, shape.bucket.height, shape.references, shape.is_masked, is_whole=is_whole)
+        groups[sample] += number * shared.repeats
     samples = {replace(sample, batch=min(config.train.batch_size, number)): number for sample, number in groups.items()}
     height, width = sample_size(config, family.alignment_pixels)
     kinds = {(tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None) for one in prompts}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from weber.config.run import RunConfig
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.pattern import is_any
@@ -61,7 +61,7 @@ def _check_routes(config: RunConfig, family: Family) -> None:
 def check_references(config: RunConfig, family: Family, *, modules: Iterable[str], dataset: Dataset) -> None:
     """Refuse what needs references where no picture has any: layers, and a noise level of their own."""
     idle = [module for module in modules if is_any(module, family.reference_modules)]
-    if idle and not any(example.references for example in dataset.examples):
+    if idle and not any(shape.references for _, shape in dataset.examples.kinds):
         raise ConfigError(
             "Some targets take part only with reference pictures, and no picture has one.",
             got=f"adapter.targets = {config.adapter.targets!r} with {idle[0]}",
@@ -75,7 +75,7 @@ def check_references(config: RunConfig, family: Family, *, modules: Iterable[str
             got=f'objective.reference_timestep = "{config.objective.reference_timestep}"',
             fix="remove objective.reference_timestep",
         )
-    if not any(example.references for example in dataset.examples):
+    if not any(shape.references for _, shape in dataset.examples.kinds):
         raise ConfigError(
             "No picture has a reference, so their noise level has no effect.",
             got=f'objective.reference_timestep = "{config.objective.reference_timestep}"',

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weber.config.data import DataConfig
 from weber.data.examples import Example
 from weber.data.levels import CUTOUT
+from weber.data.pictures import Part
 from weber.data.report import list_bucket_counts
 from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
 from weber.data.words import describe_count
@@ -40,14 +44,14 @@ def describe_pictures(plan: Plan) -> list[str]:
         )
         for count in list_bucket_counts(plan.dataset)
     ]
-    num_converted = sum(bool(one.color) for one in plan.dataset.examples)
+    num_converted = sum(int((part.array("color") > 0).sum()) for part in plan.dataset.examples.parts)
     lines = [f"of {describe_count(num_converted, 'picture')} the colors are converted to sRGB, by their profiles"] if num_converted else []
     return _align(rows) + lines
 
 
 def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     """How many captions there are, some as they will be drawn, and how many are cut."""
-    lines = [_count_captions(config, _list_of(plan, config)) for config in plan.config.data]
+    lines = [_count_captions(config, _find_part(plan, config)) for config in plan.config.data]
     lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
     texts = list_captions(plan)
     if plan.model.lacking is not None:
@@ -68,16 +72,16 @@ def describe_references(plan: Plan) -> list[str]:
     """A line per set: how many references, of what sizes, and what they cost; how many masks."""
     lines = []
     for config in plan.config.data:
-        examples = _list_of(plan, config)
-        counts = Counter(len(one.references) for one in examples)
+        part, counts = _find_part(plan, config), Counter[int]()
+        for shape, number in zip(part.shapes, part.counts, strict=True):
+            counts[len(shape.references)] += number
         if set(counts) - {0}:
             lines.append(f"{config.set_name}: " + _describe_counts(counts) + f" ({config.conditioning_type or 'reference_strict'})")
-            lines += _describe_sizes(examples, plan.family)
-        masks = [mask for one in examples for mask in one.masks]
-        if masks:
-            is_drawn = masks[0].path is None
-            how = "drawn at random" if is_drawn else f"from files: {_describe_shares([one.share for one in masks])} painted anew"
-            lines.append(f"{config.set_name}: {describe_count(len(masks), 'mask')}, {how}{_describe_cutouts(one.form for one in masks)}")
+            lines += _describe_sizes(part, plan.family)
+        if "mask" in part.columns:
+            is_drawn, shares = not part.columns.read_texts("mask")[0], part.array("mask.share")
+            how = "drawn at random" if is_drawn else f"from files: {_describe_shares(shares)} painted anew"
+            lines.append(f"{config.set_name}: {describe_count(len(shares), 'mask')}, {how}{_describe_cutouts(part, 'mask')}")
     return lines
 
 
@@ -85,16 +89,16 @@ def describe_sets(plan: Plan) -> list[str]:
     """Lines for sets whose pictures are learned otherwise than as a whole and as they are."""
     lines, draws = [], plan.config.objective.teacher_draws
     for config in plan.config.data:
-        examples, name = _list_of(plan, config), config.set_name
+        part, name = _find_part(plan, config), config.set_name
         if config.loss_masks is not None or config.alpha_mask:
-            lines.append(f"{name}: {_describe_loss_masks(config, examples)}")
+            lines.append(f"{name}: {_describe_loss_masks(config, part)}")
         if config.caption_dropout > 0:
             lines.append(f"{name}: captions are empty with probability {config.caption_dropout:g}")
         if config.loss_weight != 1:
             lines.append(f"{name}: pictures count {config.loss_weight:g} times in the loss")
         if config.regularization:
             how = "one more forward pass each time" if draws is None else f"with {draws} fixed noises each, whose answers are kept"
-            kept = describe_count(len(examples), "picture")
+            kept = describe_count(len(part), "picture")
             lines.append(f"{name}: regularization, the model is kept as it is on {kept}, {how}")
     return lines
 
@@ -126,22 +130,20 @@ def save_list(plan: Plan) -> None:
         find_list(plan).unlink(missing_ok=True)
 
 
-def _list_of(plan: Plan, config: DataConfig) -> list[Example]:
-    return [one for one in plan.dataset.examples if one.set_name == config.set_name]
+def _find_part(plan: Plan, config: DataConfig) -> Part:
+    return plan.dataset.examples.find_part(config.set_name)
 
 
-def _count_captions(config: DataConfig, examples: Sequence[Example]) -> str:
-    captions = [caption for one in examples for caption in one.captions]
-    line = f"{config.set_name}: {describe_count(len(captions), 'caption')} for {describe_count(len(examples), 'picture')}"
-    files = {one.caption_file for one in examples if one.caption_file is not None}
+def _count_captions(config: DataConfig, part: Part) -> str:
+    line = f"{config.set_name}: {describe_count(len(part.captions), 'caption')} for {describe_count(len(part), 'picture')}"
     if config.caption_source == "textfile":
-        line += f" in {describe_count(len(files), 'file')}"
-    line += f", {len(set(captions))} distinct"
-    if len(captions) > len(examples):
+        line += f" in {describe_count(len(set(part.columns.read_texts('caption_file')) - {''}), 'file')}"
+    line += f", {len(set(part.captions))} distinct"
+    if len(part.captions) > len(part):
         line += "; of a picture's captions one is drawn at each use"
         if config.caption_source == "textfile":
             line += ' (caption_per = "file" makes each file one caption)'
-    fallback = sum(one.captions == (config.caption_fallback,) for one in examples)
+    fallback = 0 if config.caption_fallback is None else sum(text == config.caption_fallback for text in part.captions)
     return line + (f"; {describe_count(fallback, 'picture')} with caption_fallback" if fallback else "")
 
 
@@ -152,31 +154,31 @@ def _draw_first(plan: Plan) -> list[tuple[Example, int | None]]:
 
 
 def _describe_cut(one: Lengths, plan: Plan) -> str:
-    names = [example.path.name for example in plan.dataset.examples if one.longest in example.captions]
-    where = f" ({names[0]})" if names else ""
+    name = next((part.find_name(one.longest) for part in plan.dataset.examples.parts if one.longest in part.captions), None)
+    where = f" ({name})" if name else ""
     verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
     worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'
     return f"{one.num_cut} of {describe_count(one.num_texts, 'text')} {verb} not read; {worst}"
 
 
-def _describe_loss_masks(config: DataConfig, examples: Sequence[Example]) -> str:
+def _describe_loss_masks(config: DataConfig, part: Part) -> str:
     where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
-    masks = [one.loss_mask for one in examples if one.loss_mask is not None]
-    verb = "has" if len(masks) == 1 else "have"
-    line = f"{len(masks)} of {describe_count(len(examples), 'picture')} {verb} a mask for the loss, from {where}"
-    line += f": {_describe_shares([one.share for one in masks])} learned{_describe_cutouts(one.form for one in masks)}"
-    return line + ("" if len(masks) == len(examples) else "; of the others all is learned")
+    shares = part.array("loss_mask.share")
+    verb = "has" if len(shares) == 1 else "have"
+    line = f"{len(shares)} of {describe_count(len(part), 'picture')} {verb} a mask for the loss, from {where}"
+    line += f": {_describe_shares(shares)} learned{_describe_cutouts(part, 'loss_mask')}"
+    return line + ("" if len(shares) == len(part) else "; of the others all is learned")
 
 
-def _describe_shares(shares: Sequence[float]) -> str:
+def _describe_shares(shares: NDArray[np.float64]) -> str:
     """How much of the pictures masks cover."""
-    lowest, mean, highest = min(shares), sum(shares) / len(shares), max(shares)
+    lowest, mean, highest = shares.min(), shares.mean(), shares.max()
     between = "" if highest - lowest < 0.005 else f" ({lowest:.0%} to {highest:.0%})"
     return f"{mean:.0%} of it is" if len(shares) == 1 else f"{mean:.0%} of them on average{between} is"
 
 
-def _describe_cutouts(forms: Iterable[str]) -> str:
-    number = sum(form == CUTOUT for form in forms)
+def _describe_cutouts(part: Part, name: str) -> str:
+    number = part.count_word(f"{name}.word", CUTOUT)
     return f"; {number} of them cut-outs in their own colors, of which all that is opaque counts" if number else ""
 
 
@@ -187,14 +189,15 @@ def _describe_counts(counts: Counter[int]) -> str:
     )
 
 
-def _describe_sizes(examples: Sequence[Example], family: Family) -> list[str]:
-    views = [view for one in examples for crop in range(len(one.crops)) for view in one.list_references(crop)]
-    tokens = Counter((view.crop.width, view.crop.height) for view in views)
+def _describe_sizes(part: Part, family: Family) -> list[str]:
+    crops = part.array("reference.crop").astype(np.int64)
+    found, numbers = np.unique(crops[:, 4:], axis=0, return_counts=True)
+    tokens = Counter({(width, height): int(number) for (width, height), number in zip(found.tolist(), numbers, strict=True)})
     most = max(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in tokens)
-    own = max(family.num_tokens(*family.latent_shape(one.bucket.height, one.bucket.width)[1:]) for one in examples)
+    own = max(family.num_tokens(*family.latent_shape(one.bucket.height, one.bucket.width)[1:]) for one in part.shapes)
     sizes = ", ".join(f"{width} x {height}" for (width, height), _ in tokens.most_common(3)) + (", ..." if len(tokens) > 3 else "")
     lines = [f"  references of {sizes}: at most {most} tokens each beside {own} of the picture"]
-    cut = sum(1 for view in views if 1 - view.crop.width * view.crop.height / (view.crop.resize_width * view.crop.resize_height) > _CUT)
+    cut = int((1 - crops[:, 4] * crops[:, 5] / (crops[:, 0] * crops[:, 1]) > _CUT).sum())
     if cut:
         verb = "is" if cut == 1 else "are"
         lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: of another shape than the picture")

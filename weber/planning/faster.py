@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import groupby
 
 import torch
 
@@ -44,8 +43,7 @@ def _find_step(plan: Plan) -> str | None:
 
 def _has_more(plan: Plan) -> bool:
     """Whether a bucket has more pictures than a step takes."""
-    buckets = sorted((one.bucket.width, one.bucket.height) for one in plan.dataset.examples for _ in range(one.repeats))
-    return max(len(list(group)) for _, group in groupby(buckets)) > plan.config.train.batch_size * plan.config.train.accumulation
+    return max(plan.dataset.examples.count_uses().values()) > plan.config.train.batch_size * plan.config.train.accumulation
 
 
 def _find_size(plan: Plan, estimate: Estimate) -> str:

@@ -23,7 +23,7 @@ from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
 from weber.data.build import build_dataset
-from weber.data.examples import Dataset
+from weber.data.dataset import Dataset
 from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
@@ -186,7 +186,7 @@ def build_plan(
         keys=("sampling.conditioning", "sampling.masks"),
     )
     workload = build_workload(
-        config, family, machine=machine, trained=trained, examples=dataset.examples, prompts=prompts, frozen=frozen
+        config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     resolved = build_resolved(config, family, num_steps=num_steps)
     parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
@@ -298,7 +298,7 @@ def _find_start(adapter: AdapterConfig) -> AdapterConfig:
 
 def _build_limits(family: Family) -> PictureLimits:
     inputs = family.picture_inputs
-    return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size)
+    return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size, family.variant)
 
 
 def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -56,9 +55,7 @@ def list_curves(plan: Plan) -> list[Curve]:
     """One for all sizes, or where tokens shift the law one for all whose shifts differ by at most a tenth, at the commonest size."""
     objective, family = plan.resolved.objective, plan.family
     num_steps, by_tokens = plan.resolved.sampling.steps or family.sample_defaults.steps, is_shifted_by_tokens(objective)
-    counts = Counter[Bucket]()
-    for example in plan.dataset.examples:
-        counts[example.bucket] += example.repeats
+    counts = plan.dataset.examples.count_uses()
     num_tokens = {one: family.num_tokens(*family.latent_shape(one.height, one.width)[1:]) for one in counts}
     groups: list[list[Bucket]] = []
     for bucket in sorted(counts, key=lambda one: (num_tokens[one], one)):

@@ -89,7 +89,7 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
     """The plan in a few lines, for the start of a run, and what is worth knowing."""
     lines = [_describe_model(plan)[0], *_describe_steps(plan)[:1]]
     num_used, num_aside = len(plan.dataset.examples), len(plan.dataset.set_aside)
-    num_buckets = len({one.bucket for one in plan.dataset.examples})
+    num_buckets = len(plan.dataset.examples.count_uses())
     lines.insert(1, f"{describe_count(num_used, 'picture')} in {describe_count(num_buckets, 'bucket')}")
     if num_aside:
         reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
@@ -154,7 +154,7 @@ def _describe_model(plan: Plan) -> list[str]:
 
 
 def _describe_routes(plan: Plan) -> list[str]:
-    family, bucket = plan.family, max((one.bucket for one in plan.dataset.examples), key=lambda one: one.width * one.height)
+    family, bucket = plan.family, max(plan.dataset.examples.count_uses(), key=lambda one: one.width * one.height)
     num_tokens = family.num_tokens(*family.latent_shape(bucket.height, bucket.width)[1:])
     num_blocks = len(family.blocks(family.build_predictor(family.load_skeleton())))
     return [
@@ -167,17 +167,14 @@ def _describe_routes(plan: Plan) -> list[str]:
 def _describe_steps(plan: Plan) -> list[str]:
     train, per_epoch = plan.config.train, plan.batches.steps_per_epoch
     group = train.batch_size * train.accumulation
-    uses = sum(one.repeats for one in plan.dataset.examples)
-    buckets: dict[object, int] = {}
-    for one in plan.dataset.examples:
-        buckets[one.bucket] = buckets.get(one.bucket, 0) + one.repeats
+    buckets = plan.dataset.examples.count_uses()
     sums = " + ".join(f"ceil({number} / {group})" for number in list(buckets.values())[:4]) + (" + ..." if len(buckets) > 4 else "")
     epochs = plan.num_steps / per_epoch
     asked = f"{train.epochs} epochs x {describe_count(per_epoch, 'step')}" if train.epochs is not None else "train.steps"
     steps, epoch = describe_count(plan.num_steps, "step"), describe_count(per_epoch, "step")
     return [
         f"{steps} of {_describe_groups(plan.batches.group_sizes)} = {epochs:.4g} epochs of {epoch}",
-        f"pictures per epoch, with repeats: {uses}",
+        f"pictures per epoch, with repeats: {sum(buckets.values())}",
         f"pictures per step: batch_size {train.batch_size} x accumulation {train.accumulation} = {group}",
         f"steps per epoch: {sums} = {per_epoch} (per bucket, partial batches kept)",
         f"steps in all: {asked} = {plan.num_steps}",

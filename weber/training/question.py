@@ -92,7 +92,7 @@ def draw_uniforms(config: RunConfig, places: Sequence[int], *, step: int) -> dic
     if not objective.stratified:
         return uniforms
     order = draw_order(num, seed, step, "strata")
-    return {place: (part + uniforms[place]) / num for place, part in zip(sorted(places), order, strict=True)}
+    return {place: (part + uniforms[place]) / num for place, part in zip(sorted(places), order.tolist(), strict=True)}
 
 
 def _build_condition(learner: Learner, batch: Batch, t_B: Tensor, *, step: int) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -89,7 +88,8 @@ def check_state(folder: Path, plan: Plan) -> list[str]:
             got="; ".join(fixed),
             fix="resume with the old values, or train into another output.folder",
         )
-    data = [] if state["data"] == _hash_data(plan) else ["the pictures or captions"]
+    pictures = plan.dataset.examples.identify()
+    data = [] if state.get("pictures", pictures) == pictures else ["the pictures or captions"]
     parts = _identify_parts(plan)
     other = [f"the {part} of the model" for part, identity in state.get("parts", parts).items() if parts.get(part) != identity]
     return [line for line in changed if not line.startswith(FREE) and not _FREE_ADAPTER.match(line)] + data + other
@@ -131,7 +131,7 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "model": Path(config.model.transformer or config.model.path or learner.family.variant).name,
         "steps": step,
         "num_pictures": len(plan.dataset.examples),
-        "resolutions": sorted({f"{one.bucket.width}x{one.bucket.height}" for one in plan.dataset.examples}),
+        "resolutions": sorted(f"{one.width}x{one.height}" for one in plan.dataset.examples.count_uses()),
         "batch_size": config.train.batch_size * config.train.accumulation,
         "optimizer": config.optim.name,
         "lr": config.optim.lr,
@@ -158,9 +158,11 @@ def _describe_form(config: RunConfig) -> dict[str, object]:
 
 def _describe_pictures(plan: Plan) -> dict[str, object]:
     """What was shown to the network beside the noise; nothing is said of what was not there."""
-    num_references = max(len(one.references) for one in plan.dataset.examples)
+    pictures = plan.dataset.examples
+    num_references = max(len(shape.references) for _, shape in pictures.kinds)
     if num_references == 0:
-        return {"masks": sum(len(one.masks) for one in plan.dataset.examples)} if plan.family.picture_inputs.repaints else {}
+        num_masks = sum(len(part.array("mask.share")) for part in pictures.parts if "mask" in part.columns)
+        return {"masks": num_masks} if plan.family.picture_inputs.repaints else {}
     kinds = {one.conditioning_type or "reference_strict" for one in plan.config.data if one.num_references}
     return {
         "references": num_references,
@@ -176,7 +178,7 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
         "weber": VERSION,
         "model": plan.family.identify("transformer"),
         "parts": _identify_parts(plan),
-        "data": _hash_data(plan),
+        "pictures": plan.dataset.examples.identify(),
         "precision": str(plan.trained.dtype).removeprefix("torch."),
         "config": config.model_dump(mode="json"),
     }
@@ -187,16 +189,6 @@ def _identify_parts(plan: Plan) -> dict[str, str]:
     family = plan.family
     parts = {part: plan.encoders.identify(part) for part in (family.image_part, *family.text_parts)}
     return parts | {one.name: identify_factors(one.modules) for one in plan.frozen}
-
-
-def _hash_data(plan: Plan) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for one in plan.dataset.examples:
-        pictures = [(view.content, view.describe()) for view in one.list_views()]
-        digest.update(repr((pictures, one.bucket, one.captions, one.repeats)).encode())
-        if one.loss_mask is not None:
-            digest.update(f"{one.loss_mask.is_alpha} {one.loss_mask.content}".encode())
-    return digest.hexdigest()
 
 
 def _list_differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """What shows that a file was changed, without reading it: `mark` is all beside its size and the time that it names itself."""
 
     size_bytes: int
@@ -17,11 +16,25 @@ class FileStat:
     mark: str = ""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder: their names below it with `/` between folders, in order, and a stat of each, None where there is none to be
+    had."""
+
+    folder: Path
+    names: Sequence[str]
+    stats: Sequence[FileStat | None]
+
+    def choose(self, places: Sequence[int]) -> Listing:
+        """Those of some places alone."""
+        return Listing(self.folder, [self.names[place] for place in places], [self.stats[place] for place in places])
+
+
 class Backend(Protocol):
     """A place where files lie. Everything that goes wrong is a DataError whose `what` is a one-line reason."""
 
-    def list(self, folder: Path, *, recursive: bool) -> Sequence[Path]:
-        """All files that are not hidden, nor in a hidden folder, in the order of their names below the folder."""
+    def list(self, folder: Path, *, recursive: bool) -> Listing:
+        """All files that are not hidden, nor in a hidden folder, in the order of their names."""
         ...
 
     def read(self, path: Path) -> bytes:

@@ -1,0 +1,20 @@
+"""All that a run learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weber.data.pictures import Pictures
+from weber.data.set_aside import SetAside
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All pictures of all sets, in the order of the sets and then of their paths below the set's folder."""
+
+    examples: Pictures
+    set_aside: tuple[SetAside, ...]
+    num_opened: int
+    """Picture, reference and mask files that the index did not know as they are, and that had to be opened."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the sets, in sentences."""

@@ -1,0 +1,145 @@
+"""One row of a set becomes an example, by what its files hold; what speaks against it is the reason why it is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from weber.config.data import DataConfig
+from weber.data.buckets import Bucket, build_bucket, check_size
+from weber.data.captions import CAPTION_SUFFIXES, CaptionFile, build_captions
+from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
+from weber.data.examples import Example, Reference
+from weber.data.index import FileFacts
+from weber.data.inspect import Inspected
+from weber.data.loss_masks import LossMask, shows
+from weber.data.masks import Mask, list_showing
+from weber.data.rows import Row
+from weber.data.sets import PictureLimits
+from weber.errors import DataError
+
+_DEFAULT_NUM_CROPS = 4
+_DEFAULT_NUM_MASKS = 4
+_WITHOUT_CAPTION = ("no caption file", "caption file is empty")
+
+
+def build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int, inputs: PictureLimits) -> Example:
+    """The example of a picture. Raises DataError with a one-line reason where it cannot be used."""
+    if row.reason:
+        raise DataError(row.reason)
+    picture = files.pictures[row.path]
+    if picture.reason:
+        raise DataError(picture.reason)
+    width, height, content = picture.width, picture.height, picture.content
+    check_size(width, height, config=config)
+    bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
+    num_crops = config.num_crops or _DEFAULT_NUM_CROPS
+    crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
+    captions = _build_captions(row, files, config)
+    masks: tuple[Mask, ...] = ()
+    if row.mask is not None:
+        mask = _check_usable(row.mask, files.masks, kind="mask")
+        masks = (Mask(row.mask, mask.content, mask.form, mask.share),)
+        crops = _choose_crops(row.mask, mask, crops, picture=picture)
+    elif inputs.repaints:
+        masks = tuple(Mask(None, f"{seed} {content} {number}") for number in range(config.num_masks or _DEFAULT_NUM_MASKS))
+    file = None if row.caption_file is None or config.caption_source != "textfile" else row.path.with_name(_last(row.caption_file))
+    loss_mask, crops = _choose_loss_mask(row, files, crops, picture=picture, is_alpha=config.alpha_mask)
+    size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
+    references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
+    return Example(
+        config.set_name,
+        row.path,
+        content,
+        width,
+        height,
+        bucket,
+        crops,
+        captions,
+        config.repeats,
+        references,
+        masks,
+        loss_mask,
+        config.loss_weight,
+        config.regularization,
+        config.caption_dropout,
+        file,
+        picture.form,
+    )
+
+
+def _build_captions(row: Row, files: Inspected, config: DataConfig) -> tuple[str, ...]:
+    if config.caption_source == "metadata":
+        return row.captions
+    if config.caption_source != "textfile":
+        return build_captions(row.path, config)
+    file_name = row.path.stem + CAPTION_SUFFIXES[0] if row.caption_file is None else _last(row.caption_file)
+    found = CaptionFile(reason="no caption file") if row.caption_file is None else files.captions[row.caption_file]
+    if not found.reason:
+        return found.captions
+    if config.caption_fallback is not None and found.reason in _WITHOUT_CAPTION:
+        return (config.caption_fallback,)
+    raise DataError(f"{found.reason}: {file_name}")
+
+
+def _last(name: str) -> str:
+    return name[name.rfind("/") + 1 :]
+
+
+def _check_usable(path: Path, files: Mapping[Path, FileFacts], *, kind: str) -> FileFacts:
+    if files[path].reason:
+        raise DataError(f"unusable {kind}: {path.name}: {files[path].reason}")
+    return files[path]
+
+
+def _choose_loss_mask(
+    row: Row, files: Inspected, crops: tuple[Crop, ...], *, picture: FileFacts, is_alpha: bool
+) -> tuple[LossMask | None, tuple[Crop, ...]]:
+    """What is learned of a picture, None for all of it, and the windows in which there is something of that."""
+    path = row.path if is_alpha else row.loss_mask
+    if path is None:
+        return None, crops
+    mask = _check_usable(path, files.loss_masks, kind="loss mask")
+    if not is_alpha:
+        _check_shape(path, mask, picture=picture, kind="loss mask")
+    if mask.text == "whole":
+        return None, crops
+    box = tuple(int(side) for side in mask.text.split())
+    showing = tuple(crop for crop in crops if shows(crop, box=box, size=(mask.width, mask.height)))
+    if not showing:
+        raise DataError(f"unusable loss mask: {path.name}: all that is inside of the crop is {_name_unlearned(mask, is_alpha)}")
+    return LossMask(path, mask.content, is_alpha, mask.form, mask.share), showing
+
+
+def _name_unlearned(mask: FileFacts, is_alpha: bool) -> str:
+    return "transparent" if is_alpha else "black or transparent" if mask.form else "black"
+
+
+def _check_shape(path: Path, mask: FileFacts, *, picture: FileFacts, kind: str) -> None:
+    try:
+        check_shape((mask.width, mask.height), picture=(picture.width, picture.height))
+    except DataError as error:
+        raise DataError(f"unusable {kind}: {path.name}: {error.what}") from error
+
+
+def _choose_crops(path: Path, mask: FileFacts, crops: tuple[Crop, ...], *, picture: FileFacts) -> tuple[Crop, ...]:
+    """The windows in which the mask shows."""
+    _check_shape(path, mask, picture=picture, kind="mask")
+    showing = list_showing(crops, box=[int(side) for side in mask.text.split()], width=mask.width, height=mask.height)
+    if not showing:
+        raise DataError(f"unusable mask: {path.name}: nothing white is inside of the crop")
+    return showing
+
+
+def _build_reference(
+    path: Path, files: Inspected, crops: Sequence[Crop], *, picture: FileFacts, size: Callable[[int, int], tuple[int, int]] | None
+) -> Reference:
+    """Cut as the picture is, or to a size of its own."""
+    facts = _check_usable(path, files.references, kind="reference")
+    if size is not None:
+        bucket = Bucket(*size(facts.width, facts.height))
+        own = build_crops(facts.width, facts.height, bucket=bucket, style="center", num_crops=1, seed_parts=())
+        return Reference(path, facts.content, own * len(crops), facts.form)
+    like = (picture.width, picture.height)
+    windows = tuple(build_reference_crop(facts.width, facts.height, crop=crop, picture=like) for crop in crops)
+    return Reference(path, facts.content, windows, facts.form)
