@@ -15,7 +15,7 @@ from weber.memory.rates import MEMORY, PRODUCTS, STARTS
 from weber.memory.simulate import ATTENTION, Work
 from weber.planning.costs import describe_costs, describe_step, write_seconds
 from weber.planning.faster import COPIES, PROCESSOR
-from weber.planning.plan import Plan, build_plan, list_captions, list_views
+from weber.planning.plan import Plan, build_plan, list_views
 
 PHASES = (
     Phase("training at 64 x 64", {"activations": 100}),
@@ -43,7 +43,7 @@ def test_a_time_is_written_in_the_unit_that_suits_it(seconds: float, text: str) 
 def test_the_whole_run_is_steps_pictures_and_encoding(build_run: BuildRun) -> None:
     plan = build_plan(build_run(sampling={"prompts": ["a cat", "a dog"], "steps": 4, "every": 5}))
     lines = describe_costs(plan, _build_estimate(StepTime(20.0, 40.0)))
-    views, captions = len(list_views(plan)), len(list_captions(plan))
+    views, captions = len(list_views(plan)), len(plan.needs.texts)
     painting = 3 * 2 * (4 * 0.5 + 1.0)  # at the start, after 5 steps and after 10: two pictures each
     whole = 10 * 60 + painting + views * 10 + captions * 4
     [line] = [line for line in lines if line.startswith("the whole run: ")]

@@ -21,7 +21,6 @@ from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.planning.data_report import save_list
 from weber.planning.lengths import list_lengths
-from weber.planning.needs import build_needs, count_missing
 from weber.planning.plan import INDEX_NAME, build_plan
 from weber.planning.prompt_options import check_options
 from weber.planning.report import build_report, build_summary
@@ -126,13 +125,13 @@ def test_the_plan_counts_what_training_encodes(build_run: BuildRun, own: Path, t
     shutil.copyfile(own / "1.txt", own / "copy.txt")
     config = _build(build_run, own, data={"loss_masks": str(own / "masks")}, sampling={"prompts": ["a prompt"]})
     plan = build_plan(config)
-    report, needs = build_report(plan), build_needs(plan)
+    report, needs = build_report(plan), plan.needs
     # three distinct pictures, four texts for each of two text encoders, one mask that two pictures have
     assert "3 latents, " in report and "; 8 texts (4 for each of clip and t5), " in report and "1 mask for the loss, " in report
     assert f"to be encoded now: 3 latents and 8 texts and 1 mask, into the folder {config.output.cache}" in report
     watcher, said = build_watcher()
     store = Store(config.output.cache)
-    missing = count_missing(needs, store)
+    missing = needs.count_missing(store)
     encoded = encode_cache(plan, store, watcher=watcher)
     assert (encoded.latents, encoded.texts) == (missing.latents, missing.texts) == (3, 8)
     assert "Read 1 mask for the loss" in said.getvalue()

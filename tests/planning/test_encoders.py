@@ -20,7 +20,7 @@ from weber.families.table import build_family
 from weber.memory.formats import FORMATS
 from weber.memory.packed import PackedLinear
 from weber.planning.encoders import build_encoders, check_encoders
-from weber.planning.plan import build_plan, list_captions, list_keys, list_views
+from weber.planning.plan import build_plan, list_keys, list_views
 from weber.planning.report import build_report
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.training.assemble import Encoded, encode_cache
@@ -101,7 +101,7 @@ def test_embeddings_that_layers_share_are_still_shared(families: dict[str, Famil
 
 def test_only_the_part_that_changed_is_encoded_again(build_run: BuildRun) -> None:
     plain, quantized = build_run(), build_run(memory={"quantize_text_encoder_2": "nf4"})
-    num_texts = len(list_captions(build_plan(plain)))
+    num_texts = len(build_plan(plain).needs.texts)
     assert _encode(plain) == Encoded(NUM_PICTURES, 2 * num_texts)
     assert _encode(quantized) == Encoded(0, num_texts)
     assert _encode(plain) == _encode(quantized) == Encoded(0, 0)
@@ -114,7 +114,7 @@ def test_what_is_read_is_what_this_encoder_made(build_run: BuildRun) -> None:
     plain, quantized = (build_plan(build_run(memory=memory)) for memory in ({}, {"quantize_text_encoder_2": "int2", "vae_tiling": True}))
     store = Store(plain.config.output.cache)
     encode_cache(plain, store, watcher=build_watcher()[0])
-    caption, view = list_captions(plain)[0], list_views(plain)[0]
+    caption, view = plain.needs.texts[0], list_views(plain)[0]
     with pytest.raises(CacheError):
         Reader(store, quantized.encoders).read_text(caption)
     with pytest.raises(CacheError):
@@ -124,10 +124,10 @@ def test_what_is_read_is_what_this_encoder_made(build_run: BuildRun) -> None:
     assert torch.equal(one["pooled"], other["pooled"])
     assert not torch.allclose(one["text"], other["text"], atol=0.01)
     shared = list_keys(plain) & list_keys(quantized)
-    assert len(shared) == 2 * len(list_captions(plain))  # of the first text encoder, in two precisions
+    assert len(shared) == 2 * len(plain.needs.texts)  # of the first text encoder, in two precisions
     assert "to be encoded now: 0 latents and 0 texts" in build_report(quantized)
     third = build_plan(build_run(memory={"quantize_text_encoder": "int8"}))
-    assert f"to be encoded now: 0 latents and {len(list_captions(third))} texts" in build_report(third)
+    assert f"to be encoded now: 0 latents and {len(third.needs.texts)} texts" in build_report(third)
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

@@ -11,7 +11,7 @@ from tests.runs import BuildRun, build_watcher
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.errors import CacheError
-from weber.planning.plan import build_plan, list_captions, list_views
+from weber.planning.plan import build_plan, list_views
 from weber.training.assemble import train
 
 
@@ -23,7 +23,7 @@ def test_the_file_of_samples_that_are_not_finite_is_named(build_run: BuildRun, t
     texts = [
         build_text_key(caption, encoder=plan.encoders.identify(part), dtype=plan.dtype)
         for part in plan.family.text_parts
-        for caption in list_captions(plan)
+        for caption in plan.needs.texts
     ]
     bad = Store(tmp_path / "bad")
     bad.check_writable()

@@ -17,7 +17,7 @@ from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.run import RunConfig
 from weber.objective.losses import build_losses
-from weber.planning.plan import build_plan, list_captions, list_keys, list_windows
+from weber.planning.plan import build_plan, list_keys
 from weber.planning.report import build_report
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
@@ -174,8 +174,8 @@ def test_a_dropped_caption_is_the_empty_caption(build_run: BuildRun, tmp_path: P
 
 def test_the_empty_caption_is_encoded_where_it_may_be_drawn(build_run: BuildRun) -> None:
     plain, dropped = (build_plan(build_run(data=[data])) for data in ({}, {"caption_dropout": 0.1}))
-    assert "" not in list_captions(plain)
-    assert sorted(list_captions(dropped)) == sorted(["", *list_captions(plain)])
+    assert "" not in plain.needs.texts
+    assert sorted(dropped.needs.texts) == sorted(["", *plain.needs.texts])
     assert len(list_keys(dropped) - list_keys(plain)) == 4  # two text encoders, in two precisions
     assert "captions are empty with probability 0.1" in build_report(dropped)
 
@@ -184,7 +184,7 @@ def test_a_step_reads_no_picture_and_the_cache_keeps_what_it_needs(build_run: Bu
     masks = write_masks(tmp_path / "masks", pictures, names=slice(0, 6))
     config = build_run(data=[{"loss_masks": str(masks)}], train={"batch_size": 12})
     plan = build_plan(config)
-    assert len(list_windows(plan)) == 6
+    assert len(plan.needs.windows) == 6
     report = build_report(plan)
     assert f"6 of 12 pictures have a mask for the loss, from {masks}: " in report and "; of the others all is learned" in report
     assert "1 mask for the loss, 256 bytes" in report  # six equal files

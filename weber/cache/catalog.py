@@ -17,7 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from weber.cache.index import Index, is_indexed, read_index, write_index
+from weber.cache.key import Keys
 from weber.cache.shard import DamagedShardError, Shard, load_shard
 from weber.errors import CacheError
 
@@ -56,6 +60,15 @@ class Catalog:
         if key in self._samples:
             return True
         return isinstance(key, str) and any(key not in self._notes.get(name, ()) for name in self._list_holders(key))
+
+    def find_lacking(self, keys: Keys) -> NDArray[np.int64]:
+        """The places of those of many keys that no shard holds."""
+        found = np.zeros(len(keys), np.bool_)
+        if self._index and self._indexed and not self._notes:
+            found = self._index.find_all(keys, shards=self._indexed)
+        for place in np.flatnonzero(~found).tolist():
+            found[place] = keys[place].tobytes().hex() in self
+        return np.flatnonzero(~found)
 
     def find(self, key: str) -> Shard | None:
         """The shard that holds a sample, its header read."""

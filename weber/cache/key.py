@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii as _quote
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from weber.data.loss_masks import LossWindow
 from weber.data.views import View
 
 KEY_VERSION = 1
 """Raised when our own code changes what an encoder is fed or what is stored, so that old samples are no longer found."""
+
+KEY_BYTES = 16
+Keys = NDArray[np.uint8]
+"""Many keys, (N, 16): their hexadecimal digits as bytes."""
 
 
 def build_key(*, content: str, preparation: str, encoder: str, dtype: str) -> str:
@@ -20,9 +28,8 @@ def build_key(*, content: str, preparation: str, encoder: str, dtype: str) -> st
     `content` stands for the file or caption, `preparation` for everything done to it before the encoder, `encoder` for the
     weights, configuration and tokenizer, `dtype` for what is computed and stored.
     """
-    facts = {"content": content, "dtype": dtype, "encoder": encoder, "preparation": preparation, "version": KEY_VERSION}
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    text = f'{{"content":{_quote(content)},{_write_middle(dtype, encoder)}"preparation":{_quote(preparation)},"version":{KEY_VERSION}}}'
+    return blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 def build_latent_key(view: View, *, encoder: str, dtype: torch.dtype) -> str:
@@ -41,5 +48,16 @@ def build_mask_key(window: LossWindow, *, shape: tuple[int, int]) -> str:
     return build_key(content=window.mask.content, preparation=preparation, encoder="", dtype=_name(torch.float32))
 
 
+def pack_keys(keys: Sequence[str]) -> Keys:
+    """Keys as bytes."""
+    return np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+@lru_cache(maxsize=256)
+def _write_middle(dtype: str, encoder: str) -> str:
+    return f'"dtype":{_quote(dtype)},"encoder":{_quote(encoder)},'
+
+
+@lru_cache
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -13,9 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from weber.cache.catalog import DAMAGED, NOTES_NAME, TEMPORARY, Catalog, Damage, build_error, draw_shard_name, list_files, measure_files
+from weber.cache.key import Keys
 from weber.cache.shard import DamagedShardError, Data, Sample, Shard, load_shard, write_shard
 from weber.errors import CacheError
 from weber.families.tensors import is_abandoned
@@ -59,6 +62,10 @@ class Store:
 
     def __contains__(self, key: object) -> bool:
         return key in self._catalog
+
+    def find_lacking(self, keys: Keys) -> NDArray[np.int64]:
+        """The places of those of many keys that are not in the store."""
+        return self._catalog.find_lacking(keys)
 
     def __len__(self) -> int:
         return len(self._catalog.read_all())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from weber.cache.encode import Encoders, encode_batches
-from weber.cache.key import build_text_key
+from weber.cache.key import build_text_key, pack_keys
 from weber.cache.store import Store
 from weber.progress import Progress, ignore_progress
 
@@ -29,14 +29,14 @@ def encode_texts(
     num_encoded = 0
     for part in family.text_parts:
         identity = encoders.identify(part)
-        keyed = {build_text_key(caption, encoder=identity, dtype=dtype): caption for caption in distinct}
-        missing = {key: caption for key, caption in keyed.items() if key not in store}
+        keys = [build_text_key(caption, encoder=identity, dtype=dtype) for caption in distinct]
+        missing = {keys[place]: distinct[place] for place in store.find_lacking(pack_keys(keys)).tolist()}
         if missing:
-            keys, prompts = list(missing), list(missing.values())
+            names, prompts = list(missing), list(missing.values())
             size = min(batch_size, family.prompts_per_batch or batch_size)
             encode_batches(
                 store,
-                [(keys[start : start + size], prompts[start : start + size]) for start in range(0, len(keys), size)],
+                [(names[start : start + size], prompts[start : start + size]) for start in range(0, len(names), size)],
                 load=partial(encoders.load, part),
                 encode=partial(family.encode_prompts, part),
                 dtype=dtype,

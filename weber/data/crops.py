@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from weber.config.data import CropStyle
 from weber.data.buckets import Bucket
@@ -27,8 +28,13 @@ class Crop:
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the picture."""
-        resize, window = f"{self.resize_width}x{self.resize_height}", f"{self.width}x{self.height}+{self.left}+{self.top}"
-        return f"pixels {_PIXELS_VERSION} lanczos {resize} window {window}"
+        return describe_crop(self.resize_width, self.resize_height, self.left, self.top, self.width, self.height)
+
+
+@lru_cache(maxsize=65536)
+def describe_crop(resize_width: int, resize_height: int, left: int, top: int, width: int, height: int) -> str:  # the numbers of a crop
+    """See `Crop.describe`."""
+    return f"pixels {_PIXELS_VERSION} lanczos {resize_width}x{resize_height} window {width}x{height}+{left}+{top}"
 
 
 def build_crops(

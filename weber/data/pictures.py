@@ -8,19 +8,20 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weber.data.buckets import Bucket
 from weber.data.columns import Array, Columns, build_columns, find_span
-from weber.data.crops import Crop
+from weber.data.crops import Crop, describe_crop
 from weber.data.examples import Example, Reference
 from weber.data.loss_masks import LossMask
 from weber.data.masks import Mask
 from weber.data.packing import ROWS, Packer, Shape
 
+_NUM_AT_ONCE = 4096
 _PATHS = ("path", "caption_file", "reference", "mask", "loss_mask")
 """Columns of texts that are paths."""
 
@@ -35,6 +36,17 @@ class Shared:
     loss_weight: float = 1.0
     is_regularization: bool = False
     caption_dropout: float = 0.0
+
+
+class Prepared(NamedTuple):
+    """A view of a picture as its key names it: `View.content` and `View.describe`; the size of the window, and if it has a mask."""
+
+    place: int
+    content: str
+    preparation: str
+    width: int
+    height: int
+    is_masked: bool
 
 
 class Part:
@@ -68,6 +80,32 @@ class Part:
     def array(self, name: str) -> Array:
         """A column of numbers."""
         return self.columns.arrays[name]
+
+    def walk_prepared(self) -> Iterator[Prepared]:
+        """Everything of these pictures that is encoded, as `Example.list_views` has it."""
+        if "reference" in self.columns or "mask" in self.columns:
+            for place in range(len(self)):
+                for view in self.build(place).list_views():
+                    yield Prepared(place, view.content, view.describe(), view.crop.width, view.crop.height, view.mask is not None)
+            return
+        contents, ends = self.array("content").tobytes().hex(), self.array("crop" + ROWS)
+        row = 0
+        for low in range(0, len(self), _NUM_AT_ONCE):
+            stops, colors = ends[low : low + _NUM_AT_ONCE].tolist(), self.array("color")[low : low + _NUM_AT_ONCE].tolist()
+            first, crops = row, self.array("crop")[row : stops[-1]].tolist()
+            for place, (stop, color) in enumerate(zip(stops, colors, strict=True), low):
+                for crop in crops[row - first : stop - first]:
+                    done = f"{describe_crop(*crop)} {self._words[color]}" if color else describe_crop(*crop)
+                    yield Prepared(place, contents[32 * place : 32 * place + 32], done, crop[4], crop[5], False)
+                row = stop
+
+    def walk_captions(self) -> Iterator[str]:
+        """Everything that may be drawn as a caption, some of it more than once."""
+        dropout = self.shared.caption_dropout
+        if dropout > 0:
+            yield ""
+        if dropout < 1:
+            yield from self.captions
 
     def find_name(self, caption: str) -> str:
         """The name of the first picture's file that has a caption of these words, which is there."""

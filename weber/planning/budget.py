@@ -7,7 +7,7 @@ tokens, and attention with its square.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -15,15 +15,11 @@ from math import prod
 import torch
 
 from weber.blocks.own import DEVICES
-from weber.cache.encode import Encoders
-from weber.cache.key import build_latent_key, build_text_key
-from weber.cache.store import Store
 from weber.config.adapter import SHIFTED_STARTS
 from weber.config.memory import MemoryConfig
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
 from weber.data.pictures import Pictures
-from weber.data.views import View
 from weber.families.family import Family
 from weber.families.pattern import list_meant
 from weber.kinds.kind import Trained
@@ -115,15 +111,6 @@ def build_workload(
         host_bytes=machine.host_bytes,
         device_bytes=machine.device_bytes,
     )
-
-
-def list_cached(store: Store, encoders: Encoders, *, captions: Iterable[str], views: Iterable[View]) -> frozenset[str]:
-    """The parts of a model that have nothing to encode for these captions and pictures."""
-    family, dtype = encoders.family, encoders.dtype
-    keys = {part: [build_text_key(text, encoder=encoders.identify(part), dtype=dtype) for text in captions] for part in family.text_parts}
-    image_encoder = encoders.identify(family.image_part)
-    keys[family.image_part] = [build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in views]
-    return frozenset(part for part, names in keys.items() if all(name in store for name in names))
 
 
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:

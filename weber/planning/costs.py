@@ -8,7 +8,7 @@ from weber.memory.fit import Fit
 from weber.memory.rates import GIB
 from weber.planning.faster import COPIES, PROCESSOR, describe_faster
 from weber.planning.fitting import build_fitted
-from weber.planning.plan import Plan, list_captions, list_views
+from weber.planning.plan import Plan
 from weber.planning.sizes import count_due
 
 _LESS = 0.02
@@ -69,7 +69,7 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     num_pictures, num_steps = _count_pictures(plan)
     painting = num_steps * estimate.count_seconds("painting") + estimate.count_seconds("decoding")
     parts[f"{num_pictures} pictures on the way"] = num_pictures * painting
-    views, captions = len(list_views(plan)), len(list_captions(plan))
+    views, captions = plan.needs.num_latents, len(plan.needs.texts)
     each = sum(phase.seconds for phase in estimate.phases if phase.name.startswith("encoding captions"))
     parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
     said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))

@@ -19,7 +19,7 @@ from weber.data.set_aside import SetAside, describe_items, find_advice, list_rea
 from weber.data.words import describe_count
 from weber.families.family import Family
 from weber.planning.lengths import Lengths, list_lengths
-from weber.planning.plan import Plan, list_captions
+from weber.planning.plan import Plan
 from weber.progress import Progress
 
 SHOWN_ITEMS = 10
@@ -53,7 +53,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     """How many captions there are, some as they will be drawn, and how many are cut."""
     lines = [_count_captions(config, _find_part(plan, config)) for config in plan.config.data]
     lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
-    texts = list_captions(plan)
+    texts = plan.needs.texts
     if plan.model.lacking is not None:
         return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
     for one in list_lengths(plan.family, texts, progress=progress):
@@ -64,7 +64,7 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
 
 def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
     """A line for each text part that cuts captions."""
-    found = list_lengths(plan.family, list_captions(plan), progress=progress)
+    found = list_lengths(plan.family, plan.needs.texts, progress=progress)
     return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
 
 

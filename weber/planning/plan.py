@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,8 +15,7 @@ from weber.adapters.lycoris_files import load_lycoris_start
 from weber.adapters.start import check_form, load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
-from weber.cache.key import build_latent_key, build_mask_key, build_text_key
-from weber.cache.masks import find_shape
+from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.config.adapter import AdapterConfig
 from weber.config.output import count_steps
@@ -24,7 +24,6 @@ from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
 from weber.data.build import build_dataset
 from weber.data.dataset import Dataset
-from weber.data.loss_masks import LossWindow
 from weber.data.sets import PictureLimits
 from weber.data.views import View
 from weber.errors import ConfigError
@@ -38,7 +37,7 @@ from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
-from weber.planning.budget import Workload, build_workload, list_cached
+from weber.planning.budget import Workload, build_workload
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
@@ -47,6 +46,7 @@ from weber.planning.lessons import Lesson, Lessons, identify_factors
 from weber.planning.limits import check_frozen_memory, check_memory
 from weber.planning.machine import Machine, choose_machine
 from weber.planning.model import Model, find_model
+from weber.planning.needs import Needs
 from weber.planning.prompts import Prompt, build_prompts
 from weber.planning.resolve import build_resolved
 from weber.progress import Progress, ignore_progress
@@ -101,6 +101,14 @@ class Plan:
     def encoders(self) -> Encoders:
         """The encoders as they are run here."""
         return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype)
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What is read from the cache."""
+        sampling = self.resolved.sampling
+        negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
+        views = [view for prompt in self.prompts for view in prompt.views]
+        return Needs(self.dataset.examples, self.encoders, views=views, texts=[*sampling.prompts, *negative])
 
     @property
     def kind(self) -> Kind:
@@ -193,25 +201,10 @@ def build_plan(
     return _fit(Plan(asked, config, resolved, *parts, fit=None))
 
 
-def list_captions(plan: Plan) -> list[str]:
-    """Every distinct text that will be encoded: captions, prompts and the negative prompt."""
-    captions = (caption for example in plan.dataset.examples for caption in example.list_captions())
-    sampling = plan.resolved.sampling
-    negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
-    return list(dict.fromkeys([*captions, *sampling.prompts, *negative]))
-
-
 def list_views(plan: Plan) -> list[View]:
     """Every distinct picture that will be encoded, as the encoder will see it: of the sets, and of the prompts."""
     views = [view for example in plan.dataset.examples for view in example.list_views()]
     return list(dict.fromkeys([*views, *(view for prompt in plan.prompts for view in prompt.views)]))
-
-
-def list_windows(plan: Plan) -> list[LossWindow]:
-    """Every distinct mask for the loss that a step will read."""
-    examples = plan.dataset.examples
-    windows = [example.learned(crop) for example in examples for crop in range(len(example.crops))]
-    return list(dict.fromkeys(window for window in windows if window is not None))
 
 
 def build_lessons(plan: Plan) -> Lessons | None:
@@ -239,16 +232,15 @@ def list_keys(plan: Plan) -> set[str]:
     latents = {build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in list_views(plan) for dtype in dtypes}
     texts = {
         build_text_key(caption, encoder=encoder, dtype=dtype)
-        for caption in list_captions(plan)
+        for caption in plan.needs.texts
         for encoder in text_encoders
         for dtype in dtypes
     }
-    masks = {build_mask_key(window, shape=find_shape(window, family)) for window in list_windows(plan)}
     lessons = build_lessons(plan)
     answers = set() if lessons is None else {
         lessons.build_key(one, dtype=dtype) for one in lessons.list_all(plan.dataset.examples) for dtype in dtypes
     }
-    return latents | texts | masks | answers
+    return latents | texts | plan.needs.windows.keys() | answers
 
 
 def list_models(plan: Plan) -> set[str]:
@@ -262,8 +254,7 @@ def _fit(plan: Plan) -> Plan:
         return plan
     workload, folder = plan.workload, plan.resolved.output.cache
     if plan.family.is_local and folder.is_dir():
-        cached = list_cached(Store(folder), plan.encoders, captions=list_captions(plan), views=list_views(plan))
-        workload = replace(workload, cached=cached)
+        workload = replace(workload, cached=plan.needs.find_cached(Store(folder)))
     config, fit = build_fitted(plan.config, workload)
     resolved = build_resolved(config, plan.family, num_steps=plan.num_steps)
     return replace(plan, config=config, resolved=resolved, workload=workload, fit=fit)

@@ -32,14 +32,13 @@ from weber.planning.data_report import (
     describe_set_aside,
     describe_sets,
 )
-from weber.planning.needs import build_needs, count_missing
+from weber.planning.needs import count_numbers
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
     count_checkpoint_bytes,
     count_due,
     count_finished_bytes,
     count_model_bytes,
-    count_numbers,
     describe_size,
 )
 from weber.planning.space import list_disks
@@ -200,31 +199,30 @@ def _describe_smaller_steps(plan: Plan) -> list[str]:
 
 
 def _describe_cache(plan: Plan) -> list[str]:
-    family, needs = plan.family, build_needs(plan)
-    element_bytes = torch.empty((), dtype=plan.dtype).element_size()
-    latent_bytes = sum(count_numbers(view, family) * element_bytes for view in needs.latents.values())
-    text_bytes = sum(math.prod(shape) * element_bytes for part in needs.texts.values() for shape in family.text_shapes(part).values())
-    texts = describe_count(len(needs.texts), "text")
+    family, needs, size = plan.family, plan.needs, plan.dtype.itemsize
+    num_texts = len(needs.texts)
+    text_bytes = num_texts * size * sum(math.prod(shape) for part in family.text_parts for shape in family.text_shapes(part).values())
+    texts = describe_count(num_texts * len(family.text_parts), "text")
     if len(family.text_parts) > 1:
-        texts += f" ({len(needs.texts) // len(family.text_parts)} for each of {' and '.join(family.text_parts)})"
-    lines = [f"{describe_count(len(needs.latents), 'latent')}, {describe_size(latent_bytes)}; {texts}, {describe_size(text_bytes)}"]
-    if needs.masks:
-        numbers = sum(math.prod(find_shape(window, family)) for window in needs.masks.values())
-        lines.append(f"{describe_count(len(needs.masks), 'mask')} for the loss, {describe_size(4 * numbers)}")
+        texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"
+    latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(size * needs.num_numbers)}"
+    lines = [f"{latents}; {texts}, {describe_size(text_bytes)}"]
+    if needs.windows:
+        numbers = sum(math.prod(find_shape(window, family)) for window in needs.windows.values())
+        lines.append(f"{describe_count(len(needs.windows), 'mask')} for the loss, {describe_size(4 * numbers)}")
     lessons = build_lessons(plan)
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
     if answers:
-        numbers = sum(count_numbers(one.example.target(one.crop), family) for one in answers)
-        size = describe_size(4 * numbers)
-        lines.append(f"{len(answers)} answers of the teacher, {size}; each costs a forward pass before the first step")
+        numbers = sum(count_numbers(one.example.bucket.width, one.example.bucket.height, False, family=family) for one in answers)
+        lines.append(f"{len(answers)} answers of the teacher, {describe_size(4 * numbers)}; each costs a forward pass before the first step")
     folder = plan.config.output.cache
     if not family.is_local:
         return [*lines, f"kept in the folder {folder}; the model is not on this machine yet, so what is cached already is not known"]
     store = Store(folder)
     if answers:
         lines.append(f"to be asked now: {describe_count(len(list_lacking(plan, store)), 'answer')}")
-    missing = count_missing(needs, store)
-    masks = f" and {describe_count(missing.masks, 'mask')}" if needs.masks else ""
+    missing = needs.count_missing(store)
+    masks = f" and {describe_count(missing.masks, 'mask')}" if needs.windows else ""
     texts = describe_count(missing.texts, "text")
     where = f", into the folder {folder}" if missing.latents + missing.texts + missing.masks else f"; all is in the folder {folder}"
     return [*lines, f"to be encoded now: {describe_count(missing.latents, 'latent')} and {texts}{masks}{where}"]

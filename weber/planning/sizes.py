@@ -6,19 +6,11 @@ from weber.adapters.factors import is_power_of_two
 from weber.adapters.precision import PRECISIONS
 from weber.adapters.rules import Setting as LoraSetting
 from weber.config.adapter import SHIFTED_STARTS
-from weber.data.views import View
-from weber.families.family import Family
 from weber.optim.ema import count_mean_bytes
 from weber.optim.table import count_state_bytes
 from weber.planning.plan import Plan
 
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-
-
-def count_numbers(view: View, family: Family) -> int:
-    """Numbers that the encoder makes of a picture, and of its mask."""
-    channels, height, width = family.latent_shape(view.crop.height, view.crop.width)
-    return (channels + (0 if view.mask is None else family.picture_inputs.mask_channels)) * height * width
 
 
 def count_file_bytes(plan: Plan) -> int:

@@ -10,24 +10,22 @@ from pathlib import Path
 
 from torch import nn
 
-from weber.cache.key import build_latent_key, build_mask_key, build_text_key
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
 from weber.checkpoint.save import list_checkpoints
-from weber.data.views import View
 from weber.errors import ConfigError
 from weber.memory.formats import FORMATS
 from weber.memory.kept import list_kept
 from weber.memory.load import choose_formats, list_blocks, list_kept_keys
 from weber.memory.swap import choose_swapped
 from weber.planning.checks import sample_size
-from weber.planning.plan import Plan, build_lessons, list_captions, list_lacking, list_views, list_windows
+from weber.planning.needs import count_numbers
+from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
     count_checkpoint_bytes,
     count_due,
     count_finished_bytes,
     count_model_bytes,
-    count_numbers,
     describe_size,
 )
 from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, list_models
@@ -110,30 +108,21 @@ def _group(needs: Iterable[Need]) -> list[Disk]:
 
 def _count_cache_bytes(plan: Plan, store: Store | None) -> int:
     """Encoded pictures, texts, masks and answers; with a store only what it lacks."""
-    family, dtype, size = plan.family, plan.dtype, plan.dtype.itemsize
-    views, captions, windows = list_views(plan), list_captions(plan), list_windows(plan)
+    family, needs, size = plan.family, plan.needs, plan.dtype.itemsize
     lessons = build_lessons(plan)
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
-    texts = {part: len(captions) for part in family.text_parts}
+    numbers, texts, windows = needs.num_numbers, dict.fromkeys(family.text_parts, len(needs.texts)), list(needs.windows.values())
     if store is not None:
-        images = plan.encoders.identify(family.image_part)
-        views = [view for view in views if build_latent_key(view, encoder=images, dtype=dtype) not in store]
-        keys = {part: plan.encoders.identify(part) for part in family.text_parts}
-        texts = {
-            part: sum(build_text_key(caption, encoder=key, dtype=dtype) not in store for caption in captions) for part, key in keys.items()
-        }
-        windows = [window for window in windows if build_mask_key(window, shape=find_shape(window, family)) not in store]
+        numbers, texts = needs.count_missing(store).numbers, needs.count_missing_texts(store)
+        windows = [window for key, window in needs.windows.items() if key not in store]
         answers = list(list_lacking(plan, store).values())
+    sizes = [one.example.bucket for one in answers]
     return (
-        size * _sum_numbers(plan, views)
+        size * numbers
         + sum(num * size * math.prod(shape) for part, num in texts.items() for shape in family.text_shapes(part).values())
         + _FP32_BYTES * sum(math.prod(find_shape(window, family)) for window in windows)
-        + _FP32_BYTES * _sum_numbers(plan, [one.example.target(one.crop) for one in answers])
+        + _FP32_BYTES * sum(count_numbers(one.width, one.height, False, family=family) for one in sizes)
     )
-
-
-def _sum_numbers(plan: Plan, views: Iterable[View]) -> int:
-    return sum(count_numbers(view, plan.family) for view in views)
 
 
 def _count_kept_bytes(plan: Plan) -> int:

@@ -33,7 +33,7 @@ from weber.optim.table import build_optimizer
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
 from weber.planning.places import check_places
-from weber.planning.plan import Plan, build_plan, list_captions, list_views, list_windows
+from weber.planning.plan import Plan, build_plan
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
@@ -120,11 +120,11 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     A stop ends it after a batch (Stopped); what was encoded is kept.
     """
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
-    masks = encode_loss_masks(store, list_windows(plan), family=plan.family, progress=progress)
+    masks = encode_loss_masks(store, plan.needs.windows.values(), family=plan.family, progress=progress)
     if masks:
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
-    latents = encode_latents(store, list_views(plan), encoders=plan.encoders, batch_size=size, progress=progress)
-    texts = encode_texts(store, list_captions(plan), encoders=plan.encoders, batch_size=size, progress=progress)
+    latents = encode_latents(store, plan.needs.list_missing_views(store), encoders=plan.encoders, batch_size=size, progress=progress)
+    texts = encode_texts(store, plan.needs.texts, encoders=plan.encoders, batch_size=size, progress=progress)
     store.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
