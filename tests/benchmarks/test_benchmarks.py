@@ -354,3 +354,11 @@ def test_machine_code(run: Run) -> None:
         assert int(warps) > 0 and spilled == "0"
         for registers, shared, held in (re.fullmatch(r"(\d+), ([\d.]+) KiB, (\d+)%", cell).groups() for cell in cells):
             assert 16 < int(registers) < 256 and 0 <= float(shared) <= 99 and 0 < int(held) <= 100
+
+
+def test_data(run: Run, tmp_path: Path) -> None:
+    sets, *parts, files = run("data", "--pictures", "40", "--files", "10", "--rounds", "1", "--folder", str(tmp_path))
+    assert sets.startswith("40 pictures in 2 sets and 5 buckets, ")
+    assert [line.split()[0] for line in parts] == ["open", "epoch", "plan"]
+    assert all(re.search(r" s, .* of its own, \d+ MB with all pages: (met|MISSED)$", line) for line in parts)
+    assert re.match(r"10 known files, half of them captions: \d+\.\d\d s, goal 5 s for 100,000: (met|MISSED)$", files)

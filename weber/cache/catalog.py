@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weber.cache.index import Index, is_indexed, read_index, write_index
-from weber.cache.key import Keys
+from weber.cache.key import KEY_BYTES, Keys, pack_keys
 from weber.cache.shard import DamagedShardError, Shard, load_shard
 from weber.errors import CacheError
 
@@ -63,12 +63,15 @@ class Catalog:
 
     def find_lacking(self, keys: Keys) -> NDArray[np.int64]:
         """The places of those of many keys that no shard holds."""
-        found = np.zeros(len(keys), np.bool_)
-        if self._index and self._indexed and not self._notes:
-            found = self._index.find_all(keys, shards=self._indexed)
-        for place in np.flatnonzero(~found).tolist():
-            found[place] = keys[place].tobytes().hex() in self
-        return np.flatnonzero(~found)
+        opened = pack_keys([key for key in self._samples if is_indexed(key)]).reshape(-1).view(f"S{KEY_BYTES}")
+        lacking = ~np.isin(np.ascontiguousarray(keys).reshape(-1).view(f"S{KEY_BYTES}"), opened)
+        if self._index and self._indexed:
+            shards = self._index.find_all(keys)
+            is_sure = np.array([name in self._indexed and name not in self._notes for name in self._index.sizes], np.bool_)
+            unsure = np.flatnonzero(lacking & (shards >= 0) & ~is_sure[shards])
+            lacking &= ~((shards >= 0) & is_sure[shards])
+            lacking[unsure] = [keys[place].tobytes().hex() not in self for place in unsure.tolist()]
+        return np.flatnonzero(lacking)
 
     def find(self, key: str) -> Shard | None:
         """The shard that holds a sample, its header read."""

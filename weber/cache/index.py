@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import mmap
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +57,16 @@ class Index:
                 yield self._names[int.from_bytes(self._data[start : start + 4], "little")]
             place = keys.find(word, place + 1)
 
-    def find_all(self, keys: Keys, *, shards: Collection[str]) -> NDArray[np.bool_]:
-        """Which of many keys (N, 16) one of these shards certainly holds; of a key that is false it is not known."""
+    def find_all(self, keys: Keys) -> NDArray[np.int64]:
+        """Of many keys (N, 16) the position in `sizes` of a shard that holds each; -1 where none does."""
         known, places = self.list_keys()
-        is_there = np.array([name in shards for name in self._names], np.bool_)
-        if not len(known) or not len(keys):
-            return np.zeros(len(keys), np.bool_)
+        if not len(known):
+            return np.full(len(keys), -1)
         first, second = (np.ascontiguousarray(known.view(">u8")[:, half]).astype(np.uint64) for half in (0, 1))
         wanted = np.ascontiguousarray(keys).view(">u8").astype(np.uint64)
         rows = np.minimum(np.searchsorted(first, wanted[:, 0]), len(first) - 1)
-        found: NDArray[np.bool_] = (first[rows] == wanted[:, 0]) & (second[rows] == wanted[:, 1]) & is_there[places[rows]]
-        return found
+        # two keys of the same first half are as unlikely as two contents of the same name
+        return np.where((first[rows] == wanted[:, 0]) & (second[rows] == wanted[:, 1]), places[rows].astype(np.int64), -1)
 
     def list_keys(self) -> tuple[np.ndarray, np.ndarray]:
         """All keys as (N, 16) bytes and the (N,) positions of their shards in `sizes`."""

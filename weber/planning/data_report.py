@@ -138,7 +138,7 @@ def _count_captions(config: DataConfig, part: Part) -> str:
     line = f"{config.set_name}: {describe_count(len(part.captions), 'caption')} for {describe_count(len(part), 'picture')}"
     if config.caption_source == "textfile":
         line += f" in {describe_count(len(set(part.columns.read_texts('caption_file')) - {''}), 'file')}"
-    line += f", {len(set(part.captions))} distinct"
+    line += f", {len(np.unique(np.fromiter(map(hash, part.captions), np.int64)))} distinct"
     if len(part.captions) > len(part):
         line += "; of a picture's captions one is drawn at each use"
         if config.caption_source == "textfile":
@@ -158,7 +158,8 @@ def _describe_cut(one: Lengths, plan: Plan) -> str:
     where = f" ({name})" if name else ""
     verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
     worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'
-    return f"{one.num_cut} of {describe_count(one.num_texts, 'text')} {verb} not read; {worst}"
+    looked = "" if one.num_texts == len(plan.needs.texts) else f" that were looked at, of {len(plan.needs.texts)},"
+    return f"{one.num_cut} of {describe_count(one.num_texts, 'text')}{looked} {verb} not read; {worst}"
 
 
 def _describe_loss_masks(config: DataConfig, part: Part) -> str:

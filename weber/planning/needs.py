@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,8 @@ class Needs:
     @cached_property
     def texts(self) -> list[str]:
         """Every distinct text: captions, then those of prompts."""
-        distinct = dict.fromkeys(text for part in self._pictures.parts for text in part.walk_captions())
-        return list(distinct | dict.fromkeys(self._prompts))
+        captions = (text for part in self._pictures.parts for text in part.walk_captions())
+        return list(dict.fromkeys(chain(captions, self._prompts)))
 
     @cached_property
     def windows(self) -> dict[str, LossWindow]:
@@ -98,19 +99,19 @@ class Needs:
     @cached_property
     def _latents(self) -> _Latents:
         encoder, name = self._identify(self._encoders.family.image_part), str(self._encoders.dtype).removeprefix("torch.")
-        keys, numbers, places, start = list[str](), array("q"), array("q"), 0
+        keys, numbers, places, start = bytearray(), array("q"), array("q"), 0
         count = cache(partial(count_numbers, family=self._encoders.family))
         for part in self._pictures.parts:
             for place, content, preparation, width, height, is_masked in part.walk_prepared():
-                keys.append(build_key(content=content, preparation=preparation, encoder=encoder, dtype=name))
+                keys += bytes.fromhex(build_key(content=content, preparation=preparation, encoder=encoder, dtype=name))
                 numbers.append(count(width, height, is_masked))
                 places.append(start + place)
             start += len(part)
         for number, view in enumerate(self._views):
-            keys.append(self._build_latent_key(view))
+            keys += bytes.fromhex(self._build_latent_key(view))
             numbers.append(count(view.crop.width, view.crop.height, view.mask is not None))
             places.append(-number - 1)
-        packed = pack_keys(keys)
+        packed = np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES)
         _, firsts = np.unique(packed.reshape(-1).view(f"S{KEY_BYTES}"), return_index=True)
         return _Latents(packed[firsts], np.array(numbers)[firsts], np.array(places)[firsts])
 

@@ -213,7 +213,8 @@ def _describe_cache(plan: Plan) -> list[str]:
     lessons = build_lessons(plan)
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
     if answers:
-        numbers = sum(count_numbers(one.example.bucket.width, one.example.bucket.height, False, family=family) for one in answers)
+        buckets = [one.example.bucket for one in answers]
+        numbers = sum(count_numbers(one.width, one.height, False, family=family) for one in buckets)
         lines.append(f"{len(answers)} answers of the teacher, {describe_size(4 * numbers)}; each costs a forward pass before the first step")
     folder = plan.config.output.cache
     if not family.is_local:
