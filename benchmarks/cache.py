@@ -125,7 +125,7 @@ def measure_opening(num_samples: int, folder: Path, rounds: int) -> None:
     for start in range(0, num_samples, num_each):  # not by `publish`, which waits for the disk
         name = f"20260101T000000-1-{start:08x}.safetensors"
         write_shard(folder / name, {key: {"latents": torch.zeros(1)} for key in keys[start : start + num_each]})
-    Store(folder).keep_index()
+    Store(folder).catalog.keep_index()
     index = folder / INDEX_NAME
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(rounds):

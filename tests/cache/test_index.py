@@ -52,7 +52,7 @@ def keys(tmp_path: Path, headers: list[str]) -> list[str]:
     store.publish({key: _build_sample(key) for key in [keys[0], *keys[-2:]]})
     for key in keys[1:]:
         store.publish({key: _build_sample(key)})
-    store.keep_index()
+    store.catalog.keep_index()
     headers.clear()
     return keys
 
@@ -178,9 +178,9 @@ def test_it_is_not_written_again_for_nothing(tmp_path: Path, keys: list[str]) ->
     store = Store(tmp_path)
     for key in _draw_keys(5, 3):
         store.publish({key: _build_sample(key)})
-    store.keep_index()
+    store.catalog.keep_index()
     written = (tmp_path / catalog.INDEX_NAME).stat().st_ino
-    store.keep_index()
+    store.catalog.keep_index()
     assert (tmp_path / catalog.INDEX_NAME).stat().st_ino == written
 
 

@@ -310,7 +310,7 @@ def _check_steps(store: Store, steps: list[tuple[Any, ...]]) -> None:
             elif step == "verify":
                 assert store.verify().num_samples == len(model)
             elif step == "keep":
-                store.keep_index()
+                store.catalog.keep_index()
             else:
                 writer.flush()
                 model |= waiting

@@ -18,6 +18,7 @@ from weber.data.examples import Example, Reference
 from weber.data.loss_masks import LossMask
 from weber.data.masks import Mask
 from weber.data.pictures import Part, Pictures, pack_pictures
+from weber.data.walk import walk_captions, walk_prepared
 
 CROPS = tuple(Crop(100 + left, 90, left, 3, 64, 48) for left in range(3))
 
@@ -80,13 +81,13 @@ def test_views_and_captions_are_walked_as_each_picture_lists_them(examples: list
     for part in pack_pictures(examples).parts:
         own = examples[start : start + len(part)]
         views = [(place, view) for place, one in enumerate(own) for view in one.list_views()]
-        assert [(one.place, one.content, one.preparation) for one in part.walk_prepared()] == [
+        assert [(one.place, one.content, one.preparation) for one in walk_prepared(part)] == [
             (place, view.content, view.describe()) for place, view in views
         ]
-        assert [(one.width, one.height, one.is_masked) for one in part.walk_prepared()] == [
+        assert [(one.width, one.height, one.is_masked) for one in walk_prepared(part)] == [
             (view.crop.width, view.crop.height, view.mask is not None) for _, view in views
         ]
-        assert set(part.walk_captions()) == {text for one in own for text in one.list_captions()}
+        assert set(walk_captions(part)) == {text for one in own for text in one.list_captions()}
         start += len(part)
 
 

@@ -56,19 +56,20 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._catalog = Catalog(folder)
-        self.set_aside = self._catalog.set_aside
+        self.catalog = Catalog(folder)
+        """Which shard holds which sample."""
+        self.set_aside = self.catalog.set_aside
         self._mapped: dict[str, Data] = {}
 
     def __contains__(self, key: object) -> bool:
-        return key in self._catalog
+        return key in self.catalog
 
     def find_lacking(self, keys: Keys) -> NDArray[np.int64]:
         """The places of those of many keys that are not in the store."""
-        return self._catalog.find_lacking(keys)
+        return self.catalog.find_lacking(keys)
 
     def __len__(self) -> int:
-        return len(self._catalog.read_all())
+        return len(self.catalog.read_all())
 
     def read(self, key: str) -> dict[str, Tensor]:
         """The tensors of a sample, as views of a read-only memory map: copy them; writing into them ends the process.
@@ -76,7 +77,7 @@ class Store:
         The first read of a sample checks its bytes. CacheError if there is no good copy; `key in store` is then false.
         """
         num_known = len(self.set_aside)
-        while (shard := self._catalog.find(key)) is not None:
+        while (shard := self.catalog.find(key)) is not None:
             try:
                 data = self._map(shard)
             except FileNotFoundError:  # another process has collected; the sample may be in a newer shard
@@ -94,11 +95,7 @@ class Store:
 
     def refresh(self) -> None:
         """Take in the shards that other processes have written since, and let go of those that are gone."""
-        self._forget(self._catalog.refresh())
-
-    def keep_index(self) -> None:
-        """Write down which shard holds which sample, if many are new: the store is then opened without reading their headers."""
-        self._catalog.keep_index()
+        self._forget(self.catalog.refresh())
 
     def check_writable(self) -> None:
         """Make the folder if need be; CacheError if nothing can be written there."""
@@ -123,12 +120,12 @@ class Store:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        self._catalog.open(path.name)
+        self.catalog.open(path.name)
 
     def verify(self, *, progress: Progress = ignore_progress) -> VerifyReport:
         """Read every byte of every shard; what does not match its checksum is set aside."""
         self.refresh()
-        shards = self._catalog.list_shards()
+        shards = self.catalog.list_shards()
         for done, shard in enumerate(shards):
             progress("checking the cache", done, len(shards))
             with suppress(FileNotFoundError):  # collected meanwhile by another process
@@ -149,8 +146,8 @@ class Store:
         """What `collect` would do, but for a few bytes of headers; nothing is changed. Damage that is not known yet counts as good."""
         self.refresh()
         freed_bytes = sum(path.stat().st_size for path in _list_rubbish(self.folder))
-        samples = self._catalog.read_all()
-        for shard in self._catalog.list_shards():
+        samples = self.catalog.read_all()
+        for shard in self.catalog.list_shards():
             unwanted = [sample for key, sample in shard.samples.items() if key not in keep or samples[key] is not shard]
             is_whole = len(unwanted) == len(shard.samples)
             freed_bytes += shard.num_bytes if is_whole else sum(entry.num_bytes for sample in unwanted for entry in sample)
@@ -164,14 +161,14 @@ class Store:
         """
         self.refresh()
         num_before, bytes_before = len(self), _count_bytes(self.folder)
-        shards = self._catalog.list_shards()
+        shards = self.catalog.list_shards()
         pending: dict[str, Sample] = {}
         pending_bytes = 0
         replaced: list[Path] = []
         left: list[Path] = []
         for done, shard in enumerate(shards):
             progress("cleaning the cache", done, len(shards))
-            wanted = [key for key in shard.samples if key in keep and self._catalog.find(key) is shard]
+            wanted = [key for key in shard.samples if key in keep and self.catalog.find(key) is shard]
             if len(wanted) < shard.num_written:
                 good = self._read_good(shard, wanted)
                 pending.update(good)
@@ -186,7 +183,7 @@ class Store:
                 left += _delete(replaced)
                 replaced = []
         left += _delete([*_list_rubbish(self.folder), self.folder / NOTES_NAME])
-        self.keep_index()
+        self.catalog.keep_index()
         progress("cleaning the cache", len(shards), len(shards))
         return CollectReport(len(self), num_before - len(self), bytes_before - _count_bytes(self.folder), tuple(left))
 
@@ -207,7 +204,7 @@ class Store:
     def _check(self, shard: Shard, key: str, data: Data) -> bool:
         reason = shard.check(key, data)
         if reason is not None:
-            self._catalog.drop(shard, key, reason=reason)
+            self.catalog.drop(shard, key, reason=reason)
         return reason is None
 
     def _read_good(self, shard: Shard, keys: Iterable[str]) -> dict[str, Sample]:
@@ -219,7 +216,7 @@ class Store:
 
     def _forget(self, names: Iterable[str]) -> None:
         gone = set(names)
-        self._catalog.forget(gone)
+        self.catalog.forget(gone)
         for name in gone & self._mapped.keys():
             del self._mapped[name]
 

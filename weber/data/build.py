@@ -136,12 +136,12 @@ class _Builder:
     def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
         listed = list_rows(config, found, key=key)
         used = [row for row in listed.rows if not row.reason]
-        files = inspect_files(used, found, config, captions=captions, index=self.index, progress=self.progress)
+        files = inspect_files(used, found, config=config, captions=captions, index=self.index, progress=self.progress)
         assert config.path is not None
         packer, set_aside = Packer(config.path.absolute()), list[SetAside]()
         for row in listed.rows:
             try:
-                packer.add(build_example(row, files, config, seed=self.seed, inputs=self.inputs))
+                packer.add(build_example(row, files, config=config, seed=self.seed, inputs=self.inputs))
             except DataError as error:
                 set_aside.append(SetAside(config.set_name, row.path, error.what))
         unused = list_unused(found.beside.all)

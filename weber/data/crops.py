@@ -28,12 +28,13 @@ class Crop:
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the picture."""
-        return describe_crop(self.resize_width, self.resize_height, self.left, self.top, self.width, self.height)
+        return describe_crop((self.resize_width, self.resize_height, self.left, self.top, self.width, self.height))
 
 
 @lru_cache(maxsize=65536)
-def describe_crop(resize_width: int, resize_height: int, left: int, top: int, width: int, height: int) -> str:  # the numbers of a crop
-    """See `Crop.describe`."""
+def describe_crop(numbers: tuple[int, ...]) -> str:
+    """See `Crop.describe`; of the numbers of a crop in their order."""
+    resize_width, resize_height, left, top, width, height = numbers
     return f"pixels {_PIXELS_VERSION} lanczos {resize_width}x{resize_height} window {width}x{height}+{left}+{top}"
 
 

@@ -37,7 +37,7 @@ class Inspected:
 
 
 def inspect_files(
-    rows: Sequence[Row], found: Found, config: DataConfig, *, captions: Mapping[str, bytes | DataError], index: Index, progress: Progress
+    rows: Sequence[Row], found: Found, *, config: DataConfig, captions: Mapping[str, bytes | DataError], index: Index, progress: Progress
 ) -> Inspected:
     """Look at every file that the rows name; `captions` were read."""
     stats = {f"{one.folder}{os.sep}{name}": stat for one in found.listings for name, stat in zip(one.names, one.stats, strict=True)}

@@ -23,7 +23,7 @@ _DEFAULT_NUM_MASKS = 4
 _WITHOUT_CAPTION = ("no caption file", "caption file is empty")
 
 
-def build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int, inputs: PictureLimits) -> Example:
+def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, inputs: PictureLimits) -> Example:
     """The example of a picture. Raises DataError with a one-line reason where it cannot be used."""
     if row.reason:
         raise DataError(row.reason)

@@ -8,20 +8,19 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weber.data.buckets import Bucket
 from weber.data.columns import Array, Columns, build_columns, find_span
-from weber.data.crops import Crop, describe_crop
+from weber.data.crops import Crop
 from weber.data.examples import Example, Reference
 from weber.data.loss_masks import LossMask
 from weber.data.masks import Mask
 from weber.data.packing import ROWS, Packer, Shape
 
-_NUM_AT_ONCE = 4096
 _PATHS = ("path", "caption_file", "reference", "mask", "loss_mask")
 """Columns of texts that are paths."""
 
@@ -38,24 +37,13 @@ class Shared:
     caption_dropout: float = 0.0
 
 
-class Prepared(NamedTuple):
-    """A view of a picture as its key names it: `View.content` and `View.describe`; the size of the window, and if it has a mask."""
-
-    place: int
-    content: str
-    preparation: str
-    width: int
-    height: int
-    is_masked: bool
-
-
 class Part:
     """A set's pictures."""
 
     def __init__(self, shared: Shared, columns: Columns) -> None:
         self.shared, self.columns = shared, columns
         self.shapes = [Shape.read(row) for row in columns.facts["shapes"]]
-        self._words: list[str] = columns.facts["words"]
+        self.words: list[str] = columns.facts["words"]
         self.captions = columns.read_texts("caption")
         self.paths, self._caption_files = columns.read_texts("path"), columns.read_texts("caption_file")
 
@@ -75,42 +63,11 @@ class Part:
 
     def count_word(self, name: str, word: str) -> int:
         """How many rows of a column of words have that one."""
-        return int((self.array(name) == self._words.index(word)).sum()) if word in self._words and name in self.columns.arrays else 0
+        return int((self.array(name) == self.words.index(word)).sum()) if word in self.words and name in self.columns.arrays else 0
 
     def array(self, name: str) -> Array:
         """A column of numbers."""
         return self.columns.arrays[name]
-
-    def walk_prepared(self) -> Iterator[Prepared]:
-        """Everything of these pictures that is encoded, as `Example.list_views` has it."""
-        if "reference" in self.columns or "mask" in self.columns:
-            for place in range(len(self)):
-                for view in self.build(place).list_views():
-                    yield Prepared(place, view.content, view.describe(), view.crop.width, view.crop.height, view.mask is not None)
-            return
-        contents, ends = self.array("content").tobytes().hex(), self.array("crop" + ROWS)
-        row = 0
-        for low in range(0, len(self), _NUM_AT_ONCE):
-            stops, colors = ends[low : low + _NUM_AT_ONCE].tolist(), self.array("color")[low : low + _NUM_AT_ONCE].tolist()
-            first, crops = row, self.array("crop")[row : stops[-1]].tolist()
-            for place, (stop, color) in enumerate(zip(stops, colors, strict=True), low):
-                for crop in crops[row - first : stop - first]:
-                    done = f"{describe_crop(*crop)} {self._words[color]}" if color else describe_crop(*crop)
-                    yield Prepared(place, contents[32 * place : 32 * place + 32], done, crop[4], crop[5], False)
-                row = stop
-
-    def walk_captions(self) -> Iterator[str]:
-        """Everything that may be drawn as a caption, some of it more than once."""
-        dropout = self.shared.caption_dropout
-        if dropout > 0:
-            yield ""
-        if dropout < 1:
-            yield from self.captions
-
-    def find_name(self, caption: str) -> str:
-        """The name of the first picture's file that has a caption of these words, which is there."""
-        row = next(row for row, text in enumerate(self.captions) if text == caption)
-        return Path(self.paths[int(np.searchsorted(self.array("caption" + ROWS), row, side="right"))]).name
 
     def number_buckets(self, buckets: Sequence[Bucket]) -> NDArray[np.int64]:
         """The place of each picture's bucket among these (N,)."""
@@ -140,7 +97,7 @@ class Part:
             shared.is_regularization,
             shared.caption_dropout,
             shared.folder / file if file else None,
-            self._words[int(self.array("color")[place])],
+            self.words[int(self.array("color")[place])],
         )
 
     def _find_rows(self, name: str, place: int) -> range:
@@ -172,7 +129,7 @@ class Part:
     def _read_file(self, name: str, row: int) -> tuple[Path | None, str, str]:
         """Path, content and form or color of something beside a picture."""
         path, content = self.columns.read_texts(name)[row], self.columns.read_texts(f"{name}.content")[row]
-        return self.shared.folder / path if path else None, content, self._words[int(self.array(f"{name}.word")[row])]
+        return self.shared.folder / path if path else None, content, self.words[int(self.array(f"{name}.word")[row])]
 
 
 class Pictures(Sequence[Example]):

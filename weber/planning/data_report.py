@@ -16,6 +16,7 @@ from weber.data.levels import CUTOUT
 from weber.data.pictures import Part
 from weber.data.report import list_bucket_counts
 from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
+from weber.data.walk import find_name
 from weber.data.words import describe_count
 from weber.families.family import Family
 from weber.planning.lengths import Lengths, list_lengths
@@ -154,7 +155,7 @@ def _draw_first(plan: Plan) -> list[tuple[Example, int | None]]:
 
 
 def _describe_cut(one: Lengths, plan: Plan) -> str:
-    name = next((part.find_name(one.longest) for part in plan.dataset.examples.parts if one.longest in part.captions), None)
+    name = next((find_name(part, one.longest) for part in plan.dataset.examples.parts if one.longest in part.captions), None)
     where = f" ({name})" if name else ""
     verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
     worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'

@@ -19,6 +19,7 @@ from weber.cache.store import Store
 from weber.data.loss_masks import LossWindow
 from weber.data.pictures import Pictures
 from weber.data.views import View
+from weber.data.walk import walk_captions, walk_prepared
 from weber.families.family import Family
 
 _NUM_AT_ONCE = 65536
@@ -47,7 +48,7 @@ class Needs:
     @cached_property
     def texts(self) -> list[str]:
         """Every distinct text: captions, then those of prompts."""
-        captions = (text for part in self._pictures.parts for text in part.walk_captions())
+        captions = (text for part in self._pictures.parts for text in walk_captions(part))
         return list(dict.fromkeys(chain(captions, self._prompts)))
 
     @cached_property
@@ -102,14 +103,14 @@ class Needs:
         keys, numbers, places, start = bytearray(), array("q"), array("q"), 0
         count = cache(partial(count_numbers, family=self._encoders.family))
         for part in self._pictures.parts:
-            for place, content, preparation, width, height, is_masked in part.walk_prepared():
+            for place, content, preparation, width, height, is_masked in walk_prepared(part):
                 keys += bytes.fromhex(build_key(content=content, preparation=preparation, encoder=encoder, dtype=name))
-                numbers.append(count(width, height, is_masked))
+                numbers.append(count(width, height, is_masked=is_masked))
                 places.append(start + place)
             start += len(part)
         for number, view in enumerate(self._views):
             keys += bytes.fromhex(self._build_latent_key(view))
-            numbers.append(count(view.crop.width, view.crop.height, view.mask is not None))
+            numbers.append(count(view.crop.width, view.crop.height, is_masked=view.mask is not None))
             places.append(-number - 1)
         packed = np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES)
         _, firsts = np.unique(packed.reshape(-1).view(f"S{KEY_BYTES}"), return_index=True)
@@ -132,7 +133,7 @@ class Needs:
         return self._identities[part]
 
 
-def count_numbers(width: int, height: int, is_masked: bool, *, family: Family) -> int:
+def count_numbers(width: int, height: int, *, is_masked: bool, family: Family) -> int:
     """Numbers that the encoder makes of a picture of that many pixels, and of its mask."""
     channels, rows, columns = family.latent_shape(height, width)
     return (channels + (family.picture_inputs.mask_channels if is_masked else 0)) * rows * columns

@@ -199,13 +199,13 @@ def _describe_smaller_steps(plan: Plan) -> list[str]:
 
 
 def _describe_cache(plan: Plan) -> list[str]:
-    family, needs, size = plan.family, plan.needs, plan.dtype.itemsize
+    family, needs, element_bytes = plan.family, plan.needs, plan.dtype.itemsize
     num_texts = len(needs.texts)
-    text_bytes = num_texts * size * sum(math.prod(shape) for part in family.text_parts for shape in family.text_shapes(part).values())
+    text_bytes = num_texts * element_bytes * sum(math.prod(shape) for part in family.text_parts for shape in family.text_shapes(part).values())
     texts = describe_count(num_texts * len(family.text_parts), "text")
     if len(family.text_parts) > 1:
         texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"
-    latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(size * needs.num_numbers)}"
+    latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(element_bytes * needs.num_numbers)}"
     lines = [f"{latents}; {texts}, {describe_size(text_bytes)}"]
     if needs.windows:
         numbers = sum(math.prod(find_shape(window, family)) for window in needs.windows.values())
@@ -214,8 +214,9 @@ def _describe_cache(plan: Plan) -> list[str]:
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
     if answers:
         buckets = [one.example.bucket for one in answers]
-        numbers = sum(count_numbers(one.width, one.height, False, family=family) for one in buckets)
-        lines.append(f"{len(answers)} answers of the teacher, {describe_size(4 * numbers)}; each costs a forward pass before the first step")
+        numbers = sum(count_numbers(one.width, one.height, is_masked=False, family=family) for one in buckets)
+        size = describe_size(4 * numbers)
+        lines.append(f"{len(answers)} answers of the teacher, {size}; each costs a forward pass before the first step")
     folder = plan.config.output.cache
     if not family.is_local:
         return [*lines, f"kept in the folder {folder}; the model is not on this machine yet, so what is cached already is not known"]

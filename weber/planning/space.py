@@ -121,7 +121,7 @@ def _count_cache_bytes(plan: Plan, store: Store | None) -> int:
         size * numbers
         + sum(num * size * math.prod(shape) for part, num in texts.items() for shape in family.text_shapes(part).values())
         + _FP32_BYTES * sum(math.prod(find_shape(window, family)) for window in windows)
-        + _FP32_BYTES * sum(count_numbers(one.width, one.height, False, family=family) for one in sizes)
+        + _FP32_BYTES * sum(count_numbers(one.width, one.height, is_masked=False, family=family) for one in sizes)
     )
 
 

@@ -125,7 +125,7 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, plan.needs.list_missing_views(store), encoders=plan.encoders, batch_size=size, progress=progress)
     texts = encode_texts(store, plan.needs.texts, encoders=plan.encoders, batch_size=size, progress=progress)
-    store.keep_index()
+    store.catalog.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
     return Encoded(latents, texts)

@@ -1,0 +1,60 @@
+"""All pictures of a part one after the other, without making an `Example` of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from weber.data.crops import describe_crop
+from weber.data.packing import ROWS
+from weber.data.pictures import Part
+
+_NUM_AT_ONCE = 4096
+
+
+class Prepared(NamedTuple):
+    """A view of a picture as its key names it: `View.content` and `View.describe`; the size of the window, and if it has a mask."""
+
+    place: int
+    content: str
+    preparation: str
+    width: int
+    height: int
+    is_masked: bool
+
+
+def walk_prepared(part: Part) -> Iterator[Prepared]:
+    """Everything of these pictures that is encoded, as `Example.list_views` has it."""
+    if "reference" in part.columns or "mask" in part.columns:
+        for place in range(len(part)):
+            for view in part.build(place).list_views():
+                yield Prepared(place, view.content, view.describe(), view.crop.width, view.crop.height, view.mask is not None)
+        return
+    row = 0
+    for low in range(0, len(part), _NUM_AT_ONCE):
+        rows = slice(low, low + _NUM_AT_ONCE)
+        contents, colors, stops = (part.array(name)[rows] for name in ("content", "color", "crop" + ROWS))
+        names, first, crops = contents.tobytes().hex(), row, part.array("crop")[row : stops[-1]].tolist()
+        for number, (stop, color) in enumerate(zip(stops.tolist(), colors.tolist(), strict=True)):
+            for crop in crops[row - first : stop - first]:
+                done = f"{describe_crop(tuple(crop))} {part.words[color]}" if color else describe_crop(tuple(crop))
+                yield Prepared(low + number, names[32 * number : 32 * number + 32], done, crop[4], crop[5], False)
+            row = stop
+
+
+def walk_captions(part: Part) -> Iterator[str]:
+    """Everything that may be drawn as a caption, some of it more than once."""
+    dropout = part.shared.caption_dropout
+    if dropout > 0:
+        yield ""
+    if dropout < 1:
+        yield from part.captions
+
+
+def find_name(part: Part, caption: str) -> str:
+    """The name of the first picture's file that has a caption of these words, which is there."""
+    row = next(row for row, text in enumerate(part.captions) if text == caption)
+    return Path(part.paths[int(np.searchsorted(part.array("caption" + ROWS), row, side="right"))]).name
