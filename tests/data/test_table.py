@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from weber.data.backends.sources import LOCAL
 from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, read_table
 from weber.errors import DataError
 
@@ -15,7 +16,7 @@ ROWS = [{"image": "a.png", "caption": 'a "quoted", comma,\nline'}, {"image": "ü
 
 def _read(path: Path, text: str | bytes) -> Table:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_table(path, name="the table")
+    return read_table(path, LOCAL, name="the table")
 
 
 def test_three_kinds_say_the_same(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_cell_that_is_no_text(tmp_path: Path, cell: str, several: bool, words:
 )
 def test_a_broken_table_is_one_error(tmp_path: Path, name: str, text: str | bytes | None, words: list[str]) -> None:
     with pytest.raises(DataError) as error:
-        read_table(tmp_path / name, name="the table") if text is None else _read(tmp_path / name, text)
+        read_table(tmp_path / name, LOCAL, name="the table") if text is None else _read(tmp_path / name, text)
     assert error.value.what.startswith("the table")
     assert [word for word in words if word not in str(error.value)] == []
     assert error.value.fix

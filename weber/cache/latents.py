@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from weber.cache.encode import Encoders, encode_batches
 from weber.cache.key import build_latent_key
 from weber.cache.store import Store
+from weber.data.backends.backend import Backend
+from weber.data.backends.sources import LOCAL
 from weber.data.views import View, read_mask, read_pixels
 from weber.families.family import Family
 from weber.progress import Progress, ignore_progress
@@ -35,6 +37,7 @@ def encode_latents(
     *,
     encoders: Encoders,
     batch_size: int,
+    files: Backend = LOCAL,
     progress: Progress = ignore_progress,
 ) -> int:
     """Encode the views that the cache lacks; their number. If it lacks none the encoder is not loaded.
@@ -51,7 +54,7 @@ def encode_latents(
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         encode_batches(
             store,
-            _read_ahead(batches, pool, encoders.device),
+            _read_ahead(batches, pool, files, encoders.device),
             load=partial(encoders.load, part),
             encode=partial(_encode, encoders.family),
             dtype=dtype,
@@ -74,12 +77,14 @@ def _list_batches(store: Store, views: Iterable[View], *, identity: str, dtype: 
     return [items[start : start + batch_size] for items in groups.values() for start in range(0, len(items), batch_size)]
 
 
-def _read_ahead(batches: Sequence[Sequence[_Item]], pool: ThreadPoolExecutor, device: torch.device) -> Iterator[tuple[list[str], _Inputs]]:
+def _read_ahead(
+    batches: Sequence[Sequence[_Item]], pool: ThreadPoolExecutor, files: Backend, device: torch.device
+) -> Iterator[tuple[list[str], _Inputs]]:
     waiting: deque[tuple[list[str], Callable[[], _Inputs]]] = deque()
     for batch in batches:
         views = [view for _, view in batch]
-        pictures = [pool.submit(read_pixels, view) for view in views]
-        masks = [pool.submit(read_mask, view) for view in views if view.mask is not None]
+        pictures = [pool.submit(read_pixels, view, files) for view in views]
+        masks = [pool.submit(read_mask, view, files) for view in views if view.mask is not None]
         waiting.append(([key for key, _ in batch], partial(_build_inputs, pictures, masks, device)))
         if len(waiting) > _NUM_BATCHES_AHEAD:
             keys, build = waiting.popleft()

@@ -13,6 +13,8 @@ from torch import Tensor
 from weber.cache.key import build_mask_key
 from weber.cache.store import Store
 from weber.cache.writer import Writer
+from weber.data.backends.backend import Backend
+from weber.data.backends.sources import LOCAL
 from weber.data.loss_masks import LossWindow
 from weber.data.views import read_loss_mask
 from weber.families.family import Family
@@ -29,7 +31,9 @@ def find_shape(window: LossWindow, family: Family) -> tuple[int, int]:
     return height, width
 
 
-def encode_loss_masks(store: Store, windows: Iterable[LossWindow], *, family: Family, progress: Progress = ignore_progress) -> int:
+def encode_loss_masks(
+    store: Store, windows: Iterable[LossWindow], *, family: Family, files: Backend = LOCAL, progress: Progress = ignore_progress
+) -> int:
     """Store the masks that the cache lacks; their number.
 
     Sample `build_mask_key(window, shape=...)` then holds `loss_mask` (1, H, W) fp32, 0..1. DataError names a file that can no longer be
@@ -44,7 +48,7 @@ def encode_loss_masks(store: Store, windows: Iterable[LossWindow], *, family: Fa
     with Writer(store) as writer, ThreadPoolExecutor() as pool:
         items = iter(missing.items())
         while portion := list(islice(items, _NUM_PER_PORTION)):
-            masks = pool.map(partial(_read, family), (window for _, window in portion))
+            masks = pool.map(partial(_read, family, files), (window for _, window in portion))
             for (key, _), mask in zip(portion, masks, strict=True):
                 writer.add(key, {MASK_NAME: mask})
                 done += 1
@@ -52,5 +56,5 @@ def encode_loss_masks(store: Store, windows: Iterable[LossWindow], *, family: Fa
     return len(missing)
 
 
-def _read(family: Family, window: LossWindow) -> Tensor:
-    return torch.from_numpy(read_loss_mask(window, shape=find_shape(window, family))).unsqueeze(0)
+def _read(family: Family, files: Backend, window: LossWindow) -> Tensor:
+    return torch.from_numpy(read_loss_mask(window, files, shape=find_shape(window, family))).unsqueeze(0)

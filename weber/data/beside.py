@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
 from weber.data.files import find_suffix, sort_files
 from weber.data.left_out import leave_out
 from weber.data.names import ByName
@@ -17,12 +17,12 @@ from weber.errors import DataError
 class Beside:
     """The pictures of a folder by their names below it, without endings. `kind` is what they are to the pictures of a set."""
 
-    def __init__(self, kind: str, folder: Path, *, recursive: bool, own: Sequence[Path]) -> None:
+    def __init__(self, kind: str, folder: Path, *, files: Backend, recursive: bool, own: Sequence[Path]) -> None:
         self.kind, self.folder = kind, folder.absolute()
-        self.listing = leave_out(LocalBackend().list(self.folder, recursive=recursive), own=own).files
-        files = sort_files(self.listing)
-        self._unread = files.unread
-        self.names = [*files.pictures, *files.unread]
+        self.listing = leave_out(files.list(self.folder, recursive=recursive), own=own).files
+        found = sort_files(self.listing, files)
+        self._unread = found.unread
+        self.names = [*found.pictures, *found.unread]
         self._stems = ByName((cut_suffix(name), name) for name in self.names)
         self._shown = folder
         self.used: set[str] = set()

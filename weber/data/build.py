@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
+from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.columns import Columns, build_columns
 from weber.data.dataset import Dataset
@@ -63,8 +64,9 @@ def build_dataset(
     sets = [find_places(config) for config in sets]
     for position, config in enumerate(sets):
         check_set(config, position, alignment_pixels=alignment_pixels, inputs=inputs)
-    index = Index(index_path, backend=LocalBackend())
-    builder = _Builder(index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
+    files = Sources(index_path.parent)
+    index = Index(index_path, backend=files)
+    builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
     found = []
     for position, config in enumerate(sets):
         local = config if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
@@ -76,7 +78,7 @@ def build_dataset(
         *describe_doubles(parts),
     ]
     set_aside = [item for one in found for item in one.set_aside]
-    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, tuple(dict.fromkeys(notes)))
+    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, tuple(dict.fromkeys(notes)), files)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class _Set:
 class _Builder:
     """How sets become pictures, and where what became of them is kept."""
 
+    files: Backend
     index: Index
     folder: Path
     seed: int
@@ -121,9 +124,9 @@ class _Builder:
         """From what was kept, if nothing has changed since."""
         inputs = self.inputs
         about = {"key": key, "seed": self.seed, "inputs": [inputs.max_references, inputs.repaints, inputs.sizes, inputs.model]}
-        known = Known(self.folder, config, about=about, backend=LocalBackend())
-        found = find_files(config, own=self.own)
-        captions = read_caption_files(found, config, progress=self.progress)
+        known = Known(self.folder, config, about=about, backend=self.files)
+        found = find_files(config, self.files, own=self.own)
+        captions = read_caption_files(found, self.files, config=config, progress=self.progress)
         fingerprint = known.build_fingerprint(found, captions=captions, table=config.metadata)
         columns = known.open(fingerprint)
         if columns is None:
@@ -134,7 +137,7 @@ class _Builder:
         return _Set(config, columns)
 
     def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
-        listed = list_rows(config, found, key=key)
+        listed = list_rows(config, found, files=self.files, key=key)
         used = [row for row in listed.rows if not row.reason]
         files = inspect_files(used, found, config=config, captions=captions, index=self.index, progress=self.progress)
         assert config.path is not None

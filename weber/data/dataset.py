@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weber.data.backends.backend import Backend
+from weber.data.backends.sources import LOCAL
 from weber.data.pictures import Pictures
 from weber.data.set_aside import SetAside
 
@@ -18,3 +20,5 @@ class Dataset:
     """Picture, reference and mask files that the index did not know as they are, and that had to be opened."""
     notes: tuple[str, ...] = ()
     """What a person should know of the sets, in sentences."""
+    files: Backend = LOCAL
+    """Where the files are read."""

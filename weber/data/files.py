@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from weber.data.backends.backend import Listing
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend, Listing
 from weber.data.captions import CAPTION_SUFFIXES
 from weber.data.formats import START_BYTES, SUFFIXES, explain_ending, explain_start, is_picture
 from weber.data.words import describe_count
@@ -28,7 +27,7 @@ class Files:
     others: Sequence[str]
 
 
-def sort_files(listing: Listing) -> Files:
+def sort_files(listing: Listing, files: Backend) -> Files:
     """What each file is, by its ending; by its first bytes where that says nothing."""
     pictures: list[str] = []
     unread: dict[str, str] = {}
@@ -44,7 +43,7 @@ def sort_files(listing: Listing) -> Files:
             continue
         start, reason = b"", explain_ending(name)
         if not reason:
-            start = _read_start(listing.folder / name)
+            start = _read_start(listing.folder / name, files)
             reason = explain_start(start)
         if is_picture(start):
             pictures.append(name)
@@ -69,8 +68,8 @@ def describe_kinds(names: Sequence[str]) -> str:
     return ", ".join(f"{number} x {kind}" for kind, number in kinds[: _NUM_SHOWN if more else None]) + more
 
 
-def _read_start(path: Path) -> bytes:
+def _read_start(path: Path, files: Backend) -> bytes:
     try:
-        return LocalBackend().read_start(path, START_BYTES)
+        return files.read_start(path, START_BYTES)
     except DataError:
         return b""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.backends.backend import Listing
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend, Listing
 from weber.data.beside import Beside
 from weber.data.files import Files, sort_files
 from weber.data.left_out import leave_out
@@ -17,9 +16,9 @@ from weber.data.left_out import leave_out
 class Folders:
     """The folders that a set names beside its own."""
 
-    def __init__(self, config: DataConfig, own: Sequence[Path]) -> None:
+    def __init__(self, config: DataConfig, *, files: Backend, own: Sequence[Path]) -> None:
         def read(kind: str, folder: Path) -> Beside:
-            return Beside(kind, folder, recursive=config.recursive, own=own)
+            return Beside(kind, folder, files=files, recursive=config.recursive, own=own)
 
         self.references = [read("reference", folder) for folder in config.conditioning]
         self.mask = None if config.masks is None else read("mask", config.masks)
@@ -51,15 +50,15 @@ class Found:
         return [self.home, *(one.listing for one in self.beside.all)]
 
 
-def find_files(config: DataConfig, *, own: Sequence[Path] = ()) -> Found:
+def find_files(config: DataConfig, files: Backend, *, own: Sequence[Path] = ()) -> Found:
     """List the folders of a set.
 
     Folders of weber's own are left out: `own`, and what looks like one. Raises DataError for a folder that cannot be listed.
     """
     assert config.path is not None
     folder, nothing = config.path.absolute(), Listing(config.path.absolute(), [], [])
-    listed = LocalBackend().list(folder, recursive=config.recursive) if config.hub is None else nothing
-    kept, beside = leave_out(listed, own=own), Folders(config, own)
+    listed = files.list(folder, recursive=config.recursive) if config.hub is None else nothing
+    kept, beside = leave_out(listed, own=own), Folders(config, files=files, own=own)
     starts = tuple(
         f"{one.folder.relative_to(folder).as_posix()}/"
         for one in beside.all
@@ -67,4 +66,4 @@ def find_files(config: DataConfig, *, own: Sequence[Path] = ()) -> Found:
     )
     names = kept.files.names
     home = kept.files.choose([place for place, name in enumerate(names) if not name.startswith(starts)]) if starts else kept.files
-    return Found(home, sort_files(home), beside, kept.own)
+    return Found(home, sort_files(home, files), beside, kept.own)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from weber.config.data import CaptionPer, DataConfig
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
 from weber.data.captions import CaptionFile, read_captions
 from weber.data.found import Found
 from weber.data.images import encode_content, read_alpha, read_colors
@@ -60,7 +60,7 @@ def inspect_files(
     )
 
 
-def read_caption_files(found: Found, config: DataConfig, *, progress: Progress) -> dict[str, bytes | DataError]:
+def read_caption_files(found: Found, files: Backend, *, config: DataConfig, progress: Progress) -> dict[str, bytes | DataError]:
     """What the caption files of a set hold, by name; nothing where captions come from elsewhere.
 
     All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that.
@@ -70,17 +70,17 @@ def read_caption_files(found: Found, config: DataConfig, *, progress: Progress) 
     names, read = found.files.captions, dict[str, bytes | DataError]()
     with ThreadPoolExecutor() as pool:
         portions = [names[start : start + _NUM_PER_REPORT] for start in range(0, len(names), _NUM_PER_REPORT)]
-        for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder), portions), strict=True):
+        for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder, files), portions), strict=True):
             read |= zip(portion, texts, strict=True)
             progress(f"reading the captions of {config.set_name}", len(read), len(names))
     return read
 
 
-def _read_all(folder: Path, names: Sequence[str]) -> list[bytes | DataError]:
-    backend, read = LocalBackend(), list[bytes | DataError]()
+def _read_all(folder: Path, files: Backend, names: Sequence[str]) -> list[bytes | DataError]:
+    read: list[bytes | DataError] = []
     for name in names:
         try:
-            read.append(backend.read(folder / name))
+            read.append(files.read(folder / name))
         except DataError as error:
             read.append(error)
     return read

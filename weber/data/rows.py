@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from weber.config.data import DataConfig
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
 from weber.data.beside import cut_suffix
 from weber.data.captions import CAPTION_SUFFIXES
 from weber.data.files import Files, describe_kinds, find_suffix
@@ -50,28 +50,29 @@ class Listed(NamedTuple):
     notes: Sequence[str]
 
 
-def list_rows(config: DataConfig, found: Found, *, key: str) -> Listed:
+def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> Listed:
     """The pictures of a set in the order of their names, and those that have no row, or no file. `key` is the set's in a config.
 
     Raises DataError for a folder that has no picture, and for a table that is broken.
     """
-    folder, files = found.folder, found.files
+    folder, sorted_files = found.folder, found.files
     notes = []
     if found.own:
         notes.append(f"{config.set_name}: runs, caches and pictures of weber below it are left out: {describe_some(found.own)}")
     if config.metadata is not None:
-        rows = _list_table(config, files, key=key)
+        rows = _list_table(config, sorted_files, backend=files, key=key)
     else:
-        check_pictures(config, pictures=[*files.pictures, *files.unread], files=found.home.names, own=found.own)
-        rows = [Row(folder / name, name, reason=files.unread.get(name, "")) for name in sorted([*files.pictures, *files.unread])]
-    tables = _list_tables(config, files.others)
+        check_pictures(config, pictures=[*sorted_files.pictures, *sorted_files.unread], files=found.home.names, own=found.own)
+        names = sorted([*sorted_files.pictures, *sorted_files.unread])
+        rows = [Row(folder / name, name, reason=sorted_files.unread.get(name, "")) for name in names]
+    tables = _list_tables(config, sorted_files.others)
     notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
     named = tables if config.metadata is None else [_find_below(config.metadata.absolute(), folder)]
-    others = [name for name in files.others if name not in named]
+    others = [name for name in sorted_files.others if name not in named]
     if others:
         count = describe_count(len(others), "file")
         notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
-    rows = _add_files(rows, files, beside=found.beside)
+    rows = _add_files(rows, sorted_files, beside=found.beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
         names = [name.rpartition("/")[2] for one in found.beside.all if one.kind == "loss mask" for name in one.names]
@@ -82,7 +83,7 @@ def list_rows(config: DataConfig, found: Found, *, key: str) -> Listed:
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
     if config.caption_source == "textfile":
-        notes += _describe_lone_captions(config, rows, files.captions)
+        notes += _describe_lone_captions(config, rows, sorted_files.captions)
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")
@@ -149,12 +150,12 @@ def _describe_lone_captions(config: DataConfig, rows: Sequence[Row], captions: S
     return lines
 
 
-def _list_table(config: DataConfig, files: Files, *, key: str) -> list[Row]:
+def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str) -> list[Row]:
     """One row per row of the table, by path; then the pictures that it does not name."""
     assert config.metadata is not None
     folder = files.folder
     name = f'the hub dataset "{config.hub}"' if config.hub is not None else f'the table "{config.metadata}"'
-    table = read_table(config.metadata.absolute(), name=name)
+    table = read_table(config.metadata.absolute(), backend, name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
     sources = [table.check_column(one, (), key=f"{key}.conditioning_columns") for one in config.conditioning_columns]
     caption = None
@@ -173,7 +174,7 @@ def _list_table(config: DataConfig, files: Files, *, key: str) -> list[Row]:
             rows.append(_refuse(config.metadata, f"address on the web, not a file: {given[0]} in {one.where}"))
             continue
         path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
-        row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder)
+        row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder, backend=backend)
         if _identify(path) in named:
             row = _refuse(path, f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
         named.setdefault(_identify(path), one.where)
@@ -185,7 +186,15 @@ def _list_table(config: DataConfig, files: Files, *, key: str) -> list[Row]:
 
 
 def _build_row(
-    path: Path, table: Table, row: TableRow, *, config: DataConfig, caption: str | None, sources: Sequence[str], folder: Path
+    path: Path,
+    table: Table,
+    row: TableRow,
+    *,
+    config: DataConfig,
+    caption: str | None,
+    sources: Sequence[str],
+    folder: Path,
+    backend: Backend,
 ) -> Row:
     """Of a dataset of the hub, files outside of the folder are set aside, because a stranger has written the table."""
     captions = table.read_texts(row, caption, several=True) if caption is not None else ()
@@ -197,7 +206,7 @@ def _build_row(
         if config.hub is not None and not all(one.is_relative_to(folder) for one in (path, *references)):
             raise DataError(f"file outside of the dataset: {row.where}")
         try:
-            LocalBackend().stat(path)
+            backend.stat(path)
         except DataError as error:
             raise DataError(f"{error.what}, named in {row.where}") from error
         if reason := explain_ending(path.name):

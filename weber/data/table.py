@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
 from weber.errors import DataError
 
 IMAGE_COLUMNS = ("image", "file_name")
@@ -72,10 +72,10 @@ class Table:
         return tuple(texts)
 
 
-def read_table(path: Path, *, name: str) -> Table:
+def read_table(path: Path, files: Backend, *, name: str) -> Table:
     """The rows of a table. DataError names the line that is broken."""
     try:
-        data = LocalBackend().read(path)
+        data = files.read(path)
     except DataError as error:
         raise DataError(f"{name} cannot be read", got=error.what, fix="name a file that is there and that you may read") from error
     if data.startswith(_SPREADSHEET):

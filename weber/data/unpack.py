@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.sources import LOCAL
 from weber.data.formats import SUFFIXES
 from weber.data.table import read_table
 from weber.errors import DataError
@@ -78,7 +78,7 @@ def read_parquet(files: Sequence[Path]) -> Tables:
 
 def read_imagefolder(table: Path) -> Tables:
     """Rows of a metadata.jsonl or metadata.csv; a cell is a picture if it names one below the table's folder."""
-    rows = read_table(table, name=f'the table "{table.name}" of the dataset').rows
+    rows = read_table(table, LOCAL, name=f'the table "{table.name}" of the dataset').rows
     cells = ({key: _open_cell(cell, table.parent) for key, cell in row.cells.items() if _is_text(cell)} for row in rows)
     return Tables(cells, len(rows))
 
@@ -120,7 +120,7 @@ def _open_cell(cell: Any, folder: Path) -> Cell:
     if name.is_absolute() or ".." in name.parts:
         return cell
     try:
-        return Picture(LocalBackend().read(folder / name), name.suffix)
+        return Picture(LOCAL.read(folder / name), name.suffix)
     except DataError:  # it is missing: the name is kept, so that the row is set aside under it
         return cell
 

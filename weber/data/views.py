@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weber.data.backends.local import LocalBackend
+from weber.data.backends.backend import Backend
+from weber.data.backends.sources import LOCAL
 from weber.data.buckets import Bucket
 from weber.data.crops import Crop, build_crops, check_shape
 from weber.data.images import encode_content, read_colors, read_image
@@ -39,23 +40,23 @@ class View:
         return " ".join(filter(None, (self.crop.describe(), self.color, "" if self.mask is None else self.mask.describe())))
 
 
-def read_pixels(view: View) -> NDArray[np.uint8]:
+def read_pixels(view: View, files: Backend = LOCAL) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of a view. Raises DataError if the file is no longer the one that was looked at."""
-    return _cut(read_image(_read_unchanged(view.path, view.content)), view.crop, Image.Resampling.LANCZOS)
+    return _cut(read_image(_read_unchanged(view.path, view.content, files)), view.crop, Image.Resampling.LANCZOS)
 
 
-def read_mask(view: View) -> NDArray[np.uint8]:
+def read_mask(view: View, files: Backend = LOCAL) -> NDArray[np.uint8]:
     """Mask (H, W) of a view that has one, for exactly its pixels: 255 = painted anew, 0 = kept. Raises DataError as `read_pixels`."""
     assert view.mask is not None
     if view.mask.path is None:
         return draw_mask(view.crop.width, view.crop.height, content=view.mask.content)
-    mask = read_white(_read_unchanged(view.mask.path, view.mask.content))
+    mask = read_white(_read_unchanged(view.mask.path, view.mask.content, files))
     return _cut(mask.image, view.crop, Image.Resampling.NEAREST)
 
 
-def read_loss_mask(window: LossWindow, *, shape: tuple[int, int]) -> NDArray[np.float32]:
+def read_loss_mask(window: LossWindow, files: Backend = LOCAL, *, shape: tuple[int, int]) -> NDArray[np.float32]:
     """How much of each of (H, W) cells of a window is learned, 0..1. Raises DataError as `read_pixels`."""
-    return build_shares(_read_unchanged(window.mask.path, window.mask.content), window, shape=shape)
+    return build_shares(_read_unchanged(window.mask.path, window.mask.content, files), window, shape=shape)
 
 
 def build_view(path: Path, *, size: Size | Callable[[int, int], Size], mask: Path | None = None) -> View:
@@ -80,16 +81,16 @@ def build_view(path: Path, *, size: Size | Callable[[int, int], Size], mask: Pat
 
 def _open(path: Path, read: Callable[[bytes], _T]) -> tuple[bytes, _T]:
     try:
-        data = LocalBackend().read(path)
+        data = LOCAL.read(path)
         return data, read(data)
     except (DataError, MissingExtraError) as error:
         fix = error.fix or "name another file, or mend this one"
         raise DataError(f'the picture "{path}" cannot be used', got=error.what, fix=fix) from error
 
 
-def _read_unchanged(path: Path, content: str) -> bytes:
+def _read_unchanged(path: Path, content: str, files: Backend) -> bytes:
     try:
-        data = LocalBackend().read(path)
+        data = files.read(path)
     except DataError as error:
         raise DataError(f'the picture "{path}" can no longer be read', got=error.what, fix="start again") from error
     if encode_content(data) != content:

@@ -200,8 +200,8 @@ def _describe_smaller_steps(plan: Plan) -> list[str]:
 
 def _describe_cache(plan: Plan) -> list[str]:
     family, needs, element_bytes = plan.family, plan.needs, plan.dtype.itemsize
-    num_texts = len(needs.texts)
-    text_bytes = num_texts * element_bytes * sum(math.prod(shape) for part in family.text_parts for shape in family.text_shapes(part).values())
+    num_texts, shapes = len(needs.texts), [shape for part in family.text_parts for shape in family.text_shapes(part).values()]
+    text_bytes = num_texts * element_bytes * sum(map(math.prod, shapes))
     texts = describe_count(num_texts * len(family.text_parts), "text")
     if len(family.text_parts) > 1:
         texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"

@@ -120,10 +120,11 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     A stop ends it after a batch (Stopped); what was encoded is kept.
     """
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
-    masks = encode_loss_masks(store, plan.needs.windows.values(), family=plan.family, progress=progress)
+    windows, views, files = plan.needs.windows.values(), plan.needs.list_missing_views(store), plan.dataset.files
+    masks = encode_loss_masks(store, windows, family=plan.family, files=files, progress=progress)
     if masks:
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
-    latents = encode_latents(store, plan.needs.list_missing_views(store), encoders=plan.encoders, batch_size=size, progress=progress)
+    latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, progress=progress)
     texts = encode_texts(store, plan.needs.texts, encoders=plan.encoders, batch_size=size, progress=progress)
     store.catalog.keep_index()
     if latents or texts:
