@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
 from weber.config.section import FolderPath, Section, Words
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
@@ -89,6 +90,15 @@ class DataConfig(Section):
 
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
+
+    caption_steps: list[CaptionStepConfig] = []
+    """What is done to captions before they are encoded: triggers, replacements, wildcards, tags in another order, each step under its own
+    `[[data.caption_steps]]`, in that order."""
+
+    caption_variants: Annotated[int, Field(ge=1, le=MOST_VARIANTS)] | None = None
+    """How many texts of each picture are encoded and kept, where steps draw: all outcomes with their probabilities, if they are no more
+    than this; else so many that are drawn once, of which one is taken at each use. More of them are more variety and a larger cache. Left
+    out: 8, or as many as the picture has captions."""
 
     resolution: Annotated[float, Field(gt=0)] | None = None
     """Size of the training pictures, in the unit of `resolution_type`. Left out: what the model was made for, an edge of 1024
@@ -227,6 +237,7 @@ class DataConfig(Section):
         if self.captions != "instance" and self.instance_prompt is not None:
             what = f'captions = "{self.caption_source}"' if self.captions else 'any other captions than "instance"'
             yield f'instance_prompt has no effect with {what}; set captions = "instance" or remove instance_prompt'
+        yield from list_step_problems(self.caption_steps, variants=self.caption_variants, is_empty=self.captions == "none")
         if self.caption_per is not None and self.caption_source != "textfile":
             yield f'caption_per has no effect with captions = "{self.caption_source}"; remove it, or set captions = "textfile"'
         if self.caption_fallback is not None and self.caption_source not in ("textfile", "metadata"):

@@ -11,6 +11,7 @@ from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.beside import Beside, describe_unused
 from weber.data.buckets import Bucket, build_bucket, check_size
+from weber.data.caption_steps import Steps, build_steps
 from weber.data.captions import CAPTION_SUFFIXES, CaptionFile, build_captions
 from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
 from weber.data.examples import Dataset, Example, Reference
@@ -19,6 +20,7 @@ from weber.data.index import FileFacts, Index
 from weber.data.inspect import Inspected, inspect_files
 from weber.data.loss_masks import LossMask, shows
 from weber.data.masks import Mask, list_showing
+from weber.data.names import normalize_name
 from weber.data.notes import (
     describe_doubles,
     describe_json,
@@ -33,6 +35,7 @@ from weber.data.notes import (
 from weber.data.rows import Row, list_rows
 from weber.data.set_aside import SetAside, describe_items, list_advice, list_reasons
 from weber.data.sets import PictureLimits, check_set, find_places
+from weber.data.variants import build_variants
 from weber.data.words import describe_count
 from weber.errors import DataError
 from weber.progress import Progress
@@ -110,13 +113,13 @@ class _Set:
 def _read_set(
     config: DataConfig, index: Index, seed: int, *, key: str, inputs: PictureLimits, own: Sequence[Path], progress: Progress
 ) -> _Set:
-    listed = list_rows(config, key=key, own=own)
+    listed, steps = list_rows(config, key=key, own=own), build_steps(config, key=key)
     files = inspect_files([row for row in listed.rows if not row.reason], config, index=index, progress=progress)
     examples: list[Example] = []
     set_aside: list[SetAside] = []
     for row in listed.rows:
         try:
-            examples.append(_build_example(row, files, config, seed=seed, inputs=inputs))
+            examples.append(_build_example(row, files, config, steps=steps, seed=seed, inputs=inputs))
         except DataError as error:
             set_aside.append(SetAside(config.set_name, row.path, error.what))
     if not examples:
@@ -134,7 +137,9 @@ def _read_set(
     return _Set(examples, set_aside, listed.beside, notes)
 
 
-def _build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int, inputs: PictureLimits) -> Example:
+def _build_example(
+    row: Row, files: Inspected, config: DataConfig, *, steps: Steps | None, seed: int, inputs: PictureLimits
+) -> Example:
     if row.reason:
         raise DataError(row.reason)
     picture = files.pictures[row.path]
@@ -145,7 +150,8 @@ def _build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int,
     bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
     crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
-    captions = _build_captions(row, files, config)
+    texts, name = _build_captions(row, files, config), _find_name(row.path, config)
+    captions = build_variants(texts, (), steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
     masks: tuple[Mask, ...] = ()
     if row.mask is not None:
         mask = _check_usable(row.mask, files.masks, kind="mask")
@@ -164,7 +170,7 @@ def _build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int,
         height,
         bucket,
         crops,
-        captions,
+        captions.texts,
         config.repeats,
         references,
         masks,
@@ -174,7 +180,15 @@ def _build_example(row: Row, files: Inspected, config: DataConfig, *, seed: int,
         config.caption_dropout,
         row.caption_file if config.caption_source == "textfile" else None,
         picture.form,
+        captions.weights,
     )
+
+
+def _find_name(path: Path, config: DataConfig) -> str:
+    """A picture's name below the folder of its set, with its ending: the same wherever that folder lies."""
+    assert config.path is not None
+    top = config.path.absolute()
+    return normalize_name((path.relative_to(top) if path.is_relative_to(top) else Path(path.name)).as_posix())
 
 
 def _build_captions(row: Row, files: Inspected, config: DataConfig) -> tuple[str, ...]:

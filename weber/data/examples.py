@@ -30,7 +30,8 @@ class Example:
     what is done to its colors.
 
     Every mask goes with every crop; `loss_mask` says what of the picture is learned, None: all. `loss_weight` is how much it counts;
-    with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is.
+    with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is; `caption_weights`: how
+    likely each of the captions is beside the others, none: all are as likely.
     """
 
     set_name: str
@@ -50,6 +51,7 @@ class Example:
     caption_dropout: float = 0.0
     caption_file: Path | None = None
     color: str = ""
+    caption_weights: tuple[float, ...] = ()
 
     def target(self, crop: int) -> View:
         """The picture itself, by the index of its crop."""

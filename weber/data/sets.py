@@ -59,6 +59,10 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
         _check_place(config.path, f"{key}.path", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
     if config.metadata is not None:
         _check_place(config.metadata, f"{key}.metadata", what="a file", holds="a table in JSON Lines or CSV", is_kind=S_ISREG)
+    for number, step in enumerate(config.caption_steps):
+        if step.folder is not None:
+            place = f"{key}.caption_steps.{number}.folder"
+            _check_place(step.folder, place, what="a folder", holds="a folder of lists, NAME.txt for __NAME__", is_kind=S_ISDIR)
     masks = {name: [folder] for name, folder in (("masks", config.masks), ("loss_masks", config.loss_masks)) if folder is not None}
     for name, folders in {"conditioning": config.conditioning, **masks}.items():
         for folder in folders:

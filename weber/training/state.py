@@ -194,6 +194,8 @@ def _hash_data(plan: Plan) -> str:
     for one in plan.dataset.examples:
         pictures = [(view.content, view.describe()) for view in one.list_views()]
         digest.update(repr((pictures, one.bucket, one.captions, one.repeats)).encode())
+        if one.caption_weights:
+            digest.update(repr(one.caption_weights).encode())
         if one.loss_mask is not None:
             digest.update(f"{one.loss_mask.is_alpha} {one.loss_mask.content}".encode())
     return digest.hexdigest()
