@@ -142,7 +142,7 @@ VALUES: list[tuple[str, object, str]] = [
     ("data.0.crop", "smart", "weber does not look at what is in pictures"),
     ("data.0.crop", "letterbox", "weber adds no borders"),
     ("data.0.aspect", "16:9", 'one shape for all is "square"'),
-    ("data.0.captions", "folder", 'write data.0.captions = "instance"'),
+    ("data.0.captions", "folder", 'write data.0.captions = "foldername"'),
     ("data.0.resolution_type", "longest_edge", "weber measures area or the shorter edge"),
     ("data.0.conditioning_type", "edit", 'write data.0.conditioning_type = "reference_strict"'),
     ("data.0.conditioning_type", "inpaint", "data.0.masks"),

@@ -61,9 +61,10 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "caption|.caption|txt|.txt|text|file|files|text_file|textfiles|sample|sidecar|caption_file|true": '"textfile"',
         "instanceprompt|instance_prompt|trigger|trigger_word|class|prompt": '"instance"; instance_prompt is the caption',
         "concept": '"instance"; instance_prompt is the text of that file',
-        "parquet|csv|json|jsonl|.json|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
+        ".json|json_file|json_files": '"json"',
+        "parquet|csv|jsonl|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
         "file_name|filenames|stem": '"filename"',
-        "folder|folder_name|foldername|directory": '"instance"; instance_prompt is what the folder says',
+        "folder|folder_name|directory|dir": '"foldername"',
         "false|empty|unconditional|no_caption|no_captions": '"none"',
     },
     "data.0.conditioning_type": {

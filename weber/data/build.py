@@ -11,8 +11,8 @@ from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.beside import Beside, describe_unused
 from weber.data.buckets import Bucket, build_bucket, check_size
+from weber.data.caption_sources import choose_captions
 from weber.data.caption_steps import Steps, build_steps
-from weber.data.captions import CAPTION_SUFFIXES, CaptionFile, build_captions
 from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
 from weber.data.examples import Dataset, Example, Reference
 from weber.data.hub import load_hub_set
@@ -42,7 +42,6 @@ from weber.progress import Progress
 
 _DEFAULT_NUM_CROPS = 4
 _DEFAULT_NUM_MASKS = 4
-_WITHOUT_CAPTION = ("no caption file", "caption file is empty")
 _NUM_SHOWN = 3  # pictures named per reason in an error
 
 
@@ -150,8 +149,8 @@ def _build_example(
     bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
     crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
-    texts, name = _build_captions(row, files, config), _find_name(row.path, config)
-    captions = build_variants(texts, (), steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
+    found, name = choose_captions(row, config, files=files.captions), _find_name(row.path, config)
+    captions = build_variants(found.texts, found.weights, steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
     masks: tuple[Mask, ...] = ()
     if row.mask is not None:
         mask = _check_usable(row.mask, files.masks, kind="mask")
@@ -178,7 +177,7 @@ def _build_example(
         config.loss_weight,
         config.regularization,
         config.caption_dropout,
-        row.caption_file if config.caption_source == "textfile" else None,
+        found.file,
         picture.form,
         captions.weights,
     )
@@ -189,20 +188,6 @@ def _find_name(path: Path, config: DataConfig) -> str:
     assert config.path is not None
     top = config.path.absolute()
     return normalize_name((path.relative_to(top) if path.is_relative_to(top) else Path(path.name)).as_posix())
-
-
-def _build_captions(row: Row, files: Inspected, config: DataConfig) -> tuple[str, ...]:
-    if config.caption_source == "metadata":
-        return row.captions
-    if config.caption_source != "textfile":
-        return build_captions(row.path, config)
-    file_name = row.path.stem + CAPTION_SUFFIXES[0] if row.caption_file is None else row.caption_file.name
-    found = CaptionFile(reason="no caption file") if row.caption_file is None else files.captions[row.caption_file]
-    if not found.reason:
-        return found.captions
-    if config.caption_fallback is not None and found.reason in _WITHOUT_CAPTION:
-        return (config.caption_fallback,)
-    raise DataError(f"{found.reason}: {file_name}")
 
 
 def _check_usable(path: Path, files: Mapping[Path, FileFacts], *, kind: str) -> FileFacts:
@@ -270,7 +255,7 @@ def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside], *, no
         lines.append(f"  {len(items)} x {kind}")
         lines += [f"      {line}" for line in describe_items(items, most=_NUM_SHOWN)]
     names = {} if config.hub is not None else find_repeat_names(config, (item.path for item in refused))
-    advice += [explain_repeat_name(name, said, key=key) for name, said in names.items()]
+    advice += [explain_repeat_name(name, said, config=config, key=key) for name, said in names.items()]
     fix = "; ".join(advice) or "mend the files, or change the set's settings"
     got = "; ".join([f"{describe_count(len(refused), 'picture')}, all set aside", *notes])
     return DataError("\n".join(lines), got=got, fix=fix)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from weber.config.data import CaptionPer, DataConfig
+from weber.config.caption_places import list_items
+from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
-from weber.data.captions import CaptionFile, read_captions
+from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
 from weber.data.images import encode_content, read_alpha, read_colors
 from weber.data.index import FileFacts, Index
 from weber.data.levels import Levels, read_levels
@@ -43,11 +44,11 @@ def inspect_files(rows: Sequence[Row], config: DataConfig, *, index: Index, prog
         return dict(zip(distinct, index.read_facts(distinct, inspect, report=report, kind=kind), strict=True)) if distinct else {}
 
     pictures = read("looking at the pictures", (row.path for row in rows), _inspect_picture)
-    captions = [row.caption_file for row in rows if row.caption_file is not None] if config.caption_source == "textfile" else []
+    captions = [path for row in rows for path in row.texts.list_all()]
     report = partial(progress, f"reading the captions of {config.set_name}")
     return Inspected(
         pictures,
-        _read_captions(list(dict.fromkeys(captions)), config.caption_per, report=report),
+        _read_captions(list(dict.fromkeys(captions)), config, keyed={row.texts.keyed for row in rows}, report=report),
         references=read("looking at the references", (path for row in rows for path in row.references), _inspect_picture),
         masks=read("looking at the masks", (row.mask for row in rows if row.mask is not None), _inspect_mask, "mask "),
         loss_masks=read("looking at the alpha channels", (row.path for row in rows), _inspect_alpha, "alpha ")
@@ -56,22 +57,26 @@ def inspect_files(rows: Sequence[Row], config: DataConfig, *, index: Index, prog
     )
 
 
-def _read_captions(paths: Sequence[Path], per: CaptionPer | None, *, report: Callable[[int, int], None]) -> dict[Path, CaptionFile]:
+def _read_captions(
+    paths: Sequence[Path], config: DataConfig, *, keyed: Container[Path | None], report: Callable[[int, int], None]
+) -> dict[Path, CaptionFile]:
     """Not by the index: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that."""
     found: dict[Path, CaptionFile] = {}
+    keys = list_items(config.caption_key)
+
+    def read(path: Path) -> CaptionFile:
+        try:
+            data = LocalBackend().read(path)
+            return read_keyed_captions(data, keys) if path in keyed else read_captions(data, config.caption_per)
+        except DataError as error:
+            return CaptionFile(reason=error.what)
+
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _NUM_PER_REPORT):
             portion = paths[start : start + _NUM_PER_REPORT]
-            found |= zip(portion, pool.map(partial(_read_caption, per), portion), strict=True)
+            found |= zip(portion, pool.map(read, portion), strict=True)
             report(len(found), len(paths))
     return found
-
-
-def _read_caption(per: CaptionPer | None, path: Path) -> CaptionFile:
-    try:
-        return read_captions(LocalBackend().read(path), per)
-    except DataError as error:
-        return CaptionFile(reason=error.what)
 
 
 def _inspect_picture(data: bytes) -> FileFacts:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket, build_bucket
-from weber.data.captions import CaptionFile
+from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
 from weber.data.examples import Example
 from weber.data.index import FileFacts
 from weber.data.words import describe_count, describe_some
 
 _MASK_NAME = re.compile(r"(.+?)[-_. ]?mask(?:label)?", re.IGNORECASE)
-_REPEATS_NAME = re.compile(r"(\d{1,3})_(.+)")
 
 
 def describe_problems(set_name: str, facts: Mapping[Path, FileFacts]) -> list[str]:
@@ -42,8 +41,7 @@ def find_repeat_names(config: DataConfig, paths: Iterable[Path]) -> dict[str, tu
     assert config.path is not None
     top = config.path.absolute()
     folders = dict.fromkeys(folder for path in paths for folder in path.parents if folder == top or folder.is_relative_to(top))
-    matches = {folder.name: _REPEATS_NAME.fullmatch(folder.name) for folder in folders}
-    return {name: (int(match[1]), match[2]) for name, match in matches.items() if match and int(match[1]) > 0}
+    return {folder.name: said for folder in folders if (said := read_repeat_name(folder.name)) is not None}
 
 
 def describe_repeat_names(config: DataConfig, paths: Iterable[Path], *, key: str) -> list[str]:
@@ -53,17 +51,18 @@ def describe_repeat_names(config: DataConfig, paths: Iterable[Path], *, key: str
     lines = []
     for name, said in find_repeat_names(config, paths).items():
         if said[0] != config.repeats:
-            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, key=key)}")
+            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, config=config, key=key)}")
     return lines
 
 
-def explain_repeat_name(name: str, said: tuple[int, str], *, key: str) -> str:
+def explain_repeat_name(name: str, said: tuple[int, str], *, config: DataConfig, key: str) -> str:
     """What such a name does not do, and what does."""
-    number, words = said
-    return (
-        f'the folder "{name}" is named as kohya\'s trainer wants it, but here its name says nothing: in a set of its own, set'
-        f' {key}.repeats = {number}, and without caption files {key}.captions = "instance", {key}.instance_prompt = "{words}"'
-    )
+    is_read = "foldername" in config.caption_sources
+    line = f'the folder "{name}" is named as kohya\'s trainer wants it, but here its {"number" if is_read else "name"} says nothing'
+    line += f": in a set of its own, set {key}.repeats = {said[0]}"
+    if is_read:
+        return line
+    return f'{line}; {key}.captions = ["textfile", "foldername"] takes "{read_folder_name(name)}" where there is no caption file'
 
 
 def describe_mask_names(config: DataConfig, paths: Sequence[Path]) -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
 from weber.data.backends.local import LocalBackend
 from weber.data.beside import Beside
-from weber.data.captions import CAPTION_SUFFIXES
+from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, sort_files
 from weber.data.formats import explain_ending
 from weber.data.left_out import leave_out
@@ -28,15 +30,19 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture. With a `reason` it is set aside; `captions` are those of a table, `caption_file` the file beside it."""
+    """One picture. With a `reason` it is set aside.
+
+    `captions` are those of a table, column by column, and `lack` says why they are none; `texts` are the caption files beside it.
+    """
 
     path: Path
-    captions: tuple[str, ...] = ()
-    caption_file: Path | None = None
+    captions: tuple[tuple[str, ...], ...] = ()
+    texts: FoundFiles = FoundFiles()
     references: tuple[Path, ...] = ()
     mask: Path | None = None
     loss_mask: Path | None = None
     reason: str = ""
+    lack: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,14 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
     tables = _list_tables(config, folder, files.others)
     notes += [f'{config.set_name}: the table {path.name} is not read: set metadata = "{path}"' for path in tables[:1]]
     named = tables if config.metadata is None else [config.metadata.absolute()]
-    others = [path for path in files.others if path not in named]
+    beside = _Folders(config, own)
+    texts = CaptionFiles(config, files)
+    rows = _add_files(rows, config, folder, texts=texts, beside=beside)
+    taken = {path for row in rows for path in row.texts.list_all()}
+    others = [path for path in files.others if path not in named and path not in taken]
     if others:
         count = describe_count(len(others), "file")
         notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
-    beside = _Folders(config, own)
-    rows = _add_files(rows, config, folder, captions=files.captions, beside=beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
         names = [path.name for one in beside.all if one.kind == "loss mask" for path in one.paths]
@@ -85,8 +93,8 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
             expected=f'a mask of "{usable[0].path.name}" with the same name or stem, in the same subfolder',
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
-    if config.caption_source == "textfile":
-        notes += _describe_lone_captions(config, folder, rows, files.captions)
+    if "textfile" in config.caption_sources:
+        notes += texts.describe_lone(folder, [row.path for row in rows])
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")
@@ -95,8 +103,8 @@ def list_rows(config: DataConfig, *, key: str, own: Sequence[Path] = ()) -> List
 
 def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit: int) -> tuple[list[Row], str]:
     """So many of the rows that may be of use, in their order, beside those that are set aside; and what became of it, in words."""
-    needs_file = config.caption_source == "textfile" and config.caption_fallback is None
-    usable = [row for row in rows if not row.reason and (row.caption_file is not None or not needs_file)]
+    needs_file = set(config.caption_sources) <= {"textfile", "json"} and config.caption_fallback is None
+    usable = [row for row in rows if not row.reason and (row.texts.list_all() or not needs_file)]
     if len(usable) <= limit:
         return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
 
@@ -109,7 +117,7 @@ def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit
 
 def _list_tables(config: DataConfig, folder: Path, others: Sequence[Path]) -> list[Path]:
     """Tables beside the pictures that nobody has named, where captions are in files."""
-    if config.metadata is not None or config.caption_source != "textfile":
+    if config.metadata is not None or "textfile" not in config.caption_sources:
         return []
     return [path for path in others if path.parent == folder and path.suffix.lower() in _TABLE_SUFFIXES]
 
@@ -130,9 +138,8 @@ class _Folders:
         return [*self.references, *(one for one in (self.mask, self.loss_mask) if one is not None)]
 
 
-def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, captions: Sequence[Path], beside: _Folders) -> list[Row]:
+def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, texts: CaptionFiles, beside: _Folders) -> list[Row]:
     """The rows with what is found for them by their names."""
-    known = ByName((path.with_suffix("").as_posix(), path) for path in _prefer_first(captions))
     added = []
     for row in rows:
         if row.reason:
@@ -143,30 +150,11 @@ def _add_files(rows: Sequence[Row], config: DataConfig, folder: Path, *, caption
             references = (*row.references, *(one.need(row.path, folder) for one in beside.references))
             mask = None if beside.mask is None else beside.mask.need(row.path, folder)
             loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.path, folder)
-            caption_file = next(iter(known.find(row.path.with_suffix("").as_posix())), None)
-            added.append(Row(row.path, row.captions, caption_file, references, mask, loss_mask))
+            found = texts.find(row.path)
+            added.append(replace(row, texts=found, references=references, mask=mask, loss_mask=loss_mask))
         except DataError as error:
             added.append(Row(_spell(row.path), reason=error.what))
     return added
-
-
-def _prefer_first(captions: Sequence[Path]) -> list[Path]:
-    """Caption files in the order in which one is taken before another of the same stem."""
-    return sorted(captions, key=lambda path: CAPTION_SUFFIXES.index(path.suffix.lower()))
-
-
-def _describe_lone_captions(config: DataConfig, folder: Path, rows: Sequence[Row], captions: Sequence[Path]) -> list[str]:
-    """Caption files that are not read: without a picture, or behind another one of that stem."""
-    stems = {normalize_name(row.path.with_suffix("").as_posix()) for row in rows}
-    lone = [path for path in captions if normalize_name(path.with_suffix("").as_posix()) not in stems]
-    taken = {normalize_name(path.with_suffix("").as_posix()): path for path in reversed(_prefer_first(captions))}
-    behind = [path for path in captions if path not in lone and taken[normalize_name(path.with_suffix("").as_posix())] != path]
-    lines = []
-    for paths, what in ((lone, "without a picture of that name"), (behind, f"not read beside one that ends in {CAPTION_SUFFIXES[0]}")):
-        if paths:
-            names = describe_some([path.relative_to(folder).as_posix() for path in paths])
-            lines.append(f"{config.set_name}: {describe_count(len(paths), 'caption file')} {what}: {names}")
-    return lines
 
 
 def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> list[Row]:
@@ -176,9 +164,10 @@ def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> 
     table = read_table(config.metadata.absolute(), name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
     sources = [table.check_column(one, (), key=f"{key}.conditioning_columns") for one in config.conditioning_columns]
-    caption = None
-    if config.caption_source == "metadata":
-        caption = table.check_column(config.caption_column, CAPTION_COLUMNS, key=f"{key}.caption_column")
+    columns: list[str] = []
+    if "metadata" in config.caption_sources:
+        wanted: list[str | None] = [*list_items(config.caption_column)] or [None]
+        columns = [table.check_column(one, CAPTION_COLUMNS, key=f"{key}.caption_column") for one in wanted]
     pictures = [*files.pictures, *files.unread]
     known = ByName((_identify(path), path) for path in pictures)
     rows: list[Row] = []
@@ -192,7 +181,7 @@ def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> 
             rows.append(Row(config.metadata, reason=f"address on the web, not a file: {given[0]} in {one.where}"))
             continue
         path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
-        row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder)
+        row = _build_row(path, table, one, config=config, columns=columns, sources=sources, folder=folder)
         if _identify(path) in named:
             row = Row(_spell(path), reason=f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
         named.setdefault(_identify(path), one.where)
@@ -204,10 +193,11 @@ def _list_table(config: DataConfig, folder: Path, files: Files, *, key: str) -> 
 
 
 def _build_row(
-    path: Path, table: Table, row: TableRow, *, config: DataConfig, caption: str | None, sources: Sequence[str], folder: Path
+    path: Path, table: Table, row: TableRow, *, config: DataConfig, columns: Sequence[str], sources: Sequence[str], folder: Path
 ) -> Row:
     """Of a dataset of the hub, files outside of the folder are set aside, because a stranger has written the table."""
-    captions = table.read_texts(row, caption, several=True) if caption is not None else ()
+    captions = tuple(table.read_texts(row, column, several=True) for column in columns)
+    lack = f"caption is empty: {row.where}" if columns and not any(captions) else ""
     names = {source: table.read_texts(row, source) for source in sources}
     try:
         for text in [str(path), *(name for one in names.values() for name in one)]:
@@ -221,18 +211,16 @@ def _build_row(
             raise DataError(f"{error.what}, named in {row.where}") from error
         if reason := explain_ending(path.name):
             raise DataError(reason)
-        if caption is not None and not captions and config.caption_fallback is not None:
-            captions = (config.caption_fallback,)
-        if caption is not None and not captions:
-            raise DataError(f"caption is empty: {row.where}")
-        for text in captions:
+        if lack and config.caption_fallback is None and config.caption_sources == ("metadata",):
+            raise DataError(lack)
+        for text in chain.from_iterable(captions):
             _check_text(text, f"caption is not text: {row.where}")
         for source, given in names.items():
             if not given:
                 raise DataError(f"no reference: the column {source} is empty in {row.where}")
     except DataError as error:
         return Row(_spell(path), reason=error.what)
-    return Row(path, captions, references=references)
+    return Row(path, captions, references=references, lack=lack)
 
 
 def _join(folder: Path, name: str) -> Path:

@@ -134,12 +134,12 @@ def _count_captions(config: DataConfig, examples: Sequence[Example]) -> str:
     captions = [caption for one in examples for caption in one.captions]
     line = f"{config.set_name}: {describe_count(len(captions), 'caption')} for {describe_count(len(examples), 'picture')}"
     files = {one.caption_file for one in examples if one.caption_file is not None}
-    if config.caption_source == "textfile":
+    if "textfile" in config.caption_sources:
         line += f" in {describe_count(len(files), 'file')}"
     line += f", {len(set(captions))} distinct"
     if len(captions) > len(examples):
         line += "; of a picture's captions one is drawn at each use"
-        if config.caption_source == "textfile":
+        if "textfile" in config.caption_sources:
             line += ' (caption_per = "file" makes each file one caption)'
     fallback = sum(one.captions == (config.caption_fallback,) for one in examples)
     return line + (f"; {describe_count(fallback, 'picture')} with caption_fallback" if fallback else "")
