@@ -180,6 +180,7 @@ def _build_example(
         found.file,
         picture.form,
         captions.weights,
+        not captions.is_whole,
     )
 
 

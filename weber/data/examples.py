@@ -31,7 +31,7 @@ class Example:
 
     Every mask goes with every crop; `loss_mask` says what of the picture is learned, None: all. `loss_weight` is how much it counts;
     with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is; `caption_weights`: how
-    likely each of the captions is beside the others, none: all are as likely.
+    likely each of the captions is beside the others, none: all are as likely; `is_part_of_captions`: the steps of the set can make more.
     """
 
     set_name: str
@@ -52,6 +52,7 @@ class Example:
     caption_file: Path | None = None
     color: str = ""
     caption_weights: tuple[float, ...] = ()
+    is_part_of_captions: bool = False
 
     def target(self, crop: int) -> View:
         """The picture itself, by the index of its crop."""

@@ -22,16 +22,10 @@ from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
 from weber.planning.attention import describe_attention
 from weber.planning.budget import build_estimate
+from weber.planning.caption_report import describe_captions, describe_cuts
 from weber.planning.checks import sample_size
 from weber.planning.costs import describe_costs
-from weber.planning.data_report import (
-    describe_captions,
-    describe_cuts,
-    describe_pictures,
-    describe_references,
-    describe_set_aside,
-    describe_sets,
-)
+from weber.planning.data_report import describe_pictures, describe_references, describe_set_aside, describe_sets
 from weber.planning.needs import build_needs, count_missing
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (

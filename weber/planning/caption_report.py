@@ -1,0 +1,130 @@
+"""The part of the plan that speaks of captions: how many, what becomes of them, some as they will be drawn, and what is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from weber.config.data import DataConfig
+from weber.data.examples import Example
+from weber.data.words import describe_count
+from weber.planning.lengths import Lengths, list_lengths
+from weber.planning.plan import Plan, list_captions
+from weber.progress import Progress
+
+_NUM_DRAWN = 10
+_NUM_TRIED = 400
+"""Draws that are looked at for captions of every set that were not shown yet."""
+
+_SHOWN_CHARACTERS = 100
+
+
+def describe_captions(plan: Plan, progress: Progress) -> list[str]:
+    """How many captions there are, what becomes of them, some of each set as they will be drawn, and how many are cut."""
+    lines, drawn = [], _draw_first(plan)
+    for number, config in enumerate(plan.config.data):
+        examples = [one for one in plan.dataset.examples if one.set_name == config.set_name]
+        lines += [_count_captions(config, examples), *_describe_variety(config, examples, key=f"data.{number}")]
+        lines += [f'  drawn: {name}: "{_shorten(text)}"' for name, text in drawn[config.set_name]]
+    texts = list_captions(plan)
+    if plan.model.lacking is not None:
+        return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
+    for one in list_lengths(plan.family, texts, progress=progress):
+        read = f"{one.part} reads {one.most_tokens} tokens: "
+        lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
+        above = "; ".join(f"more than {mark}: {number}" for mark, number in one.num_above.items())
+        lines.append(f"  tokens of {describe_count(one.num_texts, 'text')}: {above}")
+    return lines
+
+
+def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
+    """A line for each text part that cuts captions."""
+    found = list_lengths(plan.family, list_captions(plan), progress=progress)
+    return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
+
+
+def _count_captions(config: DataConfig, examples: Sequence[Example]) -> str:
+    captions = [caption for one in examples for caption in one.captions]
+    noun = "text" if config.caption_steps else "caption"
+    line = f"{config.set_name}: {describe_count(len(captions), noun)} for {describe_count(len(examples), 'picture')}"
+    files = {one.caption_file for one in examples if one.caption_file is not None}
+    reads_files = bool({"textfile", "json"} & set(config.caption_sources))
+    if reads_files:
+        line += f" in {describe_count(len(files), 'file')}"
+    line += f", {len(set(captions))} distinct"
+    if len(captions) > len(examples):
+        how = "drawn by weights" if any(one.caption_weights for one in examples) else "drawn"
+        line += f"; of a picture's {noun}s one is {how} at each use"
+        if config.caption_sources == ("textfile",) and not config.caption_steps:
+            line += ' (caption_per = "file" makes each file one caption)'
+    fallback = 0 if config.caption_fallback is None else sum(_is_fallback(one, config) for one in examples)
+    return line + (f"; {describe_count(fallback, 'picture')} with caption_fallback" if fallback else "")
+
+
+def _is_fallback(example: Example, config: DataConfig) -> bool:
+    """With steps, only where captions are in files it is known."""
+    if not config.caption_steps:
+        return example.captions == (config.caption_fallback,)
+    return set(config.caption_sources) <= {"textfile", "json"} and example.caption_file is None
+
+
+def _describe_variety(config: DataConfig, examples: Sequence[Example], *, key: str) -> list[str]:
+    """What the steps make of the captions of a set, and what of it is never seen."""
+    if not config.caption_steps:
+        return []
+    kinds = list(dict.fromkeys(one.kind for one in config.caption_steps))
+    lines = [f"  after the steps {', '.join(kinds)}; each text is encoded once and kept"]
+    part = [one for one in examples if one.is_part_of_captions]
+    if any(one.is_random for one in config.caption_steps):
+        whole = describe_count(len(examples) - len(part), "picture")
+        lines.append(f"  of {whole} they are all that the steps can make, each as likely as without a cache")
+    if part:
+        most = max(len(one.captions) for one in part)
+        more = f"{key}.caption_variants = {2 * most}"
+        lines.append(
+            f"  of {describe_count(len(part), 'picture')} they are up to {most} of many, drawn by train.seed: the others are never seen"
+            f" ({more} keeps twice as many)"
+        )
+    empty = sum(_find_share(one, "") for one in examples) / len(examples)
+    return [*lines, f"  captions are empty in {empty:.2g} of the draws, where steps leave nothing"] if empty else lines
+
+
+def _find_share(example: Example, text: str) -> float:
+    """How likely a text is among the captions of a picture."""
+    weights = example.caption_weights or (1.0,) * len(example.captions)
+    return sum(weight for caption, weight in zip(example.captions, weights, strict=True) if caption == text) / sum(weights)
+
+
+def _draw_first(plan: Plan) -> dict[str, dict[tuple[str, str], None]]:
+    """The first captions that are drawn of each set, in order, each once: names of pictures and texts."""
+    found: dict[str, dict[tuple[str, str], None]] = {config.set_name: {} for config in plan.config.data}
+    for example, number in _list_draws(plan):
+        shown = found[example.set_name]
+        if len(shown) < _NUM_DRAWN:
+            shown[example.path.name, example.caption(number)] = None
+        if all(len(one) == _NUM_DRAWN for one in found.values()):
+            break
+    return found
+
+
+def _list_draws(plan: Plan) -> Iterator[tuple[Example, int | None]]:
+    num, step = 0, 0
+    while num < _NUM_TRIED:
+        for batch in plan.batches.draw_step(step):
+            for draw in batch:
+                yield plan.dataset.examples[draw.example], draw.caption
+                num += 1
+        step += 1
+
+
+def _describe_cut(one: Lengths, plan: Plan) -> str:
+    names = [example.path.name for example in plan.dataset.examples if one.longest in example.captions]
+    where = f" ({names[0]})" if names else ""
+    verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
+    worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'
+    return f"{one.num_cut} of {describe_count(one.num_texts, 'text')} {verb} not read; {worst}"
+
+
+def _shorten(text: str) -> str:
+    """One line of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
