@@ -24,6 +24,9 @@ _MEANT: dict[str, str] = {
     ),
     "model.text_encoder_2": "pretrained_t5_model_name_or_path t5 t5_path t5xxl",
     "model.tokenizer_path": "tokenizer tokenizer_name tokenizer_name_or_path",
+    "model.text_tokens": (
+        "max_sequence_length t5xxl_max_token_length text_encoder_*_sequence_length text_encoder_sequence_length tokenizer_max_length"
+    ),
     "model.assistant": "assistant_lora_path disable_assistant_lora",
     "model.assistant_strength": "assistant_lora_strength",
     "model.assistant_sample_strength": "assistant_lora_inference_strength",

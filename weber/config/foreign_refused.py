@@ -121,8 +121,7 @@ _WHY: dict[str, str] = {
         " use_custom_tokens"
     ),
     _LENGTH: (
-        "custom_text_encoder_intermediary_layers max_sequence_length max_token_length t5_padding t5xxl_max_token_length"
-        " text_encoder_*_sequence_length text_encoder_out_layers text_encoder_sequence_length tokenizer_max_length"
+        "custom_text_encoder_intermediary_layers max_token_length t5_padding text_encoder_out_layers"
     ),
     _TEXT: (
         "clip_image_* control controlnet controlnet_* freeze_encoder_* ip_adapter layer_freeze_strategy lorm"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from weber.config.data import DataConfig
+from weber.data.buckets import Bucket
 from weber.data.examples import Example
 from weber.data.words import describe_count
 from weber.planning.lengths import Lengths, list_lengths
@@ -16,6 +18,9 @@ _NUM_TRIED = 400
 """Draws that are looked at for captions of every set that were not shown yet."""
 
 _SHOWN_CHARACTERS = 100
+_STEP = 16
+_WORTH = 0.02
+"""Of all tokens: what is less is not worth a word."""
 
 
 def describe_captions(plan: Plan, progress: Progress) -> list[str]:
@@ -33,7 +38,44 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
         lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
         above = "; ".join(f"more than {mark}: {number}" for mark, number in one.num_above.items())
         lines.append(f"  tokens of {describe_count(one.num_texts, 'text')}: {above}")
+        lines += _propose_tokens(one, plan)
     return lines
+
+
+def describe_text_tokens(plan: Plan) -> list[str]:
+    """A line where the network sees fewer tokens of a text than it was made for."""
+    asked, known = plan.config.model.text_tokens, plan.family.text_range
+    if asked is None or known is None or asked == known.most:
+        return []
+    return [f"texts of {asked} tokens in place of {known.most}, padding included: {_compare(plan, asked)}"]
+
+
+def _propose_tokens(one: Lengths, plan: Plan) -> list[str]:
+    """A line where all texts would fit into fewer tokens of the text that the network sees, and that is less work worth the while."""
+    known, part = plan.family.text_range, plan.family.text_parts[-1]
+    if known is None or one.part != part or plan.config.model.text_tokens is not None:
+        return []
+    enough = max(known.fewest, _STEP * math.ceil(one.longest_tokens / _STEP))
+    if enough >= known.most or _find_saved(plan, enough) < _WORTH:
+        return []
+    return [f"  model.text_tokens = {enough} is enough for all of them: {_compare(plan, enough)}"]
+
+
+def _compare(plan: Plan, asked: int) -> str:
+    bucket = _find_largest(plan)
+    return f"{_find_saved(plan, asked):.0%} fewer tokens in each step at {bucket.width} x {bucket.height}"
+
+
+def _find_saved(plan: Plan, asked: int) -> float:
+    """Which share of the tokens of text and picture is not there with so many of the text."""
+    family, bucket = plan.family, _find_largest(plan)
+    assert family.text_range is not None
+    most = family.text_range.most
+    return (most - asked) / (most + family.num_tokens(*family.latent_shape(bucket.height, bucket.width)[1:]))
+
+
+def _find_largest(plan: Plan) -> Bucket:
+    return max((one.bucket for one in plan.dataset.examples), key=lambda one: one.width * one.height)
 
 
 def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
