@@ -124,7 +124,7 @@ REFUSED = [
     ({"captions": "json", "caption_endings": [".txt"]}, 'caption_endings has no effect with captions = "json"'),
     ({"caption_endings": ["txt"]}, 'caption_endings has "txt", which is no ending'),
     ({"caption_weights": [1.0, 2.0]}, "caption_weights has nothing to choose from"),
-    ({"captions": ["textfile", "json"], "caption_weights": [1.0]}, "caption_weights has 1 numbers, but captions has 2 entries"),
+    ({"captions": ["textfile", "json"], "caption_weights": [1.0]}, "caption_weights has 1 number, but captions has 2 entries"),
     (
         {"captions": ["textfile", "json"], "caption_key": ["a", "b"], "caption_weights": [1.0, 2.0]},
         "caption_weights cannot say which list it is of, captions or caption_key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,28 @@ def test_the_mark_of_one_step_holds_for_all() -> None:
     assert _list("x, y ||| a, b", *steps) == {"TOK, x, y"}
     assert _run("x ||| a, X, b", {"kind": "deduplicate"}, {"kind": "shuffle", "keep": 9, "keep_separator": "|||"}) in ("x, a, b", "x, b, a")
     assert _run("x ||| a, b ||| c", {"kind": "limit", "most": 2}, {"kind": "shuffle", "keep_separator": "|||"}) == "x, a"
+
+
+def _limit(text: str, most: int, **keys: Any) -> str:
+    """With a token for each word and comma, and one at the end."""
+    config = DataConfig(path=Path("x"), caption_steps=[CaptionStepConfig(kind="limit", most=most, unit="tokens", **keys)])
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(text.replace(",", " , ").split()) + 1 for text in texts]
+
+    steps = build_steps(config, key="data.0", count_tokens=count)
+    assert steps is not None
+    return steps.run(text, Drawn(0))
+
+
+def test_tokens_are_limited_at_tags_or_words() -> None:
+    text = "one two, three, (four, five), six"
+    assert [_limit(text, most) for most in (99, 12, 11, 10, 9, 6, 5, 4, 3, 2, 1)] == [
+        *[text] * 3, *["one two, three, (four, five)"] * 2, *["one two, three"] * 2, "one two", "one two", "one", ""
+    ]
+    assert _limit("A cat. On a mat. And a dog.", 7, separator=".") == "A cat. On a mat"
+    with pytest.raises(DataError, match=r'^data\.0\.caption_steps\.0\.unit = "tokens" needs the tokenizer of the model'):
+        _steps({"kind": "limit", "most": 5, "unit": "tokens"})
 
 
 def test_a_long_caption_is_not_given_to_a_regular_expression() -> None:

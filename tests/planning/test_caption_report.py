@@ -56,6 +56,20 @@ def test_texts_above_77_and_512_tokens_are_counted_for_each_part(build_run: Buil
     assert "after the steps" not in report
 
 
+def test_tokens_are_those_of_the_last_text_encoder(build_run: BuildRun, own: Path) -> None:
+    plan = build_plan(_build(build_run, own, {"kind": "limit", "most": 12, "unit": "tokens"}))
+    longest = max(plan.family.text_limits["t5"]().count([text for one in plan.dataset.examples for text in one.captions]))
+    assert 9 < longest <= 12
+    assert "t5 reads 24 tokens: no text is longer, the longest has" in build_report(plan)
+
+
+def test_steps_that_change_no_caption_are_said(build_run: BuildRun, own: Path) -> None:
+    steps = [{"kind": "replace", "find": "x y"}, {"kind": "shuffle"}, {"kind": "wildcards"}, {"kind": "filter", "tags": ["zebra"]}]
+    notes = [note for note in build_plan(_build(build_run, own, *steps)).dataset.notes if "changed no caption" in note]
+    assert [note[:32] for note in notes] == [f"own: data.0.caption_steps.{number}, of " for number in (0, 2, 3)]
+    assert notes[0].endswith('of kind "replace", has changed no caption')
+
+
 def test_captions_that_chance_empties_are_said(build_run: BuildRun, own: Path) -> None:
     report = build_report(build_plan(_build(build_run, own, {"kind": "limit", "most": 2}, {"kind": "drop", "rate": 0.5})))
     assert "captions are empty in 0.25 of the draws, where steps leave nothing" in report

@@ -51,4 +51,5 @@ def _check_weights(several: Mapping[str, Sequence[object]], weights: Sequence[fl
     else:
         [(name, value)] = several.items()
         if len(value) != len(weights):
-            yield f"caption_weights has {len(weights)} numbers, but {name} has {len(value)} entries; write one number for each"
+            noun = "number" if len(weights) == 1 else "numbers"
+            yield f"caption_weights has {len(weights)} {noun}, but {name} has {len(value)} entries; write one number for each"

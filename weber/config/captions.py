@@ -54,7 +54,7 @@ class CaptionStepConfig(Section):
     """What is done. `prefix`, `suffix`: `text` before or behind; `trigger`: `text` where the caption lacks it; `replace`, `regex`:
     `replace_with` in place of `find`; `wildcards`: one of `{a|b|c}`, and a line of NAME.txt for `__NAME__`; `shuffle`: tags in another
     order; `drop`: tags left out with probability `rate`; `filter`: without `tags`; `deduplicate`: each tag once; `limit`: no more than
-    `most` tags."""
+    `most` tags, words or tokens."""
 
     text: str | None = None
     """What `prefix`, `suffix` and `trigger` add. Between a prefix or a suffix and the caption comes a space, where neither has one and
@@ -99,10 +99,11 @@ class CaptionStepConfig(Section):
     """The tags that `filter` takes out; `*` stands for any text."""
 
     most: Annotated[int, Field(ge=1)] | None = None
-    """How many tags, or words, `limit` leaves."""
+    """How many tags, words or tokens `limit` leaves."""
 
-    unit: Literal["tags", "words"] | None = None
-    """What `limit` counts; of tokens each text encoder has its own, and cuts at its own limit. Left out: `tags`."""
+    unit: Literal["tags", "words", "tokens"] | None = None
+    """What `limit` counts; `tokens` are those of the last text encoder (T5, not CLIP), and whole tags are left of them, or else whole
+    words. Left out: `tags`."""
 
     may_be_blank = ("replace_with", "find", "separator")
 
@@ -124,6 +125,9 @@ class CaptionStepConfig(Section):
             if name in given and name != "kind" and name not in (*row.needs, *row.takes):
                 kinds = " or ".join(f'"{kind}"' for kind, other in STEP_ROWS.items() if name in (*other.needs, *other.takes))
                 raise ValueError(f'{name} has no effect with kind = "{self.kind}"; remove it, or set kind to {kinds}')
+        escaped = next((name for name in ("find", "replace_with") if set("\b\f\0") & set(self.model_dump()[name] or "")), None)
+        if escaped is not None:
+            raise ValueError(f"{escaped} holds a sign that TOML makes of \\b or \\f in double quotes; write it in single quotes")
         if self.kind == "regex":
             problem = check_regex(self.find or "", self.replace_with or "")
             if problem:

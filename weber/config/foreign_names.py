@@ -58,6 +58,11 @@ _MEANT: dict[str, str] = {
     "data.0.caption_steps.0.replace_with": (
         "data.caption_steps.replace data.caption_steps.replacement data.caption_steps.to data.caption_steps.with"
     ),
+    "data.0.caption_steps.0.keep": "data.caption_steps.keep_first data.caption_steps.keep_tags_count data.caption_steps.keep_tokens",
+    "data.0.caption_steps.0.keep_separator": "data.caption_steps.keep_tokens_separator data.caption_steps.mark",
+    "data.0.caption_steps.0.separator": (
+        "data.caption_steps.caption_separator data.caption_steps.delimiter data.caption_steps.join data.caption_steps.tag_delimiter"
+    ),
     "data.0.caption_steps.0.rate": "data.caption_steps.dropout data.caption_steps.p data.caption_steps.probability",
     "data.0.caption_steps.0.most": "data.caption_steps.count data.caption_steps.limit data.caption_steps.max data.caption_steps.max_tags",
     "data.0.caption_steps.0.folder": "data.caption_steps.directory data.caption_steps.path data.caption_steps.wildcards",

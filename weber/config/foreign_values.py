@@ -81,7 +81,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "substitute|sub|replacement|replacements": '"replace"',
     },
     "data.0.caption_steps.0.place": {"front|first|before|prefix|beginning|left": '"start"', "back|last|behind|suffix|after|right": '"end"'},
-    "data.0.caption_steps.0.unit": {"tag": '"tags"', "word": '"words"'},
+    "data.0.caption_steps.0.unit": {"tag": '"tags"', "word": '"words"', "token": '"tokens"'},
     "data.0.conditioning_type": {
         "reference|strict|edit|control_image|image|img|source": '"reference_strict"',
         "loose": '"reference_loose"',
@@ -285,9 +285,6 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     },
     "data.0.captions": {
         "blip*|wd14*|florence*|joycaption*|qwen*|auto": "weber writes no captions; write them with a captioner first",
-    },
-    "data.0.caption_steps.0.unit": {
-        "token*|character*|char*": "each text encoder has tokens of its own and cuts at its own limit; count \"tags\" or \"words\"",
     },
     "data.0.caption_steps.0.kind": {
         "dropout_rate|caption_dropout*|uncond*": "the whole caption is left out by data.0.caption_dropout; tags by \"drop\"",

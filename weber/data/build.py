@@ -12,7 +12,7 @@ from weber.data.backends.local import LocalBackend
 from weber.data.beside import Beside, describe_unused
 from weber.data.buckets import Bucket, build_bucket, check_size
 from weber.data.caption_sources import choose_captions
-from weber.data.caption_steps import Steps, build_steps
+from weber.data.caption_steps import Steps, build_steps, describe_idle
 from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
 from weber.data.examples import Dataset, Example, Reference
 from weber.data.hub import load_hub_set
@@ -112,7 +112,7 @@ class _Set:
 def _read_set(
     config: DataConfig, index: Index, seed: int, *, key: str, inputs: PictureLimits, own: Sequence[Path], progress: Progress
 ) -> _Set:
-    listed, steps = list_rows(config, key=key, own=own), build_steps(config, key=key)
+    listed, steps = list_rows(config, key=key, own=own), build_steps(config, key=key, count_tokens=inputs.count_tokens)
     files = inspect_files([row for row in listed.rows if not row.reason], config, index=index, progress=progress)
     examples: list[Example] = []
     set_aside: list[SetAside] = []
@@ -129,6 +129,7 @@ def _read_set(
         *describe_repeat_names(config, (example.path for example in examples), key=key),
         *describe_mask_names(config, [example.path for example in examples]),
         *describe_own_references(config, examples),
+        *describe_idle(config, steps, key=key),
         *describe_json(config, files.captions),
         *describe_problems(config.set_name, {**files.references, **files.pictures}),
         *describe_small(config, examples, sizes=inputs.sizes),

@@ -27,13 +27,15 @@ def _keep_size(width: int, height: int) -> tuple[int, int]:
 class PictureLimits:
     """What pictures the model looks at: up to `max_references`, or one with a mask (`repaints`); `sizes` is its list, if it has one.
 
-    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape.
+    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape; `count_tokens` how many
+    tokens the last text encoder makes of texts, None where its tokenizer is not here.
     """
 
     max_references: int = 0
     repaints: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     reference_size: Callable[[int, int], tuple[int, int]] = _keep_size
+    count_tokens: Callable[[Sequence[str]], list[int]] | None = None
 
 
 def find_places(config: DataConfig) -> DataConfig:

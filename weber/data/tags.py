@@ -33,6 +33,14 @@ class Tags:
         head, body, tail = (tuple(tag for tag in tags if keeps(tag)) for tags in (self.head, self.body, self.tail))
         return replace(self, head=head, body=body, tail=tail)
 
+    def cut(self, most: int) -> Tags:
+        """The first of them."""
+        parts = []
+        for tags in (self.head, self.body, self.tail):
+            parts.append(tags[:most])
+            most -= len(parts[-1])
+        return replace(self, head=parts[0], body=parts[1], tail=parts[2], end="")
+
     def join(self) -> str:
         """The caption again, marks included; nothing at all where no tag is left."""
         if not self.all:
