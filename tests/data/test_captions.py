@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from weber.config.data import CaptionPer, DataConfig
-from weber.data.captions import build_captions, read_captions
+from weber.data.captions import read_captions, read_folder_name, read_keyed_captions
 from weber.data.dataset import Dataset
 from weber.errors import DataError
 
@@ -44,15 +44,6 @@ def test_empty(data: bytes) -> None:
 def test_not_text(data: bytes) -> None:
     with pytest.raises(DataError, match=r"^caption file is not UTF-8 text$"):
         read_captions(data)
-
-
-def test_from_the_set() -> None:
-    picture = Path("pictures/a_red_cat.v2.JPG")
-    folder = Path("pictures")
-    assert build_captions(picture, DataConfig(path=folder, captions="filename")) == ("a red cat.v2",)
-    assert build_captions(picture, DataConfig(path=folder, captions="none")) == ("",)
-    assert build_captions(picture, DataConfig(path=folder, captions="instance", instance_prompt="sks cat")) == ("sks cat",)
-    assert build_captions(picture, DataConfig(path=folder, captions="instance", instance_prompt=["a", "b"])) == ("a", "b")
 
 
 JSON = '{\n "scene": "a harbor",\n "style": "photo"\n}\n'
@@ -144,3 +135,41 @@ def test_files_of_json_are_named(tmp_path: Path, write_picture: Write, read_sets
 def test_what_cannot_act_is_refused(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         DataConfig(path=Path("pictures"), **keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "places"),
+    [
+        ('{"caption": "a cat", "text": "b"}', (), (("a cat",),)),
+        ('{"Prompt": [" a cat ", "", "a dog"]}', (), (("a cat", "a dog"),)),
+        ('{"long": "a", "short": ["b", "c"], "n": 1}', ("long", "short", "none"), (("a",), ("b", "c"), ())),
+        ('{"long": null, "short": "b"}', ("long", "short"), ((), ("b",))),
+    ],
+)
+def test_captions_under_names(text: str, keys: tuple[str, ...], places: tuple[tuple[str, ...], ...]) -> None:
+    found = read_keyed_captions(text.encode(), keys)
+    assert found.places == places and found.captions == next(place for place in places if place)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "caption file is empty"),
+        ("{", "caption file is no JSON: line 1"),
+        ('["a"]', "caption file is no table of names"),
+        ('{"tags": "a"}', "caption file has no caption: nothing under 'caption', 'text', 'prompt', 'instruction', only under 'tags'"),
+        ('{"caption": {"a": 1}}', "caption file has no text under its name: 'caption' holds {\"a\": 1}"),
+        ('{"caption": " "}', "caption file has no caption"),
+    ],
+)
+def test_captions_that_are_not_under_names(text: str, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_keyed_captions(text.encode(), ())
+    assert caught.value.what.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("10_sks dog", "sks dog"), ("0_x", "0 x"), ("my_cats", "my cats"), ("2024_summer", "2024 summer")]
+)
+def test_names_of_folders(name: str, words: str) -> None:
+    assert read_folder_name(name) == words

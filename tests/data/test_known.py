@@ -106,6 +106,18 @@ def test_references_and_masks_beside_a_set(tmp_path: Path, write_picture: Write,
     assert read_sets(config, inputs=takes).examples != first.examples and len(built) == 2
 
 
+def test_lists_of_wildcards(tmp_path: Path, write_picture: Write, read_sets: Read, built: list[str]) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "color.txt").write_text("red\nblue")
+    write_picture(tmp_path / "set" / "a.png", caption="a __color__ cat")
+    config = _config(tmp_path / "set", caption_steps=[{"kind": "wildcards", "folder": str(tmp_path / "lists")}])
+    for _ in range(2):
+        assert read_sets(config).examples[0].captions == ("a red cat", "a blue cat")
+    assert len(built) == 1
+    (tmp_path / "lists" / "color.txt").write_text("red\ngreen")
+    assert read_sets(config).examples[0].captions == ("a red cat", "a green cat") and len(built) == 2
+
+
 def test_files_of_a_table_that_lie_elsewhere(tmp_path: Path, write_picture: Write, read_sets: Read, built: list[str]) -> None:
     write_picture(tmp_path / "set" / "a.png", caption=None)
     elsewhere = write_picture(tmp_path / "other" / "b.png", seed=1, caption=None)

@@ -66,14 +66,16 @@ def test_folders_named_as_elsewhere(tmp_path: Path, write_picture: Write, read_s
     folder = top / "10_sks dog"
     write_picture(folder / "a.png")
     (note,) = read_sets(_config(folder)).notes
-    assert 'the folder "10_sks dog"' in note and "set data.0.repeats = 10" in note and 'instance_prompt = "sks dog"' in note
+    assert 'the folder "10_sks dog"' in note and "set data.0.repeats = 10" in note and 'takes "sks dog" where' in note
     assert read_sets(_config(folder, repeats=10)).notes == ()
     (note,) = read_sets(_config(top, recursive=True)).notes
     assert "data.0.repeats = 10" in note
     (folder / "a.txt").unlink()
     with pytest.raises(DataError) as error:
         read_sets(_config(top))
-    assert 'data.0.captions = "instance", data.0.instance_prompt = "sks dog"' in error.value.fix
+    assert 'data.0.captions = ["textfile", "foldername"] takes "sks dog"' in error.value.fix
+    (note,) = read_sets(_config(top, captions="foldername")).notes
+    assert "its number says nothing: in a set of its own, set data.0.repeats = 10" in note and "foldername" not in note
     write_picture(tmp_path / "2024_summer" / "a.png")
     assert read_sets(_config(tmp_path / "2024_summer")).notes == ()
 

@@ -43,7 +43,7 @@ def _build(number: int, kind: int, *, several: bool) -> Example:
         loss_weight=0.5 if number < 4 else 1.0,
         is_regularization=number >= 4,
         caption_dropout=0.1,
-        caption_file=Path(f"/p/{number}.txt") if kind & 1 else None,
+        caption_file=f"p/{number}.txt" if kind & 1 else "",
         color="srgb" if kind & 2 else "",
     )
 
@@ -95,7 +95,7 @@ def test_the_name_of_a_dataset_is_that_of_what_is_learned() -> None:
     examples = [_build(number, 15, several=True) for number in range(3)]
     name = pack_pictures(examples).identify()
     assert pack_pictures(examples).identify() == name
-    moved = [replace(one, path=Path("/elsewhere") / one.path.name, caption_file=None) for one in examples]
+    moved = [replace(one, path=Path("/elsewhere") / one.path.name, caption_file="") for one in examples]
     assert pack_pictures(moved).identify() == name
     changes = [
         {"captions": ("another", "caption 1")},

@@ -55,8 +55,8 @@ def test_captions_are_counted_and_shown(build_run: BuildRun, own: Path) -> None:
     report = build_report(build_plan(_build(build_run, own, data={"caption_fallback": "none of its own"})))
     assert "own: 5 captions for 3 pictures in 2 files, 4 distinct; of a picture's captions one is drawn at each use" in report
     assert "1 picture with caption_fallback" in report
-    drawn = [line.strip() for line in report.splitlines() if line.startswith("  drawn: ")]
-    assert sorted(line[:12] for line in drawn) == ["drawn: 0.png", "drawn: 1.png", "drawn: 2.png"]
+    drawn = [line.strip() for line in report.splitlines() if line.startswith("    drawn: ")]
+    assert {line[:12] for line in drawn} == {"drawn: 0.png", "drawn: 1.png", "drawn: 2.png"} and len(drawn) == len(set(drawn)) == 5
     assert 'drawn: 1.png: "one"' in drawn and 'drawn: 2.png: "none of its own"' in drawn
 
 

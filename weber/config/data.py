@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_problems
+from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
 from weber.config.section import FolderPath, Section, Words
+from weber.config.toml import write_value
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
 CropStyle = Literal["off", "center", "random", "corner"]
-CaptionSource = Literal["textfile", "filename", "instance", "none", "metadata"]
+CaptionSource = Literal["textfile", "json", "filename", "foldername", "instance", "none", "metadata"]
 BucketSize = Annotated[list[PositiveInt], Field(min_length=2, max_length=2), Words("[width, height], two whole numbers above 0 each")]
 CaptionPer = Literal["line", "file"]
 
@@ -54,9 +57,10 @@ class DataConfig(Section):
     image_column: str | None = None
     """Column of `metadata` or `hub` with the picture. Left out: `image` or `file_name`, whichever is there."""
 
-    caption_column: str | None = None
-    """Column of `metadata` or `hub` with the caption or instruction, or with a list of them of which one is drawn at each use. Left
-    out: `caption`, `text`, `prompt` or `instruction`, whichever is there."""
+    caption_column: str | list[str] | None = None
+    """Column of `metadata` or `hub` with the caption or instruction, or with a list of them of which one is drawn at each use. Several
+    columns: the first that says something, or with `caption_weights` one of them. Left out: `caption`, `text`, `prompt` or `instruction`,
+    whichever is there."""
 
     conditioning_columns: list[str] = []
     """Columns of `metadata` or `hub` with reference pictures, in order, for models that take them."""
@@ -74,21 +78,44 @@ class DataConfig(Section):
     """Use only so many pictures of the set, drawn by their names alone: the same ones in every run, and a higher limit adds to those of a
     lower one. What is set aside when it is opened is not replaced. Left out: all."""
 
-    captions: CaptionSource | None = None
-    """Where captions come from. `textfile`: the file `<stem>.txt` or `<stem>.caption`, read as `caption_per` says; `filename`: the file's
-    name with `_` read as space; `instance`: `instance_prompt`; `none`: the empty caption; `metadata`: the row in `metadata`, or of
-    `hub`. Left out: `metadata` where there is one, else `textfile`."""
+    captions: CaptionSource | Annotated[list[CaptionSource], Words("a list of these")] | None = None
+    """Where captions come from. `textfile`: the file `<stem>.txt` or `<stem>.caption`, read as `caption_per` says; `json`: `caption_key`
+    in `<stem>.json`; `filename`: the file's name with `_` read as space; `foldername`: that of its folder, of `10_word class` the words;
+    `instance`: `instance_prompt`; `none`: the empty caption; `metadata`: the row in `metadata`, or of `hub`. Several: the first that has
+    a caption, or with `caption_weights` one of them. Left out: `metadata` where there is one, else `textfile`."""
+
+    caption_endings: list[str] = []
+    """Endings of caption files for `textfile`, such as `[".long.txt", ".txt"]`: the first that says something counts, or with
+    `caption_weights` one of them is drawn. Left out: `.txt`, and where that is not there `.caption`."""
+
+    caption_key: str | list[str] | None = None
+    """What the caption is called in the files of `json`, or a list of such names; a list of texts under it is several captions. Left
+    out: `caption`, `text`, `prompt` or `instruction`, whichever is there."""
+
+    caption_weights: list[Annotated[float, Field(gt=0)]] = []
+    """How likely each of the places in the list of `captions`, `caption_endings`, `caption_key`, `caption_column` or `instance_prompt` is
+    drawn at each use, such as `[3, 1]` for long and short captions; among the captions of one place all are as likely. Left out: the
+    first that has a caption counts."""
 
     caption_per: CaptionPer | None = None
     """What one caption is in a caption file. `line`: each line that is not empty, of which one is drawn at each use; `file`: the whole
     file, with its line breaks. Left out: `line`, but a file that is JSON as a whole is one caption."""
 
     caption_fallback: str | None = None
-    """The caption of pictures that have none: without a caption file, with an empty one, or with an empty cell in the table. Left out:
-    such pictures are set aside."""
+    """The caption of pictures that have none: without a caption file, with an empty one, with an empty cell in the table, or with one of
+    which `caption_steps` leave nothing. Left out: such pictures are set aside."""
 
     instance_prompt: str | list[str] | None = None
     """The caption of every picture of the set, or a list from which one is drawn at each use. Needs `captions = "instance"`."""
+
+    caption_steps: list[CaptionStepConfig] = []
+    """What is done to captions before they are encoded: triggers, replacements, wildcards, tags in another order, each step under its own
+    `[[data.caption_steps]]`, in that order."""
+
+    caption_variants: Annotated[int, Field(ge=1, le=MOST_VARIANTS)] | None = None
+    """How many texts of each picture are encoded and kept, where steps draw: all outcomes with their probabilities, if they are no more
+    than this; else so many that are drawn once, of which one is taken at each use. More of them are more variety and a larger cache. Left
+    out: 8, or as many as the picture has captions."""
 
     resolution: Annotated[float, Field(gt=0)] | None = None
     """Size of the training pictures, in the unit of `resolution_type`. Left out: what the model was made for, an edge of 1024
@@ -161,7 +188,7 @@ class DataConfig(Section):
     num_masks: Annotated[int, Field(ge=1)] | None = None
     """How many random masks of each picture are cached, for a model that repaints; one is drawn at each use. Left out: 4."""
 
-    @field_validator("conditioning", "conditioning_columns", mode="before")
+    @field_validator("conditioning", "conditioning_columns", "caption_column", "caption_key", "caption_endings", mode="before")
     @classmethod
     def _refuse_empty_items(cls, value: object) -> object:
         if isinstance(value, list) and any(isinstance(item, str) and not item.strip() for item in value):
@@ -204,7 +231,8 @@ class DataConfig(Section):
     def _check_columns(self) -> Iterator[str]:
         if self.metadata is not None and self.metadata.suffix.lower() not in METADATA_SUFFIXES:
             yield f'metadata = "{self.metadata}" is of no known kind; write JSON Lines or CSV, as {", ".join(METADATA_SUFFIXES)}'
-        columns = {"image_column": self.image_column, "caption_column": self.caption_column}
+        columns = {"image_column": self.image_column}
+        columns |= {f"caption_column.{number}": name for number, name in enumerate(list_items(self.caption_column))}
         columns |= {f"conditioning_columns.{number}": name for number, name in enumerate(self.conditioning_columns)}
         given = {key: name for key, name in columns.items() if name is not None}
         if given and not self.has_rows:
@@ -214,23 +242,30 @@ class DataConfig(Section):
         if twice:
             keys = " and ".join(dict.fromkeys(key.partition(".")[0] for key, name in given.items() if name == twice[0]))
             yield f'{keys} name the column "{twice[0]}" twice; each column is one thing'
-        if self.caption_column is not None and self.captions not in (None, "metadata"):
-            yield f'caption_column has no effect with captions = "{self.captions}"; remove one of them'
 
     def _check_captions(self) -> Iterator[str]:
-        if self.captions == "metadata" and not self.has_rows:
+        sources = self.caption_sources
+        if "metadata" in sources and not self.has_rows:
             yield 'captions = "metadata" needs metadata or hub; set one of them, or captions = "textfile"'
-        if self.captions in ("textfile", "filename") and self.hub is not None:
-            yield f'captions = "{self.captions}" needs files of your own, which hub has not; set captions = "metadata" or remove captions'
-        if self.captions == "instance" and not self.instance_prompt:
+        unnamed = next((one for one in sources if one in ("textfile", "json", "filename", "foldername")), None)
+        if unnamed is not None and self.hub is not None:
+            yield f'captions = "{unnamed}" needs files of your own, which hub has not; set captions = "metadata" or remove captions'
+        if "instance" in sources and not self.instance_prompt:
             yield 'captions = "instance" needs instance_prompt; set it to the caption of the set'
-        if self.captions != "instance" and self.instance_prompt is not None:
-            what = f'captions = "{self.caption_source}"' if self.captions else 'any other captions than "instance"'
+        if "instance" not in sources and self.instance_prompt is not None:
+            what = f"captions = {write_value(self.captions)}" if self.captions else 'any other captions than "instance"'
             yield f'instance_prompt has no effect with {what}; set captions = "instance" or remove instance_prompt'
-        if self.caption_per is not None and self.caption_source != "textfile":
-            yield f'caption_per has no effect with captions = "{self.caption_source}"; remove it, or set captions = "textfile"'
-        if self.caption_fallback is not None and self.caption_source not in ("textfile", "metadata"):
-            yield f'caption_fallback has no effect with captions = "{self.caption_source}", which every picture has; remove it'
+        belong = {"caption_per": "textfile", "caption_endings": "textfile", "caption_key": "json", "caption_column": "metadata"}
+        places = ("captions", "caption_endings", "caption_key", "caption_column", "instance_prompt")
+        values = self.model_dump(include={*belong, *places})
+        for name in belong:
+            if values[name] and belong[name] not in sources:
+                what = write_value(self.captions or sources[0])
+                yield f'{name} has no effect with captions = {what}; remove it, or set captions = "{belong[name]}"'
+        if self.caption_fallback is not None and ALWAYS_THERE & set(sources) and not self.caption_steps:
+            yield f'caption_fallback has no effect with captions = {write_value(self.captions)}, which every picture has; remove it'
+        yield from list_place_problems({name: values[name] for name in places}, self.caption_weights)
+        yield from list_step_problems(self.caption_steps, variants=self.caption_variants, is_empty=sources == ("none",))
 
     def _check_sizes(self) -> Iterator[str]:
         if self.resolution_type == "megapixels" and self.resolution is None:
@@ -273,7 +308,7 @@ class DataConfig(Section):
             yield f'loss_masks = "{self.loss_masks}" is the folder of the pictures themselves; name the folder of their masks'
         if self.loss_masks is not None and self.hub is not None:
             yield "loss_masks names files by those of path, but the pictures of a hub dataset have none; download the dataset and set path"
-        if self.caption_dropout > 0 and self.captions == "none":
+        if self.caption_dropout > 0 and self.caption_sources == ("none",) and not self.caption_steps:
             yield 'caption_dropout has no effect with captions = "none", which are empty already; remove it'
         if self.num_masks is not None and self.masks is not None:
             yield "num_masks has no effect with masks, which has one for each picture; remove one of them"
@@ -289,7 +324,7 @@ class DataConfig(Section):
         step = (alignment_pixels if native_pixels < 512 else _STEP_PIXELS) if self.bucket_step is None else self.bucket_step
         filled = {
             "aspect": aspect,
-            "captions": self.caption_source,
+            "captions": self.captions or self.caption_sources[0],
             "resolution": None if aspect == "listed" else resolution,
             "bucket_step": None if aspect == "listed" and self.upscale else step,
         }
@@ -309,9 +344,9 @@ class DataConfig(Section):
         return self.metadata is not None or self.hub is not None
 
     @property
-    def caption_source(self) -> CaptionSource:
-        """Where captions come from."""
-        return self.captions or ("metadata" if self.has_rows else "textfile")
+    def caption_sources(self) -> tuple[CaptionSource, ...]:
+        """Where captions come from, in order."""
+        return tuple(list_items(self.captions)) or ("metadata" if self.has_rows else "textfile",)
 
     @property
     def num_references(self) -> int:

@@ -24,6 +24,9 @@ _MEANT: dict[str, str] = {
     ),
     "model.text_encoder_2": "pretrained_t5_model_name_or_path t5 t5_path t5xxl",
     "model.tokenizer_path": "tokenizer tokenizer_name tokenizer_name_or_path",
+    "model.text_tokens": (
+        "max_sequence_length t5xxl_max_token_length text_encoder_*_sequence_length text_encoder_sequence_length tokenizer_max_length"
+    ),
     "model.assistant": "assistant_lora_path disable_assistant_lora",
     "model.assistant_strength": "assistant_lora_strength",
     "model.assistant_sample_strength": "assistant_lora_inference_strength",
@@ -44,12 +47,28 @@ _MEANT: dict[str, str] = {
     "data.0.conditioning_columns": "cond_image_column conditioning_image_column",
     "data.0.repeats": "balancing dataset_repeats image_variations num_repeats",
     "data.0.captions": (
-        "caption_ext caption_extension caption_extention caption_source caption_strategy caption_type only_instance_prompt"
-        " prompt_path prompt_source"
+        "caption_source caption_strategy caption_type only_instance_prompt prompt_path prompt_source"
     ),
+    "data.0.caption_endings": "caption_ext caption_extension caption_extention",
+    "data.0.caption_variants": "text_variations",
+    "data.0.caption_steps.0.kind": "data.caption_steps.name data.caption_steps.step data.caption_steps.type",
+    "data.0.caption_steps.0.text": "data.caption_steps.prompt data.caption_steps.trigger data.caption_steps.value data.caption_steps.word",
+    "data.0.caption_steps.0.place": "data.caption_steps.at data.caption_steps.position data.caption_steps.where",
+    "data.0.caption_steps.0.find": "data.caption_steps.from data.caption_steps.match data.caption_steps.pattern data.caption_steps.search",
+    "data.0.caption_steps.0.replace_with": (
+        "data.caption_steps.replace data.caption_steps.replacement data.caption_steps.to data.caption_steps.with"
+    ),
+    "data.0.caption_steps.0.keep": "data.caption_steps.keep_first data.caption_steps.keep_tags_count data.caption_steps.keep_tokens",
+    "data.0.caption_steps.0.keep_separator": "data.caption_steps.keep_tokens_separator data.caption_steps.mark",
+    "data.0.caption_steps.0.separator": (
+        "data.caption_steps.caption_separator data.caption_steps.delimiter data.caption_steps.join data.caption_steps.tag_delimiter"
+    ),
+    "data.0.caption_steps.0.rate": "data.caption_steps.dropout data.caption_steps.p data.caption_steps.probability",
+    "data.0.caption_steps.0.most": "data.caption_steps.count data.caption_steps.limit data.caption_steps.max data.caption_steps.max_tags",
+    "data.0.caption_steps.0.folder": "data.caption_steps.directory data.caption_steps.path data.caption_steps.wildcards",
     "data.0.caption_fallback": "class_tokens default_caption fallback_caption fallback_caption_column",
     "data.0.caption_per": "disable_multiline_split",
-    "data.0.instance_prompt": "data.prompt trigger trigger_word",
+    "data.0.instance_prompt": "data.prompt",
     "data.0.resolution": "image_size resize resolutions",
     "data.0.aspect": (
         "aspect_ratio_bucketing bucketing crop_aspect crop_aspect_buckets enable_ar_bucket enable_bucket square_crop"
@@ -268,7 +287,37 @@ _NETWORK = (
     "write each under its own key: train_blocks and block indices as adapter.blocks, *_dim as [[adapter.rules]], algo and factor as"
     " [adapter.lycoris], rank_dropout as adapter.dropout"
 )
+_STEP = "write [[data.caption_steps]] with "
+_SHORT = (
+    'write both captions into NAME.json, and data.0.captions = "json", data.0.caption_key = ["caption", "caption_short"],'
+    " data.0.caption_weights = [1.0, 1.0]; of text files, data.0.caption_endings names both"
+)
+_STEPS: dict[str, str] = {
+    _STEP + 'kind = "trigger" and text = the word; it is added where a caption lacks it': "trigger trigger_word",
+    _STEP + 'kind = "prefix" and text = what comes before each caption': "caption_prefix",
+    _STEP + 'kind = "prefix" and text = what instance_prompt says': "prepend_instance_prompt",
+    _STEP + 'kind = "suffix" and text = what comes behind each caption': "caption_suffix",
+    _STEP + 'kind = "shuffle", and keep = 1 if the first tag is to stay': (
+        "caption_shuffle enable_tag_shuffling shuffle_caption shuffle_tags shuffle_tokens"
+    ),
+    _STEP + 'kind = "shuffle" and keep = the number of tags that stay; kind = "drop" takes it too': "keep_tags_count keep_tokens",
+    _STEP + 'kind = "shuffle" and keep_separator = the mark; it holds for all steps': "keep_tokens_separator",
+    _STEP + 'kind = "drop" and rate = how likely each tag is left out; keep, keep_tags or keep_separator say which never are': (
+        "caption_tag_dropout_rate tag_dropout_* token_dropout_rate"
+    ),
+    "write it as separator in each of [[data.caption_steps]] that has to do with tags; left out it is a comma": (
+        "caption_separator tag_delimiter"
+    ),
+    _STEP + 'kind = "wildcards"; a line of a caption file is drawn in any case': "enable_wildcard",
+    _STEP + 'kind = "regex" or "replace" and find, or with kind = "filter" and tags': "caption_filter_list",
+    _STEP + 'kind = "replace", find and replace_with, one for each': "replacements",
+    _STEP + 'kind = "suffix" and text = "{a|b|c}", and one with kind = "wildcards" behind it': "random_triggers random_triggers_max",
+    _SHORT: "short_and_long_captions* use_short_captions",
+}
+"""Names that are steps of captions."""
+
 _ADVICE: dict[str, str] = {
+    **_STEPS,
     _CLASSES: (
         "class_data_dir class_prompt num_class_images prior_generation_precision reg_data_dir sample_batch_size"
         " with_prior_preservation"
@@ -296,7 +345,6 @@ _ADVICE: dict[str, str] = {
 }
 
 _NOTES: dict[str, str] = {
-    'it is the whole caption and needs captions = "instance"': "trigger trigger_word",
     "all in one list": "adam_beta1 adam_beta2 beta1 beta2 beta3 optimizer_beta1 optimizer_beta2",
     'epochs are written "2 epochs"': (
         "backup_after checkpoint_epoch_interval sample_after sample_every_n_epochs save_every_epochs save_every_n_epochs save_n_epoch_ratio"
@@ -305,7 +353,7 @@ _NOTES: dict[str, str] = {
     "it counts steps": "warmup_ratio",
     "it is a rate": "eta_min lr_min min_lr",
     "it is a rate: the ratio times optim.lr": "learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
-    'captions = "textfile" reads NAME.txt or NAME.caption beside NAME.png': "caption_ext caption_extension caption_extention",
+    'as a list, [".tags"]; .txt, or else .caption, is read in any case': "caption_ext caption_extension caption_extention",
     "buckets have the area of data.0.resolution, and it says how long they may be": (
         "max_bucket_reso min_bucket_reso minimum_aspect_ratio"
     ),

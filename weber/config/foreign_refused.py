@@ -10,10 +10,11 @@ _SCHEDULE = "it belongs to diffusion with a table of signal and noise, and these
 _NOISE = "pictures are painted from standard normal noise, so that is what is trained on"
 _INPUT = "it noises the input without changing the wanted answer; [objective.rollout] trains on inputs with the model's own errors"
 _RANGE = "noise levels are drawn by a law of the whole range; zeros in objective.cubic_weights leave parts of it out"
-_CAPTIONS = (
-    "captions are encoded once, as they are written, and kept in the cache; several captions in a file, one per line, are drawn from at"
-    " each use"
-)
+_CASE = 'weber changes no case of letters; `[[data.caption_steps]]` with kind = "regex" does what else is wanted'
+_WARMUP = 'captions are as they are from the first step on; `[[data.caption_steps]]` with kind = "drop" leaves tags out at any time'
+_JOINED = "what is in brackets is one tag, (a, b), for all steps of data.0.caption_steps"
+_EMPHASIS = "weber weighs no words of a caption; all are read alike"
+_FREQUENCY = "weber counts no tags; `weber plan` shows drawn captions"
 _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put changed copies beside them"
 _DEVICES = "a run is on one device"
 _COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
@@ -59,13 +60,11 @@ _WHY: dict[str, str] = {
         "disable_segmented_timestep_sampling max_denoising_steps max_noising_strength max_timestep min_denoising_steps"
         " min_noising_strength min_timestep refiner_* timestep_bias_*"
     ),
-    _CAPTIONS: (
-        "caps_randomize_* caption_filter_list caption_prefix caption_separator caption_shuffle caption_suffix"
-        " caption_tag_dropout_rate enable_tag_shuffling enable_wildcard keep_tags_count keep_tokens keep_tokens_separator"
-        " prepend_instance_prompt random_triggers random_triggers_max replacements secondary_separator short_and_long_captions*"
-        " shuffle_caption shuffle_tags shuffle_tokens tag_delimiter tag_dropout_* tag_frequency text_variations token_dropout_rate"
-        " token_warmup_* use_short_captions weighted_captions"
-    ),
+    _CASE: "caps_randomize_*",
+    _WARMUP: "token_warmup_*",
+    _JOINED: "secondary_separator",
+    _EMPHASIS: "weighted_captions",
+    _FREQUENCY: "tag_frequency",
     _CHANGES: (
         "augmentations augments color_aug controls enable_fixed_* enable_random_* face_crop_aug_range flip_aug flip_x flip_y"
         " horizontal_flip invert_mask poi random_*_max_* random_flip random_scale replay_transforms shuffle_augmentations"
@@ -122,8 +121,7 @@ _WHY: dict[str, str] = {
         " use_custom_tokens"
     ),
     _LENGTH: (
-        "custom_text_encoder_intermediary_layers max_sequence_length max_token_length t5_padding t5xxl_max_token_length"
-        " text_encoder_*_sequence_length text_encoder_out_layers text_encoder_sequence_length tokenizer_max_length"
+        "custom_text_encoder_intermediary_layers max_token_length t5_padding text_encoder_out_layers"
     ),
     _TEXT: (
         "clip_image_* control controlnet controlnet_* freeze_encoder_* ip_adapter layer_freeze_strategy lorm"

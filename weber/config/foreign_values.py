@@ -61,11 +61,27 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "caption|.caption|txt|.txt|text|file|files|text_file|textfiles|sample|sidecar|caption_file|true": '"textfile"',
         "instanceprompt|instance_prompt|trigger|trigger_word|class|prompt": '"instance"; instance_prompt is the caption',
         "concept": '"instance"; instance_prompt is the text of that file',
-        "parquet|csv|json|jsonl|.json|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
+        ".json|json_file|json_files": '"json"',
+        "parquet|csv|jsonl|.jsonl|huggingface|hub|dataset|table|webshart|column|.csv": f'"metadata"; {_LOAD}',
         "file_name|filenames|stem": '"filename"',
-        "folder|folder_name|foldername|directory": '"instance"; instance_prompt is what the folder says',
+        "folder|folder_name|directory|dir": '"foldername"',
         "false|empty|unconditional|no_caption|no_captions": '"none"',
     },
+    "data.0.caption_steps.0.kind": {
+        "trigger_word|trigger_words|triggers|activation": '"trigger"',
+        "shuffle_*|tag_shuffle|tag_shuffling|permute": '"shuffle"',
+        "tag_dropout|dropout|caption_tag_dropout*|token_dropout*|drop_tags": '"drop"',
+        "wildcard|dynamic_prompts|dynamic_prompt|enable_wildcard": '"wildcards"',
+        "regexp|re|regular_expression": '"regex"',
+        "dedup|dedupe|unique|duplicates|remove_duplicates": '"deduplicate"',
+        "remove|remove_tags|blacklist|exclude|filter_tags": '"filter"',
+        "prepend|caption_prefix|before": '"prefix"',
+        "append|caption_suffix|after": '"suffix"',
+        "truncate|max_tags|cut": '"limit"',
+        "substitute|sub|replacement|replacements": '"replace"',
+    },
+    "data.0.caption_steps.0.place": {"front|first|before|prefix|beginning|left": '"start"', "back|last|behind|suffix|after|right": '"end"'},
+    "data.0.caption_steps.0.unit": {"tag": '"tags"', "word": '"words"', "token": '"tokens"'},
     "data.0.conditioning_type": {
         "reference|strict|edit|control_image|image|img|source": '"reference_strict"',
         "loose": '"reference_loose"',
@@ -190,7 +206,8 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "bucket_no_upscale": {"true": "data.0.upscale = false, the default", "false": "data.0.upscale = true"},
     "caption_extension|caption_ext|caption_extention": {
         ".txt|txt|.caption|caption": 'data.0.captions = "textfile", which reads NAME.txt and NAME.caption beside NAME.png',
-        ".json|json|.jsonl|.csv": 'data.0.captions = "metadata", with data.0.metadata',
+        ".json|json": 'data.0.captions = "json", which reads NAME.json beside NAME.png',
+        ".jsonl|.csv": 'data.0.captions = "metadata", with data.0.metadata',
     },
     "center_crop": {"true": 'data.0.crop = "center"', "false": 'data.0.crop = "random"'},
     "disable_assistant_lora": {"true": 'model.assistant = "off"'},
@@ -268,6 +285,10 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     },
     "data.0.captions": {
         "blip*|wd14*|florence*|joycaption*|qwen*|auto": "weber writes no captions; write them with a captioner first",
+    },
+    "data.0.caption_steps.0.kind": {
+        "dropout_rate|caption_dropout*|uncond*": "the whole caption is left out by data.0.caption_dropout; tags by \"drop\"",
+        "case|lower|lowercase|upper|caps*": "weber changes no case of letters",
     },
     "data.0.conditioning_type": {
         "mask|segmentation": "it is a mask for the loss: set data.0.loss_masks to its folder",
@@ -389,6 +410,12 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "sampling.weights": {"both|all|best": "one of them is painted: \"trained\", or \"ema\" where optim.ema_decay is set"},
     "optim.state_on": {
         "disk|nvme|paged": "the nearest is \"host\", the memory of this machine; paged optimizers have names of their own",
+    },
+    "shuffle_caption|shuffle_tags|shuffle_tokens|enable_tag_shuffling|enable_wildcard|prepend_instance_prompt|use_short_captions": {
+        "false|0": "it is what weber does in any case",
+    },
+    "keep_tokens|keep_tags_count|caption_tag_dropout_rate|token_dropout_rate|tag_dropout_enable|tag_dropout_probability": {
+        "false|0|0.0": "it is what weber does in any case",
     },
     "report_to|log_with": {"*": "weber writes metrics.jsonl, and TensorBoard's files with output.tensorboard = true"},
 }

@@ -52,6 +52,11 @@ class ModelConfig(Section):
     """Where the tokenizers are: a model in diffusers layout, a folder or a hub id. Left out: with the model, else with the variant's
     own hub id."""
 
+    text_tokens: Annotated[int, Field(ge=8, le=512)] | None = None
+    """How many tokens the network sees of what T5 makes of a text, padding included: fewer are less work in every step. In training, in
+    pictures and in the cache alike; the rest of longer texts is not read. 77 to 512, or to what the model was made for
+    (`pocket`: 8 to 24). Left out: what it was made for. Refused for models of which the padding is a part."""
+
     assistant: PathText | None = None
     """A LoRA that takes part while training and is left out of pictures and saved files: a file or a hub id; `"off"` for none.
     Left out: the variant's own, which only a distilled one has."""

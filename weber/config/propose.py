@@ -45,7 +45,8 @@ def propose_key(name: str, section: SectionRows | None, *, got: object) -> str |
         reason = find_value(REFUSED_VALUES, name, value=got)
         if line is not None or reason is not None:
             return f"write {_write_meant(line)}" if line is not None else f"remove it; {reason}"
-        advice = find_foreign(FOREIGN_ADVICE, name, section=where)
+        is_of_section = f"{where}.{name}" in FOREIGN_NAMES  # there it means something else than anywhere
+        advice = None if is_of_section else find_foreign(FOREIGN_ADVICE, name, section=where)
         if advice is not None:
             return advice
         by_key = {setting.key: setting for setting in list_settings()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|%[A-Za-z_]\w*%")
 
@@ -43,9 +43,12 @@ class Section(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
     )
 
+    may_be_blank: ClassVar[tuple[str, ...]] = ()
+    """Settings of which a space, or no text at all, is a value."""
+
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_empty(cls, value: object) -> object:
-        if isinstance(value, str) and not value.strip():
+    def _refuse_empty(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and not value.strip() and info.field_name not in cls.may_be_blank:
             raise ValueError("an empty text is not a value; set it or remove the line (on the command line: null)")
         return value

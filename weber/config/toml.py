@@ -19,7 +19,7 @@ _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _FIXES: dict[str, str] = {
-    "'\\'": "write Windows paths with / or in single quotes: path = 'C:\\pictures'",
+    "'\\'": "write text with \\ in single quotes, such as find = '\\d+'; Windows paths with / or so too: path = 'C:\\pictures'",
     "hex value": "write Windows paths with / or in single quotes: path = 'C:\\pictures'",
     "overwrite": "this key or section was already given above; keep one of them (sets of pictures are [[data]])",
     "twice": "this section was already given above; put all its keys under one header",

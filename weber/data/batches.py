@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weber.data.pictures import Pictures
-from weber.data.seeds import draw_choice, draw_order, draw_uniform
+from weber.data.seeds import draw_choice, draw_order, draw_uniform, draw_weighted
 
 _Indices = NDArray[np.int64]
 
@@ -60,7 +60,8 @@ class BatchPlan:
 
     def _draw(self, example: int, step: int, place: int) -> Draw:
         chosen = self._examples[example]
-        caption: int | None = draw_choice(len(chosen.captions), self._seed, step, place, "caption")
+        parts, weights = (self._seed, step, place, "caption"), chosen.caption_weights
+        caption: int | None = draw_weighted(weights, *parts) if weights else draw_choice(len(chosen.captions), *parts)
         if draw_uniform(self._seed, step, place, "caption_dropout") < chosen.caption_dropout:
             caption = None
         crop = draw_choice(len(chosen.crops), self._seed, step, place, "crop")

@@ -11,6 +11,7 @@ from weber.config.data import DataConfig
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
+from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
 from weber.data.dataset import Dataset
 from weber.data.found import Found, find_files
@@ -36,6 +37,7 @@ from weber.data.pictures import Part, Pictures, Shared
 from weber.data.rows import list_rows
 from weber.data.set_aside import SetAside, describe_items, list_advice, list_reasons
 from weber.data.sets import PictureLimits, check_set, find_places
+from weber.data.wildcards import list_wildcard_files
 from weber.data.words import describe_count
 from weber.errors import DataError
 from weber.progress import Progress
@@ -127,7 +129,8 @@ class _Builder:
         known = Known(self.folder, config, about=about, backend=self.files)
         found = find_files(config, self.files, own=self.own)
         captions = read_caption_files(found, self.files, config=config, progress=self.progress)
-        fingerprint = known.build_fingerprint(found, captions=captions, table=config.metadata)
+        others = [*list_wildcard_files(config), *([] if config.metadata is None else [config.metadata])]
+        fingerprint = known.build_fingerprint(found, captions=captions, others=others)
         columns = known.open(fingerprint)
         if columns is None:
             self.index.asked, num_passing = {}, self.index.num_passing
@@ -137,6 +140,7 @@ class _Builder:
         return _Set(config, columns)
 
     def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
+        steps = build_steps(config, key=key, count_tokens=self.inputs.count_tokens)
         listed = list_rows(config, found, files=self.files, key=key)
         used = [row for row in listed.rows if not row.reason]
         files = inspect_files(used, found, config=config, captions=captions, index=self.index, progress=self.progress)
@@ -144,7 +148,7 @@ class _Builder:
         packer, set_aside = Packer(config.path.absolute()), list[SetAside]()
         for row in listed.rows:
             try:
-                packer.add(build_example(row, files, config=config, seed=self.seed, inputs=self.inputs))
+                packer.add(build_example(row, files, config=config, steps=steps, seed=self.seed, inputs=self.inputs))
             except DataError as error:
                 set_aside.append(SetAside(config.set_name, row.path, error.what))
         unused = list_unused(found.beside.all)
@@ -157,6 +161,7 @@ class _Builder:
             *describe_repeat_names(config, part.paths, key=key),
             *describe_mask_names(config, part.paths),
             *describe_own_references(config, part),
+            *describe_idle(config, steps, key=key),
             *describe_json(config, files.captions),
             *describe_problems(config.set_name, {**files.references, **files.pictures}),
             *describe_small(config, part, sizes=self.inputs.sizes),
@@ -191,7 +196,7 @@ def _explain_nothing_left(config: DataConfig, refused: Sequence[SetAside], *, no
         lines.append(f"  {len(items)} x {kind}")
         lines += [f"      {line}" for line in describe_items(items, most=_NUM_SHOWN)]
     names = {} if config.hub is not None else find_repeat_names(config, (str(item.path) for item in refused))
-    advice += [explain_repeat_name(name, said, key=key) for name, said in names.items()]
+    advice += [explain_repeat_name(name, said, config=config, key=key) for name, said in names.items()]
     fix = "; ".join(advice) or "mend the files, or change the set's settings"
     got = "; ".join([f"{describe_count(len(refused), 'picture')}, all set aside", *notes])
     return DataError("\n".join(lines), got=got, fix=fix)

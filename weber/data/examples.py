@@ -29,7 +29,9 @@ class Example:
     what is done to its colors.
 
     Every mask goes with every crop; `loss_mask` says what of the picture is learned, None: all. `loss_weight` is how much it counts;
-    with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is.
+    with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is; `caption_weights`: how
+    likely each of the captions is beside the others, none: all are as likely; `is_part_of_captions`: the steps of the set can make more.
+    `caption_file` is the name below the set's folder of the file that they are from, empty for none.
     """
 
     set_name: str
@@ -47,8 +49,10 @@ class Example:
     loss_weight: float = 1.0
     is_regularization: bool = False
     caption_dropout: float = 0.0
-    caption_file: Path | None = None
+    caption_file: str = ""
     color: str = ""
+    caption_weights: tuple[float, ...] = ()
+    is_part_of_captions: bool = False
 
     def target(self, crop: int) -> View:
         """The picture itself, by the index of its crop."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from weber.config.data import CaptionPer, DataConfig
+from weber.config.caption_places import list_items
+from weber.config.data import DataConfig
 from weber.data.backends.backend import Backend
-from weber.data.captions import CaptionFile, read_captions
+from weber.data.caption_files import list_caption_files
+from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
 from weber.data.found import Found
 from weber.data.images import encode_content, read_alpha, read_colors
 from weber.data.index import FileFacts, Index
@@ -48,10 +50,11 @@ def inspect_files(
         facts = index.read_facts(distinct, inspect, report=report, kind=kind, stats=stats) if distinct else []
         return dict(zip(distinct, facts, strict=True))
 
-    files = dict.fromkeys(row.caption_file for row in rows if row.caption_file is not None) if captions else {}
+    named = dict.fromkeys(name for row in rows for name in row.texts.list_all())
+    keyed = {row.texts.keyed for row in rows}
     return Inspected(
         read("looking at the pictures", (row.path for row in rows), _inspect_picture),
-        {name: _read_caption(config.caption_per, captions[name]) for name in files},
+        {name: _read_caption(captions[name], config, is_keyed=name in keyed) for name in named},
         references=read("looking at the references", (path for row in rows for path in row.references), _inspect_picture),
         masks=read("looking at the masks", (row.mask for row in rows if row.mask is not None), _inspect_mask, "mask "),
         loss_masks=read("looking at the alpha channels", (row.path for row in rows), _inspect_alpha, "alpha ")
@@ -65,9 +68,7 @@ def read_caption_files(found: Found, files: Backend, *, config: DataConfig, prog
 
     All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that.
     """
-    if config.caption_source != "textfile":
-        return {}
-    names, read = found.files.captions, dict[str, bytes | DataError]()
+    names, read = list_caption_files(config, found.files), dict[str, bytes | DataError]()
     with ThreadPoolExecutor() as pool:
         portions = [names[start : start + _NUM_PER_REPORT] for start in range(0, len(names), _NUM_PER_REPORT)]
         for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder, files), portions), strict=True):
@@ -86,11 +87,11 @@ def _read_all(folder: Path, files: Backend, names: Sequence[str]) -> list[bytes 
     return read
 
 
-def _read_caption(per: CaptionPer | None, data: bytes | DataError) -> CaptionFile:
+def _read_caption(data: bytes | DataError, config: DataConfig, *, is_keyed: bool) -> CaptionFile:
     try:
         if isinstance(data, DataError):
             raise data
-        return read_captions(data, per)
+        return read_keyed_captions(data, list_items(config.caption_key)) if is_keyed else read_captions(data, config.caption_per)
     except DataError as error:
         return CaptionFile(reason=error.what)
 

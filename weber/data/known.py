@@ -49,8 +49,8 @@ class Known:
             return read_columns(self._file) or kept
         return kept
 
-    def build_fingerprint(self, found: Found, *, captions: Mapping[str, bytes | DataError], table: Path | None) -> str:
-        """What the columns of these files, captions and rows are known by."""
+    def build_fingerprint(self, found: Found, *, captions: Mapping[str, bytes | DataError], others: Iterable[Path]) -> str:
+        """What the columns of these files, captions and `others`, which are read whole, are known by."""
         digest = blake2b(self._settings.encode(), digest_size=16)
         for listing in found.listings:
             digest.update(f"\0folder {listing.folder} {len(listing.names)}\0".encode(errors="surrogatepass"))
@@ -59,8 +59,8 @@ class Known:
         for text in _join(f"{name}\0{data!r}" if isinstance(data, bytes) else f"{name}\0{data.what}" for name, data in captions.items()):
             digest.update(text)
         digest.update(repr(found.own).encode(errors="surrogatepass"))
-        if table is not None:
-            digest.update(self._backend.read(table))
+        for path in others:
+            digest.update(f"\0file {path}\0".encode(errors="surrogatepass") + self._backend.read(path))
         return digest.hexdigest()
 
     def _is_unchanged(self, asked: Mapping[str, list[object]]) -> bool:
@@ -91,7 +91,7 @@ def _join(texts: Iterable[str]) -> Iterator[bytes]:
 def _identify_code() -> str:
     """Of everything that makes pictures of files: what other code has made is made anew."""
     room = Path(__file__).parent
-    files = [*sorted(room.rglob("*.py")), room.parent / "config" / "data.py"]
+    files = [*sorted(room.rglob("*.py")), *sorted((room.parent / "config").glob("*.py"))]
     return _hash("".join(file.read_text(encoding="utf-8") for file in files))
 
 

@@ -12,14 +12,13 @@ import numpy as np
 from weber.config.data import DataConfig
 from weber.data.beside import cut_suffix
 from weber.data.buckets import Bucket, build_bucket
-from weber.data.captions import CaptionFile
+from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
 from weber.data.index import FileFacts
 from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
 
 _MASK_NAME = re.compile(r"(.+?)[-_. ]?mask(?:label)?", re.IGNORECASE)
 _NUM_NAMED = 4  # more than are shown
-_REPEATS_NAME = re.compile(r"(\d{1,3})_(.+)")
 
 
 def describe_problems(set_name: str, facts: Mapping[Path, FileFacts]) -> list[str]:
@@ -49,8 +48,7 @@ def find_repeat_names(config: DataConfig, names: Iterable[str]) -> dict[str, tup
     top = config.path.absolute()
     homes = [top / home for home in dict.fromkeys(name.rpartition("/")[0] for name in names)]
     folders = dict.fromkeys(one for home in homes for one in (home, *home.parents) if one == top or one.is_relative_to(top))
-    matches = {folder.name: _REPEATS_NAME.fullmatch(folder.name) for folder in folders}
-    return {name: (int(match[1]), match[2]) for name, match in matches.items() if match and int(match[1]) > 0}
+    return {folder.name: said for folder in folders if (said := read_repeat_name(folder.name)) is not None}
 
 
 def describe_repeat_names(config: DataConfig, names: Iterable[str], *, key: str) -> list[str]:
@@ -60,17 +58,18 @@ def describe_repeat_names(config: DataConfig, names: Iterable[str], *, key: str)
     lines = []
     for name, said in find_repeat_names(config, names).items():
         if said[0] != config.repeats:
-            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, key=key)}")
+            lines.append(f"{config.set_name}: {explain_repeat_name(name, said, config=config, key=key)}")
     return lines
 
 
-def explain_repeat_name(name: str, said: tuple[int, str], *, key: str) -> str:
+def explain_repeat_name(name: str, said: tuple[int, str], *, config: DataConfig, key: str) -> str:
     """What such a name does not do, and what does."""
-    number, words = said
-    return (
-        f'the folder "{name}" is named as kohya\'s trainer wants it, but here its name says nothing: in a set of its own, set'
-        f' {key}.repeats = {number}, and without caption files {key}.captions = "instance", {key}.instance_prompt = "{words}"'
-    )
+    is_read = "foldername" in config.caption_sources
+    line = f'the folder "{name}" is named as kohya\'s trainer wants it, but here its {"number" if is_read else "name"} says nothing'
+    line += f": in a set of its own, set {key}.repeats = {said[0]}"
+    if is_read:
+        return line
+    return f'{line}; {key}.captions = ["textfile", "foldername"] takes "{read_folder_name(name)}" where there is no caption file'
 
 
 def describe_mask_names(config: DataConfig, names: Iterable[str]) -> list[str]:

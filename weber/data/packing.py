@@ -68,7 +68,10 @@ class Packer:
         for caption in one.captions:
             self._texts["caption"].add(caption)
         self._ends["caption" + ROWS].append(len(self._texts["caption"]))
-        self._texts["caption_file"].add("" if one.caption_file is None else self._name(one.caption_file))
+        self._texts["caption_file"].add(one.caption_file)
+        weights = one.caption_weights or (1.0,) * len(one.captions)
+        self._floats["caption.weight"].extend(weights)
+        self._ints["partial"].append(one.is_part_of_captions)
         self._add_references(one.references)
         self._add_masks(one.masks)
         self._add_loss_mask(one.loss_mask)
@@ -87,6 +90,10 @@ class Packer:
         kinds = ((self._ints, np.int32), (self._ends, np.int64), (self._floats, np.float64))
         arrays |= {name: np.frombuffer(numbers, dtype) for columns, dtype in kinds for name, numbers in columns.items()}
         arrays |= {name: arrays[name].reshape(-1, width) for name, width in (("size", 2), ("crop", _CROP_NUMBERS))}
+        if (arrays["caption.weight"] == 1).all():
+            del arrays["caption.weight"]
+        if not arrays["partial"].any():
+            del arrays["partial"]
         for name, texts in self._texts.items():
             arrays |= texts.build(name)
         if "reference.crop" in arrays:

@@ -7,23 +7,27 @@ from pathlib import Path
 
 from weber.config.data import DataConfig
 from weber.data.buckets import Bucket, build_bucket, check_size
-from weber.data.captions import CAPTION_SUFFIXES, CaptionFile, build_captions
+from weber.data.caption_sources import choose_captions
+from weber.data.caption_steps import Steps
 from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
 from weber.data.examples import Example, Reference
 from weber.data.index import FileFacts
 from weber.data.inspect import Inspected
 from weber.data.loss_masks import LossMask, shows
 from weber.data.masks import Mask, list_showing
+from weber.data.names import normalize_name
 from weber.data.rows import Row
 from weber.data.sets import PictureLimits
+from weber.data.variants import build_variants
 from weber.errors import DataError
 
 _DEFAULT_NUM_CROPS = 4
 _DEFAULT_NUM_MASKS = 4
-_WITHOUT_CAPTION = ("no caption file", "caption file is empty")
 
 
-def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, inputs: PictureLimits) -> Example:
+def build_example(
+    row: Row, files: Inspected, *, config: DataConfig, steps: Steps | None, seed: int, inputs: PictureLimits
+) -> Example:
     """The example of a picture. Raises DataError with a one-line reason where it cannot be used."""
     if row.reason:
         raise DataError(row.reason)
@@ -35,7 +39,8 @@ def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, 
     bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
     crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
-    captions = _build_captions(row, files, config)
+    found, name = choose_captions(row, config, files=files.captions), normalize_name(row.name)
+    captions = build_variants(found.texts, found.weights, steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
     masks: tuple[Mask, ...] = ()
     if row.mask is not None:
         mask = _check_usable(row.mask, files.masks, kind="mask")
@@ -43,7 +48,6 @@ def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, 
         crops = _choose_crops(row.mask, mask, crops, picture=picture)
     elif inputs.repaints:
         masks = tuple(Mask(None, f"{seed} {content} {number}") for number in range(config.num_masks or _DEFAULT_NUM_MASKS))
-    file = None if row.caption_file is None or config.caption_source != "textfile" else row.path.with_name(_last(row.caption_file))
     loss_mask, crops = _choose_loss_mask(row, files, crops, picture=picture, is_alpha=config.alpha_mask)
     size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
     references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
@@ -55,7 +59,7 @@ def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, 
         height,
         bucket,
         crops,
-        captions,
+        captions.texts,
         config.repeats,
         references,
         masks,
@@ -63,27 +67,11 @@ def build_example(row: Row, files: Inspected, *, config: DataConfig, seed: int, 
         config.loss_weight,
         config.regularization,
         config.caption_dropout,
-        file,
+        found.file or "",
         picture.form,
+        captions.weights,
+        not captions.is_whole,
     )
-
-
-def _build_captions(row: Row, files: Inspected, config: DataConfig) -> tuple[str, ...]:
-    if config.caption_source == "metadata":
-        return row.captions
-    if config.caption_source != "textfile":
-        return build_captions(row.path, config)
-    file_name = row.path.stem + CAPTION_SUFFIXES[0] if row.caption_file is None else _last(row.caption_file)
-    found = CaptionFile(reason="no caption file") if row.caption_file is None else files.captions[row.caption_file]
-    if not found.reason:
-        return found.captions
-    if config.caption_fallback is not None and found.reason in _WITHOUT_CAPTION:
-        return (config.caption_fallback,)
-    raise DataError(f"{found.reason}: {file_name}")
-
-
-def _last(name: str) -> str:
-    return name[name.rfind("/") + 1 :]
 
 
 def _check_usable(path: Path, files: Mapping[Path, FileFacts], *, kind: str) -> FileFacts:

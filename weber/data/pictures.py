@@ -79,7 +79,7 @@ class Part:
         shared, shape = self.shared, self.shapes[int(self.array("shape")[place])]
         width, height = self.array("size")[place].tolist()
         crops = self._list_crops("crop", self._find_rows("crop", place))
-        captions, file = self._find_rows("caption", place), self._caption_files[place]
+        captions = self._find_rows("caption", place)
         return Example(
             shared.set_name,
             shared.folder / self.paths[place],
@@ -96,8 +96,10 @@ class Part:
             shared.loss_weight,
             shared.is_regularization,
             shared.caption_dropout,
-            shared.folder / file if file else None,
+            self._caption_files[place],
             self.words[int(self.array("color")[place])],
+            self._list_weights(captions),
+            "partial" in self.columns.arrays and bool(self.array("partial")[place]),
         )
 
     def _find_rows(self, name: str, place: int) -> range:
@@ -106,6 +108,13 @@ class Part:
 
     def _list_crops(self, name: str, rows: range) -> tuple[Crop, ...]:
         return tuple(Crop(*row) for row in self.array(name)[rows.start : rows.stop].tolist())
+
+    def _list_weights(self, captions: range) -> tuple[float, ...]:
+        """None where all are as likely."""
+        if "caption.weight" not in self.columns.arrays:
+            return ()
+        weights: list[float] = self.array("caption.weight")[captions.start : captions.stop].tolist()
+        return tuple(weights) if any(weight != 1 for weight in weights) else ()
 
     def _list_references(self, place: int) -> Iterator[Reference]:
         for row in self._find_rows("reference", place):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
 from weber.data.backends.backend import Backend
-from weber.data.beside import cut_suffix
-from weber.data.captions import CAPTION_SUFFIXES
+from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
 from weber.data.formats import explain_ending
 from weber.data.found import Folders, Found
@@ -27,19 +28,21 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 class Row(NamedTuple):
-    """One picture. With a `reason` it is set aside; `captions` are those of a table, `caption_file` the file beside it.
+    """One picture. With a `reason` it is set aside.
 
-    `name` is the picture's below the set's folder, or where it does not lie there (`is_below`) its own.
+    `name` is the picture's below the set's folder, or where it does not lie there (`is_below`) its own. `captions` are those of a table,
+    column by column, and `lack` says why they are none; `texts` are the caption files beside it.
     """
 
     path: Path
     name: str
-    captions: tuple[str, ...] = ()
-    caption_file: str | None = None
+    captions: tuple[tuple[str, ...], ...] = ()
+    texts: FoundFiles = FoundFiles()
     references: tuple[Path, ...] = ()
     mask: Path | None = None
     loss_mask: Path | None = None
     reason: str = ""
+    lack: str = ""
     is_below: bool = True
 
 
@@ -68,11 +71,13 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
     tables = _list_tables(config, sorted_files.others)
     notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
     named = tables if config.metadata is None else [_find_below(config.metadata.absolute(), folder)]
-    others = [name for name in sorted_files.others if name not in named]
+    texts = CaptionFiles(config, sorted_files)
+    rows = _add_files(rows, texts=texts, beside=found.beside)
+    taken = {name for row in rows for name in row.texts.list_all()}
+    others = [name for name in sorted_files.others if name not in named and name not in taken]
     if others:
         count = describe_count(len(others), "file")
         notes.append(f"{config.set_name}: {count} of other kinds beside the pictures: {describe_kinds(others)}")
-    rows = _add_files(rows, sorted_files, beside=found.beside)
     usable = [row for row in rows if not row.reason]
     if config.loss_masks is not None and usable and not any(row.loss_mask for row in usable):
         names = [name.rpartition("/")[2] for one in found.beside.all if one.kind == "loss mask" for name in one.names]
@@ -82,8 +87,8 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
             expected=f'a mask of "{usable[0].path.name}" with the same name or stem, in the same subfolder',
             fix=f"name the masks as the pictures are named, or remove {key}.loss_masks",
         )
-    if config.caption_source == "textfile":
-        notes += _describe_lone_captions(config, rows, sorted_files.captions)
+    if "textfile" in config.caption_sources:
+        notes += texts.describe_lone([row.name for row in rows if row.is_below], read=taken)
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")
@@ -92,8 +97,8 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
 
 def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit: int) -> tuple[list[Row], str]:
     """So many of the rows that may be of use, in their order, beside those that are set aside; and what became of it, in words."""
-    needs_file = config.caption_source == "textfile" and config.caption_fallback is None
-    usable = [row for row in rows if not row.reason and (row.caption_file is not None or not needs_file)]
+    needs_file = set(config.caption_sources) <= {"textfile", "json"} and config.caption_fallback is None
+    usable = [row for row in rows if not row.reason and (row.texts.list_all() or not needs_file)]
     if len(usable) <= limit:
         return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
 
@@ -106,14 +111,13 @@ def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit
 
 def _list_tables(config: DataConfig, others: Sequence[str]) -> list[str]:
     """Tables beside the pictures that nobody has named, where captions are in files."""
-    if config.metadata is not None or config.caption_source != "textfile":
+    if config.metadata is not None or "textfile" not in config.caption_sources:
         return []
     return [name for name in others if "/" not in name and find_suffix(name) in _TABLE_SUFFIXES]
 
 
-def _add_files(rows: Sequence[Row], files: Files, *, beside: Folders) -> list[Row]:
+def _add_files(rows: Sequence[Row], *, texts: CaptionFiles, beside: Folders) -> list[Row]:
     """The rows with what is found for them by their names."""
-    known = ByName((cut_suffix(name), name) for name in _prefer_first(files.captions))
     added = []
     for row in rows:
         if row.reason:
@@ -124,30 +128,11 @@ def _add_files(rows: Sequence[Row], files: Files, *, beside: Folders) -> list[Ro
             references = (*row.references, *(one.need(row.name) for one in beside.references))
             mask = None if beside.mask is None else beside.mask.need(row.name)
             loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.name)
-            caption_file = next(iter(known.find(cut_suffix(row.name))), None) if row.is_below else None
-            added.append(row._replace(caption_file=caption_file, references=references, mask=mask, loss_mask=loss_mask))
+            found = texts.find(row.name) if row.is_below else FoundFiles()
+            added.append(row._replace(texts=found, references=references, mask=mask, loss_mask=loss_mask))
         except DataError as error:
             added.append(_refuse(row.path, error.what))
     return added
-
-
-def _prefer_first(captions: Sequence[str]) -> list[str]:
-    """Caption files in the order in which one is taken before another of the same stem."""
-    return sorted(captions, key=lambda name: CAPTION_SUFFIXES.index(find_suffix(name)))
-
-
-def _describe_lone_captions(config: DataConfig, rows: Sequence[Row], captions: Sequence[str]) -> list[str]:
-    """Caption files that are not read: without a picture, or behind another one of that stem."""
-    stems = {normalize_name(cut_suffix(row.name)) for row in rows if row.is_below}
-    alike = [normalize_name(cut_suffix(name)) for name in captions]
-    lone = [name for name, stem in zip(captions, alike, strict=True) if stem not in stems]
-    taken = {normalize_name(cut_suffix(name)): name for name in reversed(_prefer_first(captions))}
-    behind = [name for name, stem in zip(captions, alike, strict=True) if stem in stems and taken[stem] != name]
-    lines = []
-    for names, what in ((lone, "without a picture of that name"), (behind, f"not read beside one that ends in {CAPTION_SUFFIXES[0]}")):
-        if names:
-            lines.append(f"{config.set_name}: {describe_count(len(names), 'caption file')} {what}: {describe_some(names)}")
-    return lines
 
 
 def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str) -> list[Row]:
@@ -158,9 +143,10 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
     table = read_table(config.metadata.absolute(), backend, name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
     sources = [table.check_column(one, (), key=f"{key}.conditioning_columns") for one in config.conditioning_columns]
-    caption = None
-    if config.caption_source == "metadata":
-        caption = table.check_column(config.caption_column, CAPTION_COLUMNS, key=f"{key}.caption_column")
+    columns: list[str] = []
+    if "metadata" in config.caption_sources:
+        wanted: list[str | None] = [*list_items(config.caption_column)] or [None]
+        columns = [table.check_column(one, CAPTION_COLUMNS, key=f"{key}.caption_column") for one in wanted]
     pictures = [folder / one for one in (*files.pictures, *files.unread)]
     known = ByName((_identify(path), path) for path in pictures)
     rows: list[Row] = []
@@ -174,7 +160,7 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
             rows.append(_refuse(config.metadata, f"address on the web, not a file: {given[0]} in {one.where}"))
             continue
         path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
-        row = _build_row(path, table, one, config=config, caption=caption, sources=sources, folder=folder, backend=backend)
+        row = _build_row(path, table, one, config=config, columns=columns, sources=sources, folder=folder, backend=backend)
         if _identify(path) in named:
             row = _refuse(path, f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
         named.setdefault(_identify(path), one.where)
@@ -191,13 +177,14 @@ def _build_row(
     row: TableRow,
     *,
     config: DataConfig,
-    caption: str | None,
+    columns: Sequence[str],
     sources: Sequence[str],
     folder: Path,
     backend: Backend,
 ) -> Row:
     """Of a dataset of the hub, files outside of the folder are set aside, because a stranger has written the table."""
-    captions = table.read_texts(row, caption, several=True) if caption is not None else ()
+    captions = tuple(table.read_texts(row, column, several=True) for column in columns)
+    lack = f"caption is empty: {row.where}" if columns and not any(captions) else ""
     names = {source: table.read_texts(row, source) for source in sources}
     try:
         for text in [str(path), *(name for one in names.values() for name in one)]:
@@ -211,11 +198,9 @@ def _build_row(
             raise DataError(f"{error.what}, named in {row.where}") from error
         if reason := explain_ending(path.name):
             raise DataError(reason)
-        if caption is not None and not captions and config.caption_fallback is not None:
-            captions = (config.caption_fallback,)
-        if caption is not None and not captions:
-            raise DataError(f"caption is empty: {row.where}")
-        for text in captions:
+        if lack and config.caption_fallback is None and config.caption_sources == ("metadata",):
+            raise DataError(lack)
+        for text in chain.from_iterable(captions):
             _check_text(text, f"caption is not text: {row.where}")
         for source, given in names.items():
             if not given:
@@ -223,7 +208,7 @@ def _build_row(
     except DataError as error:
         return _refuse(path, error.what)
     is_below = path.is_relative_to(folder)
-    return Row(path, _find_below(path, folder) if is_below else path.name, captions, references=references, is_below=is_below)
+    return Row(path, _find_below(path, folder) if is_below else path.name, captions, references=references, lack=lack, is_below=is_below)
 
 
 def _refuse(path: Path, reason: str) -> Row:

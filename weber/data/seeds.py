@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -25,6 +26,16 @@ def draw_choice(num: int, *parts: int | str) -> int:
     """One of 0 .. num - 1, each equally likely (to one part in 2**63 / num)."""
     assert num >= 1
     return build_seed(*parts) % num
+
+
+def draw_weighted(weights: Sequence[float], *parts: int | str) -> int:
+    """One of 0 .. the number of weights - 1, each as likely as its share of their sum says."""
+    wanted, passed = draw_uniform(*parts) * sum(weights), 0.0
+    for number, weight in enumerate(weights):
+        passed += weight
+        if wanted < passed:
+            return number
+    return len(weights) - 1
 
 
 def draw_uniform(*parts: int | str) -> float:

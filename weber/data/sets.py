@@ -27,13 +27,15 @@ def _keep_size(width: int, height: int) -> tuple[int, int]:
 class PictureLimits:
     """What pictures the model looks at: up to `max_references`, or one with a mask (`repaints`); `sizes` is its list, if it has one.
 
-    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape, which depends on the `model`.
+    `reference_size` says what (width, height) a reference of that many pixels gets that keeps its own shape; `count_tokens` how many
+    tokens the last text encoder makes of texts, None where its tokenizer is not here. Both are those of the `model`.
     """
 
     max_references: int = 0
     repaints: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     reference_size: Callable[[int, int], tuple[int, int]] = _keep_size
+    count_tokens: Callable[[Sequence[str]], list[int]] | None = None
     model: str = ""
 
 
@@ -60,6 +62,10 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
         _check_place(config.path, f"{key}.path", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
     if config.metadata is not None:
         _check_place(config.metadata, f"{key}.metadata", what="a file", holds="a table in JSON Lines or CSV", is_kind=S_ISREG)
+    for number, step in enumerate(config.caption_steps):
+        if step.folder is not None:
+            place = f"{key}.caption_steps.{number}.folder"
+            _check_place(step.folder, place, what="a folder", holds="a folder of lists, NAME.txt for __NAME__", is_kind=S_ISDIR)
     masks = {name: [folder] for name, folder in (("masks", config.masks), ("loss_masks", config.loss_masks)) if folder is not None}
     for name, folders in {"conditioning": config.conditioning, **masks}.items():
         for folder in folders:

@@ -71,6 +71,14 @@ class TextLimit:
     count: Callable[[Sequence[str]], list[int]]
 
 
+@dataclass(frozen=True)
+class TextRange:
+    """How many tokens the network may see of a text, padding included: `most` is what the model was made for."""
+
+    fewest: int
+    most: int
+
+
 TextLimits = Mapping[str, Callable[[], TextLimit]]
 """What says so of each text part; it opens a tokenizer."""
 
@@ -121,7 +129,8 @@ class Family(Protocol):
     is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
     block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
-    `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
+    `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer. `text_range`: what `model.text_tokens`
+    may be for the last text part, None where the padded length is part of the model.
     """
 
     variant: str
@@ -146,6 +155,7 @@ class Family(Protocol):
     lean_layers: Mapping[str, str]
     joined_layers: Sequence[Sequence[str]]
     text_limits: TextLimits
+    text_range: TextRange | None
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from weber.errors import ModelError
 from weber.families import patches
-from weber.families.family import TRANSFORMER, PictureInputs, Predictor
+from weber.families.family import TRANSFORMER, PictureInputs, Predictor, TextRange
 from weber.families.source import Source
 from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, open_part
@@ -31,6 +31,7 @@ class PatchFamily(ABC):
     takes_reference_t = False
     assistant: str | None = None
     adapted_text: str | None = None
+    text_range: TextRange | None = None
     modulation_modules: Sequence[str] = ()
     encode_images = staticmethod(patches.encode_images)
     decode_latents = staticmethod(patches.decode_latents)

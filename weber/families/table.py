@@ -36,12 +36,15 @@ _NUM_NEAR = 3
 
 
 class Build(Protocol):
-    """Builds the family of a model from its parts; with `hides_padding`, it does not look at the padding behind its prompts.
+    """Builds the family of a model from its parts; with `hides_padding`, it does not look at the padding behind its prompts, and with
+    `text_tokens` it sees only so many tokens of a text.
 
     Raises ConfigError where that cannot act, ModelError for files that cannot be used.
     """
 
-    def __call__(self, source: Source, variant: str | None, *, hides_padding: bool = False) -> Family:
+    def __call__(
+        self, source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None
+    ) -> Family:
         """The model at `source`; a variant left out is recognized from its files."""
         ...
 
@@ -151,7 +154,7 @@ def build_family(config: ModelConfig, *, hides_padding: bool = False, stand_in: 
         source.check_part(part)
         if not part.startswith("tokenizer"):
             check_content(source, part, originals=row.originals[part])
-    return row.build(source, variant, hides_padding=hides_padding)
+    return row.build(source, variant, hides_padding=hides_padding, text_tokens=config.text_tokens)
 
 
 def _build_source(config: ModelConfig, stand_in: StandIn | None = None) -> tuple[Source, str | None]:

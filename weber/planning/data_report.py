@@ -1,34 +1,27 @@
-"""The part of the plan that speaks of pictures, captions, references and masks."""
+"""The part of the plan that speaks of pictures, references and masks."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weber.config.data import DataConfig
-from weber.data.examples import Example
 from weber.data.levels import CUTOUT
 from weber.data.pictures import Part
 from weber.data.report import list_bucket_counts
 from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
-from weber.data.walk import find_name
 from weber.data.words import describe_count
 from weber.families.family import Family
-from weber.planning.lengths import Lengths, list_lengths
 from weber.planning.plan import Plan
-from weber.progress import Progress
 
 SHOWN_ITEMS = 10
 """Pictures set aside that are named for each reason; a file has them all."""
 
 _CUT = 0.2
-_NUM_DRAWN = 3
-_SHOWN_CHARACTERS = 100
 
 
 def describe_pictures(plan: Plan) -> list[str]:
@@ -48,25 +41,6 @@ def describe_pictures(plan: Plan) -> list[str]:
     num_converted = sum(int((part.array("color") > 0).sum()) for part in plan.dataset.examples.parts)
     lines = [f"of {describe_count(num_converted, 'picture')} the colors are converted to sRGB, by their profiles"] if num_converted else []
     return _align(rows) + lines
-
-
-def describe_captions(plan: Plan, progress: Progress) -> list[str]:
-    """How many captions there are, some as they will be drawn, and how many are cut."""
-    lines = [_count_captions(config, _find_part(plan, config)) for config in plan.config.data]
-    lines += [f'drawn: {one.path.name}: "{_shorten(one.caption(number))}"' for one, number in _draw_first(plan)]
-    texts = plan.needs.texts
-    if plan.model.lacking is not None:
-        return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
-    for one in list_lengths(plan.family, texts, progress=progress):
-        read = f"{one.part} reads {one.most_tokens} tokens: "
-        lines.append(read + (_describe_cut(one, plan) if one.num_cut else f"no text is longer, the longest has {one.longest_tokens}"))
-    return lines
-
-
-def describe_cuts(plan: Plan, progress: Progress) -> list[str]:
-    """A line for each text part that cuts captions."""
-    found = list_lengths(plan.family, plan.needs.texts, progress=progress)
-    return [f"{one.part} reads {one.most_tokens} tokens: {_describe_cut(one, plan)}" for one in found if one.num_cut]
 
 
 def describe_references(plan: Plan) -> list[str]:
@@ -135,34 +109,6 @@ def _find_part(plan: Plan, config: DataConfig) -> Part:
     return plan.dataset.examples.find_part(config.set_name)
 
 
-def _count_captions(config: DataConfig, part: Part) -> str:
-    line = f"{config.set_name}: {describe_count(len(part.captions), 'caption')} for {describe_count(len(part), 'picture')}"
-    if config.caption_source == "textfile":
-        line += f" in {describe_count(len(set(part.columns.read_texts('caption_file')) - {''}), 'file')}"
-    line += f", {len(np.unique(np.fromiter(map(hash, part.captions), np.int64)))} distinct"
-    if len(part.captions) > len(part):
-        line += "; of a picture's captions one is drawn at each use"
-        if config.caption_source == "textfile":
-            line += ' (caption_per = "file" makes each file one caption)'
-    fallback = 0 if config.caption_fallback is None else sum(text == config.caption_fallback for text in part.captions)
-    return line + (f"; {describe_count(fallback, 'picture')} with caption_fallback" if fallback else "")
-
-
-def _draw_first(plan: Plan) -> list[tuple[Example, int | None]]:
-    """The first pictures of the run, with the captions that are drawn for them."""
-    draws = (draw for step in range(_NUM_DRAWN) for batch in plan.batches.draw_step(step) for draw in batch)
-    return [(plan.dataset.examples[draw.example], draw.caption) for draw in islice(draws, _NUM_DRAWN)]
-
-
-def _describe_cut(one: Lengths, plan: Plan) -> str:
-    name = next((find_name(part, one.longest) for part in plan.dataset.examples.parts if one.longest in part.captions), None)
-    where = f" ({name})" if name else ""
-    verb = "is longer, and the rest of it is" if one.num_cut == 1 else "are longer, and the rest of them is"
-    worst = f'the longest has {one.longest_tokens}{where}: "{_shorten(one.longest)}"'
-    looked = "" if one.num_texts == len(plan.needs.texts) else f" that were looked at, of {len(plan.needs.texts)},"
-    return f"{one.num_cut} of {describe_count(one.num_texts, 'text')}{looked} {verb} not read; {worst}"
-
-
 def _describe_loss_masks(config: DataConfig, part: Part) -> str:
     where = "their alpha channel" if config.alpha_mask else str(config.loss_masks)
     shares = part.array("loss_mask.share")
@@ -204,12 +150,6 @@ def _describe_sizes(part: Part, family: Family) -> list[str]:
         verb = "is" if cut == 1 else "are"
         lines.append(f"  {describe_count(cut, 'reference')} {verb} cut by more than {_CUT:.0%}: of another shape than the picture")
     return lines
-
-
-def _shorten(text: str) -> str:
-    """One line of it."""
-    text = " ".join(text.split())
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + " ..."
 
 
 def _right(cells: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weber.families.family import Family
@@ -12,12 +12,14 @@ MOST_TEXTS = 10_000
 """To measure a million texts takes a minute for each part."""
 
 _NUM_PER_PORTION = 512
+_MARKS = (77, 512)
+"""Tokens that CLIP and T5 read at most; a text above one is counted for every part that reads on."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of one text part: how many of the texts it cuts, and the longest one (empty where there are none). Of many texts `num_texts` were
-    looked at."""
+    """Of one text part: how many of the texts it cuts, how many are above each mark, and the longest one (empty where there are none). Of
+    many texts `num_texts` were looked at."""
 
     part: str
     most_tokens: int
@@ -25,6 +27,7 @@ class Lengths:
     num_cut: int
     longest: str
     longest_tokens: int
+    num_above: Mapping[int, int]
 
 
 def list_lengths(family: Family, texts: Sequence[str], *, progress: Progress = ignore_progress) -> list[Lengths]:
@@ -39,5 +42,6 @@ def list_lengths(family: Family, texts: Sequence[str], *, progress: Progress = i
                 progress(f"measuring the captions ({part})", len(counts), len(texts))
         most, place = max(((count, -place) for place, count in enumerate(counts)), default=(0, 0))
         num_cut = sum(count > limit.most_tokens for count in counts)
-        found.append(Lengths(part, limit.most_tokens, len(texts), num_cut, texts[-place] if texts else "", most))
+        above = {mark: sum(count > mark for count in counts) for mark in _MARKS}
+        found.append(Lengths(part, limit.most_tokens, len(texts), num_cut, texts[-place] if texts else "", most, above))
     return found

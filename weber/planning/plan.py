@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -173,7 +173,7 @@ def build_plan(
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
-        inputs=_build_limits(family),
+        inputs=_build_limits(model),
         index_path=config.output.cache / INDEX_NAME,
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
@@ -287,9 +287,16 @@ def _find_start(adapter: AdapterConfig) -> AdapterConfig:
     return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
 
 
-def _build_limits(family: Family) -> PictureLimits:
-    inputs = family.picture_inputs
-    return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size, family.variant)
+def _build_limits(model: Model) -> PictureLimits:
+    family = model.family
+    inputs, open_tokenizer = family.picture_inputs, cache(family.text_limits[family.text_parts[-1]])
+
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return open_tokenizer().count(texts)
+
+    name = " ".join([family.variant, *([family.identify(family.text_parts[-1])] if family.is_local else [])])
+    counted = count_tokens if model.lacking is None else None
+    return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size, counted, name)
 
 
 def _count_steps(config: RunConfig, steps_per_epoch: int) -> int:

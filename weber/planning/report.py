@@ -22,16 +22,10 @@ from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
 from weber.planning.attention import describe_attention
 from weber.planning.budget import build_estimate
+from weber.planning.caption_report import describe_captions, describe_cuts, describe_text_tokens
 from weber.planning.checks import sample_size
 from weber.planning.costs import describe_costs
-from weber.planning.data_report import (
-    describe_captions,
-    describe_cuts,
-    describe_pictures,
-    describe_references,
-    describe_set_aside,
-    describe_sets,
-)
+from weber.planning.data_report import describe_pictures, describe_references, describe_set_aside, describe_sets
 from weber.planning.needs import count_numbers
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
@@ -144,7 +138,7 @@ def _describe_model(plan: Plan) -> list[str]:
     if plan.start is not None:
         lines.append(f"starts from {adapter.start_from}: {plan.start.layout} layout, {plan.start.num_layers} layers")
         lines += plan.start.notes
-    lines += _describe_routes(plan)
+    lines += [*describe_text_tokens(plan), *_describe_routes(plan)]
     if plan.config.objective.text_mask:
         lines.append("the padding behind captions is hidden, in training and in pictures")
     if plan.config.optim.fused_backward:

@@ -83,6 +83,9 @@ def _resolve_set(data: DataConfig) -> DataConfig:
             "conditioning": [build_absolute(folder) for folder in data.conditioning],
             "masks": None if data.masks is None else build_absolute(data.masks),
             "loss_masks": None if data.loss_masks is None else build_absolute(data.loss_masks),
+            "caption_steps": [
+                one if one.folder is None else one.model_copy(update={"folder": build_absolute(one.folder)}) for one in data.caption_steps
+            ],
         }
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ class Flux1:
         self._mask = TEXT_READ if hides_padding else TEXT_MASK if variant.masks_text else None
         self.architecture, self.assistant, self.picture_inputs = variant.architecture, variant.assistant, variant.picture_inputs
         self.sample_defaults, self.native_pixels = variant.sample_defaults, variant.native_pixels
+        self.text_range = next(row for row in VARIANTS if row.name == variant.name).text_range
         self.transformer_config = read_part_config(source, "transformer", original=original.TRANSFORMER)
         check_transformer(self.transformer_config, variant)
         for folders in _FOLDERS.values():
@@ -175,8 +177,8 @@ class Flux1:
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
-def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux1:
-    """The model at `source`; a variant left out is recognized from its files."""
+def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux1:
+    """The model at `source`; a variant left out is recognized from its files. `text_tokens` is how many the network sees of a text."""
     row = recognize_variant(source) if variant is None else next(row for row in VARIANTS if row.name == variant)
     if hides_padding and row.masks_text:
         raise ConfigError(
@@ -184,9 +186,29 @@ def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = Fa
             got="objective.text_mask = true",
             fix="remove objective.text_mask",
         )
+    if text_tokens is not None:
+        _check_tokens(row, text_tokens)
+        row = replace(row, text_tokens=text_tokens)
     family = Flux1(source.with_home(row.home), row, hides_padding=hides_padding)
     check_pipeline(source, row)
     return family
+
+
+def _check_tokens(row: Variant, text_tokens: int) -> None:
+    if row.text_range is None:
+        raise ConfigError(
+            f"The padding behind texts is part of the model {row.name}, where it weighs less than words and is counted all the same.",
+            got=f"model.text_tokens = {text_tokens}",
+            fix="remove model.text_tokens",
+        )
+    fewest, most = row.text_range.fewest, row.text_range.most
+    if not fewest <= text_tokens <= most:
+        raise ConfigError(
+            f"The model {row.name} was made for texts of {most} tokens, and sees {fewest} of them at least.",
+            got=f"model.text_tokens = {text_tokens}",
+            expected=f"{fewest} to {most}",
+            fix=f"set model.text_tokens to {fewest if text_tokens < fewest else most}, or remove it for {most}",
+        )
 
 
 def _read_mu(scheduler: FlowMatchEulerDiscreteScheduler) -> tuple[float, float]:

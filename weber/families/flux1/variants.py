@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from weber.families.family import PictureInputs, SampleDefaults
+from weber.families.family import PictureInputs, SampleDefaults, TextRange
 
 POCKET = Path(__file__).parents[2] / "pocket" / "weights"
 
 _HALF_OF_SIZES = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
 KONTEXT_SIZES = (*_HALF_OF_SIZES, (1024, 1024), *((height, width) for width, height in reversed(_HALF_OF_SIZES)))
 """(width, height): diffusers `PREFERRED_KONTEXT_RESOLUTIONS`."""
+
+
+_FEWEST_TOKENS = 77
+"""Of a text that the network sees, but of models that are small: as many as CLIP reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,11 @@ class Variant:
     timesteps: str = "sigmoid"
     assistant: str | None = None
     is_shifted: bool = True
+
+    @property
+    def text_range(self) -> TextRange | None:
+        """See `Family.text_range`: padding that weighs something of its own is part of the model."""
+        return None if self.masks_text else TextRange(_FEWEST_TOKENS if self.text_tokens >= _FEWEST_TOKENS else 8, self.text_tokens)
 
     @property
     def sample_defaults(self) -> SampleDefaults:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from weber.errors import ModelError
+from weber.errors import ConfigError, ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
 from weber.families.family import Predictor, TextLimits
@@ -107,13 +107,19 @@ class Flux2(PatchFamily):
         return list_sigmas(self.scheduler, num_steps, mu=mu)
 
 
-def build_flux2(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux2:
+def build_flux2(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux2:
     """The model at `source`; a variant left out is recognized by its guidance input, the width of its text and `is_distilled`.
 
     Parts that are nowhere come from the variant's own place. A single file does not say whether it is distilled: it is taken as the
     base model, which is made for training.
     """
     row = next((row for row in VARIANTS if row.name == variant), None) or _recognize(source)
+    if text_tokens is not None:
+        raise ConfigError(
+            f"The model {row.name} was made with texts padded to {TEXT_TOKENS} tokens, all of which it sees: the padding is part of it.",
+            got=f"model.text_tokens = {text_tokens}",
+            fix="remove model.text_tokens",
+        )
     _check_index(source, row)
     return Flux2(source.with_home(row.home), row, hides_padding=hides_padding)
 

@@ -98,9 +98,9 @@ class Flux3(PatchFamily):
         return list_sigmas(self.scheduler, num_steps)
 
 
-def build_flux3(source: Source, variant: str | None, *, hides_padding: bool = False) -> Flux3:
+def build_flux3(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux3:
     """The model at `source`; parts that are nowhere come from the variant's own place. Raises ModelError for a step-distilled one, and
-    ConfigError for `hides_padding`.
+    ConfigError for `hides_padding` and `text_tokens`.
 
     The network of that one has a second noise level as input, the one that a step jumps to, and learned the mean velocity between the
     two. Training draws one noise level and knows the velocity there: that says nothing of any jump that its sampler makes.
@@ -111,6 +111,12 @@ def build_flux3(source: Source, variant: str | None, *, hides_padding: bool = Fa
             f"The blocks of the model {row.name} take no text mask, and its prompts are padded by less than {WINDOW_TOKENS} tokens.",
             got="objective.text_mask = true",
             fix="remove objective.text_mask",
+        )
+    if text_tokens is not None:
+        raise ConfigError(
+            f"The model {row.name} sees as many tokens as a text has, up to the next multiple of {WINDOW_TOKENS}: none are to spare.",
+            got=f"model.text_tokens = {text_tokens}",
+            fix="remove model.text_tokens",
         )
     return Flux3(source.with_home(row.home), row)
 
