@@ -77,6 +77,9 @@ class SmallFamily(Family):
     def identify(self, part: str) -> str:
         return self.identities[part]
 
+    def text_shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        return {part: (4,)}
+
     def load(self, part: str, *, device: torch.device, dtype: torch.dtype, fill: Fill | None = None) -> nn.Module:
         assert not [encoder for encoder in self.alive if encoder() is not None], "the encoder before was not freed"
         self.loaded.append(part)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from weber.cache.store import Store
+from weber.cache.text_forms import FULL, TextForm
 from weber.cache.writer import Writer
 from weber.errors import ModelError
 from weber.families.family import Family
+from weber.families.tokens import TEXT
 from weber.progress import Progress
 
 Inputs = TypeVar("Inputs")
@@ -31,6 +33,23 @@ class Encoders:
     dtype: torch.dtype
     identify: Callable[[str], str]
     load: Callable[[str], nn.Module]
+    texts: TextForm = FULL
+
+    def find_form(self, part: str) -> TextForm:
+        """How what a text part makes is kept."""
+        return self.texts if TEXT in self.family.text_shapes(part) else FULL
+
+
+class Task(NamedTuple):
+    """What is being done, of how many, and who is told."""
+
+    what: str
+    total: int
+    progress: Progress
+
+    def report(self, done: int) -> None:
+        """So many are done."""
+        self.progress(self.what, done, self.total)
 
 
 def encode_batches(
@@ -40,25 +59,28 @@ def encode_batches(
     load: Callable[[], nn.Module],
     encode: Callable[[nn.Module, Inputs], Mapping[str, Tensor]],
     dtype: torch.dtype,
-    progress: Progress,
-    what: str,
-    total: int,
+    task: Task,
+    form: TextForm = FULL,
 ) -> None:
     """Load the encoder, store what `encode` makes of every (keys, inputs), free the encoder.
 
-    The first dimension of what `encode` returns is that of the keys; floating-point tensors are stored as `dtype`. A batch is stored
-    as a whole, so that a run that was killed goes on with the batches it would have had, and so with the same bits.
+    The first dimension of what `encode` returns is that of the keys; floating-point tensors are stored as `dtype`, texts in their `form`.
+    A batch is stored as a whole, so that a run that was killed goes on with the batches it would have had, and so with the same bits.
     """
     done = 0
-    progress(what, done, total)
+    task.report(done)
     encoder = load()
     with Writer(store) as writer, torch.no_grad():
         for keys, inputs in batches:
-            tensors = {name: _prepare(tensor, dtype) for name, tensor in encode(encoder, inputs).items()}
-            _check_finite(encoder, tensors, what=what)
+            tensors: Mapping[str, Tensor] = {
+                name: _prepare(tensor, dtype) for name, tensor in form.prepare(encode(encoder, inputs)).items()
+            }
+            _check_finite(encoder, tensors, what=task.what)
+            tensors = form.pack(tensors)
             writer.add_batch({key: {name: tensor[row] for name, tensor in tensors.items()} for row, key in enumerate(keys)})
             done += len(keys)
-            progress(what, done, total)
+            task.report(done)
+    form.release()
     del encoder
     gc.collect()
     if torch.cuda.is_available():

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from weber.cache.encode import Encoders, encode_batches
+from weber.cache.encode import Encoders, Task, encode_batches
 from weber.cache.key import build_latent_key
 from weber.cache.store import Store
 from weber.data.backends.backend import Backend
@@ -58,9 +58,7 @@ def encode_latents(
             load=partial(encoders.load, part),
             encode=partial(_encode, encoders.family),
             dtype=dtype,
-            progress=progress,
-            what="encoding pictures",
-            total=total,
+            task=Task("encoding pictures", total, progress),
         )
     return total
 

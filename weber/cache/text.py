@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from weber.cache.encode import Encoders, encode_batches
+from weber.cache.encode import Encoders, Task, encode_batches
 from weber.cache.key import build_text_key, pack_keys
 from weber.cache.store import Store
 from weber.progress import Progress, ignore_progress
@@ -22,7 +22,7 @@ def encode_texts(
     """Encode what the cache lacks; the number of (caption, part) encoded. A part that lacks nothing is not loaded.
 
     Sample `build_text_key(caption, encoder=encoders.identify(part), dtype=encoders.dtype)` then holds what `encode_prompts` of the family
-    returns for that part, without the first dimension.
+    returns for that part, without the first dimension and in the form in which texts are kept.
     """
     family, dtype = encoders.family, encoders.dtype
     distinct = list(dict.fromkeys(captions))
@@ -40,9 +40,8 @@ def encode_texts(
                 load=partial(encoders.load, part),
                 encode=partial(family.encode_prompts, part),
                 dtype=dtype,
-                progress=progress,
-                what=f"encoding captions ({part})",
-                total=len(missing),
+                task=Task(f"encoding captions ({part})", len(missing), progress),
+                form=encoders.find_form(part),
             )
         num_encoded += len(missing)
     return num_encoded

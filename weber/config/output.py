@@ -23,6 +23,7 @@ def _check_name(name: str) -> str:
     return name
 
 
+TextCache = Literal["full", "projected", "fp8", "live"]
 PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
 Every = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_EPOCHS.pattern}$"), Words('epochs, such as "2 epochs"')]
 """A number of steps, or of passes over the data: `250`, `"2 epochs"`."""
@@ -48,6 +49,12 @@ class OutputConfig(Section):
 
     cache: FolderPath = Path("cache")
     """Folder of encoded tensors. Its keys are made of content, so any number of runs may share it."""
+
+    text_cache: TextCache = "full"
+    """How the texts of captions are kept. `full`: as their encoder made them, 4 to 16 MiB a caption; `projected`: after the network's own
+    first layer, which must not be trained, with the same results in 40 to 75 % of that; `fp8`: in 8 bits with a scale for each token, half
+    of that, each number with an error of up to 1/16; `live`: not at all, the text encoders stay in memory and encode in each step. A
+    million captions fill a disk: `weber plan` says how much each takes."""
 
     save_every: Every = 250
     """Steps between checkpoints, or epochs: `"2 epochs"`; one is always written at the end."""

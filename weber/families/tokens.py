@@ -10,7 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from weber.families.family import Condition
+
+TEXT, PROJECTED = "text", "projected"
+"""What a network is told of a text: (B, T, D') of its encoder, or (B, T, D), which its own first layer has made of that before."""
+
+TEXT_LAYER = "context_embedder"
+"""That layer, in every family."""
+
+
+def embed_text(transformer: nn.Module, condition: Condition, *, dtype: torch.dtype) -> Tensor:
+    """The text as blocks take it (B, T, D)."""
+    if PROJECTED in condition:
+        return condition[PROJECTED].to(dtype)
+    text_BTD: Tensor = transformer.get_submodule(TEXT_LAYER)(condition[TEXT].to(dtype))
+    return text_BTD
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from weber.planning.assistant import Frozen
 from weber.planning.checks import sample_size
 from weber.planning.machine import Machine
 from weber.planning.prompts import Prompt
-from weber.planning.rehearsal import Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
+from weber.planning.rehearsal import Encoding, Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
 
 NUM_BATCHES = 2
 """On the device: the one that is trained on, and the next."""
@@ -221,6 +221,7 @@ class Budget:
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
+            "text encoders in the run": sum(one.weight_bytes for one in _list_live(self._encoders, self.config, memory=memory)),
             "adapters": load.trained.num_bytes + _count_copy_bytes(load, self.config, memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
@@ -245,14 +246,15 @@ class Budget:
         return {name: size for name, size in parts.items() if size}
 
     def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
-        accumulation = self.config.train.accumulation
-        phases = []
+        accumulation, phases = self.config.train.accumulation, []
+        live = max((one.activation_bytes for one in _list_live(self._encoders, self.config, memory=memory)), default=0)
         for sample, profile in profiles.items():
             gradients = self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes
             moving = {
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
+                "encoding captions": live,
             }
             if memory.compile and memory.quantize != "none" and memory.gradient_checkpointing != "none":
                 moving["unpacked weights"] = _count_unpacked(self._measure(memory.model_copy(update={"quantize": "none"})))
@@ -325,6 +327,15 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:
+    """The text encoders that stay with the network and read one caption at a time, as far as their sizes are known."""
+    if config.output.text_cache != "live":
+        return []
+    precisions = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
+    found = [encoders.read(part, one, batch=1) for part, one in zip(encoders.family.text_parts, precisions, strict=False)]
+    return [one for one in found if one is not None]
 
 
 def _count_copy_bytes(load: Workload, config: RunConfig, memory: MemoryConfig) -> int:

@@ -7,21 +7,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from weber.cache.text_forms import FULL, build_text_form
 from weber.config.data import DataConfig
+from weber.config.output import TextCache
 from weber.data.buckets import Bucket
 from weber.data.examples import Example
 from weber.data.packing import ROWS
 from weber.data.pictures import Part
 from weber.data.walk import find_name
 from weber.data.words import describe_count
+from weber.families.tokens import TEXT
 from weber.planning.lengths import Lengths, list_lengths
 from weber.planning.plan import Plan
+from weber.planning.sizes import describe_size
 from weber.progress import Progress
 
 _NUM_DRAWN = 10
 _NUM_TRIED = 400
 """Draws that are looked at for captions of every set that were not shown yet."""
 
+_FORMS: tuple[TextCache, ...] = ("full", "projected", "fp8")
+_MUCH_BYTES = 2**30
 _SHOWN_CHARACTERS = 100
 _STEP = 16
 _WORTH = 0.02
@@ -52,6 +58,21 @@ def describe_text_tokens(plan: Plan) -> list[str]:
     if asked is None or known is None or asked == known.most:
         return []
     return [f"texts of {asked} tokens in place of {known.most}, padding included: {_compare(plan, asked)}"]
+
+
+def describe_text_forms(plan: Plan) -> list[str]:
+    """A line for what the texts would take in every form that the run may have, where that is much."""
+    family, num, chosen = plan.family, len(plan.needs.texts), plan.config.output.text_cache
+    shapes = [family.text_shapes(part) for part in family.text_parts]
+    sizes = {}
+    for name in (*_FORMS, "live"):
+        form = build_text_form(name, family, dtype=plan.dtype) if name != "live" else None
+        found = [(form if TEXT in one else FULL).count_bytes(one, plan.dtype) for one in shapes] if form is not None else []
+        sizes[name] = num * sum(found)
+    if max(sizes.values()) < _MUCH_BYTES and chosen == "full":
+        return []
+    told = ", ".join(f"{name} {describe_size(size)}" if size else f"{name} nothing" for name, size in sizes.items())
+    return [f"  output.text_cache = \"{chosen}\"; what texts take on the disk: {told}"]
 
 
 def _propose_tokens(one: Lengths, plan: Plan) -> list[str]:

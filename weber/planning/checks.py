@@ -11,6 +11,7 @@ from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.families.pattern import is_any
 from weber.families.route import build_routes
+from weber.families.tokens import TEXT_LAYER
 from weber.objective.timesteps import is_shifted_by_tokens
 
 LARGEST_SIDE_PIXELS = 8192
@@ -80,6 +81,17 @@ def check_references(config: RunConfig, family: Family, *, modules: Iterable[str
             "No picture has a reference, so their noise level has no effect.",
             got=f'objective.reference_timestep = "{config.objective.reference_timestep}"',
             fix="set data.0.conditioning, or remove objective.reference_timestep",
+        )
+
+
+def check_texts(config: RunConfig, family: Family, *, modules: Iterable[str], frozen: Iterable[str]) -> None:
+    """Refuse texts that are kept behind a layer which learns, or which an adapter changes."""
+    changed = next((name for name in (*modules, *frozen) if name == TEXT_LAYER), None)
+    if config.output.text_cache == "projected" and changed is not None:
+        raise ConfigError(
+            f"The texts would be kept behind the layer {TEXT_LAYER}, but an adapter changes it, or it is trained itself.",
+            got='output.text_cache = "projected"',
+            fix=f'set output.text_cache = "full" or "fp8", or leave {TEXT_LAYER} out with adapter.exclude',
         )
 
 

@@ -69,7 +69,9 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     num_pictures, num_steps = _count_pictures(plan)
     painting = num_steps * estimate.count_seconds("painting") + estimate.count_seconds("decoding")
     parts[f"{num_pictures} pictures on the way"] = num_pictures * painting
-    views, captions = plan.needs.num_latents, len(plan.needs.texts)
+    views, captions = plan.needs.num_latents, plan.needs.num_kept
+    if plan.config.output.text_cache == "live":
+        captions = plan.num_steps * sum(plan.batches.group_sizes) // plan.batches.steps_per_epoch
     each = sum(phase.seconds for phase in estimate.phases if phase.name.startswith("encoding captions"))
     parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
     said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))

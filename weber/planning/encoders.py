@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from weber.cache.encode import Encoders
+from weber.cache.text_forms import FULL, TextForm
 from weber.config.memory import MemoryConfig, Precision
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
@@ -28,7 +29,9 @@ def check_encoders(config: RunConfig, family: Family) -> None:
         )
 
 
-def build_encoders(family: Family, memory: MemoryConfig, *, device: torch.device, dtype: torch.dtype) -> Encoders:
+def build_encoders(
+    family: Family, memory: MemoryConfig, *, device: torch.device, dtype: torch.dtype, texts: TextForm = FULL
+) -> Encoders:
     """The encoders of a model on their device. What is unlike the plain encoder has its own identity, so nothing stale can be read."""
     chosen = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
     precisions: dict[str, Precision] = dict(zip(family.text_parts, chosen, strict=False))
@@ -37,7 +40,7 @@ def build_encoders(family: Family, memory: MemoryConfig, *, device: torch.device
         if part == family.image_part:
             return family.identify(part) + (f"+tiled{TILE_PIXELS}" if memory.vae_tiling else "")
         precision = precisions[part]
-        return family.identify(part) + ("" if precision == "none" else f"+{precision}")
+        return family.identify(part) + ("" if precision == "none" else f"+{precision}") + encoders.find_form(part).identity
 
     def load(part: str) -> nn.Module:
         if part == family.image_part:
@@ -46,7 +49,8 @@ def build_encoders(family: Family, memory: MemoryConfig, *, device: torch.device
         fill = None if precisions[part] == "none" else build_encoder_fill(memory, precisions[part], device=device)
         return family.load(part, device=device, dtype=dtype, fill=fill)
 
-    return Encoders(family, device, dtype, identify, load)
+    encoders = Encoders(family, device, dtype, identify, load, texts)
+    return encoders
 
 
 def _tile(encoder: Any) -> nn.Module:

@@ -38,11 +38,14 @@ class Missing:
 class Needs:
     """Of the run in its own precision. Of a model that is not on this machine the keys are not those of its files.
 
-    `views` and `texts` are those of the run's prompts.
+    `views` and `texts` are those of the run's prompts. Without `keeps_texts` no text is in the cache.
     """
 
-    def __init__(self, pictures: Pictures, encoders: Encoders, *, views: Sequence[View], texts: Iterable[str]) -> None:
+    def __init__(
+        self, pictures: Pictures, encoders: Encoders, *, views: Sequence[View], texts: Iterable[str], keeps_texts: bool = True
+    ) -> None:
         self._pictures, self._encoders, self._views, self._prompts = pictures, encoders, views, texts
+        self._text_parts = encoders.family.text_parts if keeps_texts else ()
         self._identities: dict[str, str] = {}
 
     @cached_property
@@ -57,7 +60,13 @@ class Needs:
         parts = [part for part in self._pictures.parts if "loss_mask" in part.columns]
         examples = (part.build(place) for part in parts for place in range(len(part)))
         windows = (example.learned(crop) for example in examples for crop in range(len(example.crops)))
-        return {self._build_mask_key(one): one for one in dict.fromkeys(windows) if one is not None}
+        family, distinct = self._encoders.family, [one for one in dict.fromkeys(windows) if one is not None]
+        return {build_mask_key(one, shape=find_shape(one, family)): one for one in distinct}
+
+    @property
+    def num_kept(self) -> int:
+        """Texts that are kept in the cache, once for each part."""
+        return len(self.texts) if self._text_parts else 0
 
     @property
     def num_latents(self) -> int:
@@ -72,14 +81,14 @@ class Needs:
     def count_missing(self, store: Store) -> Missing:
         """What will be encoded when the run starts."""
         lacking = store.find_lacking(self._latents.keys)
-        texts = sum(len(store.find_lacking(keys)) for part in self._encoders.family.text_parts for keys in self._walk_text_keys(part))
+        texts = sum(self.count_missing_texts(store).values())
         masks = sum(key not in store for key in self.windows)
         return Missing(len(lacking), texts, masks, int(self._latents.numbers[lacking].sum()))
 
     def count_missing_texts(self, store: Store) -> dict[str, int]:
         """Of each part."""
-        parts = self._encoders.family.text_parts
-        return {part: sum(len(store.find_lacking(keys)) for keys in self._walk_text_keys(part)) for part in parts}
+        parts = dict.fromkeys(self._encoders.family.text_parts, 0)
+        return parts | {part: sum(len(store.find_lacking(keys)) for keys in self._walk_text_keys(part)) for part in self._text_parts}
 
     def list_missing_views(self, store: Store) -> list[View]:
         """The pictures that the cache lacks, as the encoder will see them."""
@@ -123,9 +132,6 @@ class Needs:
 
     def _build_latent_key(self, view: View) -> str:
         return build_latent_key(view, encoder=self._identify(self._encoders.family.image_part), dtype=self._encoders.dtype)
-
-    def _build_mask_key(self, window: LossWindow) -> str:
-        return build_mask_key(window, shape=find_shape(window, self._encoders.family))
 
     def _identify(self, part: str) -> str:
         if part not in self._identities:

@@ -17,6 +17,7 @@ from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
+from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
 from weber.config.output import count_steps
 from weber.config.run import RunConfig
@@ -38,7 +39,7 @@ from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload
-from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, sample_size
+from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts, sample_size
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
 from weber.planning.fitting import build_fitted
@@ -100,7 +101,11 @@ class Plan:
     @property
     def encoders(self) -> Encoders:
         """The encoders as they are run here."""
-        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype)
+        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype, texts=self._texts)
+
+    @cached_property
+    def _texts(self) -> TextForm:
+        return build_text_form(self.config.output.text_cache, self.family, dtype=self.dtype)
 
     @cached_property
     def needs(self) -> Needs:
@@ -108,7 +113,8 @@ class Plan:
         sampling = self.resolved.sampling
         negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
         views = [view for prompt in self.prompts for view in prompt.views]
-        return Needs(self.dataset.examples, self.encoders, views=views, texts=[*sampling.prompts, *negative])
+        keeps = self.resolved.output.text_cache != "live"
+        return Needs(self.dataset.examples, self.encoders, views=views, texts=[*sampling.prompts, *negative], keeps_texts=keeps)
 
     @property
     def kind(self) -> Kind:
@@ -170,6 +176,8 @@ def build_plan(
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
     frozen = model.load_frozen(config.model)
     check_frozen_memory(config.memory, family, frozen=frozen)
+    changed = [name for one in frozen for name in one.modules]
+    check_texts(config, family, modules=[*trained.modules, *(name.rpartition(".")[0] for name in trained.shapes)], frozen=changed)
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
@@ -232,7 +240,7 @@ def list_keys(plan: Plan) -> set[str]:
     latents = {build_latent_key(view, encoder=image_encoder, dtype=dtype) for view in list_views(plan) for dtype in dtypes}
     texts = {
         build_text_key(caption, encoder=encoder, dtype=dtype)
-        for caption in plan.needs.texts
+        for caption in (plan.needs.texts if plan.needs.num_kept else ())
         for encoder in text_encoders
         for dtype in dtypes
     }

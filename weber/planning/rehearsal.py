@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from weber.adapters.lora import add_frozen
 from weber.blocks.own import DEVICES
+from weber.cache.text_forms import build_text_form
 from weber.config.memory import MemoryConfig
 from weber.config.objective import ObjectiveConfig
 from weber.config.run import RunConfig
@@ -25,6 +26,7 @@ from weber.families.family import REFERENCE, Family, Predictor
 from weber.families.pattern import is_any
 from weber.families.route import ROUTE_SCORES, build_routes
 from weber.families.tensors import Weights, build_entry
+from weber.families.tokens import TEXT
 from weber.families.weights import build_cast
 from weber.kinds.kind import Trained
 from weber.kinds.table import KINDS
@@ -129,9 +131,7 @@ class Rehearsal:
         family, batch = self.family, sample.batch
         build = partial(torch.empty, device=META)
         latents = build(batch, *family.latent_shape(sample.height, sample.width))
-        condition = {
-            name: build(batch, *shape, dtype=self.dtype) for part in family.text_parts for name, shape in family.text_shapes(part).items()
-        }
+        condition = {name: build(batch, *shape, dtype=self.dtype) for name, shape in _list_told(self.config, family, self.dtype).items()}
         for number, (width, height) in enumerate(sample.references):
             condition[f"{REFERENCE}{number}"] = build(batch, *family.latent_shape(height, width), dtype=self.dtype)
         if sample.is_masked:
@@ -298,7 +298,7 @@ class RehearsedEncoders:
     """
 
     def __init__(self, family: Family, dtype: torch.dtype) -> None:
-        self._family, self._dtype = family, dtype
+        self.family, self._dtype = family, dtype
         self._weights: dict[tuple[str, str], int] = {}
         self._calls: dict[tuple[object, ...], Stretch] = {}
 
@@ -316,9 +316,9 @@ class RehearsedEncoders:
         encoder = self._modules.get(part)
         if encoder is None:
             return None
-        batch = min(batch, self._family.prompts_per_batch or batch)
+        batch = min(batch, self.family.prompts_per_batch or batch)
         if (part, batch) not in self._calls:
-            shapes = self._family.text_shapes(part).values()
+            shapes = self.family.text_shapes(part).values()
             tokens = max((shape[0] for shape in shapes if len(shape) > 1), default=0) or encoder.config.max_position_embeddings
             numbers = torch.zeros(batch, tokens, dtype=torch.long, device=META)
             # Where several states are read, the text is wider than one.
@@ -332,7 +332,7 @@ class RehearsedEncoders:
     def _run_autoencoder(
         self, run: Callable[[Any, int, int], object], width: int, height: int, *, is_tiled: bool
     ) -> Encoding | None:
-        part = self._family.image_part
+        part = self.family.image_part
         autoencoder = self._modules.get(part)
         if autoencoder is None:
             return None
@@ -346,19 +346,28 @@ class RehearsedEncoders:
         return Encoding(self._weights[part, "none"], call.peak_bytes + whole, num_tiles * call.work)
 
     def _encode(self, autoencoder: nn.Module, width: int, height: int) -> object:
-        return self._family.encode_images(autoencoder, torch.empty(1, 3, height, width, device=META))
+        return self.family.encode_images(autoencoder, torch.empty(1, 3, height, width, device=META))
 
     def _decode(self, autoencoder: nn.Module, width: int, height: int) -> object:
-        return self._family.decode_latents(autoencoder, torch.empty(1, *self._family.latent_shape(height, width), device=META))
+        return self.family.decode_latents(autoencoder, torch.empty(1, *self.family.latent_shape(height, width), device=META))
 
     @cached_property
     def _modules(self) -> dict[str, Any]:
         """On the meta device, by the names of their parts."""
-        modules = build_encoders(self._family.variant, self._family.transformer_config)
+        modules = build_encoders(self.family.variant, self.family.transformer_config)
         for module in modules.values():
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(self._dtype)
         return modules
+
+
+def _list_told(config: RunConfig, family: Family, dtype: torch.dtype) -> dict[str, tuple[int, ...]]:
+    """What the network is told of a text."""
+    form, told = build_text_form(config.output.text_cache, family, dtype=dtype), dict[str, tuple[int, ...]]()
+    for part in family.text_parts:
+        shapes = family.text_shapes(part)
+        told |= form.list_told(shapes) if TEXT in shapes else shapes
+    return told
 
 
 def _load_text(rehearsal: Rehearsal) -> nn.Module | None:

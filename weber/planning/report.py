@@ -22,7 +22,7 @@ from weber.memory.estimate import Estimate
 from weber.objective.timesteps import describe_law
 from weber.planning.attention import describe_attention
 from weber.planning.budget import build_estimate
-from weber.planning.caption_report import describe_captions, describe_cuts, describe_text_tokens
+from weber.planning.caption_report import describe_captions, describe_cuts, describe_text_forms, describe_text_tokens
 from weber.planning.checks import sample_size
 from weber.planning.costs import describe_costs
 from weber.planning.data_report import describe_pictures, describe_references, describe_set_aside, describe_sets
@@ -33,6 +33,7 @@ from weber.planning.sizes import (
     count_due,
     count_finished_bytes,
     count_model_bytes,
+    count_text_bytes,
     describe_size,
 )
 from weber.planning.space import list_disks
@@ -194,13 +195,12 @@ def _describe_smaller_steps(plan: Plan) -> list[str]:
 
 def _describe_cache(plan: Plan) -> list[str]:
     family, needs, element_bytes = plan.family, plan.needs, plan.dtype.itemsize
-    num_texts, shapes = len(needs.texts), [shape for part in family.text_parts for shape in family.text_shapes(part).values()]
-    text_bytes = num_texts * element_bytes * sum(map(math.prod, shapes))
+    num_texts, text_bytes = needs.num_kept, needs.num_kept * sum(count_text_bytes(plan, part) for part in family.text_parts)
     texts = describe_count(num_texts * len(family.text_parts), "text")
     if len(family.text_parts) > 1:
         texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"
     latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(element_bytes * needs.num_numbers)}"
-    lines = [f"{latents}; {texts}, {describe_size(text_bytes)}"]
+    lines = [f"{latents}; {texts}, {describe_size(text_bytes)}", *describe_text_forms(plan)]
     if needs.windows:
         numbers = sum(math.prod(find_shape(window, family)) for window in needs.windows.values())
         lines.append(f"{describe_count(len(needs.windows), 'mask')} for the loss, {describe_size(4 * numbers)}")

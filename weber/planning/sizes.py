@@ -13,6 +13,11 @@ from weber.planning.plan import Plan
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
+def count_text_bytes(plan: Plan, part: str) -> int:
+    """What the cache has of one caption, of one text part."""
+    return plan.encoders.find_form(part).count_bytes(plan.family.text_shapes(part), plan.dtype)
+
+
 def count_file_bytes(plan: Plan) -> int:
     """What learned, and what is taken away beside it."""
     return plan.trained.num_bytes * (2 if plan.config.adapter.init in SHIFTED_STARTS else 1)

@@ -26,6 +26,7 @@ from weber.planning.sizes import (
     count_due,
     count_finished_bytes,
     count_model_bytes,
+    count_text_bytes,
     describe_size,
 )
 from weber.results.formats import DIFFUSERS, MERGED_FILE, MERGED_FOLDER, list_models
@@ -111,7 +112,7 @@ def _count_cache_bytes(plan: Plan, store: Store | None) -> int:
     family, needs, size = plan.family, plan.needs, plan.dtype.itemsize
     lessons = build_lessons(plan)
     answers = [] if lessons is None else list(lessons.list_all(plan.dataset.examples))
-    numbers, texts, windows = needs.num_numbers, dict.fromkeys(family.text_parts, len(needs.texts)), list(needs.windows.values())
+    numbers, texts, windows = needs.num_numbers, dict.fromkeys(family.text_parts, needs.num_kept), list(needs.windows.values())
     if store is not None:
         numbers, texts = needs.count_missing(store).numbers, needs.count_missing_texts(store)
         windows = [window for key, window in needs.windows.items() if key not in store]
@@ -119,7 +120,7 @@ def _count_cache_bytes(plan: Plan, store: Store | None) -> int:
     sizes = [one.example.bucket for one in answers]
     return (
         size * numbers
-        + sum(num * size * math.prod(shape) for part, num in texts.items() for shape in family.text_shapes(part).values())
+        + sum(num * count_text_bytes(plan, part) for part, num in texts.items())
         + _FP32_BYTES * sum(math.prod(find_shape(window, family)) for window in windows)
         + _FP32_BYTES * sum(count_numbers(one.width, one.height, is_masked=False, family=family) for one in sizes)
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from weber.cache.latents import encode_latents
+from weber.cache.live import LiveTexts
 from weber.cache.masks import encode_loss_masks
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
@@ -125,7 +126,8 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     if masks:
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, progress=progress)
-    texts = encode_texts(store, plan.needs.texts, encoders=plan.encoders, batch_size=size, progress=progress)
+    kept = plan.needs.texts if plan.needs.num_kept else []
+    texts = encode_texts(store, kept, encoders=plan.encoders, batch_size=size, progress=progress)
     store.catalog.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
@@ -137,7 +139,8 @@ def assemble(
 ) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
     config, folder, progress = plan.resolved, plan.resolved.output.folder, (stop or Stop()).guard(watcher.report)
-    reader = Reader(store, plan.encoders)
+    live = LiveTexts(plan.encoders) if config.output.text_cache == "live" else None
+    reader = Reader(store, plan.encoders, live=live)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     for one in plan.frozen:
         watcher.write(f"The {one.name.replace('_', ' ')} {one.place} takes part with strength {one.strength:g}.")
@@ -179,7 +182,7 @@ def assemble(
         health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
         compiling=_build_compiling(plan, predictor),
     )
-    loader = Loader(plan, store)
+    loader = Loader(plan, store, live=live)
     write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_mask_key, build_text_key
+from weber.cache.live import LiveTexts
 from weber.cache.masks import MASK_NAME, find_shape
 from weber.cache.store import Store, find_files
 from weber.data.batches import Draw
@@ -90,18 +91,21 @@ class _Looking:
 
 
 class Reader:
-    """Reads from the cache what the encoders made. No tensor has a batch dimension."""
+    """Reads from the cache what the encoders made; texts from encoders that are there, where there are such. No tensor has a batch
+    dimension."""
 
-    def __init__(self, store: Samples, encoders: Encoders) -> None:
-        self._store, self._family, self._dtype = store, encoders.family, encoders.dtype
-        self._text_encoders = [encoders.identify(part) for part in encoders.family.text_parts]
+    def __init__(self, store: Samples, encoders: Encoders, *, live: LiveTexts | None = None) -> None:
+        self._store, self._family, self._dtype, self._live = store, encoders.family, encoders.dtype, live
+        self._texts = [(encoders.identify(part), encoders.find_form(part)) for part in encoders.family.text_parts]
         self._image_encoder = encoders.identify(encoders.family.image_part)
 
     def read_text(self, text: str) -> dict[str, Tensor]:
         """What all text parts made of a caption or prompt."""
+        if self._live is not None:
+            return self._live.read(text)
         tensors: dict[str, Tensor] = {}
-        for encoder in self._text_encoders:
-            tensors |= self._store.read(build_text_key(text, encoder=encoder, dtype=self._dtype))
+        for encoder, form in self._texts:
+            tensors |= form.unpack(self._store.read(build_text_key(text, encoder=encoder, dtype=self._dtype)), self._dtype)
         return tensors
 
     def read_latents(self, view: View) -> Tensor:
@@ -150,9 +154,9 @@ class Loader:
     """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
     a context."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self._plan, self._store = plan, store
-        self._reader = Reader(store, plan.encoders)
+    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None) -> None:
+        self._plan, self._store, self._live = plan, store, live
+        self._reader = Reader(store, plan.encoders, live=live)
         self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._stream = SideStream(plan.device)
@@ -182,7 +186,7 @@ class Loader:
         found: dict[str, list[Path]] = {}
         for draw in (draw for draws in self._plan.batches.draw_step(step) for draw in draws):
             example, looking = self._plan.dataset.examples[draw.example], _Looking(self._store)
-            self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders))
+            self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders, live=self._live))
             if looking.keys:
                 found[str(example.path)] = find_files(self._store.folder, looking.keys)
         return found

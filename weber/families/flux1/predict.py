@@ -21,7 +21,7 @@ from weber.families.flux1.latents import build_ids, pack, unpack
 from weber.families.flux1.modulation import Modulation
 from weber.families.flux1.reference_time import ReferenceTime
 from weber.families.route import Passage, Rotary, Route
-from weber.families.tokens import Tokens, build_tokens
+from weber.families.tokens import Tokens, build_tokens, embed_text
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -51,9 +51,9 @@ class Flux1Predictor(nn.Module):
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
 
-        condition: `text` (B, T, D'), `pooled` (B, P); where the model has it, `guidance` (B,); `text_mask` or `text_read` (B, T), see
-        `attention.py`; `reference_0`, ... (B, C, h, w), and `reference_t` (B,), their own t; `masked` (B, C, H, W) and `mask`
-        (B, 64, H, W); `route_scores` and `route_kept` (N,), see `route.py`.
+        condition: `text` (B, T, D') or `projected` (B, T, D), see `tokens.py`; `pooled` (B, P); where the model has it, `guidance` (B,);
+        `text_mask` or `text_read` (B, T), see `attention.py`; `reference_0`, ... (B, C, h, w), and `reference_t` (B,), their own t;
+        `masked` (B, C, H, W) and `mask` (B, 64, H, W); `route_scores` and `route_kept` (N,), see `route.py`.
         """
         model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
         references = list_references(condition)
@@ -61,7 +61,7 @@ class Flux1Predictor(nn.Module):
         num_tokens = picture_BNc.shape[1]
 
         image_BND = model.x_embedder(torch.cat([picture_BNc, *map(pack, references)], dim=1).to(dtype))
-        text_BTD = model.context_embedder(condition["text"].to(dtype))
+        text_BTD = embed_text(model, condition, dtype=dtype)
         time_BD = self._embed_time(t_B, condition)
         rotary, mask = self._load_rotary(text_BTD.shape[1], [noisy_BCHW, *references]), build_mask(condition, image_BND)
         passage = Passage(self.routes, condition, num_tokens=num_tokens, rotary=rotary, mask=mask)

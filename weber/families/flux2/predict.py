@@ -19,7 +19,7 @@ from weber.families.flux2.blocks import build_block, list_layers
 from weber.families.flux2.positions import build_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Passage, Rotary, Route
-from weber.families.tokens import Tokens, build_tokens
+from weber.families.tokens import Tokens, build_tokens, embed_text
 
 if TYPE_CHECKING:
     from diffusers import Flux2Transformer2DModel
@@ -46,14 +46,15 @@ class Flux2Predictor(nn.Module):
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
 
-        condition: `text` (B, T, D'); where the model has it, `guidance` (B,); `reference_0`, ... (B, C, h, w); `text_read` (B, T), see
+        condition: `text` (B, T, D') or `projected` (B, T, D), see `tokens.py`; where the model has it, `guidance` (B,); `reference_0`, ...
+        (B, C, h, w); `text_read` (B, T), see
         `attention.py`; `route_scores` and `route_kept` (N,), see `route.py`.
         """
         model, dtype = self.transformer, self.transformer.x_embedder.weight.dtype
         height, width = noisy_BCHW.shape[-2:]
         pictures = [noisy_BCHW, *list_references(condition)]
         image_BND = model.x_embedder(torch.cat([pack(picture.to(dtype)) for picture in pictures], dim=1))
-        text_BTD = model.context_embedder(condition["text"].to(dtype))
+        text_BTD = embed_text(model, condition, dtype=dtype)
         rotary, mask = self._load_rotary(text_BTD.shape[1], pictures), build_mask(condition, image_BND)
         passage = Passage(self.routes, condition, num_tokens=height * width, rotary=rotary, mask=mask)
 

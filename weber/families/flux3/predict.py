@@ -20,6 +20,7 @@ from weber.families.flux3.blocks import build_block, list_layers
 from weber.families.flux3.positions import build_image_ids, build_text_ids
 from weber.families.patches import pack, unpack
 from weber.families.route import Rotary, Route
+from weber.families.tokens import embed_text
 from weber.kernels.rotate import build_angles
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ class Flux3Predictor(nn.Module):
         self.own_blocks = OwnBlocks(list_layers, build_block)
 
     def forward(self, noisy_BCHW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
-        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1; condition: text (B, T, D'), reference_0, ... (B, C, h, w)."""
+        """Velocity (B, C, H, W) in the weights' dtype; t (B,) fp32 in 0..1.
+
+        condition: text (B, T, D') or projected (B, T, D), see `tokens.py`; reference_0, ... (B, C, h, w).
+        """
         model, dtype = self.transformer, self.transformer.x_embedders["image"].weight.dtype
         height, width = noisy_BCHW.shape[-2:]
         device, num_tokens = noisy_BCHW.device, height * width
         time_B1D, clean_B1D = self._embed_time(t_B, dtype), self._embed_time(torch.zeros_like(t_B), dtype)
 
-        text_tokens = model.context_embedder(condition["text"].to(dtype))
+        text_tokens = embed_text(model, condition, dtype=dtype)
         text_ids = build_text_ids(text_tokens.shape[1], device)
         text = self._run_mode("txt", text_tokens, time_B1D=clean_B1D, ids=text_ids, blocks=model.txt_mode_blocks)
         pictures = [self._run_images("image", pack(noisy_BCHW), time_B1D=time_B1D, ids=build_image_ids(noisy_BCHW, 0))]
