@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from weber.cache.encode import Encoders, Task, encode_batches
 from weber.cache.key import build_latent_key
+from weber.cache.share import WHOLE, Share
 from weber.cache.store import Store
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import LOCAL
@@ -21,7 +23,7 @@ from weber.data.views import View, read_mask, read_pixels
 from weber.families.family import Family
 from weber.progress import Progress, ignore_progress
 
-_NUM_READERS = 4
+_NUM_READERS = max(4, os.cpu_count() or 1)
 _NUM_BATCHES_AHEAD = 2
 _MASKED_NAMES = ("masked", "mask")
 
@@ -38,16 +40,19 @@ def encode_latents(
     encoders: Encoders,
     batch_size: int,
     files: Backend = LOCAL,
+    share: Share = WHOLE,
     progress: Progress = ignore_progress,
 ) -> int:
-    """Encode the views that the cache lacks; their number. If it lacks none the encoder is not loaded.
+    """Encode the views of a `share` that the cache lacks; their number. If it lacks none the encoder is not loaded.
 
     Sample `build_latent_key(view, encoder=encoders.identify(image_part), dtype=encoders.dtype)` then holds what `encode_images` of the
     family returns, without the first dimension; of a view with a mask, `masked` and `mask` alone. DataError names a picture that can no
     longer be read or was changed since the views were made; what was encoded before it is kept.
     """
     part, dtype = encoders.family.image_part, encoders.dtype
-    batches = _list_batches(store, views, identity=encoders.identify(part), dtype=dtype, batch_size=batch_size)
+    keyed = {build_latent_key(view, encoder=encoders.identify(part), dtype=dtype): view for view in views}
+    missing = {key: view for key, view in keyed.items() if share.has(key) and key not in store}
+    batches = _list_batches(missing, batch_size=batch_size)
     total = sum(len(batch) for batch in batches)
     if not total:
         return 0
@@ -63,14 +68,9 @@ def encode_latents(
     return total
 
 
-def _list_batches(store: Store, views: Iterable[View], *, identity: str, dtype: torch.dtype, batch_size: int) -> list[list[_Item]]:
-    missing: dict[str, _Item] = {}
-    for view in views:
-        key = build_latent_key(view, encoder=identity, dtype=dtype)
-        if key not in store:
-            missing.setdefault(key, (key, view))
+def _list_batches(missing: Mapping[str, View], *, batch_size: int) -> list[list[_Item]]:
     groups: dict[object, list[_Item]] = {}
-    for key, view in missing.values():
+    for key, view in missing.items():
         groups.setdefault((view.crop.width, view.crop.height, view.mask is None), []).append((key, view))
     return [items[start : start + batch_size] for items in groups.values() for start in range(0, len(items), batch_size)]
 

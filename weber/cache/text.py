@@ -7,6 +7,7 @@ from functools import partial
 
 from weber.cache.encode import Encoders, Task, encode_batches
 from weber.cache.key import build_text_key, pack_keys
+from weber.cache.share import WHOLE, Share
 from weber.cache.store import Store
 from weber.progress import Progress, ignore_progress
 
@@ -17,9 +18,10 @@ def encode_texts(
     *,
     encoders: Encoders,
     batch_size: int,
+    share: Share = WHOLE,
     progress: Progress = ignore_progress,
 ) -> int:
-    """Encode what the cache lacks; the number of (caption, part) encoded. A part that lacks nothing is not loaded.
+    """Encode what the cache lacks of a `share`; the number of (caption, part) encoded. A part that lacks nothing is not loaded.
 
     Sample `build_text_key(caption, encoder=encoders.identify(part), dtype=encoders.dtype)` then holds what `encode_prompts` of the family
     returns for that part, without the first dimension and in the form in which texts are kept.
@@ -30,7 +32,7 @@ def encode_texts(
     for part in family.text_parts:
         identity = encoders.identify(part)
         keys = [build_text_key(caption, encoder=identity, dtype=dtype) for caption in distinct]
-        missing = {keys[place]: distinct[place] for place in store.find_lacking(pack_keys(keys)).tolist()}
+        missing = {keys[place]: distinct[place] for place in store.find_lacking(pack_keys(keys)).tolist() if share.has(keys[place])}
         if missing:
             names, prompts = list(missing), list(missing.values())
             size = min(batch_size, family.prompts_per_batch or batch_size)

@@ -18,8 +18,10 @@ app = App(name="cache", help="Fill, check or clean the cache of encoded tensors.
 
 
 @app.default
-def fill(config: Path, /, *overrides: str) -> None:
+def fill(config: Path, /, *overrides: str, part: str = "1/1") -> None:
     """Encode what a run needs into the cache, and stop there.
+
+    Several processes or machines may fill one cache at once, each with a part of its own.
 
     Parameters
     ----------
@@ -27,23 +29,27 @@ def fill(config: Path, /, *overrides: str) -> None:
         A TOML file of settings.
     overrides
         `section.key=value`, for example `memory.device=cpu`.
+    part
+        Which part of how many is to be encoded here: `2/4` is the second of four.
     """
     settings = read_settings(config, overrides)
+    from weber.cache.share import read_share
     from weber.cache.store import Store
     from weber.planning.plan import build_plan
     from weber.training.assemble import encode_cache
     from weber.training.stop import Stop, Stopped, stop_signals
 
-    watcher, stop = build_watcher(), Stop()
+    share, watcher, stop = read_share(part), build_watcher(), Stop()
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write):
             built = build_plan(settings, stop.guard(watcher.report), is_run=True)
-            encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher, stop=stop)
+            encoded = encode_cache(built, Store(settings.output.cache), watcher=watcher, stop=stop, share=share)
     except Stopped:
         watcher.write(f"What was encoded is in {settings.output.cache}; the same command goes on with it.")
         raise
     latents, texts = describe_count(encoded.latents, "latent"), describe_count(encoded.texts, "text")
-    say(f"Encoded {latents} and {texts}; {settings.output.cache} is complete for this run.")
+    what = "is complete for this run" if share.num_parts == 1 else f"has part {part} of what this run needs"
+    say(f"Encoded {latents} and {texts}; {settings.output.cache} {what}.")
 
 
 @app.command

@@ -36,7 +36,7 @@ from weber.planning.sizes import (
     count_text_bytes,
     describe_size,
 )
-from weber.planning.space import list_disks
+from weber.planning.space import advise_room, list_disks
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
 from weber.results.runs import EMA_ENDING, build_adapter_name, is_run
@@ -268,7 +268,9 @@ def _describe_every(every: int | str) -> str:
 
 def _describe_disks(plan: Plan) -> list[str]:
     folder = plan.resolved.output.folder
-    lines = [disk.describe() for disk in list_disks(plan)]
+    disks = list_disks(plan)
+    lines = [disk.describe() for disk in disks]
+    lines += [f"NOT ENOUGH ROOM: `weber train` refuses it; {advise_room(plan, disk)}" for disk in disks if disk.is_full]
     return [*lines, f"{folder} holds a run: `weber train` goes on with it with --resume, and not without"] if is_run(folder) else lines
 
 

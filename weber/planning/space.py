@@ -58,6 +58,11 @@ class Disk:
         """All that is to be written."""
         return sum(need.num_bytes for need in self.needs)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is not enough room."""
+        return self.needed_bytes > self.free_bytes
+
     def describe(self) -> str:
         """A line for a person."""
         parts = ", ".join(f"{need.what} {describe_size(need.num_bytes)}" for need in self.needs if need.num_bytes)
@@ -76,14 +81,20 @@ def list_disks(plan: Plan) -> list[Disk]:
 
 def check_space(plan: Plan) -> None:
     """Refuse a run that would fill a disk. Raises ConfigError."""
-    full = [disk for disk in list_disks(plan) if disk.needed_bytes > disk.free_bytes]
-    if not full:
-        return
-    output = plan.config.output
-    fixes = [f"free {describe_size(full[0].needed_bytes - full[0].free_bytes)}"]
+    full = [disk for disk in list_disks(plan) if disk.is_full]
+    if full:
+        got = "; ".join(disk.describe() for disk in full)
+        raise ConfigError("The run would fill the disk.", got=got, fix=advise_room(plan, full[0]))
+
+
+def advise_room(plan: Plan, disk: Disk) -> str:
+    """What to do where a disk has not enough room."""
+    output, needs = plan.config.output, {need.what: need.num_bytes for need in disk.needs}
+    fixes = [f"free {describe_size(disk.needed_bytes - disk.free_bytes)}"]
     fixes += ["lower output.keep_last"] if output.keep_last == "all" or output.keep_last > 1 else []
-    fixes += ["set output.folder or output.cache to a folder on another disk"]
-    raise ConfigError("The run would fill the disk.", got="; ".join(disk.describe() for disk in full), fix=", or ".join(fixes))
+    if output.text_cache == "full" and needs.get("cache", 0) > disk.needed_bytes / 2:
+        fixes.append('set output.text_cache = "projected", "fp8" or "live"')
+    return ", or ".join([*fixes, "set output.folder or output.cache to a folder on another disk"])
 
 
 def _list_needs(plan: Plan, store: Store | None) -> list[Need]:

@@ -9,7 +9,18 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from weber.progress import Progress as Listen
 
@@ -43,6 +54,14 @@ def build_console(stream: TextIO) -> Console:
     return Console(file=cast(TextIO, Lasting(stream)))
 
 
+class _SpeedColumn(ProgressColumn):
+    """How many are done in a second, while they are being done."""
+
+    def render(self, task: Task) -> Text:
+        """See rich."""
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+
 class Watcher:
     """Shows any number of tasks by name; `report` is a `weber.progress.Progress`. Enter it as a context."""
 
@@ -52,6 +71,7 @@ class Watcher:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _SpeedColumn(),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),

@@ -12,6 +12,7 @@ from torch import nn
 from weber.cache.latents import encode_latents
 from weber.cache.live import LiveTexts
 from weber.cache.masks import encode_loss_masks
+from weber.cache.share import WHOLE, Share
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
@@ -115,8 +116,8 @@ def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, watcher: W
         raise
 
 
-def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None) -> Encoded:
-    """Encode what the cache lacks: masks and pictures first, then texts, one encoder in memory at a time.
+def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None, share: Share = WHOLE) -> Encoded:
+    """Encode what the cache lacks, or a `share` of it: masks and pictures first, then texts, one encoder in memory at a time.
 
     A stop ends it after a batch (Stopped); what was encoded is kept.
     """
@@ -125,9 +126,9 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
     masks = encode_loss_masks(store, windows, family=plan.family, files=files, progress=progress)
     if masks:
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
-    latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, progress=progress)
+    latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, share=share, progress=progress)
     kept = plan.needs.texts if plan.needs.num_kept else []
-    texts = encode_texts(store, kept, encoders=plan.encoders, batch_size=size, progress=progress)
+    texts = encode_texts(store, kept, encoders=plan.encoders, batch_size=size, share=share, progress=progress)
     store.catalog.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
