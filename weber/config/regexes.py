@@ -35,9 +35,11 @@ def check_regex(pattern: str, replacement: str) -> str:
 
 @dataclass
 class _Group:
-    """An open group: whether what is in it has no fixed length, what its branches start with, and whether it holds on to what it has."""
+    """An open group: whether what is in it has no fixed length, or none that is bounded, what its branches start with, and whether it
+    holds on to what it has."""
 
     varies: bool = False
+    is_unbounded: bool = False
     starts: list[str] = field(default_factory=lambda: [""])
     is_atomic: bool = False
 
@@ -51,7 +53,7 @@ class _Group:
 
 def _is_endless(pattern: str) -> bool:
     """Is anything repeated without bound that may be read in several ways, and does not hold on to what it has (possessive, atomic)?"""
-    opened, before = [_Group()], False  # `before`: is what stands before the place such a group?
+    opened, before = [_Group()], _Group()  # `before` is the group that ends at the place, or an empty one
     for kind, text in _list_parts(pattern):
         group = opened[-1]
         if kind != "close" and not group.starts[-1]:
@@ -59,23 +61,26 @@ def _is_endless(pattern: str) -> bool:
         if kind == "open":
             opened.append(_Group(is_atomic=text.startswith("(?>")))
         elif kind == "close" and len(opened) > 1:
-            before = opened.pop().is_ambiguous
-            opened[-1].varies |= before
+            before = opened.pop()
+            opened[-1].varies |= before.is_ambiguous
+            opened[-1].is_unbounded |= before.is_unbounded and not before.is_atomic
             continue
         elif kind == "branch":
             group.starts[-1] = group.starts[-1].removeprefix("|")
             group.starts.append("")
-        elif kind == "repeat" and before:
-            return True
-        elif kind in ("repeat", "vary"):
-            group.varies = True
-        before = False
+        elif kind in ("repeat", "several", "vary"):
+            is_several = kind == "several" and before.is_unbounded and not before.is_atomic
+            if is_several or (kind == "repeat" and before.is_ambiguous):
+                return True
+            group.varies |= kind != "several" or "," in text
+            group.is_unbounded |= kind == "repeat"
+        before = _Group()
     return False
 
 
 def _list_parts(pattern: str) -> Iterator[tuple[str, str]]:
-    """The parts of a valid pattern: `open` and `close` of groups, `branch`, an unbounded `repeat`, another one of no fixed number
-    (`vary`), and `other`."""
+    """The parts of a valid pattern: `open` and `close` of groups, `branch`, an unbounded `repeat`, a bounded one (`several`, or `vary` if
+    at most once), and `other`."""
     place = 0
     while place < len(pattern):
         character, found = pattern[place], _QUANTIFIER.match(pattern, place)
@@ -106,7 +111,7 @@ def _name_quantifier(quantifier: str) -> str:
     if _is_unbounded(quantifier):
         return "repeat"
     low, _, high = quantifier.strip("{}").partition(",")
-    return "vary" if quantifier == "?" or (high and high != low) else "other"
+    return "vary" if quantifier == "?" or (high or low) in ("", "0", "1") else "several"
 
 
 def _is_unbounded(quantifier: str) -> bool:

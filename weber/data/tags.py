@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_BRACKET = re.compile(r"[()\[\]{}]")
+_BRACKET = re.compile(r"(?<![:;=])(?<![:;=]-)[()]|[\[\]{}]")
+"""But for faces, such as `:)`, of which two would enclose what is between them."""
 
 
 class Tags(NamedTuple):
@@ -106,7 +107,7 @@ def _split_outside(text: str, separator: str, spans: list[tuple[int, int]]) -> l
 
 
 def _list_spans(text: str) -> list[tuple[int, int]]:
-    """From where to where outermost brackets go; one that is never closed, as in a face of signs, is a sign like any other."""
+    """From where to where outermost brackets go; one that is never closed is a sign like any other."""
     opened: list[tuple[str, int]] = []
     spans: list[tuple[int, int]] = []
     for found in _BRACKET.finditer(text):
