@@ -146,6 +146,8 @@ def test_a_long_caption_is_not_given_to_a_regular_expression() -> None:
         ("(masterpiece, best:1.2), cat", ("(masterpiece, best:1.2)", "cat")),
         ("a, (b, [c, d), e], f", ("a", "(b, [c, d)", "e]", "f")),
         ("happy :), sad :(, cat, dog", ("happy :)", "sad :(", "cat", "dog")),
+        ("sad :-(, cat, happy ;-)", ("sad :-(", "cat", "happy ;-)")),
+        ("1) cat, (dog, 2)", ("1) cat", "(dog, 2)")),
         (r"cat \(animal, furry\), dog", (r"cat \(animal, furry\)", "dog")),
         ('{"a": 1, "b": [2, 3]}', ('{"a": 1, "b": [2, 3]}',)),
         (" a ,, b , ", ("a", "b")),

@@ -177,7 +177,8 @@ def test_outcomes_are_told_over_only_where_they_are_few() -> None:
     assert _build(["a, b, c, d"], _steps({"kind": "shuffle"}, most=24)).is_whole
 
 
-words = st.text("abcdefgh ()", min_size=1, max_size=6).map(str.strip).filter(bool)
+words = st.text("abcdefgh :", min_size=1, max_size=6).map(str.strip).filter(bool)
+words |= st.tuples(words, words).map(lambda two: f"({two[0]}, {two[1]})") | words.map(lambda word: f"{word} :(")
 tags = st.lists(words, min_size=1, max_size=9)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-_QUANTIFIER = re.compile(r"([*+]|\{\d*,?\d*\})([?+]?)")
+_QUANTIFIER = re.compile(r"([*+?]|\{\d*,?\d*\})([?+]?)")
+_GROUP = re.compile(r"\((\?[^:=!>)]*[:=!>]?)?")
 _GROUP_NAME = re.compile(r"\$\{?\d")
 _MOST_REPEATS = 16
 """A repeat of a known number up to this multiplies the work, but does not make it endless."""
@@ -19,8 +21,8 @@ def check_regex(pattern: str, replacement: str) -> str:
         return f"find = '{pattern}' is no regular expression, {error}; mend it, or set kind = \"replace\", which takes text as it is"
     if _is_endless(pattern):
         return (
-            f"find = '{pattern}' repeats what repeats, which may take for ever on a caption that nearly matches; write the inner repeat as"
-            " possessive, such as \\w++, or without the outer one"
+            f"find = '{pattern}' repeats what can be read in several ways, which may take for ever on a caption that nearly matches; write"
+            " what is repeated so that it holds on to what it has (possessive), such as (\\w++\\s?+)+ or (?>cat|ca)+, or do not repeat it"
         )
     if compiled.groups and _GROUP_NAME.search(replacement):
         return f"replace_with = '{replacement}' names a group as other languages do; write \\1 for the first group"
@@ -31,32 +33,54 @@ def check_regex(pattern: str, replacement: str) -> str:
     return ""
 
 
+@dataclass
+class _Group:
+    """An open group: whether what is in it has no fixed length, or none that is bounded, what its branches start with, and whether it
+    holds on to what it has."""
+
+    varies: bool = False
+    is_unbounded: bool = False
+    starts: list[str] = field(default_factory=lambda: [""])
+    is_atomic: bool = False
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """May it be read in several ways?"""
+        plain = [start for start in self.starts if re.fullmatch(r"[^.^$(]|\\\W", start)]
+        is_branched = len(self.starts) > 1 and len(set(plain)) < len(self.starts)
+        return not self.is_atomic and (self.varies or is_branched)
+
+
 def _is_endless(pattern: str) -> bool:
-    """Is there a repeat in a repeat, of which neither holds on to what it has (possessive, atomic)?"""
-    inside: list[tuple[bool, bool]] = []  # of each open group: does it hold a repeat, is it atomic?
-    repeats = False  # what stands before the place: a group that holds a repeat?
-    has_repeat = False
+    """Is anything repeated without bound that may be read in several ways, and does not hold on to what it has (possessive, atomic)?"""
+    opened, before = [_Group()], _Group()  # `before` is the group that ends at the place, or an empty one
     for kind, text in _list_parts(pattern):
+        group = opened[-1]
+        if kind != "close" and not group.starts[-1]:
+            group.starts[-1] = text
         if kind == "open":
-            inside.append((has_repeat, text.startswith("(?>")))
-            has_repeat = repeats = False
-        elif kind == "close":
-            if not inside:
-                return False
-            above, is_atomic = inside.pop()
-            repeats = has_repeat and not is_atomic
-            has_repeat = above or repeats
-        elif kind == "repeat":
-            if repeats:
+            opened.append(_Group(is_atomic=text.startswith("(?>")))
+        elif kind == "close" and len(opened) > 1:
+            before = opened.pop()
+            opened[-1].varies |= before.is_ambiguous
+            opened[-1].is_unbounded |= before.is_unbounded and not before.is_atomic
+            continue
+        elif kind == "branch":
+            group.starts[-1] = group.starts[-1].removeprefix("|")
+            group.starts.append("")
+        elif kind in ("repeat", "several", "vary"):
+            is_several = kind == "several" and before.is_unbounded and not before.is_atomic
+            if is_several or (kind == "repeat" and before.is_ambiguous):
                 return True
-            has_repeat = True
-        else:
-            repeats = False
+            group.varies |= kind != "several" or "," in text
+            group.is_unbounded |= kind == "repeat"
+        before = _Group()
     return False
 
 
 def _list_parts(pattern: str) -> Iterator[tuple[str, str]]:
-    """The parts of a valid pattern: `open` and `close` of groups, an unbounded `repeat`, and anything else as `other`."""
+    """The parts of a valid pattern: `open` and `close` of groups, `branch`, an unbounded `repeat`, a bounded one (`several`, or `vary` if
+    at most once), and `other`."""
     place = 0
     while place < len(pattern):
         character, found = pattern[place], _QUANTIFIER.match(pattern, place)
@@ -67,23 +91,32 @@ def _list_parts(pattern: str) -> Iterator[tuple[str, str]]:
             end = _find_end(pattern, place)
             yield "other", pattern[place:end]
             place = end
-        elif character in "()":
-            yield ("open" if character == "(" else "close"), pattern[place : place + 3]
+        elif character == "(":
+            head = _GROUP.match(pattern, place)
+            assert head is not None
+            yield "open", head[0]
+            place = head.end()
+        elif character in ")|":
+            yield ("close" if character == ")" else "branch"), character
             place += 1
         elif found is not None:
-            if found[2] != "+" and _is_unbounded(found[1]):
-                yield "repeat", found[0]
-            elif found[2] == "+":
-                yield "other", found[0]
+            yield "held" if found[2] == "+" else _name_quantifier(found[1]), found[0]
             place = found.end()
         else:
             yield "other", character
             place += 1
 
 
+def _name_quantifier(quantifier: str) -> str:
+    if _is_unbounded(quantifier):
+        return "repeat"
+    low, _, high = quantifier.strip("{}").partition(",")
+    return "vary" if quantifier == "?" or (high or low) in ("", "0", "1") else "several"
+
+
 def _is_unbounded(quantifier: str) -> bool:
-    if quantifier in "*+":
-        return True
+    if quantifier in "*+?":
+        return quantifier != "?"
     low, comma, high = quantifier[1:-1].partition(",")
     return bool(comma) and (not high or int(high) - int(low or 0) > _MOST_REPEATS)
 

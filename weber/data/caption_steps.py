@@ -6,7 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from weber.config.captions import CaptionStepConfig, StepKind
 from weber.config.data import DataConfig
@@ -145,7 +145,7 @@ def _build_shuffle(config: CaptionStepConfig, of: _Set) -> Step:
         moved = [body[places[number]] for number in order]
         for place, tag in zip(places, moved, strict=True):
             body[place] = tag
-        return replace(tags, body=tuple(body)).join()
+        return tags._replace(body=tuple(body)).join()
 
     return run
 
@@ -157,7 +157,7 @@ def _build_drop(config: CaptionStepConfig, of: _Set) -> Step:
         tags = split_tags(text, separator, mark=of.mark)
         first = 0 if tags.num_marks else config.keep or 0
         left = [tag for place, tag in enumerate(tags.body) if place < first or stays(tag) or not chance.happens(rate)]
-        return replace(tags, body=tuple(left)).join()
+        return tags._replace(body=tuple(left)).join()
 
     return run
 

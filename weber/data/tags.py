@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import translate
+from functools import lru_cache
+from typing import NamedTuple
 
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_BRACKET = re.compile(r"(?<![:;=])(?<![:;=]-)[()]|[\[\]{}]")
+"""But for faces, such as `:)`, of which two would enclose what is between them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(NamedTuple):
     """The tags before a mark, the free ones, and those behind a second mark; without marks all are free. `end` is a separator that the
     caption ends with, as sentences do."""
 
@@ -31,7 +33,7 @@ class Tags:
     def change(self, keeps: Callable[[str], bool]) -> Tags:
         """Only those of which that is true."""
         head, body, tail = (tuple(tag for tag in tags if keeps(tag)) for tags in (self.head, self.body, self.tail))
-        return replace(self, head=head, body=body, tail=tail)
+        return self._replace(head=head, body=body, tail=tail)
 
     def cut(self, most: int) -> Tags:
         """The first of them."""
@@ -39,7 +41,7 @@ class Tags:
         for tags in (self.head, self.body, self.tail):
             parts.append(tags[:most])
             most -= len(parts[-1])
-        return replace(self, head=parts[0], body=parts[1], tail=parts[2], end="")
+        return self._replace(head=parts[0], body=parts[1], tail=parts[2], end="")
 
     def join(self) -> str:
         """The caption again, marks included; nothing at all where no tag is left."""
@@ -83,36 +85,41 @@ def build_matcher(patterns: Sequence[str], *, ignore_case: bool) -> Callable[[st
     return lambda tag: matches(tag) is not None
 
 
+@lru_cache(maxsize=256)  # of one caption several variants are made
 def _split(text: str, separator: str) -> tuple[str, ...]:
-    parts = _split_outside(text, separator) if any(bracket in text for bracket in _BRACKETS) else text.split(separator)
+    spans = _list_spans(text) if any(bracket in text for bracket in _BRACKETS) else []
+    parts = _split_outside(text, separator, spans) if spans else text.split(separator)
     return tuple(stripped for part in parts if (stripped := part.strip()))
 
 
-def _split_outside(text: str, separator: str) -> list[str]:
-    """Split where no bracket is open; one that is never closed, as in a face of signs, is a sign like any other."""
-    ends = _find_ends(text)
-    parts, start, place = [], 0, 0
-    while place < len(text):
-        if place in ends:
-            place = ends[place]
-        elif text.startswith(separator, place):
+def _split_outside(text: str, separator: str, spans: list[tuple[int, int]]) -> list[str]:
+    """Split where no bracket is open."""
+    parts, start, place = [], 0, text.find(separator)
+    spans = [*spans, (len(text), len(text))]
+    for first, last in spans:
+        while -1 < place < first:
             parts.append(text[start:place])
-            start = place = place + len(separator)
-        else:
-            place += 1
+            start = place + len(separator)
+            place = text.find(separator, start)
+        if -1 < place < last:
+            place = text.find(separator, last)
     return [*parts, text[start:]]
 
 
-def _find_ends(text: str) -> dict[int, int]:
-    """Where each bracket that is closed has its partner."""
+def _list_spans(text: str) -> list[tuple[int, int]]:
+    """From where to where outermost brackets go; one that is never closed is a sign like any other."""
     opened: list[tuple[str, int]] = []
-    ends: dict[int, int] = {}
-    for place, character in enumerate(text):
+    spans: list[tuple[int, int]] = []
+    for found in _BRACKET.finditer(text):
+        character, place = found[0], found.start()
         if character in _BRACKETS:
             opened.append((_BRACKETS[character], place))
-        elif character in ")]}":
-            at = next((depth for depth in range(len(opened) - 1, -1, -1) if opened[depth][0] == character), None)
-            if at is not None:
-                ends[opened[at][1]] = place
-                del opened[at:]
-    return ends
+            continue
+        at = next((depth for depth in range(len(opened) - 1, -1, -1) if opened[depth][0] == character), None)
+        if at is not None:
+            start = opened[at][1]
+            while spans and spans[-1][0] > start:
+                spans.pop()
+            spans.append((start, place))
+            del opened[at:]
+    return spans

@@ -5,9 +5,11 @@ A pure function of the captions, the steps, the seed and the picture's name belo
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 from weber.data.caption_steps import Steps
 from weber.data.chances import Drawn, list_outcomes
@@ -19,6 +21,8 @@ DEFAULT_MOST = 8
 
 _EMPTY = "caption is empty after its steps"
 _SHOWN = 60
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it fill a circle evenly, however many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +97,11 @@ def _draw_some(
 
 
 def _count_draws(shares: Sequence[float], *, most: int, seed: int, name: str) -> list[int]:
-    """How many draws each caption gets: points at equal distances on the line of their weights, which starts at a drawn place."""
+    """How many draws each caption gets: points that fill the line of their weights evenly, from a drawn place on. More draws only add."""
     counts = [1 if most >= len(shares) else 0] * len(shares)
-    left = most - sum(counts)
-    start, passed, number = draw_uniform(seed, "caption counts", name), 0.0, 0
-    for place in range(left):
-        wanted = (place + start) / left
-        while number < len(shares) - 1 and passed + shares[number] < wanted:
-            passed += shares[number]
-            number += 1
-        counts[number] += 1
+    start, bounds = draw_uniform(seed, "caption counts", name), list(accumulate(shares))
+    for number in range(most - sum(counts)):
+        counts[min(bisect_right(bounds, (start + number * _GOLDEN) % 1.0), len(shares) - 1)] += 1
     return counts
 
 

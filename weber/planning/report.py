@@ -98,7 +98,8 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
 def build_hint(plan: Plan, adapter: Path) -> str:
     """How to paint with a finished adapter: the run's first prompt with its pictures, or a caption with those that belong to it."""
     example, sampling = plan.dataset.examples[0], plan.config.sampling
-    words = ["weber", "sample", str(adapter.parent), "--prompt", sampling.prompts[0] if sampling.prompts else example.captions[0]]
+    prompt = next((text for text in (*sampling.prompts[:1], *example.captions) if text), "")
+    words = ["weber", "sample", str(adapter.parent), "--prompt", prompt]
     first = plan.prompts[0] if plan.prompts else None
     references = [view.path for view in (first.references if first is not None else example.list_references(0))]
     masked = first.masked if first is not None else example.masked(0, 0) if example.masks else None
