@@ -59,9 +59,15 @@ def test_a_text_behind_the_first_layer_is_what_that_makes_of_it_bit_for_bit(buil
 def test_runs_are_the_same_but_for_what_8_bits_lose(build_run: BuildRun) -> None:
     prompts = {"prompts": ["a zorb"], "steps": 2, "every": 8}
     losses = {form: read_losses(run_whole(_build(build_run, form, sampling=prompts))) for form in ("full", "projected", "live", "fp8")}
-    assert losses["projected"] == losses["full"] and losses["live"] == losses["full"]
-    assert losses["fp8"] != losses["full"]
-    assert [one[1] for one in losses["fp8"]] == pytest.approx([one[1] for one in losses["full"]], rel=0.02)
+    _compare(losses)
+
+
+def _compare(losses: dict[str, list[Any]]) -> None:
+    """Texts that are encoded one by one have other last bits than those that were encoded together, on some machines."""
+    numbers = {form: [one[1] for one in run] for form, run in losses.items()}
+    assert losses["projected"] == losses["full"] != losses["fp8"]
+    assert numbers["live"] == pytest.approx(numbers["full"], rel=1e-4)
+    assert numbers["fp8"] == pytest.approx(numbers["full"], rel=0.02)
 
 
 @pytest.mark.parametrize("form", ["projected", "live"])
@@ -109,8 +115,7 @@ def test_other_families(build_run: BuildRun, tmp_path: Path, build: Any) -> None
     for form in ("full", "projected", "live", "fp8"):
         sections = {"model": {"variant": None, "path": str(path)}, "data": [{"resolution": 64}], "train": {"steps": 2}}
         losses[form] = read_losses(run_whole(_build(build_run, form, **sections)))
-    assert losses["projected"] == losses["live"] == losses["full"] != losses["fp8"]
-    assert [one[1] for one in losses["fp8"]] == pytest.approx([one[1] for one in losses["full"]], rel=0.02)
+    _compare(losses)
 
 
 def test_a_layer_that_learns_is_refused(build_run: BuildRun) -> None:
