@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +21,7 @@ from weber.data.loss_masks import LossMask
 from weber.data.masks import Mask
 from weber.data.packing import ROWS, Packer, Shape
 
+_NUM_BUILT = 256  # a step asks for its pictures more than once
 _PATHS = ("path", "caption_file", "reference", "mask", "loss_mask")
 """Columns of texts that are paths."""
 
@@ -147,6 +148,7 @@ class Pictures(Sequence[Example]):
     def __init__(self, parts: Iterable[Part]) -> None:
         self.parts = tuple(part for part in parts if len(part))
         self._starts = np.cumsum([0, *map(len, self.parts)])
+        self._build = lru_cache(maxsize=_NUM_BUILT)(self._find)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -161,6 +163,9 @@ class Pictures(Sequence[Example]):
         place += len(self) if place < 0 else 0
         if not 0 <= place < len(self):
             raise IndexError(place)
+        return self._build(place)
+
+    def _find(self, place: int) -> Example:
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self.parts[part].build(place - int(self._starts[part]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +45,10 @@ def walk_prepared(part: Part) -> Iterator[Prepared]:
             row = stop
 
 
-def walk_captions(part: Part) -> Iterator[str]:
-    """Everything that may be drawn as a caption, some of it more than once."""
+def list_captions(part: Part) -> list[Sequence[str]]:
+    """Lists of everything that may be drawn as a caption, some of it more than once."""
     dropout = part.shared.caption_dropout
-    if dropout > 0:
-        yield ""
-    if dropout < 1:
-        yield from part.captions
+    return [*([[""]] if dropout > 0 else []), *([part.captions] if dropout < 1 else [])]
 
 
 def find_name(part: Part, caption: str) -> str:

@@ -33,7 +33,7 @@ class Lengths:
 def list_lengths(family: Family, texts: Sequence[str], *, progress: Progress = ignore_progress) -> list[Lengths]:
     """The lengths of distinct texts, for each part; of more than `MOST_TEXTS` those of as many, drawn evenly. Opens tokenizers, no
     weights."""
-    texts, found = texts if len(texts) <= MOST_TEXTS else [texts[n * len(texts) // MOST_TEXTS] for n in range(MOST_TEXTS)], []
+    texts, found = list(texts) if len(texts) <= MOST_TEXTS else [texts[n * len(texts) // MOST_TEXTS] for n in range(MOST_TEXTS)], []
     for part in family.text_parts:
         limit, counts = family.text_limits[part](), list[int]()
         for start in range(0, len(texts), _NUM_PER_PORTION):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from itertools import chain
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ from weber.cache.encode import Encoders
 from weber.cache.key import KEY_BYTES, Keys, build_key, build_latent_key, build_mask_key, build_text_key, pack_keys
 from weber.cache.masks import find_shape
 from weber.cache.store import Store
+from weber.data.distinct import DistinctTexts
 from weber.data.loss_masks import LossWindow
 from weber.data.pictures import Pictures
 from weber.data.views import View
-from weber.data.walk import walk_captions, walk_prepared
+from weber.data.walk import list_captions, walk_prepared
 from weber.families.family import Family
 
 _NUM_AT_ONCE = 65536
@@ -42,17 +43,17 @@ class Needs:
     """
 
     def __init__(
-        self, pictures: Pictures, encoders: Encoders, *, views: Sequence[View], texts: Iterable[str], keeps_texts: bool = True
+        self, pictures: Pictures, encoders: Encoders, *, views: Sequence[View], texts: Sequence[str], keeps_texts: bool = True
     ) -> None:
         self._pictures, self._encoders, self._views, self._prompts = pictures, encoders, views, texts
         self._text_parts = encoders.family.text_parts if keeps_texts else ()
         self._identities: dict[str, str] = {}
 
     @cached_property
-    def texts(self) -> list[str]:
+    def texts(self) -> DistinctTexts:
         """Every distinct text: captions, then those of prompts."""
-        captions = (text for part in self._pictures.parts for text in walk_captions(part))
-        return list(dict.fromkeys(chain(captions, self._prompts)))
+        captions = [texts for part in self._pictures.parts for texts in list_captions(part)]
+        return DistinctTexts([*captions, self._prompts])
 
     @cached_property
     def windows(self) -> dict[str, LossWindow]:
@@ -127,8 +128,9 @@ class Needs:
 
     def _walk_text_keys(self, part: str) -> Iterator[Keys]:
         encoder, dtype = self._identify(part), self._encoders.dtype
-        for start in range(0, len(self.texts), _NUM_AT_ONCE):
-            yield pack_keys([build_text_key(text, encoder=encoder, dtype=dtype) for text in self.texts[start : start + _NUM_AT_ONCE]])
+        texts = iter(self.texts)
+        while portion := list(islice(texts, _NUM_AT_ONCE)):
+            yield pack_keys([build_text_key(text, encoder=encoder, dtype=dtype) for text in portion])
 
     def _build_latent_key(self, view: View) -> str:
         return build_latent_key(view, encoder=self._identify(self._encoders.family.image_part), dtype=self._encoders.dtype)

@@ -165,10 +165,10 @@ class Loader:
     def load(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
         ahead, self._ahead = self._ahead, None
-        batches = ahead[1].result() if ahead is not None and ahead[0] == step else self._load(step)
+        batches = ahead[1].result() if ahead is not None and ahead[0] == step else self.read(step)
         self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
         if step + 1 < self._plan.num_steps:
-            self._ahead = (step + 1, self._thread.submit(self._load, step + 1))
+            self._ahead = (step + 1, self._thread.submit(self.read, step + 1))
         return batches
 
     def load_lesson(self, lesson: Lesson) -> Batch:
@@ -177,7 +177,8 @@ class Loader:
         draw = Draw(0, 0, lesson.caption, lesson.crop, lesson.mask)
         return self._stack([self._load_sample(lesson.example, draw, (*self._describe(lesson), None))])
 
-    def _load(self, step: int) -> list[Batch]:
+    def read(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, here and now."""
         with self._stream.open():
             return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
 
