@@ -175,3 +175,16 @@ def test_other_code_looks_again(
     monkeypatch.setattr(known, "_identify_code", lambda: "another version")
     read_sets(config)
     assert len(built) == 2
+
+
+def test_sets_that_nobody_has_are_forgotten(tmp_path: Path, write_picture: Write, read_sets: Read, built: list[str]) -> None:
+    folder = _write(tmp_path / "set", write_picture)
+    kept = read_sets(_config(folder)).kept
+    read_sets(_config(folder, resolution=48))
+    home = tmp_path / "cache" / known.FOLDER_NAME
+    assert len(list(home.iterdir())) == 2
+    found = known.collect_columns(home, kept, is_dry=True)
+    assert found[0] == 1 and found[1] > 500 and len(list(home.iterdir())) == 2
+    assert known.collect_columns(home, kept, is_dry=False) == found and list(home.iterdir()) == list(kept)
+    read_sets(_config(folder))
+    assert len(built) == 2

@@ -87,6 +87,7 @@ def gc(*configs: Path, dry_run: bool = False) -> None:
     if not configs:
         raise ConfigError("`weber cache gc` needs to know what to keep.", got="no config", fix="weber cache gc run.toml [other.toml ...]")
     settings = [read_settings(config) for config in configs]
+    from weber.data.known import FOLDER_NAME, collect_columns
     from weber.memory.kept import collect_kept
     from weber.planning.plan import build_plan, list_keys, list_models
     from weber.planning.resolve import build_absolute
@@ -103,13 +104,19 @@ def gc(*configs: Path, dry_run: bool = False) -> None:
         store, keep = _open_cache(folder), {key for one in plans for key in list_keys(one)}
         report = store.weigh(keep) if dry_run else store.collect(keep, progress=watcher.report)
         num_models, model_bytes = collect_kept(folder, {key for one in plans for key in list_models(one)}, is_dry=dry_run)
+        known = {build_absolute(file) for one in plans for file in one.dataset.kept}
+        num_sets, set_bytes = collect_columns(folder / FOLDER_NAME, known, is_dry=dry_run)
     if dry_run:
         removed, freed = f"{report.num_removed} samples", report.freed_bytes
-        say(f"Would keep {report.num_kept} samples, and remove {removed} and {num_models} quantized models: {freed + model_bytes:,} bytes.")
+        freed += model_bytes + set_bytes
+        what = f"{removed}, {num_models} quantized models and what is known of {num_sets} other sets"
+        say(f"Would keep {report.num_kept} samples, and remove {what}: {freed:,} bytes.")
         return
     say(f"Kept {report.num_kept} samples, removed {report.num_removed}, freed {report.freed_bytes:,} bytes.")
     if num_models:
         say(f"Removed {num_models} quantized models, freed {model_bytes:,} bytes.")
+    if num_sets:
+        say(f"Forgot {num_sets} sets that these runs do not have, freed {set_bytes:,} bytes.")
 
 
 def _open_cache(place: Path) -> Store:

@@ -80,7 +80,8 @@ def build_dataset(
         *describe_doubles(parts),
     ]
     set_aside = [item for one in found for item in one.set_aside]
-    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, tuple(dict.fromkeys(notes)), files)
+    kept = tuple(one.file for one in found)
+    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, tuple(dict.fromkeys(notes)), files, kept)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class _Set:
 
     config: DataConfig
     columns: Columns
+    file: Path
 
     @property
     def part(self) -> Part:
@@ -137,7 +139,7 @@ class _Builder:
             columns = self._build(config, found, captions, key=key)
             if self.index.num_passing == num_passing:
                 columns = known.keep(columns, fingerprint, asked=self.index.asked)
-        return _Set(config, columns)
+        return _Set(config, columns, known.file)
 
     def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
         steps = build_steps(config, key=key, count_tokens=self.inputs.count_tokens)

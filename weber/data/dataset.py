@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import LOCAL
@@ -22,3 +23,5 @@ class Dataset:
     """What a person should know of the sets, in sentences."""
     files: Backend = LOCAL
     """Where the files are read."""
+    kept: tuple[Path, ...] = ()
+    """The files in which the sets are kept as columns."""

@@ -7,7 +7,7 @@ their stats, what caption files and the table hold, the settings and the code th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
@@ -30,13 +30,13 @@ class Known:
 
     def __init__(self, folder: Path, config: DataConfig, *, about: Mapping[str, object], backend: Backend) -> None:
         self._settings = json.dumps([_identify_code(), config.model_dump(mode="json"), about], sort_keys=True, default=str)
-        self._file = folder / f"{_hash(self._settings)}.columns"
+        self.file = folder / f"{_hash(self._settings)}.columns"
         self._backend = backend
 
     def open(self, fingerprint: str) -> Columns | None:
         """The columns that were kept; None if there are none, or if they were made of something else."""
         with suppress(OSError):
-            columns = read_columns(self._file)
+            columns = read_columns(self.file)
             if columns is not None and columns.facts["fingerprint"] == fingerprint and self._is_unchanged(columns.facts["asked"]):
                 return columns
         return None
@@ -45,8 +45,8 @@ class Known:
         """Columns with a fingerprint, and with the stats of files that no folder has; written down where that is possible."""
         kept = build_columns(columns.arrays, {**columns.facts, "fingerprint": fingerprint, "asked": asked})
         with suppress(OSError):  # Windows replaces no file that another process has mapped; a full disk is the cache's to refuse
-            write_columns(self._file, kept)
-            return read_columns(self._file) or kept
+            write_columns(self.file, kept)
+            return read_columns(self.file) or kept
         return kept
 
     def build_fingerprint(self, found: Found, *, captions: Mapping[str, bytes | DataError], others: Iterable[Path]) -> str:
@@ -74,6 +74,16 @@ class Known:
             return all(self._backend.stat(Path(path)) == tuple(asked[path]) for path in paths)
         except DataError:
             return False
+
+
+def collect_columns(folder: Path, keep: Container[Path], *, is_dry: bool) -> tuple[int, int]:
+    """Delete the columns of sets that nobody needs any longer, or with `is_dry` only count them: how many, and their bytes."""
+    unused = [file for file in folder.glob("*.columns*") if file not in keep]
+    num_bytes = sum(file.stat().st_size for file in unused)
+    for file in unused if not is_dry else ():
+        with suppress(OSError):  # Windows deletes nothing that another process has mapped
+            file.unlink()
+    return len(unused), num_bytes
 
 
 def _join(texts: Iterable[str]) -> Iterator[bytes]:
