@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_problems
 from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
+from weber.config.elsewhere import build_absolute
 from weber.config.section import FolderPath, Section, Words
 from weber.config.toml import write_value
 
@@ -336,7 +337,7 @@ class DataConfig(Section):
         if self.name is not None:
             return self.name
         path = self.path or Path()
-        return path.name or path.absolute().name if self.hub is None else self.hub.rpartition("/")[2]
+        return path.name or build_absolute(path).name if self.hub is None else self.hub.rpartition("/")[2]
 
     @property
     def has_rows(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
+from weber.config.elsewhere import build_absolute
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
@@ -95,7 +96,7 @@ class _Set:
         config = self.config
         assert config.path is not None
         numbers = config.repeats, config.loss_weight, config.regularization, config.caption_dropout
-        return Part(Shared(config.set_name, config.path.absolute(), *numbers), self.columns)
+        return Part(Shared(config.set_name, build_absolute(config.path), *numbers), self.columns)
 
     @property
     def notes(self) -> list[str]:
@@ -145,7 +146,7 @@ class _Builder:
         used = [row for row in listed.rows if not row.reason]
         files = inspect_files(used, found, config=config, captions=captions, index=self.index, progress=self.progress)
         assert config.path is not None
-        packer, set_aside = Packer(config.path.absolute()), list[SetAside]()
+        packer, set_aside = Packer(build_absolute(config.path)), list[SetAside]()
         for row in listed.rows:
             try:
                 packer.add(build_example(row, files, config=config, steps=steps, seed=self.seed, inputs=self.inputs))
@@ -154,7 +155,7 @@ class _Builder:
         unused = list_unused(found.beside.all)
         if not len(packer):
             raise _explain_nothing_left(config, set_aside, notes=[*listed.notes, *describe_unused(unused)], key=key)
-        part = Part(Shared(config.set_name, config.path.absolute()), build_columns(packer.build(), packer.facts))
+        part = Part(Shared(config.set_name, build_absolute(config.path)), build_columns(packer.build(), packer.facts))
         _check_masked(config, part, key=key)
         notes = [
             *listed.notes,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
+from weber.config.elsewhere import build_absolute
 from weber.data.backends.backend import Backend, Listing
 from weber.data.beside import Beside
 from weber.data.files import Files, sort_files
@@ -56,7 +57,8 @@ def find_files(config: DataConfig, files: Backend, *, own: Sequence[Path] = ()) 
     Folders of weber's own are left out: `own`, and what looks like one. Raises DataError for a folder that cannot be listed.
     """
     assert config.path is not None
-    folder, nothing = config.path.absolute(), Listing(config.path.absolute(), [], [])
+    folder = build_absolute(config.path)
+    nothing = Listing(folder, [], [])
     listed = files.list(folder, recursive=config.recursive) if config.hub is None else nothing
     kept, beside = leave_out(listed, own=own), Folders(config, files=files, own=own)
     starts = tuple(

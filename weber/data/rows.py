@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
+from weber.config.elsewhere import build_absolute, find_scheme
 from weber.data.backends.backend import Backend
 from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
@@ -70,7 +71,7 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
         rows = [Row(folder / name, name, reason=sorted_files.unread.get(name, "")) for name in names]
     tables = _list_tables(config, sorted_files.others)
     notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
-    named = tables if config.metadata is None else [_find_below(config.metadata.absolute(), folder)]
+    named = tables if config.metadata is None else [_find_below(build_absolute(config.metadata), folder)]
     texts = CaptionFiles(config, sorted_files)
     rows = _add_files(rows, texts=texts, beside=found.beside)
     taken = {name for row in rows for name in row.texts.list_all()}
@@ -103,7 +104,9 @@ def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit
         return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
 
     def draw(row: Row) -> int:
-        return build_seed("limit", normalize_name(os.path.relpath(row.path, folder).replace(os.sep, "/")))
+        is_far = find_scheme(row.path) and not row.is_below
+        name = row.path.as_posix() if is_far else os.path.relpath(row.path, folder).replace(os.sep, "/")
+        return build_seed("limit", normalize_name(name))
 
     out = {id(row) for row in sorted(usable, key=draw)[limit:]}
     return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
@@ -140,7 +143,7 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
     assert config.metadata is not None
     folder = files.folder
     name = f'the hub dataset "{config.hub}"' if config.hub is not None else f'the table "{config.metadata}"'
-    table = read_table(config.metadata.absolute(), backend, name=name)
+    table = read_table(build_absolute(config.metadata), backend, name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
     sources = [table.check_column(one, (), key=f"{key}.conditioning_columns") for one in config.conditioning_columns]
     columns: list[str] = []

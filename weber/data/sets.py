@@ -9,6 +9,8 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from weber.config.data import DataConfig
+from weber.config.elsewhere import find_scheme
+from weber.data.backends.tars import ENDING
 from weber.data.files import describe_kinds
 from weber.data.formats import SUFFIXES, explain_ending
 from weber.data.names import find_spelled
@@ -70,7 +72,7 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
     for name, folders in {"conditioning": config.conditioning, **masks}.items():
         for folder in folders:
             _check_place(folder, f"{key}.{name}", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
-            if config.path is not None and folder.samefile(config.path):
+            if config.path is not None and _identify(folder) == _identify(config.path):
                 raise DataError(
                     f'{key}.{name} = "{folder}" is the folder of the pictures themselves',
                     got=f'{key}.path = "{config.path}"',
@@ -137,8 +139,18 @@ def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:
         raise ConfigError(f"The model does not repaint, so {given} has no effect.", fix=f"remove {given}, or choose a model that repaints")
 
 
+def _identify(folder: Path) -> Path:
+    """One path for one folder, whatever links lead there."""
+    return folder if find_scheme(folder) else folder.resolve()
+
+
 def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callable[[int], bool]) -> None:
+    if find_scheme(path):  # what is there is known when it is listed
+        return
     try:
+        archive = next((one for one in (path, *path.parents) if one.suffix.lower() == ENDING and one.is_file()), None)
+        if archive is not None and what == "a folder":
+            return
         mode = path.stat().st_mode
         got = "" if is_kind(mode) else "a folder" if S_ISDIR(mode) else "a file"
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from weber.data.backends.backend import Backend, FileStat, Listing
 from weber.data.backends.local import LocalBackend
+from weber.data.backends.tars import TarBackend
 
 LOCAL: Backend = LocalBackend()
 
 
-class Sources:
-    """A backend that asks the one which has a file. What was fetched from elsewhere is kept below `folder`."""
+class Schemes:
+    """A backend that asks the one which a path's scheme names. What is fetched from elsewhere is kept below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -24,9 +25,9 @@ class Sources:
         """See `Backend`."""
         return self._find(path).read(path)
 
-    def read_start(self, path: Path, num_bytes: int) -> bytes:
+    def read_part(self, path: Path, start: int, *, num_bytes: int) -> bytes:
         """See `Backend`."""
-        return self._find(path).read_start(path, num_bytes)
+        return self._find(path).read_part(path, start, num_bytes=num_bytes)
 
     def stat(self, path: Path) -> FileStat:
         """See `Backend`."""
@@ -34,3 +35,21 @@ class Sources:
 
     def _find(self, path: Path) -> Backend:
         return LOCAL
+
+
+class Sources(Schemes):
+    """A backend for all places, in which tar archives are the folders that they hold."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._tars = TarBackend(Schemes(folder), folder / "archives")
+
+    def list(self, folder: Path, *, recursive: bool) -> Listing:
+        """See `Backend`."""
+        if self._tars.split(folder) is not None:
+            return self._tars.list(folder, recursive=recursive)
+        return self._tars.expand(super().list(folder, recursive=recursive), recursive=recursive)
+
+    def _find(self, path: Path) -> Backend:
+        place = self._tars.split(path)
+        return self._tars if place is not None and place.name else super()._find(path)
