@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import NamedTuple
 
 from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
-from weber.config.elsewhere import build_absolute, find_scheme
+from weber.config.elsewhere import build_absolute, build_path, find_scheme, is_address
 from weber.data.backends.backend import Backend
+from weber.data.backends.sources import is_known
 from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
 from weber.data.formats import explain_ending
@@ -25,7 +25,6 @@ from weber.data.words import describe_count, describe_some
 from weber.errors import DataError
 
 _TABLE_SUFFIXES = (".jsonl", ".csv")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 class Row(NamedTuple):
@@ -159,10 +158,10 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
         if not given:
             rows.append(_refuse(config.metadata, f"no picture: the column {image} is empty in {one.where}"))
             continue
-        if _ADDRESS.match(given[0]):
-            rows.append(_refuse(config.metadata, f"address on the web, not a file: {given[0]} in {one.where}"))
-            continue
-        path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
+        if is_address(given[0]):
+            path = build_path(given[0] + table.read_digest(one))
+        else:
+            path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
         row = _build_row(path, table, one, config=config, columns=columns, sources=sources, folder=folder, backend=backend)
         if _identify(path) in named:
             row = _refuse(path, f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
@@ -193,13 +192,16 @@ def _build_row(
         for text in [str(path), *(name for one in names.values() for name in one)]:
             _check_text(text, f"file name is not text: {row.where}")
         references = tuple(_join(folder, given[0]) for given in names.values() if given)
+        if scheme := next((find_scheme(one) for one in (path, *references) if not is_known(one)), ""):
+            raise DataError(f"address of an unknown kind: {scheme}:// in {row.where}")
         if config.hub is not None and not all(one.is_relative_to(folder) for one in (path, *references)):
             raise DataError(f"file outside of the dataset: {row.where}")
         try:
-            backend.stat(path)
+            if not find_scheme(path):  # elsewhere each question takes its time; they are asked later, many at once
+                backend.stat(path)
         except DataError as error:
             raise DataError(f"{error.what}, named in {row.where}") from error
-        if reason := explain_ending(path.name):
+        if not find_scheme(path) and (reason := explain_ending(path.name)):
             raise DataError(reason)
         if lack and config.caption_fallback is None and config.caption_sources == ("metadata",):
             raise DataError(lack)
@@ -225,6 +227,8 @@ def _find_below(path: Path, folder: Path) -> str:
 
 def _join(folder: Path, name: str) -> Path:
     """The file of that name, as it is spelled on the disk; tables from Windows have backslashes."""
+    if is_address(name):
+        return build_path(name)
     path = find_spelled(Path(os.path.normpath(folder / name)))
     turned = name.replace("\\", "/")
     return path if turned == name or path.exists() else find_spelled(Path(os.path.normpath(folder / turned)))

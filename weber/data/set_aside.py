@@ -10,7 +10,9 @@ from weber.data.formats import KINDS
 
 _ADVICE = {
     "no caption file": 'write one; or set captions = "instance" and instance_prompt for the whole set, caption_fallback for these alone',
-    "address on the web, not a file": "download the pictures, and name their files",
+    "address of an unknown kind": "write http:// or https://, or s3:// and the like; or download the picture, and name its file",
+    "cannot be had from the web": "correct the address, or take the row out of the table",
+    "not to be had from the web today": "start again later; what came is not asked for again",
     "archive in an archive": "unpack the outer one",
     "archive that is cut off": "fetch or pack it again",
     "archive without files": "remove it, or fetch it again",

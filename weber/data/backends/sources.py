@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from weber.config.elsewhere import find_scheme
 from weber.data.backends.backend import Backend, FileStat, Listing
 from weber.data.backends.local import LocalBackend
+from weber.data.backends.stores import STORES, StoreBackend
 from weber.data.backends.tars import TarBackend
+from weber.data.backends.web import SCHEMES, WebBackend
 
 LOCAL: Backend = LocalBackend()
+
+
+def is_known(path: Path) -> bool:
+    """Is there a backend for a path?"""
+    return find_scheme(path) in ("", *SCHEMES, *STORES)
 
 
 class Schemes:
@@ -16,6 +25,8 @@ class Schemes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.web = WebBackend(folder / "downloads", local=LOCAL)
+        self._schemes: Mapping[str, Backend] = {"": LOCAL, **dict.fromkeys(SCHEMES, self.web), **dict.fromkeys(STORES, StoreBackend())}
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
         """See `Backend`."""
@@ -34,7 +45,7 @@ class Schemes:
         return self._find(path).stat(path)
 
     def _find(self, path: Path) -> Backend:
-        return LOCAL
+        return self._schemes[find_scheme(path)]
 
 
 class Sources(Schemes):
