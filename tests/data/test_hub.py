@@ -329,7 +329,7 @@ def test_what_was_downloaded_before_is_used_offline(served: Hub, read_sets: Read
     ("keys", "files", "words"),
     [
         ({"image_column": "target"}, None, ['hub dataset "owner/pairs" has no column "target"', "output, cond image, instruction, others"]),
-        ({}, None, ["no column named image or file_name", "set data.0.image_column"]),
+        ({}, None, ["no column named image, file_name or url", "set data.0.image_column"]),
         ({"image_column": "output", "conditioning_columns": ["x"]}, None, ['no column "x"', "data.0.conditioning_columns"]),
         ({"image_column": "output", "caption_column": "title"}, None, ['no column "title"', "data.0.caption_column"]),
         ({"hub_split": "validation"}, None, ["no Parquet files and no table", 'split "validation"', "train-00000-of-00002"]),

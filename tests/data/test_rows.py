@@ -156,7 +156,7 @@ def test_single_pictures_are_set_aside(tmp_path: Path, write_picture: Write, rea
         (
             {},
             '{"picture": "a.png", "text": "x"}',
-            ['the table "', "has no column named image or file_name", "picture, text", "data.0.image_column"],
+            ['the table "', "has no column named image, file_name or url", "picture, text", "data.0.image_column"],
         ),
         ({}, '{"image": "a.png", "words": "x"}', ["no column named caption, text, prompt or instruction", "data.0.caption_column"]),
         ({"image_column": "img"}, '{"image": "a.png", "text": "x"}', ['no column "img"', "image, text"]),
@@ -187,13 +187,13 @@ def test_a_table_that_cannot_be_used_is_an_error(
 
 def test_tables_from_elsewhere(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:
     write_picture(tmp_path / "set" / "deep" / "a.png", caption=None)
-    names = ["deep\\a.png", "https://example.org/b.png", "C:\\pictures\\c.png", "d.mp4"]
+    names = ["deep\\a.png", "ftp://example.org/b.png", "C:\\pictures\\c.png", "d.mp4"]
     (tmp_path / "set" / "d.mp4").touch()
     table = _write_rows(tmp_path / "set" / "t.jsonl", [{"image": name, "text": "x"} for name in names])
     dataset = read_sets(_config(tmp_path / "set", table))
     assert _below(dataset, tmp_path / "set") == ["deep/a.png"]
     reasons = sorted(item.reason.partition(":")[0] for item in dataset.set_aside)
-    assert reasons == ["address on the web, not a file", "unreadable file", "video"]
+    assert reasons == ["address of an unknown kind", "unreadable file", "video"]
 
 
 def test_a_fallback_for_empty_cells(tmp_path: Path, write_picture: Write, read_sets: Read) -> None:

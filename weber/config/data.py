@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_problems
 from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
+from weber.config.elsewhere import build_absolute
 from weber.config.section import FolderPath, Section, Words
 from weber.config.toml import write_value
 
@@ -37,8 +38,8 @@ class DataConfig(Section):
 
     path: FolderPath | None = None
     """Folder of pictures (JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP, JPEG 2000, PPM, QOI, TGA; HEIC with `pip install 'weber[heic]'`, JPEG XL
-    with `pip install pillow-jxl-plugin`), recognized by what they hold. Runs and caches of weber below it are left out. Either this or
-    `hub`."""
+    with `pip install pillow-jxl-plugin`), recognized by what they hold. Runs and caches of weber below it are left out. Tar archives in it
+    are folders too. Or a tar archive itself, or an address such as `s3://bucket/folder`. Either this or `hub`, or `metadata` alone."""
 
     hub: str | None = None
     """A dataset on the hub, such as `owner/name`, instead of `path`: Parquet files (needs `pip install 'weber[hub]'`), or pictures with
@@ -52,7 +53,7 @@ class DataConfig(Section):
 
     metadata: FolderPath | None = None
     """A table with one row per picture, instead of caption files: JSON Lines, CSV or a JSON list. `image_column` names the picture's
-    file, as seen from `path`. Pictures without a row are set aside."""
+    file, as seen from `path` (left out: from the table), or its address on the web. Pictures without a row are set aside."""
 
     image_column: str | None = None
     """Column of `metadata` or `hub` with the picture. Left out: `image` or `file_name`, whichever is there."""
@@ -203,8 +204,8 @@ class DataConfig(Section):
         return self
 
     def _check_source(self) -> Iterator[str]:
-        if self.path is None and self.hub is None:
-            yield 'the set has no pictures; write path = "folder/of/pictures" or hub = "owner/name"'
+        if self.path is None and self.hub is None and self.metadata is None:
+            yield 'the set has no pictures; write path = "folder/of/pictures" or hub = "owner/name", or metadata = "table.jsonl" alone'
         if self.path is not None and self.hub is not None:
             yield "path and hub are two places for the same pictures; remove one of them, or make two sets"
         if self.hub is None:
@@ -335,8 +336,11 @@ class DataConfig(Section):
         """Name in reports."""
         if self.name is not None:
             return self.name
-        path = self.path or Path()
-        return path.name or path.absolute().name if self.hub is None else self.hub.rpartition("/")[2]
+        if self.hub is not None:
+            return self.hub.rpartition("/")[2]
+        if self.path is None and self.metadata is not None:
+            return self.metadata.stem
+        return build_absolute(self.path or Path()).name
 
     @property
     def has_rows(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from weber.config.elsewhere import build_absolute
 from weber.data.backends.backend import Backend
 from weber.data.files import find_suffix, sort_files
 from weber.data.left_out import leave_out
@@ -18,7 +19,7 @@ class Beside:
     """The pictures of a folder by their names below it, without endings. `kind` is what they are to the pictures of a set."""
 
     def __init__(self, kind: str, folder: Path, *, files: Backend, recursive: bool, own: Sequence[Path]) -> None:
-        self.kind, self.folder = kind, folder.absolute()
+        self.kind, self.folder = kind, build_absolute(folder)
         self.listing = leave_out(files.list(self.folder, recursive=recursive), own=own).files
         found = sort_files(self.listing, files)
         self._unread = found.unread

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
 from weber.data.dataset import Dataset
-from weber.data.found import Found, find_files
+from weber.data.fetch import fetch_rows
+from weber.data.found import Found, find_files, find_home
 from weber.data.hub import load_hub_set
 from weber.data.index import Index
 from weber.data.inspect import inspect_files, read_caption_files
@@ -95,9 +96,8 @@ class _Set:
     @property
     def part(self) -> Part:
         config = self.config
-        assert config.path is not None
         numbers = config.repeats, config.loss_weight, config.regularization, config.caption_dropout
-        return Part(Shared(config.set_name, config.path.absolute(), *numbers), self.columns)
+        return Part(Shared(config.set_name, find_home(config), *numbers), self.columns)
 
     @property
     def notes(self) -> list[str]:
@@ -116,7 +116,7 @@ class _Set:
 class _Builder:
     """How sets become pictures, and where what became of them is kept."""
 
-    files: Backend
+    files: Sources
     index: Index
     folder: Path
     seed: int
@@ -144,11 +144,12 @@ class _Builder:
     def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
         steps = build_steps(config, key=key, count_tokens=self.inputs.count_tokens)
         listed = list_rows(config, found, files=self.files, key=key)
-        used = [row for row in listed.rows if not row.reason]
+        report = partial(self.progress, f"fetching the pictures of {config.set_name}")
+        rows = fetch_rows(listed.rows, self.files, report=report)
+        used = [row for row in rows if not row.reason]
         files = inspect_files(used, found, config=config, captions=captions, index=self.index, progress=self.progress)
-        assert config.path is not None
-        packer, set_aside = Packer(config.path.absolute()), list[SetAside]()
-        for row in listed.rows:
+        packer, set_aside = Packer(find_home(config)), list[SetAside]()
+        for row in rows:
             try:
                 packer.add(build_example(row, files, config=config, steps=steps, seed=self.seed, inputs=self.inputs))
             except DataError as error:
@@ -156,7 +157,7 @@ class _Builder:
         unused = list_unused(found.beside.all)
         if not len(packer):
             raise _explain_nothing_left(config, set_aside, notes=[*listed.notes, *describe_unused(unused)], key=key)
-        part = Part(Shared(config.set_name, config.path.absolute()), build_columns(packer.build(), packer.facts))
+        part = Part(Shared(config.set_name, find_home(config)), build_columns(packer.build(), packer.facts))
         _check_masked(config, part, key=key)
         notes = [
             *listed.notes,

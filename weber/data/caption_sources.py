@@ -79,7 +79,7 @@ def _list_places(source: CaptionSource, row: Row, config: DataConfig, files: Map
         case "filename":
             return [_Place((row.path.stem.replace("_", " "),))]
         case "foldername":
-            return [_Place((read_folder_name(row.path.absolute().parent.name),))]
+            return [_Place((read_folder_name(row.path.parent.name),))]
         case "instance":
             prompts = list_items(config.instance_prompt)
             return [_Place((prompt,)) for prompt in prompts] if config.caption_weights else [_Place(tuple(prompts))]

@@ -35,6 +35,9 @@ def sort_files(listing: Listing, files: Backend) -> Files:
     others: list[str] = []
     for name in listing.names:
         suffix = find_suffix(name)
+        if name in listing.broken:
+            unread[name] = listing.broken[name]
+            continue
         if suffix in SUFFIXES:
             pictures.append(name)
             continue
@@ -70,6 +73,6 @@ def describe_kinds(names: Sequence[str]) -> str:
 
 def _read_start(path: Path, files: Backend) -> bytes:
     try:
-        return files.read_start(path, START_BYTES)
+        return files.read_part(path, 0, num_bytes=START_BYTES)
     except DataError:
         return b""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
+from weber.config.elsewhere import build_absolute
 from weber.data.backends.backend import Backend, Listing
 from weber.data.beside import Beside
 from weber.data.files import Files, sort_files
@@ -50,14 +51,21 @@ class Found:
         return [self.home, *(one.listing for one in self.beside.all)]
 
 
+def find_home(config: DataConfig) -> Path:
+    """The set's folder from the root, or that of its table: names of pictures are seen from there."""
+    if config.path is not None:
+        return build_absolute(config.path)
+    assert config.metadata is not None
+    return build_absolute(config.metadata).parent
+
+
 def find_files(config: DataConfig, files: Backend, *, own: Sequence[Path] = ()) -> Found:
     """List the folders of a set.
 
     Folders of weber's own are left out: `own`, and what looks like one. Raises DataError for a folder that cannot be listed.
     """
-    assert config.path is not None
-    folder, nothing = config.path.absolute(), Listing(config.path.absolute(), [], [])
-    listed = files.list(folder, recursive=config.recursive) if config.hub is None else nothing
+    folder = find_home(config)
+    listed = files.list(folder, recursive=config.recursive) if config.hub is None and config.path is not None else Listing(folder, [], [])
     kept, beside = leave_out(listed, own=own), Folders(config, files=files, own=own)
     starts = tuple(
         f"{one.folder.relative_to(folder).as_posix()}/"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
+from weber.config.elsewhere import find_scheme
 from weber.data.backends.backend import Backend
+from weber.data.backends.sources import Sources
 from weber.data.caption_files import list_caption_files
 from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
 from weber.data.found import Found
@@ -20,11 +22,13 @@ from weber.data.index import FileFacts, Index
 from weber.data.levels import Levels, read_levels
 from weber.data.loss_masks import find_box
 from weber.data.masks import read_white
+from weber.data.remembered import Remembered
 from weber.data.rows import Row
 from weber.errors import DataError
 from weber.progress import Progress
 
 _NUM_PER_REPORT = 256
+_NUM_THREADS, _NUM_FAR_NAMES = 32, 8  # of files elsewhere, where each answer takes its time
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,27 @@ def inspect_files(
     )
 
 
-def read_caption_files(found: Found, files: Backend, *, config: DataConfig, progress: Progress) -> dict[str, bytes | DataError]:
+def read_caption_files(found: Found, files: Sources, *, config: DataConfig, progress: Progress) -> dict[str, bytes | DataError]:
     """What the caption files of a set hold, by name; nothing where captions come from elsewhere.
 
-    All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that.
+    All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that. Those
+    that do not lie on this machine are remembered.
     """
-    names, read = list_caption_files(config, found.files), dict[str, bytes | DataError]()
-    with ThreadPoolExecutor() as pool:
-        portions = [names[start : start + _NUM_PER_REPORT] for start in range(0, len(names), _NUM_PER_REPORT)]
+    names = list_caption_files(config, found.files)
+    read = partial(_read_texts, found, files, config=config, progress=progress)
+    if not names or not find_scheme(found.folder):
+        return read(names)
+    stats = dict(zip(found.home.names, found.home.stats, strict=True))
+    return Remembered(found.folder, files.folder / "captions").read_all({name: stats[name] for name in names}, read)
+
+
+def _read_texts(
+    found: Found, files: Sources, names: Sequence[str], *, config: DataConfig, progress: Progress
+) -> dict[str, bytes | DataError]:
+    read: dict[str, bytes | DataError] = {}
+    num_threads, num_names = (_NUM_THREADS, _NUM_FAR_NAMES) if find_scheme(found.folder) else (None, _NUM_PER_REPORT)
+    with ThreadPoolExecutor(num_threads) as pool:
+        portions = [names[start : start + num_names] for start in range(0, len(names), num_names)]
         for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder, files), portions), strict=True):
             read |= zip(portion, texts, strict=True)
             progress(f"reading the captions of {config.set_name}", len(read), len(names))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from weber.config.elsewhere import find_scheme
+
 _T = TypeVar("_T")
 
 
@@ -31,8 +33,8 @@ class ByName(Generic[_T]):
 
 
 def find_spelled(path: Path) -> Path:
-    """The path as it is spelled on the disk; unchanged where it is there, and where nothing there looks like it."""
-    if _is_there(path):
+    """The path as it is spelled on the disk; unchanged where it is there, where nothing there looks like it, and if it is on none."""
+    if find_scheme(path) or _is_there(path):
         return path
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:

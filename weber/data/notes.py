@@ -13,6 +13,7 @@ from weber.config.data import DataConfig
 from weber.data.beside import cut_suffix
 from weber.data.buckets import Bucket, build_bucket
 from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
+from weber.data.found import find_home
 from weber.data.index import FileFacts
 from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
@@ -44,8 +45,7 @@ def find_repeat_names(config: DataConfig, names: Iterable[str]) -> dict[str, tup
 
     `names` are those of pictures, as seen from the set's folder or whole.
     """
-    assert config.path is not None
-    top = config.path.absolute()
+    top = find_home(config)
     homes = [top / home for home in dict.fromkeys(name.rpartition("/")[0] for name in names)]
     folders = dict.fromkeys(one for home in homes for one in (home, *home.parents) if one == top or one.is_relative_to(top))
     return {folder.name: said for folder in folders if (said := read_repeat_name(folder.name)) is not None}

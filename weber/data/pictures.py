@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from weber.config.elsewhere import find_scheme
 from weber.data.buckets import Bucket
 from weber.data.columns import Array, Columns, build_columns, find_span
 from weber.data.crops import Crop
@@ -83,7 +84,7 @@ class Part:
         captions = self._find_rows("caption", place)
         return Example(
             shared.set_name,
-            shared.folder / self.paths[place],
+            _join(shared.folder, self.paths[place]),
             self.array("content")[place].tobytes().hex(),
             width,
             height,
@@ -139,7 +140,13 @@ class Part:
     def _read_file(self, name: str, row: int) -> tuple[Path | None, str, str]:
         """Path, content and form or color of something beside a picture."""
         path, content = self.columns.read_texts(name)[row], self.columns.read_texts(f"{name}.content")[row]
-        return self.shared.folder / path if path else None, content, self.words[int(self.array(f"{name}.word")[row])]
+        return _join(self.shared.folder, path) if path else None, content, self.words[int(self.array(f"{name}.word")[row])]
+
+
+def _join(folder: Path, name: str) -> Path:
+    """A path as it was: an address is none below the folder."""
+    path = Path(name)
+    return path if find_scheme(path) else folder / path
 
 
 class Pictures(Sequence[Example]):

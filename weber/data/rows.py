@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import NamedTuple
 
 from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
+from weber.config.elsewhere import build_absolute, build_path, find_scheme, is_address
 from weber.data.backends.backend import Backend
+from weber.data.backends.sources import is_known
 from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
 from weber.data.formats import explain_ending
@@ -24,7 +25,6 @@ from weber.data.words import describe_count, describe_some
 from weber.errors import DataError
 
 _TABLE_SUFFIXES = (".jsonl", ".csv")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+]+://")
 
 
 class Row(NamedTuple):
@@ -70,7 +70,7 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
         rows = [Row(folder / name, name, reason=sorted_files.unread.get(name, "")) for name in names]
     tables = _list_tables(config, sorted_files.others)
     notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
-    named = tables if config.metadata is None else [_find_below(config.metadata.absolute(), folder)]
+    named = tables if config.metadata is None else [_find_below(build_absolute(config.metadata), folder)]
     texts = CaptionFiles(config, sorted_files)
     rows = _add_files(rows, texts=texts, beside=found.beside)
     taken = {name for row in rows for name in row.texts.list_all()}
@@ -103,7 +103,9 @@ def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit
         return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
 
     def draw(row: Row) -> int:
-        return build_seed("limit", normalize_name(os.path.relpath(row.path, folder).replace(os.sep, "/")))
+        is_far = find_scheme(row.path) and not row.is_below
+        name = row.path.as_posix() if is_far else os.path.relpath(row.path, folder).replace(os.sep, "/")
+        return build_seed("limit", normalize_name(name))
 
     out = {id(row) for row in sorted(usable, key=draw)[limit:]}
     return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
@@ -140,7 +142,7 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
     assert config.metadata is not None
     folder = files.folder
     name = f'the hub dataset "{config.hub}"' if config.hub is not None else f'the table "{config.metadata}"'
-    table = read_table(config.metadata.absolute(), backend, name=name)
+    table = read_table(build_absolute(config.metadata), backend, name=name)
     image = table.check_column(config.image_column, IMAGE_COLUMNS, key=f"{key}.image_column")
     sources = [table.check_column(one, (), key=f"{key}.conditioning_columns") for one in config.conditioning_columns]
     columns: list[str] = []
@@ -156,10 +158,10 @@ def _list_table(config: DataConfig, files: Files, *, backend: Backend, key: str)
         if not given:
             rows.append(_refuse(config.metadata, f"no picture: the column {image} is empty in {one.where}"))
             continue
-        if _ADDRESS.match(given[0]):
-            rows.append(_refuse(config.metadata, f"address on the web, not a file: {given[0]} in {one.where}"))
-            continue
-        path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
+        if is_address(given[0]):
+            path = build_path(given[0] + table.read_digest(one))
+        else:
+            path = next(iter(known.find(_identify(folder / given[0]))), None) or _join(folder, given[0])
         row = _build_row(path, table, one, config=config, columns=columns, sources=sources, folder=folder, backend=backend)
         if _identify(path) in named:
             row = _refuse(path, f"doubled row: {one.where} names it too, {named[_identify(path)]} is used")
@@ -190,13 +192,16 @@ def _build_row(
         for text in [str(path), *(name for one in names.values() for name in one)]:
             _check_text(text, f"file name is not text: {row.where}")
         references = tuple(_join(folder, given[0]) for given in names.values() if given)
+        if scheme := next((find_scheme(one) for one in (path, *references) if not is_known(one)), ""):
+            raise DataError(f"address of an unknown kind: {scheme}:// in {row.where}")
         if config.hub is not None and not all(one.is_relative_to(folder) for one in (path, *references)):
             raise DataError(f"file outside of the dataset: {row.where}")
         try:
-            backend.stat(path)
+            if not find_scheme(path):  # elsewhere each question takes its time; they are asked later, many at once
+                backend.stat(path)
         except DataError as error:
             raise DataError(f"{error.what}, named in {row.where}") from error
-        if reason := explain_ending(path.name):
+        if not find_scheme(path) and (reason := explain_ending(path.name)):
             raise DataError(reason)
         if lack and config.caption_fallback is None and config.caption_sources == ("metadata",):
             raise DataError(lack)
@@ -222,6 +227,8 @@ def _find_below(path: Path, folder: Path) -> str:
 
 def _join(folder: Path, name: str) -> Path:
     """The file of that name, as it is spelled on the disk; tables from Windows have backslashes."""
+    if is_address(name):
+        return build_path(name)
     path = find_spelled(Path(os.path.normpath(folder / name)))
     turned = name.replace("\\", "/")
     return path if turned == name or path.exists() else find_spelled(Path(os.path.normpath(folder / turned)))

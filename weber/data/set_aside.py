@@ -10,7 +10,16 @@ from weber.data.formats import KINDS
 
 _ADVICE = {
     "no caption file": 'write one; or set captions = "instance" and instance_prompt for the whole set, caption_fallback for these alone',
-    "address on the web, not a file": "download the pictures, and name their files",
+    "address of an unknown kind": "write http:// or https://, or s3:// and the like; or download the picture, and name its file",
+    "cannot be had from the web": "correct the address, or take the row out of the table",
+    "not to be had from the web today": "start again later; what came is not asked for again",
+    "archive in an archive": "unpack the outer one",
+    "archive that is cut off": "fetch or pack it again",
+    "archive without files": "remove it, or fetch it again",
+    "damaged archive": "fetch or pack it again",
+    "file outside of its archive": "pack it again, from the folder that the files are in",
+    "link that leads nowhere": "pack the file itself (tar --dereference)",
+    "no plain file in an archive": "pack the file itself",
     "caption file is empty": "write a caption, or set caption_fallback",
     "caption file has no caption": "set caption_key to the name that it is under, or set caption_fallback",
     "caption file has no text under its name": "set caption_key to the name of a text, or of a list of texts",

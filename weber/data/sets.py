@@ -9,6 +9,11 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from weber.config.data import DataConfig
+from weber.config.elsewhere import find_scheme, write_address
+from weber.data.backends.sources import is_known
+from weber.data.backends.stores import STORES
+from weber.data.backends.tars import ENDING
+from weber.data.backends.web import SCHEMES
 from weber.data.files import describe_kinds
 from weber.data.formats import SUFFIXES, explain_ending
 from weber.data.names import find_spelled
@@ -62,6 +67,12 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
         _check_place(config.path, f"{key}.path", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
     if config.metadata is not None:
         _check_place(config.metadata, f"{key}.metadata", what="a file", holds="a table in JSON Lines or CSV", is_kind=S_ISREG)
+        if find_scheme(config.metadata) in SCHEMES:
+            raise DataError(
+                f'{key}.metadata = "{write_address(config.metadata)}" is an address of the web, which may hold another table at each start',
+                expected="a file",
+                fix="download the table, and name the file",
+            )
     for number, step in enumerate(config.caption_steps):
         if step.folder is not None:
             place = f"{key}.caption_steps.{number}.folder"
@@ -70,7 +81,7 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
     for name, folders in {"conditioning": config.conditioning, **masks}.items():
         for folder in folders:
             _check_place(folder, f"{key}.{name}", what="a folder", holds="a folder of pictures", is_kind=S_ISDIR)
-            if config.path is not None and folder.samefile(config.path):
+            if config.path is not None and _identify(folder) == _identify(config.path):
                 raise DataError(
                     f'{key}.{name} = "{folder}" is the folder of the pictures themselves',
                     got=f'{key}.path = "{config.path}"',
@@ -137,8 +148,25 @@ def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:
         raise ConfigError(f"The model does not repaint, so {given} has no effect.", fix=f"remove {given}, or choose a model that repaints")
 
 
+def _identify(folder: Path) -> Path:
+    """One path for one folder, whatever links lead there."""
+    return folder if find_scheme(folder) else folder.resolve()
+
+
 def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callable[[int], bool]) -> None:
+    if scheme := find_scheme(path):  # what is there is known when it is listed
+        if not is_known(path):
+            raise DataError(
+                f'{key} = "{write_address(path)}" is an address of an unknown kind',
+                got=f"{scheme}://",
+                expected=f"one of {', '.join(f'{one}://' for one in (*SCHEMES, *STORES))}",
+                fix=f"write one of them, or download {holds}",
+            )
+        return
     try:
+        archive = next((one for one in (path, *path.parents) if one.suffix.lower() == ENDING and one.is_file()), None)
+        if archive is not None and what == "a folder":
+            return
         mode = path.stat().st_mode
         got = "" if is_kind(mode) else "a folder" if S_ISDIR(mode) else "a file"
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have

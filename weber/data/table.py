@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
 from weber.data.backends.backend import Backend
 from weber.errors import DataError
 
-IMAGE_COLUMNS = ("image", "file_name")
+IMAGE_COLUMNS = ("image", "file_name", "url")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "instruction")
+_DIGESTS = {"sha256": 64, "md5": 32}
+"""Columns with what the bytes of a picture are known by, and how many digits that has."""
+
 _EXPECTED_ROW = '{"image": "cat.png", "caption": "a cat"}'
 _SHOWN_CHARACTERS = 80
 _SPREADSHEET = b"PK\x03\x04"
@@ -35,7 +40,7 @@ class Table:
     name: str
     rows: Sequence[TableRow]
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Every column that a row has, in the order of their first appearance."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.cells))
@@ -70,6 +75,21 @@ class Table:
             if item.strip():
                 texts.append(item.strip())
         return tuple(texts)
+
+    def read_digest(self, row: TableRow) -> str:
+        """What the bytes of the picture are known by, as `#sha256=...`; empty where no column says it. DataError for what is none."""
+        names = {name.lower(): name for name in reversed(self.columns)}
+        for name, length in _DIGESTS.items():
+            for text in self.read_texts(row, names[name]) if name in names else ():
+                if not re.fullmatch(f"[0-9a-fA-F]{{{length}}}", text):
+                    raise DataError(
+                        f'{self.name}, {row.where}: the column "{names[name]}" holds no {name}',
+                        got=_cut(text),
+                        expected=f"{length} digits of 0-9 and a-f",
+                        fix="mend this row, or rename the column",
+                    )
+                return f"#{name}={text.lower()}"
+        return ""
 
 
 def read_table(path: Path, files: Backend, *, name: str) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from weber.cache.catalog import is_shard
 from weber.checkpoint.lock import LOCK_NAME
 from weber.checkpoint.save import MANIFEST
+from weber.config.elsewhere import find_scheme
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.planning.plan import INDEX_NAME
@@ -64,7 +65,8 @@ def _check_place(place: Path, config: RunConfig, *, key: str) -> None:
             got=f"{key} = {place}",
             fix=f"set {key} to another folder{resume}",
         )
-    same = next((name for name, data in _list_data(config) if build_absolute(data).resolve() == place.resolve()), None)
+    folders = ((name, data) for name, data in _list_data(config) if not find_scheme(data))
+    same = next((name for name, data in folders if build_absolute(data).resolve() == place.resolve()), None)
     if same is not None:
         got = f"{key} = {place}, which is {same}"
         raise ConfigError("The folder is one of pictures.", got=got, fix=f"set {key} to a folder of its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weber.config import elsewhere
 from weber.config.adapter import AdapterConfig
 from weber.config.data import DataConfig
 from weber.config.model import ModelConfig
@@ -45,7 +46,7 @@ def _resolve_guidance(objective: ObjectiveConfig, family: Family) -> float | Non
 
 def build_absolute(path: Path) -> Path:
     """The path from the root, wherever the next command is started."""
-    return path.expanduser().absolute()
+    return elsewhere.build_absolute(path.expanduser())
 
 
 def _resolve_model(model: ModelConfig, family: Family) -> ModelConfig:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,15 +19,17 @@ class FileStat(NamedTuple):
 @dataclass(frozen=True)
 class Listing:
     """The files of a folder: their names below it with `/` between folders, in order, and a stat of each, None where there is none to be
-    had."""
+    had. `broken` says of some why they cannot be used, as `kind: advice`, before anything of them is read."""
 
     folder: Path
     names: Sequence[str]
     stats: Sequence[FileStat | None]
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, places: Sequence[int]) -> Listing:
         """Those of some places alone."""
-        return Listing(self.folder, [self.names[place] for place in places], [self.stats[place] for place in places])
+        names = [self.names[place] for place in places]
+        return Listing(self.folder, names, [self.stats[place] for place in places], self.broken)
 
 
 class Backend(Protocol):
@@ -41,8 +43,8 @@ class Backend(Protocol):
         """The whole file."""
         ...
 
-    def read_start(self, path: Path, num_bytes: int) -> bytes:
-        """The first bytes of the file, fewer where it is shorter."""
+    def read_part(self, path: Path, start: int, *, num_bytes: int) -> bytes:
+        """So many bytes of the file from one on, fewer where it ends before."""
         ...
 
     def stat(self, path: Path) -> FileStat:

@@ -64,11 +64,12 @@ class LocalBackend:
         except OSError as error:
             raise DataError(f"unreadable file: {error.strerror or error}") from error
 
-    def read_start(self, path: Path, num_bytes: int) -> bytes:
-        """The first bytes of the file, fewer where it is shorter."""
+    def read_part(self, path: Path, start: int, *, num_bytes: int) -> bytes:
+        """So many bytes of the file from one on, fewer where it ends before."""
         _stat_regular(str(path))
         try:
             with path.open("rb") as file:
+                file.seek(start)
                 return file.read(num_bytes)
         except OSError as error:
             raise DataError(f"unreadable file: {error.strerror or error}") from error

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from weber.config.elsewhere import find_scheme
 from weber.data.backends.backend import Backend, FileStat, Listing
 from weber.data.backends.local import LocalBackend
+from weber.data.backends.stores import STORES, StoreBackend
+from weber.data.backends.tars import TarBackend
+from weber.data.backends.web import SCHEMES, WebBackend
 
 LOCAL: Backend = LocalBackend()
 
 
-class Sources:
-    """A backend that asks the one which has a file. What was fetched from elsewhere is kept below `folder`."""
+def is_known(path: Path) -> bool:
+    """Is there a backend for a path?"""
+    return find_scheme(path) in ("", *SCHEMES, *STORES)
+
+
+class Schemes:
+    """A backend that asks the one which a path's scheme names. What is fetched from elsewhere is kept below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.web = WebBackend(folder / "downloads", local=LOCAL)
+        self._schemes: Mapping[str, Backend] = {"": LOCAL, **dict.fromkeys(SCHEMES, self.web), **dict.fromkeys(STORES, StoreBackend())}
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
         """See `Backend`."""
@@ -24,13 +36,31 @@ class Sources:
         """See `Backend`."""
         return self._find(path).read(path)
 
-    def read_start(self, path: Path, num_bytes: int) -> bytes:
+    def read_part(self, path: Path, start: int, *, num_bytes: int) -> bytes:
         """See `Backend`."""
-        return self._find(path).read_start(path, num_bytes)
+        return self._find(path).read_part(path, start, num_bytes=num_bytes)
 
     def stat(self, path: Path) -> FileStat:
         """See `Backend`."""
         return self._find(path).stat(path)
 
     def _find(self, path: Path) -> Backend:
-        return LOCAL
+        return self._schemes[find_scheme(path)]
+
+
+class Sources(Schemes):
+    """A backend for all places, in which tar archives are the folders that they hold."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._tars = TarBackend(Schemes(folder), folder / "archives")
+
+    def list(self, folder: Path, *, recursive: bool) -> Listing:
+        """See `Backend`."""
+        if self._tars.split(folder) is not None:
+            return self._tars.list(folder, recursive=recursive)
+        return self._tars.expand(super().list(folder, recursive=recursive), recursive=recursive)
+
+    def _find(self, path: Path) -> Backend:
+        place = self._tars.split(path)
+        return self._tars if place is not None and place.name else super()._find(path)

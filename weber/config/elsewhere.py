@@ -1,0 +1,42 @@
+"""Places that are not on a disk of this machine: a path whose first part is a scheme, such as `s3:/bucket/cat.png`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters and more: C: is a drive
+_QUOTED_SLASH = "%2F"
+
+
+def is_address(text: str) -> bool:
+    """Does a text name a place elsewhere, as people write it?"""
+    return _ADDRESS.match(text) is not None
+
+
+def find_scheme(path: Path) -> str:
+    """What a path starts with, such as `s3`; empty where it is one of this machine."""
+    found = _SCHEME.fullmatch(path.parts[0]) if path.parts else None
+    return "" if found is None else found[1].lower()
+
+
+def build_absolute(path: Path) -> Path:
+    """The path from the root of this machine; one from elsewhere as it is."""
+    return path if find_scheme(path) else path.absolute()
+
+
+def build_path(address: str) -> Path:
+    """An address as a path. One that a path would change (`//`, `.` and `..` within) becomes a path of two parts, all in the second."""
+    found = _ADDRESS.fullmatch(address)
+    assert found is not None
+    path = Path(f"{found[1]}:/{found[2]}")
+    same = path.as_posix() == f"{found[1]}:/{found[2]}" and ".." not in path.parts and (len(path.parts) > 2 or "%" not in found[2])
+    return path if same else Path(f"{found[1]}:/{quote(found[2], safe='')}")
+
+
+def write_address(path: Path) -> str:
+    """The address that a path stands for, to the letter."""
+    scheme, _, rest = path.as_posix().partition(":/")
+    return f"{scheme.rstrip(':')}://{unquote(rest) if len(path.parts) == 2 and _QUOTED_SLASH in rest else rest}"
