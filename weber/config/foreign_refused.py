@@ -168,7 +168,7 @@ _WHY: dict[str, str] = {
         " scheduler_params stochastic_rounding use_feedback"
     ),
     _CONVOLUTIONS: "conv conv_alpha conv_dim conv_rank",
-    _SIZES: "enable_resolution_override max_resolution maximum_image_size resolution_override scale target_downsample_size",
+    _SIZES: "enable_resolution_override max_resolution resolution_override scale",
     _OTHER_DEVICES: "enable_npu_flash_attention",
     _SCALE: "learning_rate_scaler lr_scale lr_scale_sqrt scale_lr",
 }

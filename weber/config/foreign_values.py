@@ -54,7 +54,7 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "false|none|no|no_crop|squeeze|stretch|resize": '"off"; it squeezes pictures into their bucket, so that nothing is cut',
     },
     "data.0.aspect": {
-        "preserve|true|closest|buckets|bucketing|auto|original|keep|enable_bucket": '"bucket"',
+        "preserve|true|buckets|bucketing|auto|original|keep|enable_bucket": '"bucket"',
         "false|1|1.0|1:1|crop|square_crop": '"square"',
     },
     "data.0.captions": {
@@ -277,7 +277,7 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "top|bottom|left|right|upper": "a window is at the \"center\", at the upper left \"corner\" or \"random\"",
     },
     "data.0.aspect": {
-        "random*|interpolate*": "each picture has one shape; the nearest is \"bucket\"",
+        "interpolate*": "each picture has one shape; the nearest is \"bucket\"",
         "landscape|portrait|*:*": "each picture keeps a shape near its own with \"bucket\"; one shape for all is \"square\"",
     },
     "data.0.resolution_type": {
@@ -297,8 +297,7 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "control*|canny*|depth*|pose|line": "weber trains no ControlNets; a reference picture is \"reference_strict\"",
     },
     "data.0.resolution": {
-        "*,*,*": "a set has one size: write [[data]] for each, with the same path, a name and a resolution of its own",
-        "*,*|*x*": "write one number, the edge of a square with as many pixels: 1024 for 1024 x 1024",
+        "*,*|*x*": "write one number, the edge of a square with as many pixels, or \"832x1216\"; a list is the set at several sizes",
     },
     "adapter.kind": {
         "dreambooth*": 'that is a way to write captions: keep kind = "lora", and set data.0.captions = "instance"',

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.config.data import DataConfig
+from weber.config.expand import list_keys
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
@@ -64,15 +65,16 @@ def build_dataset(
     has no usable one, and where the loss is to be masked and no picture has a mask.
     """
     sets = [find_places(config) for config in sets]
-    for position, config in enumerate(sets):
-        check_set(config, position, alignment_pixels=alignment_pixels, inputs=inputs)
+    keys = list_keys(sets)
+    for key, config in zip(keys, sets, strict=True):
+        check_set(config, key, alignment_pixels=alignment_pixels, inputs=inputs)
     files = Sources(index_path.parent)
     index = Index(index_path, backend=files)
     builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
     found = []
-    for position, config in enumerate(sets):
+    for key, config in zip(keys, sets, strict=True):
         local = config if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
-        found.append(builder.read_set(local, key=f"data.{position}"))
+        found.append(builder.read_set(local, key=key))
     parts = [one.part for one in found]
     notes = [
         *(note for one in found for note in one.notes),

@@ -38,6 +38,20 @@ def describe_crop(numbers: tuple[int, ...]) -> str:
     return f"pixels {_PIXELS_VERSION} lanczos {resize_width}x{resize_height} window {width}x{height}+{left}+{top}"
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The size of a training picture, and the one that the whole picture is resized to, which covers it."""
+
+    bucket: Bucket
+    resize_width: int
+    resize_height: int
+
+
+def cover(width: int, height: int, *, bucket: Bucket) -> Placement:
+    """A picture of (width, height) in its own shape, no larger than it has to be."""
+    return Placement(bucket, *_cover(width, height, bucket))
+
+
 def build_crops(
     width: int, height: int, *, bucket: Bucket, style: CropStyle, num_crops: int, seed_parts: Sequence[int | str]
 ) -> tuple[Crop, ...]:
@@ -45,9 +59,14 @@ def build_crops(
 
     Random windows depend on `seed_parts` and the picture's and bucket's sizes alone.
     """
+    return cut_crops(cover(width, height, bucket=bucket), style=style, num_crops=num_crops, seed_parts=seed_parts)
+
+
+def cut_crops(placed: Placement, *, style: CropStyle, num_crops: int, seed_parts: Sequence[int | str]) -> tuple[Crop, ...]:
+    """As `build_crops`, of a picture that was placed."""
+    bucket, resize_width, resize_height = placed.bucket, placed.resize_width, placed.resize_height
     if style == "off":
         return (Crop(bucket.width, bucket.height, 0, 0, bucket.width, bucket.height),)
-    resize_width, resize_height = _cover(width, height, bucket)
     spare_width, spare_height = resize_width - bucket.width, resize_height - bucket.height
     if style == "random":
         corners = [

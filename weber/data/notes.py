@@ -11,8 +11,9 @@ import numpy as np
 
 from weber.config.data import DataConfig
 from weber.data.beside import cut_suffix
-from weber.data.buckets import Bucket, build_bucket
+from weber.data.buckets import Bucket
 from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
+from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
 from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
@@ -93,14 +94,19 @@ def describe_own_references(config: DataConfig, part: Part) -> list[str]:
 
 def describe_small(config: DataConfig, part: Part, *, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """A line where pictures are smaller than asked for, and so are trained smaller."""
-    if config.upscale:
+    if config.upscale or config.aspect == "random":  # of a drawn shape the size says nothing
         return []
     large = config.model_copy(update={"upscale": True})
+
+    def build(width: int, height: int) -> Bucket:
+        aspect = choose_aspect(width, height, config=config, seed_parts=())
+        return place_picture(width, height, config=large, sizes=sizes, aspect=aspect).bucket
+
     kinds, counts = np.unique(np.column_stack([part.array("size"), part.array("shape")]), axis=0, return_counts=True)
     found = [
         (part.shapes[shape].bucket, count)
         for (width, height, shape), count in zip(kinds.tolist(), counts.tolist(), strict=True)
-        if part.shapes[shape].bucket != build_bucket(width, height, config=large, sizes=sizes)
+        if _count_pixels(part.shapes[shape].bucket) < _count_pixels(build(width, height))
     ]
     if not found:
         return []

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.buckets import Bucket, build_bucket, check_size
+from weber.data.buckets import Bucket, check_size
 from weber.data.caption_sources import choose_captions
 from weber.data.caption_steps import Steps
-from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
+from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape, cut_crops
 from weber.data.examples import Example, Reference
+from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
 from weber.data.inspect import Inspected
 from weber.data.loss_masks import LossMask, shows
@@ -36,9 +37,10 @@ def build_example(
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
     check_size(width, height, config=config)
-    bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
+    aspect = choose_aspect(width, height, config=config, seed_parts=(seed, content))
+    placed = place_picture(width, height, config=config, sizes=inputs.sizes, aspect=aspect)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
-    crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
+    crops = cut_crops(placed, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
     found, name = choose_captions(row, config, files=files.captions), normalize_name(row.name)
     captions = build_variants(found.texts, found.weights, steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
     masks: tuple[Mask, ...] = ()
@@ -57,7 +59,7 @@ def build_example(
         content,
         width,
         height,
-        bucket,
+        placed.bucket,
         crops,
         captions.texts,
         config.repeats,

@@ -23,6 +23,8 @@ _ADVICE = {
     "wildcards without end": "take the name out of the list that it means",
     "caption is empty": "fill the cell, or set caption_fallback",
     "caption file is not UTF-8 text": "save it again with the encoding UTF-8",
+    "another aspect": "widen aspect_range, or cut the picture",
+    "too large": "raise maximum_edge or maximum_megapixels, or scale the picture down",
     "too small": "lower minimum_edge or resolution",
     "too long": "raise max_aspect, or cut the picture",
     "no mask": "draw one, or move these pictures out of the set",
