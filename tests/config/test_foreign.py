@@ -206,7 +206,7 @@ VALUES: list[tuple[str, object, str]] = [
     ("memory.dtype", "bfloat16", 'write memory.dtype = "bf16"'),
     ("data.0.crop", "random_crop", 'write data.0.crop = "random"'),
     ("data.0.crop", False, 'write data.0.crop = "off"'),
-    ("data.0.crop", "face", "does not look for faces"),
+    ("data.0.crop", "face_crop", 'write data.0.crop = "face"'),
     ("data.0.aspect", "preserve", 'write data.0.aspect = "bucket"'),
     ("data.0.captions", "parquet", 'write data.0.captions = "metadata"'),
     ("data.0.captions", "instanceprompt", 'write data.0.captions = "instance"'),
@@ -263,6 +263,12 @@ KEYS: list[tuple[str, object, str]] = [
     ("data.0.cond_image_column", "source", 'use data.0.conditioning_columns (Columns of `metadata` or `hub` with reference pictures'),
     ("data.0.cond_image_column", "source", 'data.0.conditioning_columns = ["source"]'),
     ("data.0.min_bucket_reso", 256, "use data.0.shortest_side"),
+    ("data.0.flip_aug", True, "write data.0.mirror = true"),
+    ("data.0.color_aug", True, "write data.0.color_jitter = 0.05"),
+    ("data.0.face_crop_aug_range", [1.0, 3.0], "use data.0.crop"),
+    ("data.0.maximum_image_size", 1536, "use data.0.downsample_above"),
+    ("data.0.target_downsample_size", 1280, "use data.0.downsample_to"),
+    ("data.0.crop_aspect_buckets", [1.0, 0.5], "use data.0.aspects"),
     ("data.0.max_bucket_reso", 1024, "use data.0.longest_side"),
     ("data.1.num_repeats", 4, "use data.1.repeats ("),
     ("data.0.with_prior_preservation", True, "make class images a set of their own: [[data]]"),
@@ -337,7 +343,7 @@ def test_a_key_of_another_trainer_gets_the_right_one(key: str, value: object, fi
 
 
 REFUSED: list[tuple[str, object, str, str]] = [
-    ("data.0.flip_aug", True, "pictures are encoded once", "remove it"),
+    ("data.0.flip_y", True, "pictures are encoded once", "remove it"),
     ("memory.unet_attention_slice", True, "attention is never cut into slices", "remove it"),
     ("train.cache_latents", True, "always encoded once", "remove it"),
     ("train.crepa_lambda", 0.5, "no such further loss", "remove it"),

@@ -18,7 +18,7 @@ from weber.config.shapes import list_shape_problems
 from weber.config.toml import write_value
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
-CropStyle = Literal["off", "center", "random", "corner"]
+CropStyle = Literal["off", "center", "random", "corner", "face"]
 CaptionSource = Literal["textfile", "json", "filename", "foldername", "instance", "none", "metadata"]
 Aspect = Literal["bucket", "square", "closest", "random", "listed"]
 Above0 = Annotated[float, Field(gt=0)]
@@ -160,7 +160,8 @@ class DataConfig(Section):
 
     crop: CropStyle = "center"
     """What happens to pixels that do not fit the bucket. `center`, `random` and `corner` (top left) say which window is kept; `off`
-    squeezes the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent."""
+    squeezes the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent. `face` keeps the largest
+    face in the middle, and the middle of pictures in which none is found (needs `pip install 'weber[face]'`)."""
 
     downsample_to: Above0 | None = None
     """Resize pictures to this size, in the unit of `resolution_type`, before the window is cut out, so that it shows a part of them; they
@@ -171,6 +172,21 @@ class DataConfig(Section):
 
     num_crops: Annotated[int, Field(ge=1)] | None = None
     """How many random windows of each picture are cached; one is drawn at each use. Needs `crop = "random"`; left out: 4."""
+
+    mirror: bool = False
+    """Learn each picture as it is and mirrored, left for right; both are cached, and one is drawn at each use. References and masks are
+    mirrored with it."""
+
+    mirror_sides: Literal["mirror", "keep", "refuse"] = "mirror"
+    """What becomes of pictures whose captions mention left or right, with `mirror`. `mirror`: they are mirrored all the same, and the plan
+    counts them; `keep`: they are not mirrored; `refuse`: they are set aside."""
+
+    color_jitter: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Learn pictures in slightly other colors too: brightness, contrast and saturation change by up to this share, hues by a fifth of it.
+    References change with their picture. Left out: their own colors alone."""
+
+    num_colors: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many other colors of each window are cached, beside its own; one of all is drawn at each use. Left out: 3."""
 
     upscale: bool = False
     """Enlarge pictures that are smaller than the bucket. Otherwise they keep their own size, in a smaller bucket."""

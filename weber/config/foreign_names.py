@@ -76,7 +76,12 @@ _MEANT: dict[str, str] = {
     ),
     "data.0.buckets": "aspect_ratio_buckets",
     "data.0.limit": "max_num_samples max_train_samples",
-    "data.0.crop": "center_crop crop_style enable_crop_jitter random_crop",
+    "data.0.crop": "center_crop crop_style enable_crop_jitter face_crop_aug_range random_crop",
+    "data.0.mirror": "enable_random_flip flip_aug flip_x hflip horizontal_flip random_flip",
+    "data.0.color_jitter": (
+        "color_aug enable_random_brightness enable_random_contrast enable_random_hue enable_random_saturation"
+        " random_brightness_max_strength random_contrast_max_strength random_hue_max_strength random_saturation_max_strength"
+    ),
     "data.0.upscale": "bucket_no_upscale max_upscale_threshold",
     "data.0.bucket_step": "aspect_bucket_alignment bucket_divisibility bucket_reso_steps bucket_tolerance",
     "data.0.minimum_edge": "minimum_image_size",
@@ -362,6 +367,7 @@ _NOTES: dict[str, str] = {
     'as a list, [".tags"]; .txt, or else .caption, is read in any case': "caption_ext caption_extension caption_extention",
     "both in one list, as width divided by height": "maximum_aspect_ratio minimum_aspect_ratio",
     'numbers alone, with aspect = "closest" or "random"; weights are data.0.aspect_weights': "crop_aspect_buckets",
+    'faces are looked for in the pictures, with crop = "face"': "face_crop_aug_range",
     "in the unit of resolution_type; it has an effect with downsample_to": "maximum_image_size",
     'as names with ranges, such as blocks = ["transformer_blocks.0-9"]': (
         "num_double_layers num_single_layers train_double_block_indices train_single_block_indices"

@@ -66,8 +66,8 @@ _WHY: dict[str, str] = {
     _EMPHASIS: "weighted_captions",
     _FREQUENCY: "tag_frequency",
     _CHANGES: (
-        "augmentations augments color_aug controls enable_fixed_* enable_random_* face_crop_aug_range flip_aug flip_x flip_y"
-        " horizontal_flip invert_mask poi random_*_max_* random_flip random_scale replay_transforms shuffle_augmentations"
+        "augmentations augments controls enable_fixed_* enable_random_circular_mask_shrink enable_random_mask_rotate_crop"
+        " enable_random_rotate flip_y invert_mask poi random_scale random_rotate_max_* replay_transforms shuffle_augmentations"
         " standardize_images"
     ),
     _DEVICES: (

@@ -16,6 +16,10 @@ def list_shape_problems(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _list_listed_problems(values)
     yield from _list_side_problems(values)
     yield from _list_filter_problems(values)
+    if values["mirror_sides"] != "mirror" and not values["mirror"]:
+        yield f'mirror_sides = "{values["mirror_sides"]}" has no effect without mirror = true; set that or remove it'
+    if values["num_colors"] is not None and values["color_jitter"] is None:
+        yield "num_colors has no effect without color_jitter; set color_jitter = 0.1 or so, or remove it"
 
 
 def _list_resolution_problems(values: Mapping[str, Any]) -> Iterator[str]:

@@ -15,12 +15,14 @@ from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
 from weber.data.dataset import Dataset
+from weber.data.faces import check_faces
 from weber.data.found import Found, find_files
 from weber.data.hub import load_hub_set
 from weber.data.index import Index
 from weber.data.inspect import inspect_files, read_caption_files
 from weber.data.known import FOLDER_NAME, Known
 from weber.data.notes import (
+    describe_changes,
     describe_copies,
     describe_doubles,
     describe_json,
@@ -67,6 +69,8 @@ def build_dataset(
     sets = [find_places(config) for config in sets]
     keys = list_keys(sets)
     for key, config in zip(keys, sets, strict=True):
+        if config.crop == "face":
+            check_faces()
         check_set(config, key, alignment_pixels=alignment_pixels, inputs=inputs)
     files = Sources(index_path.parent)
     index = Index(index_path, backend=files)
@@ -165,6 +169,7 @@ class _Builder:
             *describe_own_references(config, part),
             *describe_idle(config, steps, key=key),
             *describe_json(config, files.captions),
+            *describe_changes(config, part, faces=files.faces),
             *describe_problems(config.set_name, {**files.references, **files.pictures}),
             *describe_small(config, part, sizes=self.inputs.sizes),
             *describe_copies(part),

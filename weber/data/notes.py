@@ -13,8 +13,10 @@ from weber.config.data import DataConfig
 from weber.data.beside import cut_suffix
 from weber.data.buckets import Bucket
 from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
+from weber.data.changes import names_a_side
 from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
+from weber.data.packing import ROWS
 from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
 
@@ -115,6 +117,23 @@ def describe_small(config: DataConfig, part: Part, *, sizes: Sequence[tuple[int,
         f"{config.set_name}: {number} of {describe_count(len(part), 'picture')} smaller than asked for, so trained smaller, down to"
         f" {least.width} x {least.height} pixels; upscale = true enlarges, minimum_edge sets aside"
     ]
+
+
+def describe_changes(config: DataConfig, part: Part, *, faces: Mapping[Path, FileFacts]) -> list[str]:
+    """Lines for what a person should know of mirrored pictures and of faces."""
+    lines = []
+    if config.mirror and config.mirror_sides != "refuse":
+        ends = part.array("caption" + ROWS)
+        rows = [row for row, text in enumerate(part.captions) if names_a_side(text)]
+        named = [_last(part.paths[place]) for place in np.unique(np.searchsorted(ends, rows, side="right")).tolist()]
+        what = "not mirrored" if config.mirror_sides == "keep" else 'mirrored all the same; mirror_sides = "keep" leaves them as they are'
+        lines += [f"{config.set_name}: {_name(named, 'picture')} with captions that mention left or right, {what}"] if named else []
+    if faces:
+        missing = [path.name for path, facts in faces.items() if not facts.reason and not facts.text]
+        number = describe_count(len(faces) - len(missing), "picture")
+        others = f"; of the others the middle is kept: {describe_some(missing[:_NUM_NAMED])}" if missing else ""
+        lines.append(f"{config.set_name}: a face was found in {number} of {len(faces)}{others}")
+    return lines
 
 
 def describe_copies(part: Part) -> list[str]:

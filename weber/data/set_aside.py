@@ -27,6 +27,7 @@ _ADVICE = {
     "too large": "raise maximum_edge or maximum_megapixels, or scale the picture down",
     "too small": "lower minimum_edge or resolution",
     "too long": "raise max_aspect, or cut the picture",
+    "caption mentions left or right": 'set mirror_sides = "keep" to leave such pictures as they are, or reword the caption',
     "no mask": "draw one, or move these pictures out of the set",
     "no reference": "add one of the same name, or move these pictures out of the set",
     "no row": "add rows for them, or move them out of the set",
