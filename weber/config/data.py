@@ -13,12 +13,16 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_problems
 from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
 from weber.config.elsewhere import build_absolute
+from weber.config.resolutions import Resolution, count_pixels
 from weber.config.section import FolderPath, Section, Words
+from weber.config.shapes import list_shape_problems
 from weber.config.toml import write_value
 
 ResolutionType = Literal["area", "megapixels", "shorter_edge"]
-CropStyle = Literal["off", "center", "random", "corner"]
+CropStyle = Literal["off", "center", "random", "corner", "face"]
 CaptionSource = Literal["textfile", "json", "filename", "foldername", "instance", "none", "metadata"]
+Aspect = Literal["bucket", "square", "closest", "random", "listed"]
+Above0 = Annotated[float, Field(gt=0)]
 BucketSize = Annotated[list[PositiveInt], Field(min_length=2, max_length=2), Words("[width, height], two whole numbers above 0 each")]
 CaptionPer = Literal["line", "file"]
 
@@ -26,7 +30,6 @@ METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
 """Endings of tables: JSON Lines, CSV, a JSON list."""
 
 _EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
-_LISTED = ('aspect = "listed"', 'remove it or set aspect = "bucket"')
 _SPLIT = "train"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _HUB_REVISION = re.compile(r"\w[\w-]*([./]\w[\w-]*)*", re.ASCII)
@@ -118,29 +121,73 @@ class DataConfig(Section):
     than this; else so many that are drawn once, of which one is taken at each use. More of them are more variety and a larger cache. Left
     out: 8, or as many as the picture has captions."""
 
-    resolution: Annotated[float, Field(gt=0)] | None = None
-    """Size of the training pictures, in the unit of `resolution_type`. Left out: what the model was made for, an edge of 1024
+    every_nth: Annotated[int, Field(ge=2)] | None = None
+    """Use only every so many-th picture of the set, in the order of their names, the first included; before `limit`. Left out: all."""
+
+    geometry: Literal["ours", "simpletuner", "kohya"] = "ours"
+    """Whose sizes and windows pictures get: those of weber, or those of another trainer to the pixel, for runs that were begun there.
+    `simpletuner` and `kohya` enlarge small pictures with `upscale = true`, as those do if nothing else is said."""
+
+    resolution: Resolution | Annotated[list[Resolution], Field(min_length=1), Words("a list of these")] | None = None
+    """Size of the training pictures, in the unit of `resolution_type`, or `"832x1216"` for as many pixels as that. A list,
+    `[512, 768, 1024]`, is the set once for each, named `name@512` and so on. Left out: what the model was made for, an edge of 1024
     pixels (`pocket`: 64)."""
 
     resolution_type: ResolutionType = "area"
-    """Unit of `resolution`. `area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels;
-    `shorter_edge`: pixels."""
+    """Unit of `resolution`. `area`: as many pixels as a square of that edge; `megapixels`: 1 = 1024 x 1024 pixels, with
+    `geometry = "simpletuner"` a million; `shorter_edge`: pixels."""
 
-    aspect: Literal["bucket", "square", "listed"] | None = None
+    aspect: Aspect | None = None
     """Shapes of the training pictures. `bucket`: each picture goes to the bucket nearest to its aspect; `square`: all pictures
-    become squares; `listed`: the nearest of `buckets`, or of the sizes that the model was made for. Left out: `listed` with `buckets`, and
-    where the model has such a list and `resolution` and `bucket_step` are left out too, else `bucket`."""
+    become squares; `closest`, `random`: each gets one of `aspects`, the nearest or a drawn one; `listed`: the nearest of `buckets`, or of
+    the sizes that the model was made for. Left out: `listed` with `buckets`, and where the model has such a list and `resolution` and
+    `bucket_step` are left out too, else `bucket`."""
+
+    aspects: list[Above0] = []
+    """Width divided by height of the shapes of `aspect = "closest"` or `"random"`, such as `[1.0, 0.75, 1.5]`."""
+
+    aspect_weights: list[Above0] = []
+    """How likely each of `aspects` is drawn, such as `[2, 1, 1]`. Left out: all are as likely. Needs `aspect = "random"`."""
 
     buckets: list[BucketSize] = []
     """Your own sizes of training pictures, `[[672, 1568], [1024, 1024], ...]` as width and height in pixels, instead of `resolution`. A
     picture goes to the nearest aspect; of several sizes of that aspect to the largest that needs no enlarging, else to the smallest."""
 
+    shortest_side: Annotated[int, Field(ge=16)] | None = None
+    """No side of a bucket has fewer pixels. Left out: half of the square's edge (`geometry = "kohya"`: 256)."""
+
+    longest_side: Annotated[int, Field(ge=16)] | None = None
+    """No side of a bucket has more pixels. Left out: twice the square's edge (`geometry = "kohya"`: 1024)."""
+
     crop: CropStyle = "center"
     """What happens to pixels that do not fit the bucket. `center`, `random` and `corner` (top left) say which window is kept; `off`
-    squeezes the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent."""
+    squeezes the picture into the bucket instead, so that nothing is cut and the aspect changes by a few percent. `face` keeps the largest
+    face in the middle, and the middle of pictures in which none is found (needs `pip install 'weber[face]'`)."""
+
+    downsample_to: Above0 | None = None
+    """Resize pictures to this size, in the unit of `resolution_type`, before the window is cut out, so that it shows a part of them; they
+    are never enlarged by it. Left out: to the smallest size that covers the window."""
+
+    downsample_above: Above0 | None = None
+    """Only pictures above this size are resized to `downsample_to`; the others are, as ever, to the size of the window."""
 
     num_crops: Annotated[int, Field(ge=1)] | None = None
     """How many random windows of each picture are cached; one is drawn at each use. Needs `crop = "random"`; left out: 4."""
+
+    mirror: bool = False
+    """Learn each picture as it is and mirrored, left for right; both are cached, and one is drawn at each use. References and masks are
+    mirrored with it."""
+
+    mirror_sides: Literal["mirror", "keep", "refuse"] = "mirror"
+    """What becomes of pictures whose captions mention left or right, with `mirror`. `mirror`: they are mirrored all the same, and the plan
+    counts them; `keep`: they are not mirrored; `refuse`: they are set aside."""
+
+    color_jitter: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Learn pictures in slightly other colors too: brightness, contrast and saturation change by up to this share, hues by a fifth of it.
+    References change with their picture. Left out: their own colors alone."""
+
+    num_colors: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many other colors of each window are cached, beside its own; one of all is drawn at each use. Left out: 3."""
 
     upscale: bool = False
     """Enlarge pictures that are smaller than the bucket. Otherwise they keep their own size, in a smaller bucket."""
@@ -154,6 +201,19 @@ class DataConfig(Section):
 
     max_aspect: Annotated[float, Field(ge=1, le=16)] = 4.0
     """Pictures longer than this (longer edge / shorter edge) are set aside."""
+
+    maximum_edge: Annotated[int, Field(ge=1)] | None = None
+    """Pictures whose longer edge has more pixels are set aside. Left out: none."""
+
+    minimum_megapixels: Above0 | None = None
+    """Pictures with fewer pixels are set aside; 1 = 1024 x 1024. Left out: none."""
+
+    maximum_megapixels: Above0 | None = None
+    """Pictures with more pixels are set aside. Left out: none."""
+
+    aspect_range: Annotated[list[Above0], Field(min_length=2, max_length=2), Words("[lowest, highest], two numbers above 0")] | None = None
+    """Pictures whose width divided by height lies outside are set aside: `[0.5, 1.0]` takes upright ones alone. Left out: `max_aspect`
+    alone counts."""
 
     conditioning: list[FolderPath] = []
     """Folders of reference pictures for models that take them: in each, the reference of `cat.png` is `cat.png` or the one picture with
@@ -198,10 +258,13 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> DataConfig:
-        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._check_sizes(), *self._check_beside()]
+        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._list_others()]
         if problems:
             raise ValueError(problems[0])
         return self
+
+    def _list_others(self) -> list[str]:
+        return [*list_shape_problems(self.model_dump()), *self._check_beside()]
 
     def _check_source(self) -> Iterator[str]:
         if self.path is None and self.hub is None and self.metadata is None:
@@ -268,29 +331,6 @@ class DataConfig(Section):
         yield from list_place_problems({name: values[name] for name in places}, self.caption_weights)
         yield from list_step_problems(self.caption_steps, variants=self.caption_variants, is_empty=sources == ("none",))
 
-    def _check_sizes(self) -> Iterator[str]:
-        if self.resolution_type == "megapixels" and self.resolution is None:
-            yield 'resolution_type = "megapixels" needs resolution; set it, for example resolution = 1.0'
-        if self.num_crops is not None and self.crop != "random":
-            yield f'num_crops has no effect with crop = "{self.crop}"; set crop = "random" or remove num_crops'
-        if self.aspect == "square" and self.crop == "off":
-            yield 'aspect = "square" with crop = "off" would distort the pictures; set crop = "center" or aspect = "bucket"'
-        if self.aspect == "square" and self.max_aspect != 4.0:
-            yield 'max_aspect has no effect with aspect = "square"; remove it or set aspect = "bucket"'
-        if self.buckets and self.aspect not in (None, "listed"):
-            yield f'buckets has no effect with aspect = "{self.aspect}"; remove one of them'
-        for size in self.buckets:
-            if self.buckets.count(size) > 1:
-                yield f"buckets has {size} twice; name each size once"
-        if self.buckets or self.aspect == "listed":
-            what, fix = ("buckets", "remove one of them") if self.buckets else _LISTED
-            if self.resolution is not None:
-                yield f"resolution has no effect with {what}; {fix}"
-            if self.resolution_type != "area":
-                yield f"resolution_type has no effect with {what}; {fix}"
-            if self.bucket_step is not None and self.upscale:
-                yield f"bucket_step has no effect with {what} and upscale = true; {fix}"
-
     def _check_beside(self) -> Iterator[str]:
         if self.conditioning and self.conditioning_columns:
             yield "conditioning and conditioning_columns both name references; remove one of them"
@@ -319,7 +359,9 @@ class DataConfig(Section):
 
         `sizes` is the model's own list of them, where it has one.
         """
-        unset = self.resolution is None and self.resolution_type == "area" and self.bucket_step is None
+        assert not isinstance(self.resolution, list), "a set of several resolutions is several sets"
+        sides = self.bucket_step, self.shortest_side, self.longest_side
+        unset = self.resolution is None and self.resolution_type == "area" and sides == (None, None, None) and self.geometry == "ours"
         aspect = self.aspect or ("listed" if self.buckets or (sizes and unset) else "bucket")
         resolution = float(native_pixels) if self.resolution is None else self.resolution
         step = (alignment_pixels if native_pixels < 512 else _STEP_PIXELS) if self.bucket_step is None else self.bucket_step
@@ -367,10 +409,9 @@ class DataConfig(Section):
         """Number of pixels that `resolution` asks for (for `shorter_edge`: of the square of that edge), or of the largest of `buckets`."""
         if self.buckets:
             return max(width * height for width, height in self.buckets)
+        assert not isinstance(self.resolution, list), "a set of several resolutions is several sets"
         resolution = _EDGE_PIXELS if self.resolution is None else self.resolution
-        if self.resolution_type == "megapixels":
-            return round(resolution * 1024 * 1024)
-        return round(resolution * resolution)
+        return count_pixels(resolution, in_megapixels=self.resolution_type == "megapixels")
 
     @property
     def edge_pixels(self) -> int:

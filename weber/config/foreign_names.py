@@ -71,16 +71,27 @@ _MEANT: dict[str, str] = {
     "data.0.instance_prompt": "data.prompt",
     "data.0.resolution": "image_size resize resolutions",
     "data.0.aspect": (
-        "aspect_ratio_bucketing bucketing crop_aspect crop_aspect_buckets enable_ar_bucket enable_bucket square_crop"
+        "aspect_ratio_bucketing bucketing crop_aspect enable_ar_bucket enable_bucket square_crop"
         " use_aspect_ratio_buckets use_bucket_sampler"
     ),
     "data.0.buckets": "aspect_ratio_buckets",
     "data.0.limit": "max_num_samples max_train_samples",
-    "data.0.crop": "center_crop crop_style enable_crop_jitter random_crop",
+    "data.0.crop": "center_crop crop_style enable_crop_jitter face_crop_aug_range random_crop",
+    "data.0.mirror": "enable_random_flip flip_aug flip_x hflip horizontal_flip random_flip",
+    "data.0.color_jitter": (
+        "color_aug enable_random_brightness enable_random_contrast enable_random_hue enable_random_saturation"
+        " random_brightness_max_strength random_contrast_max_strength random_hue_max_strength random_saturation_max_strength"
+    ),
     "data.0.upscale": "bucket_no_upscale max_upscale_threshold",
     "data.0.bucket_step": "aspect_bucket_alignment bucket_divisibility bucket_reso_steps bucket_tolerance",
     "data.0.minimum_edge": "minimum_image_size",
-    "data.0.max_aspect": "max_ar max_aspect_ratio max_bucket_reso maximum_aspect_ratio min_bucket_reso minimum_aspect_ratio",
+    "data.0.aspects": "crop_aspect_buckets",
+    "data.0.shortest_side": "min_bucket_reso",
+    "data.0.longest_side": "max_bucket_reso",
+    "data.0.downsample_to": "target_downsample_size",
+    "data.0.downsample_above": "maximum_image_size",
+    "data.0.aspect_range": "maximum_aspect_ratio minimum_aspect_ratio",
+    "data.0.max_aspect": "max_ar max_aspect_ratio",
     "data.0.conditioning": (
         "cond_image_dir conditioning_data conditioning_data_dir control_directory control_from_same_folder control_path"
         " control_path_* custom_conditioning_image num_controls_from_same_folder reference_dir"
@@ -354,9 +365,10 @@ _NOTES: dict[str, str] = {
     "it is a rate": "eta_min lr_min min_lr",
     "it is a rate: the ratio times optim.lr": "learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
     'as a list, [".tags"]; .txt, or else .caption, is read in any case': "caption_ext caption_extension caption_extention",
-    "buckets have the area of data.0.resolution, and it says how long they may be": (
-        "max_bucket_reso min_bucket_reso minimum_aspect_ratio"
-    ),
+    "both in one list, as width divided by height": "maximum_aspect_ratio minimum_aspect_ratio",
+    'numbers alone, with aspect = "closest" or "random"; weights are data.0.aspect_weights': "crop_aspect_buckets",
+    'faces are looked for in the pictures, with crop = "face"': "face_crop_aug_range",
+    "in the unit of resolution_type; it has an effect with downsample_to": "maximum_image_size",
     'as names with ranges, such as blocks = ["transformer_blocks.0-9"]': (
         "num_double_layers num_single_layers train_double_block_indices train_single_block_indices"
     ),
@@ -369,7 +381,6 @@ _NOTES: dict[str, str] = {
     "it counts blocks": "layer_offload_fraction layer_offloading_* offload_fraction ramtorch_*",
     "it is a folder of masks; alpha_mask = true takes the pictures' own transparency": "masked_loss masked_training",
     'the texts themselves: prompts = ["a cat", "a dog"]': "sample_prompts user_prompt_library validation_prompt_file",
-    'aspect = "bucket" makes buckets of the shapes that the pictures have': "crop_aspect_buckets",
     "as [[width, height], ...]; diffusers' scripts write the height first": "aspect_ratio_buckets",
     "each under its own [[model.adapters]]": "base_weights base_weights_multiplier inference_lora_path lora_path",
     "it is a probability": "caption_dropout_every_n_epochs",

@@ -66,8 +66,8 @@ _WHY: dict[str, str] = {
     _EMPHASIS: "weighted_captions",
     _FREQUENCY: "tag_frequency",
     _CHANGES: (
-        "augmentations augments color_aug controls enable_fixed_* enable_random_* face_crop_aug_range flip_aug flip_x flip_y"
-        " horizontal_flip invert_mask poi random_*_max_* random_flip random_scale replay_transforms shuffle_augmentations"
+        "augmentations augments controls enable_fixed_* enable_random_circular_mask_shrink enable_random_mask_rotate_crop"
+        " enable_random_rotate flip_y invert_mask poi random_scale random_rotate_max_* replay_transforms shuffle_augmentations"
         " standardize_images"
     ),
     _DEVICES: (
@@ -168,7 +168,7 @@ _WHY: dict[str, str] = {
         " scheduler_params stochastic_rounding use_feedback"
     ),
     _CONVOLUTIONS: "conv conv_alpha conv_dim conv_rank",
-    _SIZES: "enable_resolution_override max_resolution maximum_image_size resolution_override scale target_downsample_size",
+    _SIZES: "enable_resolution_override max_resolution resolution_override scale",
     _OTHER_DEVICES: "enable_npu_flash_attention",
     _SCALE: "learning_rate_scaler lr_scale lr_scale_sqrt scale_lr",
 }

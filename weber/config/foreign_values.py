@@ -51,10 +51,11 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
         "true|center_crop|centre|centre_crop|middle|cover|fill": '"center"',
         "random_crop|enable_crop_jitter|jitter": '"random"',
         "corner_crop|top_left|topleft": '"corner"',
+        "face_*|faces": '"face"',
         "false|none|no|no_crop|squeeze|stretch|resize": '"off"; it squeezes pictures into their bucket, so that nothing is cut',
     },
     "data.0.aspect": {
-        "preserve|true|closest|buckets|bucketing|auto|original|keep|enable_bucket": '"bucket"',
+        "preserve|true|buckets|bucketing|auto|original|keep|enable_bucket": '"bucket"',
         "false|1|1.0|1:1|crop|square_crop": '"square"',
     },
     "data.0.captions": {
@@ -238,6 +239,10 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     "only_instance_prompt": {"true": 'data.0.captions = "instance"'},
     "quantize_te": {"true": 'memory.quantize_text_encoder = "fp8"'},
     "quantize_activations|sdnq_use_quantized_matmul": {"true": 'memory.quantize = "int8" and memory.int8_matmul = true'},
+    "flip_aug|hflip|flip_x|horizontal_flip|random_flip|enable_random_flip": {
+        "true": "data.0.mirror = true", "false": "data.0.mirror = false, the default",
+    },
+    "color_aug": {"true": "data.0.color_jitter = 0.05", "false|none": "nothing: pictures keep their colors by default"},
     "random_crop|enable_crop_jitter": {"true": 'data.0.crop = "random"', "false": 'data.0.crop = "center"'},
     "report_to|log_with": {
         "tensorboard|all": "output.tensorboard = true",
@@ -271,13 +276,12 @@ _TABLE = "it needs a table of signal and noise, which these models do not have"
 
 REFUSED_VALUES: dict[str, dict[str, str]] = {
     "data.0.crop": {
-        "face*": "weber does not look for faces; crop the pictures before",
         "smart|subject|saliency|entropy": "weber does not look at what is in pictures; crop them before, or write \"center\"",
         "contain|fit|pad|letterbox": "weber adds no borders to pictures; aspect = \"bucket\" with \"center\" cuts the least",
         "top|bottom|left|right|upper": "a window is at the \"center\", at the upper left \"corner\" or \"random\"",
     },
     "data.0.aspect": {
-        "random*|interpolate*": "each picture has one shape; the nearest is \"bucket\"",
+        "interpolate*": "each picture has one shape; the nearest is \"bucket\"",
         "landscape|portrait|*:*": "each picture keeps a shape near its own with \"bucket\"; one shape for all is \"square\"",
     },
     "data.0.resolution_type": {
@@ -297,8 +301,7 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         "control*|canny*|depth*|pose|line": "weber trains no ControlNets; a reference picture is \"reference_strict\"",
     },
     "data.0.resolution": {
-        "*,*,*": "a set has one size: write [[data]] for each, with the same path, a name and a resolution of its own",
-        "*,*|*x*": "write one number, the edge of a square with as many pixels: 1024 for 1024 x 1024",
+        "*,*|*x*": "write one number, the edge of a square with as many pixels, or \"832x1216\"; a list is the set at several sizes",
     },
     "adapter.kind": {
         "dreambooth*": 'that is a way to write captions: keep kind = "lora", and set data.0.captions = "instance"',

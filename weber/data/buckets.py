@@ -25,15 +25,30 @@ def list_buckets(area_pixels: int, *, step: int) -> list[Bucket]:
     kohya-ss/sd-scripts `make_bucket_resolutions`. There the sides lie in 256..1024 whatever the area, so that at 1024 x 1024 any
     other aspect only shrinks; here they reach from half to twice the square's edge, for aspects of 1:4 to 4:1 at every resolution.
     """
-    return list(_list_buckets(area_pixels, step))
+    return list(_list_buckets(area_pixels, step, *_find_sides(area_pixels, step)))
+
+
+def list_between(area_pixels: int, *, step: int, shortest: int, longest: int) -> tuple[Bucket, ...]:
+    """All buckets of at most that many pixels whose sides are `shortest` plus whole steps, to `longest`, beside the square; sorted."""
+    return _list_buckets(area_pixels, step, shortest, longest)
 
 
 def check_size(width: int, height: int, *, config: DataConfig) -> None:
     """Raise DataError with a one-line reason for a picture that its set does not take."""
     minimum_edge = config.edge_pixels // 4 if config.minimum_edge is None else config.minimum_edge
+    size, megapixels = f"{width} x {height} pixels", width * height / 1024**2
     if min(width, height) < minimum_edge:
-        raise DataError(f"too small: {width} x {height} pixels, minimum_edge is {minimum_edge}")
-    if config.aspect != "square" and max(width, height) > config.max_aspect * min(width, height):
+        raise DataError(f"too small: {size}, minimum_edge is {minimum_edge}")
+    if config.minimum_megapixels is not None and megapixels < config.minimum_megapixels:
+        raise DataError(f"too small: {size}, minimum_megapixels is {config.minimum_megapixels:g}")
+    if config.maximum_edge is not None and max(width, height) > config.maximum_edge:
+        raise DataError(f"too large: {size}, maximum_edge is {config.maximum_edge}")
+    if config.maximum_megapixels is not None and megapixels > config.maximum_megapixels:
+        raise DataError(f"too large: {size}, maximum_megapixels is {config.maximum_megapixels:g}")
+    if config.aspect_range is not None and not config.aspect_range[0] <= width / height <= config.aspect_range[1]:
+        low, high = config.aspect_range
+        raise DataError(f"another aspect: {size}, width / height is {width / height:.3g}, aspect_range is {low:g} to {high:g}")
+    if config.aspect not in ("square", "closest", "random") and max(width, height) > config.max_aspect * min(width, height):
         raise DataError(f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}")
 
 
@@ -47,16 +62,31 @@ def build_bucket(width: int, height: int, *, config: DataConfig, sizes: Sequence
     bucket = _choose(width, height, config, sizes)
     if config.upscale or (bucket.width <= width and bucket.height <= height):
         return bucket
+    return shrink(width, height, config=config)
+
+
+def shrink(width: int, height: int, *, config: DataConfig) -> Bucket:
+    """A bucket of the picture's own size; of a picture above the set's area, of the size it has when scaled down to that area.
+
+    Raises DataError with a one-line reason if that is empty, or below `shortest_side`.
+    """
     bucket = _shrink(width, height, config)
     if bucket.width == 0 or bucket.height == 0:
         raise DataError(f"too small: {width} x {height} pixels, bucket_step is {config.step_pixels} and upscale = false")
+    if config.shortest_side is not None and min(bucket.width, bucket.height) < config.shortest_side:
+        raise DataError(f"too small: {width} x {height} pixels, shortest_side is {config.shortest_side} and upscale = false")
     return bucket
 
 
-@lru_cache
-def _list_buckets(area_pixels: int, step: int) -> tuple[Bucket, ...]:
+def _find_sides(area_pixels: int, step: int) -> tuple[int, int]:
+    """The shortest and the longest side of the buckets of an area, where nothing is said."""
     edge = isqrt(area_pixels)
-    shortest, longest = max(_floor(edge // 2, step), step), _floor(2 * edge, step)
+    return max(_floor(edge // 2, step), step), _floor(2 * edge, step)
+
+
+@lru_cache
+def _list_buckets(area_pixels: int, step: int, shortest: int, longest: int) -> tuple[Bucket, ...]:
+    edge = isqrt(area_pixels)
     buckets = {Bucket(_floor(edge, step), _floor(edge, step))} if edge >= step else set()
     for width in range(shortest, longest + 1, step):
         height = min(longest, _floor(area_pixels // width, step))
@@ -76,8 +106,9 @@ def _choose(width: int, height: int, config: DataConfig, sizes: Sequence[tuple[i
         return Bucket(edge, edge)
     if config.resolution_type == "shorter_edge":
         longer = _round(edge * max(width, height) / min(width, height), config.step_pixels)
+        longer = longer if config.longest_side is None else max(edge, min(longer, _floor(config.longest_side, config.step_pixels)))
         return Bucket(longer, edge) if width > height else Bucket(edge, longer)
-    return _choose_nearest(width, height, config.area_pixels, config.step_pixels)
+    return _choose_nearest(width, height, config.area_pixels, config.step_pixels, (config.shortest_side, config.longest_side))
 
 
 def _choose_own(width: int, height: int, sizes: Sequence[Sequence[int]]) -> Bucket:
@@ -93,8 +124,10 @@ def _choose_own(width: int, height: int, sizes: Sequence[Sequence[int]]) -> Buck
 
 
 @lru_cache(maxsize=65536)
-def _choose_nearest(width: int, height: int, area_pixels: int, step: int) -> Bucket:
-    buckets = _list_buckets(area_pixels, step)
+def _choose_nearest(width: int, height: int, area_pixels: int, step: int, limits: tuple[int | None, int | None]) -> Bucket:
+    shortest, longest = _find_sides(area_pixels, step)
+    shortest, longest = -(-(limits[0] or shortest) // step) * step, _floor(limits[1] or longest, step)
+    buckets = _list_buckets(area_pixels, step, shortest, longest)
     if Bucket(width, height) in buckets:
         return Bucket(width, height)
     return min(buckets, key=lambda bucket: abs(bucket.width / bucket.height - width / height))
@@ -109,6 +142,8 @@ def _shrink(width: int, height: int, config: DataConfig) -> Bucket:
     if config.resolution_type != "shorter_edge":
         area = config.area_pixels
         width, height = min(width, isqrt(area * width // height)), min(height, isqrt(area * height // width))
+    if config.longest_side is not None:
+        width, height = min(width, config.longest_side), min(height, config.longest_side)
     return Bucket(_floor(width, step), _floor(height, step))
 
 

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from weber.config.data import DataConfig
+from weber.config.expand import list_keys
 from weber.data.backends.sources import Sources
 from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
 from weber.data.dataset import Dataset
+from weber.data.faces import check_faces
 from weber.data.fetch import fetch_rows
 from weber.data.found import Found, find_files, find_home
 from weber.data.hub import load_hub_set
@@ -21,6 +23,7 @@ from weber.data.index import Index
 from weber.data.inspect import inspect_files, read_caption_files
 from weber.data.known import FOLDER_NAME, Known
 from weber.data.notes import (
+    describe_changes,
     describe_copies,
     describe_doubles,
     describe_json,
@@ -65,15 +68,18 @@ def build_dataset(
     has no usable one, and where the loss is to be masked and no picture has a mask.
     """
     sets = [find_places(config) for config in sets]
-    for position, config in enumerate(sets):
-        check_set(config, position, alignment_pixels=alignment_pixels, inputs=inputs)
+    keys = list_keys(sets)
+    for key, config in zip(keys, sets, strict=True):
+        if config.crop == "face":
+            check_faces()
+        check_set(config, key, alignment_pixels=alignment_pixels, inputs=inputs)
     files = Sources(index_path.parent)
     index = Index(index_path, backend=files)
     builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
     found = []
-    for position, config in enumerate(sets):
+    for key, config in zip(keys, sets, strict=True):
         local = config if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
-        found.append(builder.read_set(local, key=f"data.{position}"))
+        found.append(builder.read_set(local, key=key))
     parts = [one.part for one in found]
     notes = [
         *(note for one in found for note in one.notes),
@@ -166,6 +172,7 @@ class _Builder:
             *describe_own_references(config, part),
             *describe_idle(config, steps, key=key),
             *describe_json(config, files.captions),
+            *describe_changes(config, part, faces=files.faces),
             *describe_problems(config.set_name, {**files.references, **files.pictures}),
             *describe_small(config, part, sizes=self.inputs.sizes),
             *describe_copies(part),

@@ -17,7 +17,10 @@ _PIXELS_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Resize the whole picture to `resize_width` x `resize_height`, then keep the window at `left`, `top`. In pixels."""
+    """Resize the whole picture to `resize_width` x `resize_height`, then keep the window at `left`, `top`. In pixels.
+
+    What is done to that: `tint` says in words which colors it gets, and `is_mirrored` that left becomes right.
+    """
 
     resize_width: int
     resize_height: int
@@ -25,10 +28,13 @@ class Crop:
     top: int
     width: int
     height: int
+    is_mirrored: bool = False
+    tint: str = ""
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the picture."""
-        return describe_crop((self.resize_width, self.resize_height, self.left, self.top, self.width, self.height))
+        numbers = (self.resize_width, self.resize_height, self.left, self.top, self.width, self.height)
+        return describe_changes(describe_crop(numbers), is_mirrored=self.is_mirrored, tint=self.tint)
 
 
 @lru_cache(maxsize=65536)
@@ -38,6 +44,25 @@ def describe_crop(numbers: tuple[int, ...]) -> str:
     return f"pixels {_PIXELS_VERSION} lanczos {resize_width}x{resize_height} window {width}x{height}+{left}+{top}"
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The size of a training picture, and the one that the whole picture is resized to, which covers it."""
+
+    bucket: Bucket
+    resize_width: int
+    resize_height: int
+
+
+def cover(width: int, height: int, *, bucket: Bucket) -> Placement:
+    """A picture of (width, height) in its own shape, no larger than it has to be."""
+    return Placement(bucket, *_cover(width, height, bucket))
+
+
+def describe_changes(crop: str, *, is_mirrored: bool, tint: str) -> str:
+    """The words for a crop with those for what is done to it."""
+    return " ".join(filter(None, (crop, tint, "mirrored" if is_mirrored else "")))
+
+
 def build_crops(
     width: int, height: int, *, bucket: Bucket, style: CropStyle, num_crops: int, seed_parts: Sequence[int | str]
 ) -> tuple[Crop, ...]:
@@ -45,17 +70,32 @@ def build_crops(
 
     Random windows depend on `seed_parts` and the picture's and bucket's sizes alone.
     """
+    return cut_crops(cover(width, height, bucket=bucket), style=style, num_crops=num_crops, seed_parts=seed_parts)
+
+
+def cut_crops(
+    placed: Placement,
+    *,
+    style: CropStyle,
+    num_crops: int,
+    seed_parts: Sequence[int | str],
+    face: tuple[float, float] | None = None,
+) -> tuple[Crop, ...]:
+    """As `build_crops`, of a picture that was placed. `face` is the center of one, in shares of the sides, for the style `face`."""
+    bucket, resize_width, resize_height = placed.bucket, placed.resize_width, placed.resize_height
     if style == "off":
         return (Crop(bucket.width, bucket.height, 0, 0, bucket.width, bucket.height),)
-    resize_width, resize_height = _cover(width, height, bucket)
     spare_width, spare_height = resize_width - bucket.width, resize_height - bucket.height
     if style == "random":
         corners = [
             (draw_choice(spare_width + 1, *seed_parts, n, "left"), draw_choice(spare_height + 1, *seed_parts, n, "top"))
             for n in range(num_crops)
         ]
+    elif style == "face" and face is not None:
+        left, top = round(face[0] * resize_width - bucket.width / 2), round(face[1] * resize_height - bucket.height / 2)
+        corners = [(min(max(0, left), spare_width), min(max(0, top), spare_height))]
     else:
-        corners = [(spare_width // 2, spare_height // 2) if style == "center" else (0, 0)]
+        corners = [(spare_width // 2, spare_height // 2) if style != "corner" else (0, 0)]
     return tuple(Crop(resize_width, resize_height, left, top, bucket.width, bucket.height) for left, top in dict.fromkeys(corners))
 
 
@@ -76,7 +116,7 @@ def build_reference_crop(width: int, height: int, *, crop: Crop, picture: tuple[
     resize_width, resize_height = _cover(width, height, Bucket(crop.resize_width, crop.resize_height))
     left = crop.left + (resize_width - crop.resize_width) // 2
     top = crop.top + (resize_height - crop.resize_height) // 2
-    return Crop(resize_width, resize_height, left, top, crop.width, crop.height)
+    return Crop(resize_width, resize_height, left, top, crop.width, crop.height, crop.is_mirrored, crop.tint)
 
 
 def _cover(width: int, height: int, bucket: Bucket) -> tuple[int, int]:

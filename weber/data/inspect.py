@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
 from weber.data.caption_files import list_caption_files
 from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
+from weber.data.faces import inspect_face
 from weber.data.found import Found
 from weber.data.images import encode_content, read_alpha, read_colors
 from weber.data.index import FileFacts, Index
@@ -40,6 +41,7 @@ class Inspected:
     references: Mapping[Path, FileFacts]
     masks: Mapping[Path, FileFacts]
     loss_masks: Mapping[Path, FileFacts]
+    faces: Mapping[Path, FileFacts] = field(default_factory=dict)
 
 
 def inspect_files(
@@ -64,6 +66,7 @@ def inspect_files(
         loss_masks=read("looking at the alpha channels", (row.path for row in rows), _inspect_alpha, "alpha ")
         if config.alpha_mask
         else read("looking at the loss masks", (row.loss_mask for row in rows if row.loss_mask), _inspect_loss_mask, "loss mask "),
+        faces=read("looking for faces in the pictures", (row.path for row in rows), inspect_face, "face ") if config.crop == "face" else {},
     )
 
 

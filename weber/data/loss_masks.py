@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,8 @@ class LossWindow:
 
     def describe(self) -> str:
         """Canonical text for cache keys: everything that is done to the mask, but for the size that it gets."""
-        return f"loss mask {_VERSION} {'alpha' if self.mask.is_alpha else self.mask.form or 'gray'} {self.crop.describe()}"
+        crop = replace(self.crop, tint="").describe()
+        return f"loss mask {_VERSION} {'alpha' if self.mask.is_alpha else self.mask.form or 'gray'} {crop}"
 
 
 def find_box(image: Image.Image | None) -> tuple[int, ...] | None:
@@ -72,7 +73,8 @@ def build_shares(data: bytes, window: LossWindow, *, shape: tuple[int, int]) -> 
     # one row of cells at a time: the whole picture as numbers of 64 bits would be eight times as large
     spans = zip(np.floor(down[:-1]).astype(int), np.ceil(down[1:]).astype(int), weights, strict=True)
     rows = np.stack([weight[first:stop] @ pixels[first:stop] for first, stop, weight in spans])
-    return np.clip(rows @ _build_means(across, image.width).T / 255, 0, 1).astype(np.float32)
+    shares = np.clip(rows @ _build_means(across, image.width).T / 255, 0, 1).astype(np.float32)
+    return np.ascontiguousarray(shares[:, ::-1]) if window.crop.is_mirrored else shares
 
 
 def _find_edges(crop: Crop, size: tuple[int, int], *, shape: tuple[int, int]) -> tuple[Floats, Floats]:

@@ -11,10 +11,13 @@ import numpy as np
 
 from weber.config.data import DataConfig
 from weber.data.beside import cut_suffix
-from weber.data.buckets import Bucket, build_bucket
+from weber.data.buckets import Bucket
 from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
+from weber.data.changes import names_a_side
 from weber.data.found import find_home
+from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
+from weber.data.packing import ROWS
 from weber.data.pictures import Part
 from weber.data.words import describe_count, describe_some
 
@@ -93,14 +96,19 @@ def describe_own_references(config: DataConfig, part: Part) -> list[str]:
 
 def describe_small(config: DataConfig, part: Part, *, sizes: Sequence[tuple[int, int]]) -> list[str]:
     """A line where pictures are smaller than asked for, and so are trained smaller."""
-    if config.upscale:
+    if config.upscale or config.aspect == "random":  # of a drawn shape the size says nothing
         return []
     large = config.model_copy(update={"upscale": True})
+
+    def build(width: int, height: int) -> Bucket:
+        aspect = choose_aspect(width, height, config=config, seed_parts=())
+        return place_picture(width, height, config=large, sizes=sizes, aspect=aspect).bucket
+
     kinds, counts = np.unique(np.column_stack([part.array("size"), part.array("shape")]), axis=0, return_counts=True)
     found = [
         (part.shapes[shape].bucket, count)
         for (width, height, shape), count in zip(kinds.tolist(), counts.tolist(), strict=True)
-        if part.shapes[shape].bucket != build_bucket(width, height, config=large, sizes=sizes)
+        if _count_pixels(part.shapes[shape].bucket) < _count_pixels(build(width, height))
     ]
     if not found:
         return []
@@ -109,6 +117,23 @@ def describe_small(config: DataConfig, part: Part, *, sizes: Sequence[tuple[int,
         f"{config.set_name}: {number} of {describe_count(len(part), 'picture')} smaller than asked for, so trained smaller, down to"
         f" {least.width} x {least.height} pixels; upscale = true enlarges, minimum_edge sets aside"
     ]
+
+
+def describe_changes(config: DataConfig, part: Part, *, faces: Mapping[Path, FileFacts]) -> list[str]:
+    """Lines for what a person should know of mirrored pictures and of faces."""
+    lines = []
+    if config.mirror and config.mirror_sides != "refuse":
+        ends = part.array("caption" + ROWS)
+        rows = [row for row, text in enumerate(part.captions) if names_a_side(text)]
+        named = [_last(part.paths[place]) for place in np.unique(np.searchsorted(ends, rows, side="right")).tolist()]
+        what = "not mirrored" if config.mirror_sides == "keep" else 'mirrored all the same; mirror_sides = "keep" leaves them as they are'
+        lines += [f"{config.set_name}: {_name(named, 'picture')} with captions that mention left or right, {what}"] if named else []
+    if faces:
+        missing = [path.name for path, facts in faces.items() if not facts.reason and not facts.text]
+        number = describe_count(len(faces) - len(missing), "picture")
+        others = f"; of the others the middle is kept: {describe_some(missing[:_NUM_NAMED])}" if missing else ""
+        lines.append(f"{config.set_name}: a face was found in {number} of {len(faces)}{others}")
+    return lines
 
 
 def describe_copies(part: Part) -> list[str]:

@@ -92,8 +92,9 @@ class Packer:
         arrays |= {name: arrays[name].reshape(-1, width) for name, width in (("size", 2), ("crop", _CROP_NUMBERS))}
         if (arrays["caption.weight"] == 1).all():
             del arrays["caption.weight"]
-        if not arrays["partial"].any():
-            del arrays["partial"]
+        for name in ("partial", *(f"{crop}.{change}" for crop in ("crop", "reference.crop") for change in ("mirrored", "tint"))):
+            if name in arrays and not arrays[name].any():
+                del arrays[name]
         for name, texts in self._texts.items():
             arrays |= texts.build(name)
         if "reference.crop" in arrays:
@@ -129,6 +130,8 @@ class Packer:
         numbers = self._ints[name]
         for one in crops:
             numbers.extend((one.resize_width, one.resize_height, one.left, one.top, one.width, one.height))
+            self._ints[f"{name}.mirrored"].append(one.is_mirrored)
+            self._ints[f"{name}.tint"].append(self._number(one.tint))
         self._ends[f"{name}{ROWS}"].append(len(numbers) // _CROP_NUMBERS)
 
     def _number(self, word: str) -> int:

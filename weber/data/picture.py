@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.buckets import Bucket, build_bucket, check_size
+from weber.data.buckets import Bucket, check_size
 from weber.data.caption_sources import choose_captions
 from weber.data.caption_steps import Steps
-from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape
+from weber.data.changes import names_a_side, vary_crops
+from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape, cut_crops
 from weber.data.examples import Example, Reference
+from weber.data.faces import read_center
+from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
 from weber.data.inspect import Inspected
 from weber.data.loss_masks import LossMask, shows
@@ -23,6 +27,7 @@ from weber.errors import DataError
 
 _DEFAULT_NUM_CROPS = 4
 _DEFAULT_NUM_MASKS = 4
+_SHOWN_CHARACTERS = 60
 
 
 def build_example(
@@ -36,9 +41,11 @@ def build_example(
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
     check_size(width, height, config=config)
-    bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
+    aspect = choose_aspect(width, height, config=config, seed_parts=(seed, content))
+    placed = place_picture(width, height, config=config, sizes=inputs.sizes, aspect=aspect)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
-    crops = build_crops(width, height, bucket=bucket, style=config.crop, num_crops=num_crops, seed_parts=(seed, content))
+    face = read_center(files.faces[row.path]) if config.crop == "face" else None
+    crops = cut_crops(placed, style=config.crop, num_crops=num_crops, seed_parts=(seed, content), face=face)
     found, name = choose_captions(row, config, files=files.captions), normalize_name(row.name)
     captions = build_variants(found.texts, found.weights, steps=steps, seed=seed, name=name, fallback=config.caption_fallback)
     masks: tuple[Mask, ...] = ()
@@ -49,6 +56,9 @@ def build_example(
     elif inputs.repaints:
         masks = tuple(Mask(None, f"{seed} {content} {number}") for number in range(config.num_masks or _DEFAULT_NUM_MASKS))
     loss_mask, crops = _choose_loss_mask(row, files, crops, picture=picture, is_alpha=config.alpha_mask)
+    if config.mirror_sides == "refuse" and (side := next(filter(names_a_side, captions.texts), None)) is not None:
+        raise DataError(f"caption mentions left or right: {' '.join(side.split())[:_SHOWN_CHARACTERS]}")
+    crops = vary_crops(crops, config=config, captions=captions.texts, seed_parts=(seed, content))
     size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
     references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
     return Example(
@@ -57,7 +67,7 @@ def build_example(
         content,
         width,
         height,
-        bucket,
+        placed.bucket,
         crops,
         captions.texts,
         config.repeats,
@@ -126,8 +136,9 @@ def _build_reference(
     facts = _check_usable(path, files.references, kind="reference")
     if size is not None:
         bucket = Bucket(*size(facts.width, facts.height))
-        own = build_crops(facts.width, facts.height, bucket=bucket, style="center", num_crops=1, seed_parts=())
-        return Reference(path, facts.content, own * len(crops), facts.form)
+        (own,) = build_crops(facts.width, facts.height, bucket=bucket, style="center", num_crops=1, seed_parts=())
+        changed = tuple(replace(own, is_mirrored=crop.is_mirrored, tint=crop.tint) for crop in crops)
+        return Reference(path, facts.content, changed, facts.form)
     like = (picture.width, picture.height)
     windows = tuple(build_reference_crop(facts.width, facts.height, crop=crop, picture=like) for crop in crops)
     return Reference(path, facts.content, windows, facts.form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import groupby
@@ -109,7 +109,15 @@ class Part:
         return range(*find_span(self.array(name + ROWS), place)) if name + ROWS in self.columns.arrays else range(0)
 
     def _list_crops(self, name: str, rows: range) -> tuple[Crop, ...]:
-        return tuple(Crop(*row) for row in self.array(name)[rows.start : rows.stop].tolist())
+        crops = tuple(Crop(*row) for row in self.array(name)[rows.start : rows.stop].tolist())
+        for column in (f"{name}.mirrored", f"{name}.tint"):
+            if column in self.columns.arrays:
+                changes = self.array(column)[rows.start : rows.stop].tolist()
+                crops = tuple(
+                    replace(crop, tint=self.words[change]) if column.endswith("tint") else replace(crop, is_mirrored=bool(change))
+                    for crop, change in zip(crops, changes, strict=True)
+                )
+        return crops
 
     def _list_weights(self, captions: range) -> tuple[float, ...]:
         """None where all are as likely."""

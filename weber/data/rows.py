@@ -89,6 +89,10 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
         )
     if "textfile" in config.caption_sources:
         notes += texts.describe_lone([row.name for row in rows if row.is_below], read=taken)
+    if config.every_nth is not None:
+        kept = {id(row) for row in usable[:: config.every_nth]}
+        rows = [row for row in rows if row.reason or id(row) in kept]
+        notes.append(f"{config.set_name}: every_nth = {config.every_nth} takes {len(kept)} of {describe_count(len(usable), 'picture')}")
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")

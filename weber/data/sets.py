@@ -58,9 +58,8 @@ def find_places(config: DataConfig) -> DataConfig:
     )
 
 
-def check_set(config: DataConfig, position: int, *, alignment_pixels: int, inputs: PictureLimits) -> None:
-    """Raise ConfigError if set number `position` asks for what the model cannot take, DataError if it names no folder."""
-    key = f"data.{position}"
+def check_set(config: DataConfig, key: str, *, alignment_pixels: int, inputs: PictureLimits) -> None:
+    """Raise ConfigError if the set, which settings call `key`, asks for what the model cannot take, DataError if it names no folder."""
     _check_sizes(config, key, alignment_pixels=alignment_pixels, inputs=inputs)
     _check_inputs(config, key, inputs)
     if config.path is not None:
@@ -91,6 +90,7 @@ def check_set(config: DataConfig, position: int, *, alignment_pixels: int, input
 
 def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs: PictureLimits) -> None:
     step, edge = config.step_pixels, isqrt(config.area_pixels)
+    _check_sides(config, key, edge=edge)
     if config.aspect == "listed" and not inputs.sizes and not config.buckets:
         raise ConfigError(
             f'{key}.aspect = "listed", but the model was not made for a list of sizes',
@@ -118,7 +118,7 @@ def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs:
     if edge < step and not config.buckets:
         lower_step = f", or lower {key}.bucket_step" if step > alignment_pixels else ""
         raise ConfigError(
-            f"{key}.resolution = {config.resolution or edge:g} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
+            f"{key}.resolution = {_write_resolution(config)} ({config.resolution_type}) is too low for {key}.bucket_step = {step}",
             got=f"pictures of {edge} x {edge} pixels, less than one step of {step}",
             fix=f'set {key}.resolution_type = "megapixels", or write the edge in pixels'
             if config.resolution_type != "megapixels" and edge < _FEWEST_PIXELS
@@ -126,10 +126,28 @@ def _check_sizes(config: DataConfig, key: str, *, alignment_pixels: int, inputs:
         )
     if config.resolution_type == "megapixels" and edge > _MOST_PIXELS:
         raise ConfigError(
-            f"{key}.resolution = {config.resolution:g} megapixels are more than any picture has that is trained",
+            f"{key}.resolution = {_write_resolution(config)} megapixels are more than any picture has that is trained",
             got=f"pictures of {edge} x {edge} pixels",
             fix=f'set {key}.resolution_type = "area", if that is an edge in pixels; or write 1.0 or so',
         )
+
+
+def _write_resolution(config: DataConfig) -> str:
+    return f"{config.resolution:g}" if isinstance(config.resolution, float) else str(config.resolution or config.edge_pixels)
+
+
+def _check_sides(config: DataConfig, key: str, *, edge: int) -> None:
+    """Raise ConfigError where not even a square would lie between the sides."""
+    for name, side, is_broken in (
+        ("shortest_side", config.shortest_side, config.shortest_side is not None and config.shortest_side > edge),
+        ("longest_side", config.longest_side, config.longest_side is not None and config.longest_side < edge),
+    ):
+        if is_broken:
+            raise ConfigError(
+                f"{key}.{name} = {side} leaves no size for pictures of {key}.resolution = {_write_resolution(config)}",
+                got=f"a square of that resolution has sides of {edge} pixels",
+                fix=f"set {key}.{name} to {edge} or {'less' if name == 'shortest_side' else 'more'}, or remove it",
+            )
 
 
 def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:

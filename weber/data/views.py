@@ -14,6 +14,7 @@ from PIL import Image
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import LOCAL
 from weber.data.buckets import Bucket
+from weber.data.changes import paint_tint
 from weber.data.crops import Crop, build_crops, check_shape
 from weber.data.images import encode_content, read_colors, read_image
 from weber.data.loss_masks import LossWindow, build_shares
@@ -42,7 +43,8 @@ class View:
 
 def read_pixels(view: View, files: Backend = LOCAL) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of a view. Raises DataError if the file is no longer the one that was looked at."""
-    return _cut(read_image(_read_unchanged(view.path, view.content, files)), view.crop, Image.Resampling.LANCZOS)
+    image = _cut(read_image(_read_unchanged(view.path, view.content, files)), view.crop, Image.Resampling.LANCZOS)
+    return np.array(paint_tint(image, view.crop.tint) if view.crop.tint else image)
 
 
 def read_mask(view: View, files: Backend = LOCAL) -> NDArray[np.uint8]:
@@ -51,7 +53,7 @@ def read_mask(view: View, files: Backend = LOCAL) -> NDArray[np.uint8]:
     if view.mask.path is None:
         return draw_mask(view.crop.width, view.crop.height, content=view.mask.content)
     mask = read_white(_read_unchanged(view.mask.path, view.mask.content, files))
-    return _cut(mask.image, view.crop, Image.Resampling.NEAREST)
+    return np.array(_cut(mask.image, view.crop, Image.Resampling.NEAREST))
 
 
 def read_loss_mask(window: LossWindow, files: Backend = LOCAL, *, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -98,6 +100,7 @@ def _read_unchanged(path: Path, content: str, files: Backend) -> bytes:
     return data
 
 
-def _cut(image: Image.Image, crop: Crop, filter: Image.Resampling) -> NDArray[np.uint8]:
+def _cut(image: Image.Image, crop: Crop, filter: Image.Resampling) -> Image.Image:
     resized = image.resize((crop.resize_width, crop.resize_height), filter)
-    return np.array(resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)))
+    window = resized.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+    return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.is_mirrored else window

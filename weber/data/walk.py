@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weber.data.crops import describe_crop
+from weber.data.columns import Array
+from weber.data.crops import describe_changes, describe_crop
 from weber.data.packing import ROWS
 from weber.data.pictures import Part
 
@@ -33,16 +34,27 @@ def walk_prepared(part: Part) -> Iterator[Prepared]:
             for view in part.build(place).list_views():
                 yield Prepared(place, view.content, view.describe(), view.crop.width, view.crop.height, view.mask is not None)
         return
-    row = 0
+    row, changes = 0, _list_changes(part)
     for low in range(0, len(part), _NUM_AT_ONCE):
         rows = slice(low, low + _NUM_AT_ONCE)
         contents, colors, stops = (part.array(name)[rows] for name in ("content", "color", "crop" + ROWS))
         names, first, crops = contents.tobytes().hex(), row, part.array("crop")[row : stops[-1]].tolist()
         for number, (stop, color) in enumerate(zip(stops.tolist(), colors.tolist(), strict=True)):
-            for crop in crops[row - first : stop - first]:
-                done = f"{describe_crop(tuple(crop))} {part.words[color]}" if color else describe_crop(tuple(crop))
+            for place, crop in enumerate(crops[row - first : stop - first], row):
+                done = describe_crop(tuple(crop))
+                if changes:
+                    done = describe_changes(done, is_mirrored=bool(changes[0][place]), tint=part.words[changes[1][place]])
+                done = f"{done} {part.words[color]}" if color else done
                 yield Prepared(low + number, names[32 * number : 32 * number + 32], done, crop[4], crop[5], False)
             row = stop
+
+
+def _list_changes(part: Part) -> list[Array]:
+    """Of each crop whether it is mirrored and the number of its colors; empty where none is changed."""
+    names, number = ("crop.mirrored", "crop.tint"), len(part.array("crop"))
+    if not any(name in part.columns for name in names):
+        return []
+    return [part.array(name) if name in part.columns else np.zeros(number, np.int32) for name in names]
 
 
 def list_captions(part: Part) -> list[Sequence[str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from weber.config.data import DataConfig
 from weber.data.levels import CUTOUT
 from weber.data.pictures import Part
-from weber.data.report import list_bucket_counts
+from weber.data.report import CUTS, Changes, count_changes, list_bucket_counts
 from weber.data.set_aside import SetAside, describe_items, find_advice, list_reasons
 from weber.data.words import describe_count
 from weber.families.family import Family
@@ -40,7 +40,31 @@ def describe_pictures(plan: Plan) -> list[str]:
     ]
     num_converted = sum(int((part.array("color") > 0).sum()) for part in plan.dataset.examples.parts)
     lines = [f"of {describe_count(num_converted, 'picture')} the colors are converted to sRGB, by their profiles"] if num_converted else []
-    return _align(rows) + lines
+    changes = [line for part in plan.dataset.examples.parts for line in _describe_changes(count_changes(part, most=SHOWN_ITEMS))]
+    return _align(rows) + lines + changes
+
+
+def _describe_changes(changes: Changes) -> list[str]:
+    """How many pictures of a set are cut and scaled by how much, and which most."""
+    cuts = ["not", *(f"to {100 * share:g} %" for share in CUTS[1:]), f"over {100 * CUTS[-1]:g} %"]
+    scales = ["below 0.25", "to 0.5", "to 0.75", "to 1", "1", "to 1.25", "to 1.5", "over 1.5"]
+    lines = [
+        f"{changes.set_name}: cut away: {_describe_numbers(cuts, changes.cuts)}",
+        f"{changes.set_name}: sides scaled by: {_describe_numbers(scales, changes.scales)}",
+    ]
+    for what, named in (("cut most", changes.most_cut), ("enlarged most", changes.most_enlarged)):
+        if named:
+            lines.append(f"{changes.set_name}: {what}:")
+        lines += [
+            f"  {one.name}: {100 * one.cut:.1f} % cut away, scaled by {one.scale:.3g}, {one.size[0]} x {one.size[1]} to"
+            f" {one.bucket.width} x {one.bucket.height}"
+            for one in named
+        ]
+    return lines
+
+
+def _describe_numbers(words: Sequence[str], numbers: Sequence[int]) -> str:
+    return ", ".join(f"{word} {number}" for word, number in zip(words, numbers, strict=True) if number)
 
 
 def describe_references(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
+from weber.config.expand import expand_set
 from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
@@ -269,12 +270,13 @@ def _fit(plan: Plan) -> Plan:
 
 
 def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
-    """Sizes that were left out become those that the model was made for."""
+    """A set for each resolution; sizes that were left out become those that the model was made for."""
     data = [
         one.build_fitting(
             native_pixels=family.native_pixels, alignment_pixels=family.alignment_pixels, sizes=family.picture_inputs.sizes
         )
-        for one in config.data
+        for several in config.data
+        for one in expand_set(several)
     ]
     return config.model_copy(update={"data": data})
 
