@@ -35,6 +35,8 @@ def build_example(
     if picture.reason:
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
+    if row.size not in (None, (width, height)):
+        raise DataError(f"another size than its row says: {width} x {height} pixels, not {row.size[0]} x {row.size[1]}")
     check_size(width, height, config=config)
     bucket = build_bucket(width, height, config=config, sizes=inputs.sizes)
     num_crops = config.num_crops or _DEFAULT_NUM_CROPS
