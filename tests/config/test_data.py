@@ -33,7 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**HUB, "masks": "b"}, "masks names files by those of path"),
     ({**HUB, "captions": "textfile"}, 'captions = "textfile" needs files of your own'),
     ({**HUB, "captions": "filename"}, 'captions = "filename" needs files of your own'),
-    ({**PATH, "metadata": "a.parquet"}, "of no known kind; write JSON Lines or CSV, as .jsonl, .csv, .json"),
+    ({**PATH, "metadata": "a.xlsx"}, "of no known kind; write JSON Lines or CSV, as .jsonl, .csv, .json, .parquet"),
     ({**PATH, "image_column": "x"}, "image_column has no effect without metadata or hub"),
     ({**PATH, "caption_column": "x"}, "caption_column has no effect without metadata or hub"),
     ({**PATH, "conditioning_columns": ["x"]}, "conditioning_columns has no effect without metadata or hub"),

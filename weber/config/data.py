@@ -26,8 +26,8 @@ Above0 = Annotated[float, Field(gt=0)]
 BucketSize = Annotated[list[PositiveInt], Field(min_length=2, max_length=2), Words("[width, height], two whole numbers above 0 each")]
 CaptionPer = Literal["line", "file"]
 
-METADATA_SUFFIXES = (".jsonl", ".csv", ".json")
-"""Endings of tables: JSON Lines, CSV, a JSON list."""
+METADATA_SUFFIXES = (".jsonl", ".csv", ".json", ".parquet")
+"""Endings of tables: JSON Lines, CSV, a JSON list, Parquet."""
 
 _EDGE_PIXELS, _STEP_PIXELS = 1024.0, 64  # of models that are not small
 _SPLIT = "train"
@@ -55,11 +55,12 @@ class DataConfig(Section):
     """Split of `hub`; of a dataset with several configurations, `configuration/split`."""
 
     metadata: FolderPath | None = None
-    """A table with one row per picture, instead of caption files: JSON Lines, CSV or a JSON list. `image_column` names the picture's
+    """A table with one row per picture, instead of caption files: JSON Lines, CSV, a JSON list or Parquet (needs
+    `pip install 'weber[hub]'`; pictures in it are unpacked into the cache folder once). `image_column` names the picture's
     file, as seen from `path` (left out: from the table), or its address on the web. Pictures without a row are set aside."""
 
     image_column: str | None = None
-    """Column of `metadata` or `hub` with the picture. Left out: `image` or `file_name`, whichever is there."""
+    """Column of `metadata` or `hub` with the picture. Left out: `image`, `file_name` or `url`, whichever is there."""
 
     caption_column: str | list[str] | None = None
     """Column of `metadata` or `hub` with the caption or instruction, or with a list of them of which one is drawn at each use. Several

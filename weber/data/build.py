@@ -36,6 +36,7 @@ from weber.data.notes import (
     find_repeat_names,
 )
 from weber.data.packing import Packer
+from weber.data.parquet_set import load_parquet_set
 from weber.data.picture import build_example
 from weber.data.pictures import Part, Pictures, Shared
 from weber.data.rows import list_rows
@@ -78,7 +79,8 @@ def build_dataset(
     builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
     found = []
     for key, config in zip(keys, sets, strict=True):
-        local = config if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
+        local = load_parquet_set(config, files.folder / "tables", files=files, progress=progress, key=key)
+        local = local if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
         found.append(builder.read_set(local, key=key))
     parts = [one.part for one in found]
     notes = [

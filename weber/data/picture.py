@@ -40,6 +40,8 @@ def build_example(
     if picture.reason:
         raise DataError(picture.reason)
     width, height, content = picture.width, picture.height, picture.content
+    if row.size not in (None, (width, height)):
+        raise DataError(f"another size than its row says: {width} x {height} pixels, not {row.size[0]} x {row.size[1]}")
     check_size(width, height, config=config)
     aspect = choose_aspect(width, height, config=config, seed_parts=(seed, content))
     placed = place_picture(width, height, config=config, sizes=inputs.sizes, aspect=aspect)

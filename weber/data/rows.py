@@ -13,6 +13,7 @@ from weber.config.data import DataConfig
 from weber.config.elsewhere import build_absolute, build_path, find_scheme, is_address
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import is_known
+from weber.data.buckets import check_size
 from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
 from weber.data.formats import explain_ending
@@ -31,7 +32,8 @@ class Row(NamedTuple):
     """One picture. With a `reason` it is set aside.
 
     `name` is the picture's below the set's folder, or where it does not lie there (`is_below`) its own. `captions` are those of a table,
-    column by column, and `lack` says why they are none; `texts` are the caption files beside it.
+    column by column, and `lack` says why they are none; `size` is what the table says of the
+    picture's; `texts` are the caption files beside it.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Row(NamedTuple):
     reason: str = ""
     lack: str = ""
     is_below: bool = True
+    size: tuple[int, int] | None = None
 
 
 class Listed(NamedTuple):
@@ -207,6 +210,9 @@ def _build_row(
             raise DataError(f"{error.what}, named in {row.where}") from error
         if not find_scheme(path) and (reason := explain_ending(path.name)):
             raise DataError(reason)
+        size = table.read_size(row) if config.hub is None else None  # nobody here can correct what a stranger's columns say
+        if size is not None:
+            check_size(*size, config=config)
         if lack and config.caption_fallback is None and config.caption_sources == ("metadata",):
             raise DataError(lack)
         for text in chain.from_iterable(captions):
@@ -217,7 +223,8 @@ def _build_row(
     except DataError as error:
         return _refuse(path, error.what)
     is_below = path.is_relative_to(folder)
-    return Row(path, _find_below(path, folder) if is_below else path.name, captions, references=references, lack=lack, is_below=is_below)
+    name = _find_below(path, folder) if is_below else path.name
+    return Row(path, name, captions, references=references, lack=lack, is_below=is_below, size=size)
 
 
 def _refuse(path: Path, reason: str) -> Row:

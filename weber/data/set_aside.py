@@ -10,6 +10,8 @@ from weber.data.formats import KINDS
 
 _ADVICE = {
     "no caption file": 'write one; or set captions = "instance" and instance_prompt for the whole set, caption_fallback for these alone',
+    "another size than its row says": "correct the columns width and height, or rename them if they mean something else",
+    "size is no number of pixels": "write whole numbers into the columns width and height, or nothing",
     "address of an unknown kind": "write http:// or https://, or s3:// and the like; or download the picture, and name its file",
     "cannot be had from the web": "correct the address, or take the row out of the table",
     "not to be had from the web today": "start again later; what came is not asked for again",

@@ -11,6 +11,7 @@ from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
+from weber.data import parquet
 from weber.data.backends.backend import Backend
 from weber.errors import DataError
 
@@ -19,6 +20,7 @@ CAPTION_COLUMNS = ("caption", "text", "prompt", "instruction")
 _DIGESTS = {"sha256": 64, "md5": 32}
 """Columns with what the bytes of a picture are known by, and how many digits that has."""
 
+_SIZES = ("width", "height")
 _EXPECTED_ROW = '{"image": "cat.png", "caption": "a cat"}'
 _SHOWN_CHARACTERS = 80
 _SPREADSHEET = b"PK\x03\x04"
@@ -92,12 +94,29 @@ class Table:
         return ""
 
 
+    def read_size(self, row: TableRow) -> tuple[int, int] | None:
+        """Width and height of the picture, None where no columns say them. DataError with a one-line reason for what is no size."""
+        names = {name.lower(): name for name in reversed(self.columns)}
+        if not {*_SIZES} <= names.keys():
+            return None
+        cells = [row.cells.get(names[name]) for name in _SIZES]
+        texts = ["" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell).strip() for cell in cells]
+        if not all(texts):
+            return None
+        if not all(re.fullmatch("0*[1-9][0-9]{0,8}", text) for text in texts):
+            raise DataError(f"size is no number of pixels: {' x '.join(texts)} in {row.where}")
+        return int(texts[0]), int(texts[1])
+
+
 def read_table(path: Path, files: Backend, *, name: str) -> Table:
     """The rows of a table. DataError names the line that is broken."""
     try:
         data = files.read(path)
     except DataError as error:
         raise DataError(f"{name} cannot be read", got=error.what, fix="name a file that is there and that you may read") from error
+    if path.suffix.lower() == parquet.ENDING:
+        rows = [TableRow(f"row {number}", cells) for number, cells in enumerate(parquet.read_rows(data, name=name), 1)]
+        return _check_rows(rows, name)
     if data.startswith(_SPREADSHEET):
         raise DataError(f"{name} is a spreadsheet or an archive, not text", got=path.name, fix="save it as CSV, in UTF-8")
     try:
@@ -105,7 +124,10 @@ def read_table(path: Path, files: Backend, *, name: str) -> Table:
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text", got=str(error), fix="save it again with the encoding UTF-8") from error
     read = {".csv": _read_csv, ".json": _read_list}.get(path.suffix.lower(), _read_lines)
-    rows = list(read(text, name))
+    return _check_rows(list(read(text, name)), name)
+
+
+def _check_rows(rows: Sequence[TableRow], name: str) -> Table:
     if not rows:
         raise DataError(f"{name} has no rows", got="an empty table", expected="one row per picture", fix="name another file")
     return Table(name, rows)

@@ -8,9 +8,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
+from weber.config.elsewhere import is_address
 from weber.data.backends.sources import LOCAL
 from weber.data.formats import SUFFIXES
 from weber.data.table import read_table
@@ -30,12 +32,12 @@ class Picture:
     suffix: str
 
 
-Cell = Picture | str | list[str] | None
+Cell = Picture | str | int | list[str] | None
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Rows to be unpacked, `total` of them. Columns that hold neither pictures nor text are left out."""
+    """Rows to be unpacked, `total` of them. Columns of anything else are left out."""
 
     rows: Iterator[Mapping[str, Cell]]
     total: int
@@ -66,14 +68,15 @@ def write_unpacked(folder: Path, tables: Tables, *, name: str, report: Callable[
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def read_parquet(files: Sequence[Path]) -> Tables:
-    """Rows of Parquet files (needs pyarrow), with pictures as the hub stores them: bytes, or a record with the field `bytes`.
+def read_parquet(files: Sequence[Path | BytesIO], *, home: Path | None = None) -> Tables:
+    """Rows of Parquet files (needs pyarrow), with pictures as the hub stores them: bytes, or a record with the field `bytes`; one that has
+    a `path` alone is a file as seen from `home`.
 
     A damaged file is an OSError or a ValueError, here or when it is its turn.
     """
     parquet, types = importlib.import_module("pyarrow.parquet"), importlib.import_module("pyarrow.types")
     total = sum(parquet.read_metadata(file).num_rows for file in files)
-    return Tables(_list_parquet(files, parquet, types), total)
+    return Tables(_list_parquet(files, parquet, types, home=home), total)
 
 
 def read_imagefolder(table: Path) -> Tables:
@@ -83,28 +86,30 @@ def read_imagefolder(table: Path) -> Tables:
     return Tables(cells, len(rows))
 
 
-def _list_parquet(files: Sequence[Path], parquet: Any, types: Any) -> Iterator[dict[str, Cell]]:
+def _list_parquet(files: Sequence[Path | BytesIO], parquet: Any, types: Any, *, home: Path | None) -> Iterator[dict[str, Cell]]:
     for file in files:
         with parquet.ParquetFile(file) as opened:
             columns = [field.name for field in opened.schema_arrow if _holds_cells(field.type, types)]
             for batch in opened.iter_batches(batch_size=_NUM_PER_BATCH, columns=columns):
                 for row in batch.to_pylist():
-                    yield {name: _build_cell(row[name]) for name in columns}
+                    yield {name: _build_cell(row[name], home) for name in columns}
 
 
 def _holds_cells(kind: Any, types: Any) -> bool:
-    """Is that a column of pictures or of text?"""
+    """Is that a column of pictures, of text or of whole numbers?"""
     if types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     is_list = types.is_list(kind) or types.is_large_list(kind)
     inner = kind.value_type if is_list or types.is_dictionary(kind) else kind
     is_text = types.is_string(inner) or types.is_large_string(inner)
-    return bool(is_text or (not is_list and (types.is_binary(inner) or types.is_large_binary(inner))))
+    return bool(is_text or (not is_list and any(test(inner) for test in (types.is_integer, types.is_binary, types.is_large_binary))))
 
 
-def _build_cell(value: Any) -> Cell:
+def _build_cell(value: Any, home: Path | None) -> Cell:
     if isinstance(value, dict):
         data = value["bytes"]
+        if data is None and home is not None and value.get("path"):
+            return str(value["path"] if is_address(value["path"]) else home / value["path"])
         return None if data is None else Picture(data, Path(value.get("path") or "").suffix)
     return Picture(value, "") if isinstance(value, bytes) else value
 
