@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from weber.config.every import count_steps
 from weber.config.load import load_config
-from weber.config.output import count_steps
 from weber.errors import ConfigError
 
 

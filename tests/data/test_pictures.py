@@ -69,8 +69,11 @@ def test_counts(examples: list[Example]) -> None:
     pictures = pack_pictures(examples)
     assert pictures.count_uses() == sum((Counter({one.bucket: one.repeats}) for one in examples), Counter())
     assert sum(pictures.counts) == len(examples)
-    members = {bucket: places.tolist() for bucket, places in pictures.list_members().items()}
-    assert list(members) == sorted({one.bucket for one in examples})
+    members: dict[Bucket, list[int]] = {}
+    for _, repeats, cells in pictures.list_cells():
+        for bucket, places in cells.items():
+            members.setdefault(bucket, []).extend(place for place in places.tolist() for _ in range(repeats))
+    assert sorted(members) == sorted({one.bucket for one in examples})
     for bucket, places in members.items():
         assert places == [place for place, one in enumerate(examples) if one.bucket == bucket for _ in range(one.repeats)]
 

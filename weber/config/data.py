@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_problems
 from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
 from weber.config.elsewhere import build_absolute
+from weber.config.every import Every
 from weber.config.resolutions import Resolution, count_pixels
 from weber.config.section import FolderPath, Section, Words
 from weber.config.shapes import list_shape_problems
@@ -78,6 +79,16 @@ class DataConfig(Section):
 
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each picture appears in one epoch (1 = once)."""
+
+    share: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often the set is drawn beside the others: with 0.5 each of its pictures comes up in every second epoch, with 1.5 once and a half
+    times in each, beside `repeats`. With `train.balance = "sets"` it weighs whole sets."""
+
+    start_after: Every | None = None
+    """The set takes part after so many steps, or epochs: `"2 epochs"`. Left out: from the first step."""
+
+    stop_after: Every | None = None
+    """The set takes part for the last time in that step, or epoch. Left out: to the end."""
 
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use only so many pictures of the set, drawn by their names alone: the same ones in every run, and a higher limit adds to those of a

@@ -77,6 +77,10 @@ _MEANT: dict[str, str] = {
     "data.0.buckets": "aspect_ratio_buckets",
     "data.0.limit": "max_num_samples max_train_samples",
     "data.0.crop": "center_crop crop_style enable_crop_jitter face_crop_aug_range random_crop",
+    "data.0.share": "probability",
+    "data.0.start_after": "start_epoch start_step",
+    "data.0.stop_after": "end_epoch end_step",
+    "train.balance": "data_backend_sampling",
     "data.0.mirror": "enable_random_flip flip_aug flip_x hflip horizontal_flip random_flip",
     "data.0.color_jitter": (
         "color_aug enable_random_brightness enable_random_contrast enable_random_hue enable_random_saturation"
@@ -367,6 +371,10 @@ _NOTES: dict[str, str] = {
     'as a list, [".tags"]; .txt, or else .caption, is read in any case': "caption_ext caption_extension caption_extention",
     "both in one list, as width divided by height": "maximum_aspect_ratio minimum_aspect_ratio",
     'numbers alone, with aspect = "closest" or "random"; weights are data.0.aspect_weights': "crop_aspect_buckets",
+    "0.5 is half as often as its number of pictures says": "probability",
+    'a number of steps or "2 epochs"; it counts from 0, so that the first epoch of others is none here': "start_epoch start_step",
+    'a number of steps or "2 epochs"': "end_epoch end_step",
+    '"sets" gives each set the same weight, as uniform does': "data_backend_sampling",
     'faces are looked for in the pictures, with crop = "face"': "face_crop_aug_range",
     "in the unit of resolution_type; it has an effect with downsample_to": "maximum_image_size",
     'as names with ranges, such as blocks = ["transformer_blocks.0-9"]': (

@@ -134,8 +134,8 @@ _WHY: dict[str, str] = {
         " read_batch_size torch_num_threads write_batch_size"
     ),
     _CURRICULUM: (
-        "balancing_strategy conditioning_multidataset_sampling data_backend_sampling disable_after_epoch_step end_epoch end_step"
-        " probability start_epoch stop_training_after stop_training_after_unit"
+        "balancing_strategy conditioning_multidataset_sampling disable_after_epoch_step stop_training_after"
+        " stop_training_after_unit"
     ),
     _CLOUD: "aws_* backend csv_cache_dir data.type dataset_type metadata_update_interval source_dataset_id",
     _FILTER: (

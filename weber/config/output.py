@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from weber.config.section import FolderPath, Section, Words
+from weber.config.every import Every
+from weber.config.section import FolderPath, Section
 
-_EPOCHS = re.compile(r"([1-9]\d*) epochs?")
 _FORBIDDEN = '<>:"/\\|?*'
 _ENDING = ".safetensors"
 
@@ -25,18 +25,6 @@ def _check_name(name: str) -> str:
 
 TextCache = Literal["full", "projected", "fp8", "live"]
 PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
-Every = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_EPOCHS.pattern}$"), Words('epochs, such as "2 epochs"')]
-"""A number of steps, or of passes over the data: `250`, `"2 epochs"`."""
-
-
-def count_steps(every: int | str, *, steps_per_epoch: int) -> int:
-    """Steps of an `Every`."""
-    if isinstance(every, int):
-        return every
-    match = _EPOCHS.fullmatch(every)
-    assert match is not None
-    return int(match[1]) * steps_per_epoch
-
 
 class OutputConfig(Section):
     """What a run leaves behind, and where."""

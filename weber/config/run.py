@@ -83,6 +83,8 @@ class RunConfig(Section):
             )
         self._check_masks()
         self._check_regularization()
+        if self.train.balance == "sets" and len(self.data) == 1 and not isinstance(self.data[0].resolution, list):
+            raise ValueError('train.balance = "sets" has no effect with one set; remove it, or add another [[data]]')
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:
             raise ValueError('sampling.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')
         return self

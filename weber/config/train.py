@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,9 @@ class TrainConfig(Section):
 
     accumulation: Annotated[int, Field(ge=1)] = 1
     """Forward and backward passes per optimizer step. A step of batch 2 equals one of batch 1 with accumulation 2."""
+
+    balance: Literal["pictures", "sets"] = "pictures"
+    """What has the same weight in an epoch. `pictures`: each picture, with its repeats; `sets`: each set, however many pictures it has."""
 
     seed: Annotated[int, Field(ge=0)] = 42
     """Seed of everything that is drawn: order, captions, crops, timesteps, noise, adapter start."""

@@ -214,17 +214,13 @@ class Pictures(Sequence[Example]):
             uses[shape.bucket] = uses.get(shape.bucket, 0) + count * shared.repeats
         return uses
 
-    def list_members(self) -> dict[Bucket, NDArray[np.int64]]:
-        """The places of each bucket's pictures in order, each as often as it repeats; buckets by size."""
-        found: dict[Bucket, list[NDArray[np.int64]]] = {}
+    def list_cells(self) -> Iterator[tuple[str, int, dict[Bucket, NDArray[np.int64]]]]:
+        """Of each part the name of its set, its repeats, and the places of each bucket's pictures in order."""
         for part, start in zip(self.parts, self._starts.tolist(), strict=False):
             buckets = sorted({shape.bucket for shape in part.shapes})
             numbers = part.number_buckets(buckets)
-            for number, bucket in enumerate(buckets):
-                places = np.flatnonzero(numbers == number) + start
-                found.setdefault(bucket, []).append(np.repeat(places, part.shared.repeats) if part.shared.repeats > 1 else places)
-        return {bucket: np.concatenate(places) for bucket, places in sorted(found.items())}
-
+            cells = {bucket: np.flatnonzero(numbers == number) + start for number, bucket in enumerate(buckets)}
+            yield part.shared.set_name, part.shared.repeats, cells
 
     def identify(self) -> str:
         """A name for all that is learned, wherever the files are: what pictures and masks hold, how they are cut, captions and repeats."""

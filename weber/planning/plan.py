@@ -19,8 +19,8 @@ from weber.cache.key import build_latent_key, build_text_key
 from weber.cache.store import Store
 from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
+from weber.config.every import count_steps
 from weber.config.expand import expand_set
-from weber.config.output import count_steps
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
@@ -51,6 +51,7 @@ from weber.planning.model import Model, find_model
 from weber.planning.needs import Needs
 from weber.planning.prompts import Prompt, build_prompts
 from weber.planning.resolve import build_resolved
+from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER
 from weber.results.runs import find_adapter
@@ -190,10 +191,9 @@ def build_plan(
         own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
-    batches = BatchPlan(
-        dataset.examples, batch_size=config.train.batch_size, accumulation=config.train.accumulation, seed=config.train.seed
-    )
+    batches = build_batches(config, dataset.examples)
     num_steps = _count_steps(config, batches.steps_per_epoch)
+    check_uses(config, batches, num_steps=num_steps)
     prompts = build_prompts(
         config.sampling.prompts,
         family,

@@ -37,6 +37,7 @@ from weber.planning.sizes import (
     describe_size,
 )
 from weber.planning.space import advise_room, list_disks
+from weber.planning.turns import describe_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
 from weber.results.runs import EMA_ENDING, build_adapter_name, is_run
@@ -164,15 +165,16 @@ def _describe_steps(plan: Plan) -> list[str]:
     group = train.batch_size * train.accumulation
     buckets = plan.dataset.examples.count_uses()
     sums = " + ".join(f"ceil({number} / {group})" for number in list(buckets.values())[:4]) + (" + ..." if len(buckets) > 4 else "")
-    epochs = plan.num_steps / per_epoch
+    epochs, uses = plan.num_steps / per_epoch, describe_uses(plan.config, plan.batches)
     asked = f"{train.epochs} epochs x {describe_count(per_epoch, 'step')}" if train.epochs is not None else "train.steps"
     steps, epoch = describe_count(plan.num_steps, "step"), describe_count(per_epoch, "step")
     return [
         f"{steps} of {_describe_groups(plan.batches.group_sizes)} = {epochs:.4g} epochs of {epoch}",
         f"pictures per epoch, with repeats: {sum(buckets.values())}",
         f"pictures per step: batch_size {train.batch_size} x accumulation {train.accumulation} = {group}",
-        f"steps per epoch: {sums} = {per_epoch} (per bucket, partial batches kept)",
+        f"steps per epoch: {sums} = {per_epoch} (per bucket, partial batches kept)" if not uses else f"steps per epoch: {per_epoch}",
         f"steps in all: {asked} = {plan.num_steps}",
+        *uses,
     ]
 
 
