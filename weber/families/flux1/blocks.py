@@ -32,7 +32,7 @@ class SingleBlock(OwnForward):
         self._inward = Group(inward, widths)
         self._outward = [build_summand(outward, (0, 1), widths=(outward.num_outputs, widths[1]))]
 
-    def __call__(self, joint_BSD: Tensor, modulation_BD: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, joint_BSD: Tensor, modulation_BD: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
         norm, attention = self.block.norm, self.block.attn
         shift, scale, gate = norm.linear(norm.silu(modulation_BD))[:, None].chunk(3, dim=-1)
@@ -50,7 +50,7 @@ class DoubleBlock(OwnForward):
         super().__init__(block)
         self._streams = streams.Streams(layers, "gelu")
 
-    def __call__(self, image_BND: Tensor, text_BTD: Tensor, modulation_BD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, image_BND: Tensor, text_BTD: Tensor, modulation_BD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         norms = self.block.norm1_context, self.block.norm1
         told = [norm.linear(norm.silu(modulation_BD))[:, None].chunk(6, dim=-1) for norm in norms]

@@ -32,7 +32,7 @@ class SingleBlock(OwnForward):
         self._inward = Group([inward], [3 * width, inward.num_outputs - 3 * width])
         self._outward = [build_summand(outward, (0, 1), widths=(width, hidden))]
 
-    def __call__(self, joint_BSD: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, joint_BSD: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
         block, attention = self.block, self.block.attn
         shift, scale, gate = _cut(modulation, 3)
@@ -50,7 +50,7 @@ class DoubleBlock(OwnForward):
         super().__init__(block)
         self._streams = streams.Streams(layers, "swiglu")
 
-    def __call__(
+    def compute(
         self, image_BND: Tensor, text_BTD: Tensor, image_modulation: Tensor, text_modulation: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See the class."""

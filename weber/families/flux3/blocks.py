@@ -57,7 +57,7 @@ class ModeBlock(OwnForward):
         super().__init__(block)
         self._streams = _Streams(block, layers)
 
-    def __call__(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
         """See the class."""
         return self._streams.run([tokens], [modulation], angles=angles, keeps=self.keeps, backend=self.backend)[0]
 
@@ -69,7 +69,7 @@ class JointBlock(OwnForward):
         super().__init__(block)
         self._streams = _Streams(block, layers)
 
-    def __call__(
+    def compute(
         self, content_BND: Tensor, text_BTD: Tensor, modulation: Tensor, text_modulation: Tensor, angles: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Text and content."""

@@ -1,0 +1,191 @@
+"""Blocks of small networks on CPUs: forward and backward pass as two lists of PyTorch's operations over memory that stays where it is.
+
+Where an operation takes a few microseconds, finding out which one is next, with which views of which tensors, takes as long. So what a
+block does is recorded once for each layout of its inputs and then done again, as a CUDA graph is: every bit is as it was (tests/blocks/
+test_replay.py). It is for plain steps alone: where something else is to see what is computed or kept (checkpointing, offloading, counters)
+and where tensors are so large that it saves nothing, blocks run as they are written.
+
+What the backward pass reads lies in memory of the block's own until the next step, everything else where all blocks have it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from weber.blocks.layout import Layout
+from weber.blocks.record import Recorder, UnrecordableError, find_memory
+
+Compute = Callable[..., Any]
+
+_MOST_BYTES = 2**20
+"""Of a block's first input. Larger ones are not worth it, and would keep memory that nobody has planned."""
+
+_MOST_TIMES = 8
+"""So many times its largest input is what a block may keep of one operation rather than do it again."""
+
+_NUM_LAYOUTS = 4  # for which a block keeps what it recorded
+_NUM_MOVES = 2  # of a block's weights, after which it is not recorded again
+
+
+class Replays:
+    """What was recorded of a block. `tensors`: all that it may read beside its inputs, and what of it learns."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._graphs: dict[object, _Graph | None] = {}
+        self._places: list[tuple[int, int]] = []
+        self._moves = 0
+
+    def run(self, compute: Compute, inputs: Sequence[Tensor]) -> Any:
+        """What `compute` makes of the inputs."""
+        graph = self._find(compute, inputs) if is_replayable(inputs) else None
+        if graph is None or graph.is_busy():
+            return compute(*inputs)
+        outputs = _Replayed.apply(graph, *inputs, *graph.learning)  # type: ignore[no-untyped-call]
+        return outputs if graph.is_tuple else outputs[0]
+
+    def _find(self, compute: Compute, inputs: Sequence[Tensor]) -> _Graph | None:
+        """None where a layout is new: it may never be seen again."""
+        places = [(one.data_ptr(), 0 if one.requires_grad else one._version) for one in self._tensors]
+        if places != self._places:
+            self._graphs.clear()
+            self._moves += bool(self._places)
+            self._places = places
+        if self._moves > _NUM_MOVES:
+            return None
+        key = tuple((one.shape, one.stride(), one.dtype, one.requires_grad) for one in inputs), tuple(
+            one.requires_grad for one in self._tensors
+        )
+        if key not in self._graphs:
+            if len(self._graphs) == _NUM_LAYOUTS:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[key] = None
+            return None
+        graph = self._graphs[key]
+        if graph is None:
+            try:
+                learning = [one for one in self._tensors if one.requires_grad]
+                constants = [one for one in self._tensors if not one.requires_grad]
+                graph = self._graphs[key] = _Graph(compute, inputs, learning=learning, constants=constants)
+            except UnrecordableError:
+                self._moves = _NUM_MOVES + 1
+        return graph
+
+
+def is_replayable(inputs: Sequence[Tensor]) -> bool:
+    """Whether nobody else has to see what is computed from these inputs, and what is kept."""
+    first = inputs[0]
+    if first.device.type != "cpu" or first.numel() * first.element_size() > _MOST_BYTES or not torch.is_grad_enabled():
+        return False
+    is_watched = (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        or torch.is_anomaly_enabled()
+        or torch.is_autocast_enabled("cpu")
+    )
+    return not is_watched and all(type(one) is Tensor for one in inputs)
+
+
+class _Token:
+    """Stands for a forward pass whose backward pass is to come."""
+
+
+class _Graph:
+    """A block's forward and backward pass for inputs of one layout. `learning`: what gets gradients beside the inputs; `constants`: what
+    does not change."""
+
+    def __init__(self, compute: Compute, inputs: Sequence[Tensor], *, learning: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
+        """Raises UnrecordableError."""
+        self.learning = list(learning)
+        own = [_build_same(one).requires_grad_(one.requires_grad) for one in inputs]
+        with Recorder() as ahead:
+            made = compute(*own)
+        self.is_tuple = isinstance(made, tuple)
+        outputs: list[Tensor] = list(made) if self.is_tuple else [made]
+        if not all(one.requires_grad for one in outputs):
+            raise UnrecordableError("an output without gradient")
+        self._grads = [torch.zeros_like(one.detach()) for one in outputs]
+        leaves = [one for one in own if one.requires_grad] + self.learning
+        with Recorder() as back:
+            found = list(torch.autograd.grad(outputs, leaves, self._grads, allow_unused=True))
+        of_inputs, of_own = [found.pop(0) if one.requires_grad else None for one in own], found
+        layout = Layout(
+            ahead.calls,
+            back.calls,
+            constants=map(find_memory, constants),
+            most_bytes=_MOST_TIMES * max(one.nbytes for one in inputs),
+            outputs=outputs,
+            input_grads=[one for one in of_inputs if one is not None],
+            own_grads=[one for one in of_own if one is not None],
+        )
+        self._ahead, self._back, self._memory, self._scratch = layout.ahead, layout.back, layout.grads, layout.scratch
+        self._inputs, self._outputs = [one.detach() for one in own], [layout.move(one) for one in outputs]
+        self._input_grads = [None if one is None else layout.move(one) for one in of_inputs]
+        self._own_grads = [None if one is None else layout.move(one) for one in of_own]
+        self._num_uses: int | None = None
+        self._token: weakref.ref[_Token] | None = None
+
+    def is_busy(self) -> bool:
+        """Whether a backward pass is still to come."""
+        return self._token is not None and self._token() is not None
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], _Token]:
+        """What the block makes of the inputs, and what is to be kept until the backward pass."""
+        for own, one in zip(self._inputs, inputs, strict=False):
+            own.copy_(one)
+        for call in self._ahead:
+            call()
+        token = _Token()
+        self._token = weakref.ref(token)
+        return [one.clone() for one in self._outputs], token
+
+    def run_back(self, grads: Sequence[Tensor], token: _Token) -> list[Tensor | None]:
+        """The gradients of inputs and of what learns.
+
+        Those of what learns are where they were in the last step, unless somebody still has these.
+        """
+        assert self._token is not None and self._token() is token, "the backward pass of a block runs once"
+        self._token = None
+        num_uses = torch._C._storage_Use_Count(find_memory(self._memory))
+        if self._num_uses is None:
+            self._num_uses = num_uses
+        held = self._memory.clone() if num_uses > self._num_uses else None
+        for own, grad in zip(self._grads, grads, strict=True):
+            own.copy_(grad)
+        for call in self._back:
+            call()
+        found = [None if one is None else one.clone() for one in self._input_grads]
+        if held is None:
+            return [*found, *(None if one is None else one.detach() for one in self._own_grads)]
+        found += [None if one is None else one.clone() for one in self._own_grads]
+        self._memory.copy_(held)
+        return found
+
+
+def _build_same(tensor: Tensor) -> Tensor:
+    """What is in a tensor, in memory of its own."""
+    if any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        raise UnrecordableError("an input that is expanded")
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor.detach())
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, graph: _Graph, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs, ctx.token = graph.run(tensors)
+        ctx.graph = graph
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return None, *ctx.graph.run_back(grads, ctx.token)
