@@ -48,8 +48,8 @@ def line_up(lives: dict[int, Life]) -> tuple[dict[int, int], int]:
 def move(tensor: Tensor, memory: Tensor, start: int) -> Tensor:
     """A tensor as it is, in a memory that begins at `start`; what is in it does not go with it."""
     offset = start // tensor.dtype.itemsize + tensor.storage_offset()
-    moved = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), offset, tensor.shape, tensor.stride())  # type: ignore[call-overload]
-    return moved.conj() if tensor.is_conj() else moved  # type: ignore[no-any-return]
+    moved = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), offset, tensor.shape, tensor.stride())
+    return moved.conj() if tensor.is_conj() else moved
 
 
 def _round_up(num_bytes: int) -> int:

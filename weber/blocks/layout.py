@@ -26,8 +26,8 @@ _SCRATCH: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary
 class Layout:
     """Where everything is, and the lists: `ahead` and `back`, to be called one after the other.
 
-    `outputs` last until the first list has run, `input_grads` until the second one has; `own_grads` are in the memory `grads`. `constants`:
-    memory whose contents never change. `most_bytes`: what is larger is made again rather than kept.
+    `outputs` last until the first list has run, `input_grads` until the second one has; `own_grads` are in the memory `grads`.
+    `most_bytes`: what is larger is made again rather than kept.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class Layout:
         ahead: Sequence[Call],
         back: Sequence[Call],
         *,
-        constants: Iterable[int],
         most_bytes: int,
         outputs: Sequence[Tensor],
         input_grads: Sequence[Tensor],
@@ -45,7 +44,7 @@ class Layout:
         self._moved = dict[int, tuple[Tensor, Tensor]]()
         self._places = dict[int, tuple[Tensor, int]]()
         fixed = [find_memory(one) for one in (*outputs, *input_grads, *own_grads)]
-        left, self._same = trim([*ahead, *back], constants=constants, fixed=fixed, most_bytes=most_bytes)
+        left, self._same = trim([*ahead, *back], fixed=fixed, most_bytes=most_bytes)
         kept = set(map(id, left))
         first, second = (build_steps([call for call in calls if id(call) in kept]) for calls in (ahead, back))
         border, end = len(first), len(first) + len(second)

@@ -6,15 +6,16 @@ numbers that only a device knows, or on chance, cannot be done again so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from weber.kernels.library import PLAIN
 
@@ -80,11 +81,19 @@ class Call:
 
 
 class Recorder(TorchDispatchMode):
-    """While it is on, what this thread computes is listed in `calls`; operations of `weber/kernels` as what their references do."""
+    """While it is on, what this thread computes is listed in `calls`; operations of `weber/kernels` as what their references do.
 
-    def __init__(self) -> None:
+    For tensors that were made meanwhile stand others without memory, so that recording needs no more of it than computing. What is made
+    of `constants` alone, tensors that never change, and is not large, is a constant too, and is not listed.
+    """
+
+    def __init__(self, constants: Iterable[Tensor], *, most_bytes: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
+        self._constants, self._most_bytes = set(map(find_memory, constants)), most_bytes
+        self._outside: list[Tensor] = []
+        self._known = set[int]()
+        self._made: dict[int, tuple[StorageWeakRef, torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -96,8 +105,41 @@ class Recorder(TorchDispatchMode):
                 return PLAIN[operation](*args, **kwargs)
         result = operation(*args, **kwargs)
         made = tuple(one for one in tree_leaves(result) if isinstance(one, Tensor))
-        self.calls.append(Call(operation, args, kwargs, made))
+        call = Call(operation, args, kwargs, made)
+        if not self._constants.isdisjoint(map(find_memory, call.list_written())):
+            raise UnrecordableError("a constant that is written")
+        given = set(map(find_memory, call.list_given()))
+        if call.is_pure and given and given <= self._constants and sum(one.nbytes for one in made) <= self._most_bytes:
+            self._constants.update(map(find_memory, made))
+            self._outside += made
+            self._known.update(map(find_memory, made))
+            return result
+        own_args, own_kwargs = tree_map_only(Tensor, self.hold, (args, kwargs))
+        for one in made:
+            memory = one.untyped_storage()
+            if memory._cdata not in self._known:
+                self._known.add(memory._cdata)
+                stand_in = torch.empty(memory.nbytes(), dtype=torch.uint8, device="meta").untyped_storage()
+                self._made[memory._cdata] = StorageWeakRef(memory), stand_in  # type: ignore[no-untyped-call]
+        self.calls.append(Call(operation, own_args, own_kwargs, tuple(map(self.hold, made))))
         return result
+
+    def take(self) -> list[Call]:
+        """The calls since the last time."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    def hold(self, tensor: Tensor) -> Tensor:
+        """What stands for a tensor; itself, if it was there before."""
+        memory = find_memory(tensor)
+        if memory not in self._made:
+            if memory not in self._known:
+                self._known.add(memory)
+                self._outside.append(tensor)
+            return tensor
+        stand_in = torch.empty(0, dtype=tensor.dtype, device="meta")
+        stand_in.set_(self._made[memory][1], tensor.storage_offset(), tensor.shape, tensor.stride())
+        return stand_in.conj() if tensor.is_conj() else stand_in
 
 
 @dataclass(frozen=True)
@@ -117,7 +159,8 @@ class Step:
 
 def find_memory(tensor: Tensor) -> int:
     """The same number for tensors of the same memory."""
-    return tensor.untyped_storage()._cdata
+    memory: int = tensor.untyped_storage()._cdata
+    return memory
 
 
 def find_made(calls: Sequence[Call]) -> set[int]:
@@ -155,12 +198,12 @@ def _build_step(call: Call) -> Step | None:
 def _find_quick(operation: Any, name: str) -> Callable[..., Any]:
     """What calls an operation that writes into its arguments."""
     if any(one.name == "out" for one in operation._schema.arguments):
-        return _QUICK.get(name, operation)
+        return _QUICK.get(name, operation)  # type: ignore[no-any-return]
     return getattr(Tensor, name, operation) if name.endswith("_") else operation  # type: ignore[no-any-return]
 
 
 def _wrap_numbers(call: Call) -> tuple[Any, ...]:
-    """Numbers in the place of tensors, which PyTorch would wrap whenever it is called; of numbers it is the type of the tensors that counts."""
+    """The arguments, with tensors for numbers that stand in the place of tensors: PyTorch would wrap them whenever it is called."""
     first = call.args[0] if call.args else None
     if not isinstance(first, Tensor) or first.ndim == 0 or not (first.is_floating_point() or first.is_complex()):
         return call.args

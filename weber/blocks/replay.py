@@ -24,13 +24,21 @@ from weber.blocks.record import Recorder, UnrecordableError, find_memory
 Compute = Callable[..., Any]
 
 _MOST_BYTES = 2**20
-"""Of a block's first input. Larger ones are not worth it, and would keep memory that nobody has planned."""
+"""Of all inputs of a block. Larger ones are not worth it: there products and attention are nearly all of the time."""
+
+_RECORDED_TIMES = 33
+"""So many times its inputs is what it takes to record a block and run it again, beside what running it takes."""
 
 _MOST_TIMES = 8
 """So many times its largest input is what a block may keep of one operation rather than do it again."""
 
 _NUM_LAYOUTS = 4  # for which a block keeps what it recorded
 _NUM_MOVES = 2  # of a block's weights, after which it is not recorded again
+
+
+def count_recorded_bytes(input_bytes: int) -> int:
+    """What recording takes in a step whose blocks are given so much at most."""
+    return _RECORDED_TIMES * input_bytes if input_bytes <= _MOST_BYTES else 0
 
 
 class Replays:
@@ -80,8 +88,7 @@ class Replays:
 
 def is_replayable(inputs: Sequence[Tensor]) -> bool:
     """Whether nobody else has to see what is computed from these inputs, and what is kept."""
-    first = inputs[0]
-    if first.device.type != "cpu" or first.numel() * first.element_size() > _MOST_BYTES or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or inputs[0].device.type != "cpu" or sum(one.nbytes for one in inputs) > _MOST_BYTES:
         return False
     is_watched = (
         torch._C._len_torch_dispatch_stack()
@@ -104,26 +111,29 @@ class _Graph:
     def __init__(self, compute: Compute, inputs: Sequence[Tensor], *, learning: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
         """Raises UnrecordableError."""
         self.learning = list(learning)
+        most_bytes = _MOST_TIMES * max(one.nbytes for one in inputs)
         own = [_build_same(one).requires_grad_(one.requires_grad) for one in inputs]
-        with Recorder() as ahead:
+        recorder = Recorder(constants, most_bytes=most_bytes)
+        with recorder:
             made = compute(*own)
-        self.is_tuple = isinstance(made, tuple)
-        outputs: list[Tensor] = list(made) if self.is_tuple else [made]
-        if not all(one.requires_grad for one in outputs):
+        ahead, self.is_tuple = recorder.take(), isinstance(made, tuple)
+        made = made if self.is_tuple else (made,)
+        if not all(one.requires_grad for one in made):
             raise UnrecordableError("an output without gradient")
-        self._grads = [torch.zeros_like(one.detach()) for one in outputs]
+        outputs, self._grads = [recorder.hold(one) for one in made], [torch.zeros_like(one.detach()) for one in made]
         leaves = [one for one in own if one.requires_grad] + self.learning
-        with Recorder() as back:
-            found = list(torch.autograd.grad(outputs, leaves, self._grads, allow_unused=True))
-        of_inputs, of_own = [found.pop(0) if one.requires_grad else None for one in own], found
+        with recorder:
+            found = torch.autograd.grad(made, leaves, self._grads, allow_unused=True)
+        grads = [None if one is None else recorder.hold(one) for one in found]
+        del made, found
+        of_inputs, of_own = [grads.pop(0) if one.requires_grad else None for one in own], grads
         layout = Layout(
-            ahead.calls,
-            back.calls,
-            constants=map(find_memory, constants),
-            most_bytes=_MOST_TIMES * max(one.nbytes for one in inputs),
+            ahead,
+            recorder.take(),
             outputs=outputs,
             input_grads=[one for one in of_inputs if one is not None],
             own_grads=[one for one in of_own if one is not None],
+            most_bytes=most_bytes,
         )
         self._ahead, self._back, self._memory, self._scratch = layout.ahead, layout.back, layout.grads, layout.scratch
         self._inputs, self._outputs = [one.detach() for one in own], [layout.move(one) for one in outputs]

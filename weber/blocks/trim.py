@@ -1,4 +1,4 @@
-"""Recorded calls without those whose result is there already: of what never changes, and what an earlier call has made of the same tensors.
+"""Recorded calls without those whose result is there already, because an earlier call has made it of the same tensors.
 
 So a backward pass takes from the forward pass what a block computes again to keep less: where calls are recorded, networks are small.
 """
@@ -17,15 +17,12 @@ from weber.blocks.record import Call, find_memory
 Find = Callable[[Tensor], int]
 
 
-def trim(
-    calls: Sequence[Call], *, constants: Iterable[int], fixed: Iterable[int], most_bytes: int
-) -> tuple[list[Call], dict[int, int]]:
+def trim(calls: Sequence[Call], *, fixed: Iterable[int], most_bytes: int) -> tuple[list[Call], dict[int, int]]:
     """The calls that are left, and memory that stands for other memory.
 
-    `constants`: memory that never changes; what is made of it alone stays as it was recorded. `fixed`: memory that is read by others.
-    `most_bytes`: what is larger, as unpacked weights are, is made again.
+    `fixed`: memory that is read by others. `most_bytes`: what is larger, as unpacked weights are, is made again.
     """
-    settled, same = set(constants), dict[int, int]()
+    same = dict[int, int]()
     untouchable = set(fixed).union(*(map(find_memory, call.list_written()) for call in calls))
     writes, known, left = Counter[int](), dict[object, list[int]](), list[Call]()
     for call in calls:
@@ -34,10 +31,6 @@ def trim(
         is_large = sum(one.untyped_storage().nbytes() for one in call.made) > most_bytes
         if is_large or not call.is_pure or not untouchable.isdisjoint(made):
             left.append(call)
-            continue
-        given = {find_memory(one) for one in call.list_given()}
-        if given and given <= settled:
-            settled.update(made)
             continue
         key = _describe(call, writes=writes, same=same)
         if key in known:
