@@ -45,7 +45,7 @@ def line_up(lives: dict[int, Life]) -> tuple[dict[int, int], int]:
     return starts, end
 
 
-def move(tensor: Tensor, memory: Tensor, start: int) -> Tensor:
+def move(tensor: Tensor, memory: Tensor, *, start: int) -> Tensor:
     """A tensor as it is, in a memory that begins at `start`; what is in it does not go with it."""
     offset = start // tensor.dtype.itemsize + tensor.storage_offset()
     moved = torch.empty(0, dtype=tensor.dtype).set_(memory.untyped_storage(), offset, tensor.shape, tensor.stride())

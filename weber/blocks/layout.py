@@ -48,7 +48,10 @@ class Layout:
         kept = set(map(id, left))
         first, second = (build_steps([call for call in calls if id(call) in kept]) for calls in (ahead, back))
         border, end = len(first), len(first) + len(second)
-        lives = self._find_lives([*first, *second], find_made(left))
+        made = find_made([*ahead, *back])
+        if any(find_memory(one) not in made for call in left for one in call.list_written()):
+            raise UnrecordableError("something that was there before is written")
+        lives = self._find_lives([*first, *second], made)
         for tensors, last in ((outputs, border - 1), (input_grads, end)):
             for memory in map(find_memory, tensors):
                 if memory in lives:
@@ -73,7 +76,7 @@ class Layout:
         """A tensor of the recorded calls, as those of the lists have it."""
         if id(tensor) not in self._moved:
             found = self._places.get(self._find(tensor))
-            self._moved[id(tensor)] = tensor, tensor.detach() if found is None else move(tensor, *found)
+            self._moved[id(tensor)] = tensor, tensor.detach() if found is None else move(tensor, found[0], start=found[1])
         return self._moved[id(tensor)][1]
 
     def _find(self, tensor: Tensor) -> int:

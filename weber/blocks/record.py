@@ -24,7 +24,7 @@ _COPIES = ("_to_copy", "clone")
 _ATTENTION = "_scaled_dot_product"
 """Of operations that would draw numbers if blocks asked for dropout; none does."""
 
-_SIMPLE = ("mm", "addmm", "bmm", "baddbmm", "mul", "add", "sub", "div", "addcmul", "cat", "stack", "rsqrt", "square", "sum", "tanh")
+_SIMPLE = ("mm", "addmm", "bmm", "baddbmm", "mul", "add", "sub", "div", "addcmul", "cat", "stack", "rsqrt", "square", "tanh")
 _QUICK: dict[str, Callable[..., Any]] = {
     **{name: getattr(torch, name) for name in _SIMPLE},
     "linalg_vector_norm": torch.linalg.vector_norm,
@@ -180,7 +180,8 @@ def build_steps(calls: Sequence[Call]) -> list[Step]:
 
 def _build_step(call: Call) -> Step | None:
     operation, name = call.operation, call.name
-    if call.is_random or (not call.made and call.list_given() and not operation._schema.is_mutable):
+    is_unseen = not call.made and bool(call.list_given()) and not operation._schema.is_mutable
+    if call.is_random or is_unseen or torch.Tag.inplace_view in operation.tags:
         raise UnrecordableError(name)
     if operation._schema.is_mutable:
         return Step(_find_quick(operation, name), _wrap_numbers(call), call.kwargs)

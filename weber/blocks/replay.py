@@ -53,9 +53,9 @@ class Replays:
     def run(self, compute: Compute, inputs: Sequence[Tensor]) -> Any:
         """What `compute` makes of the inputs."""
         graph = self._find(compute, inputs) if is_replayable(inputs) else None
-        if graph is None or graph.is_busy():
+        if graph is None or graph.is_partial or graph.is_busy():
             return compute(*inputs)
-        outputs = _Replayed.apply(graph, *inputs, *graph.learning)  # type: ignore[no-untyped-call]
+        outputs: tuple[Tensor, ...] = _Replayed.apply(graph, *inputs, *graph.learning)  # type: ignore[no-untyped-call]
         return outputs if graph.is_tuple else outputs[0]
 
     def _find(self, compute: Compute, inputs: Sequence[Tensor]) -> _Graph | None:
@@ -88,7 +88,7 @@ class Replays:
 
 def is_replayable(inputs: Sequence[Tensor]) -> bool:
     """Whether nobody else has to see what is computed from these inputs, and what is kept."""
-    if not torch.is_grad_enabled() or inputs[0].device.type != "cpu" or sum(one.nbytes for one in inputs) > _MOST_BYTES:
+    if not torch.is_grad_enabled() or any(type(one) is not Tensor or one.device.type != "cpu" for one in inputs):
         return False
     is_watched = (
         torch._C._len_torch_dispatch_stack()
@@ -97,7 +97,7 @@ def is_replayable(inputs: Sequence[Tensor]) -> bool:
         or torch.is_anomaly_enabled()
         or torch.is_autocast_enabled("cpu")
     )
-    return not is_watched and all(type(one) is Tensor for one in inputs)
+    return not is_watched and sum(one.nbytes for one in inputs) <= _MOST_BYTES
 
 
 class _Token:
@@ -106,11 +106,14 @@ class _Token:
 
 class _Graph:
     """A block's forward and backward pass for inputs of one layout. `learning`: what gets gradients beside the inputs; `constants`: what
-    does not change."""
+    does not change.
+
+    `is_partial`: not everything that comes out of the block is used, so that not all gradients are there.
+    """
 
     def __init__(self, compute: Compute, inputs: Sequence[Tensor], *, learning: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
         """Raises UnrecordableError."""
-        self.learning = list(learning)
+        self.learning, self.is_partial, self._compute = list(learning), False, compute
         most_bytes = _MOST_TIMES * max(one.nbytes for one in inputs)
         own = [_build_same(one).requires_grad_(one.requires_grad) for one in inputs]
         recorder = Recorder(constants, most_bytes=most_bytes)
@@ -156,13 +159,30 @@ class _Graph:
         self._token = weakref.ref(token)
         return [one.clone() for one in self._outputs], token
 
-    def run_back(self, grads: Sequence[Tensor], token: _Token) -> list[Tensor | None]:
+    def run_back(self, grads: Sequence[Tensor | None], token: _Token) -> list[Tensor | None]:
         """The gradients of inputs and of what learns.
 
         Those of what learns are where they were in the last step, unless somebody still has these.
         """
         assert self._token is not None and self._token() is token, "the backward pass of a block runs once"
         self._token = None
+        if any(grad is None for grad in grads):
+            return self._run_part(grads)
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._run_all([grad for grad in grads if grad is not None])
+
+    def _run_part(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Of the outputs that were used: the block is run once more as it is written, and from now on always is."""
+        self.is_partial = True
+        inputs = [own.clone().requires_grad_(grad is not None) for own, grad in zip(self._inputs, self._input_grads, strict=True)]
+        with torch.enable_grad():
+            outputs = self._compute(*inputs)
+        pairs = [(one, grad) for one, grad in zip(outputs if self.is_tuple else [outputs], grads, strict=True) if grad is not None]
+        leaves = [one for one in inputs if one.requires_grad] + self.learning
+        found = list(torch.autograd.grad([one for one, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True))
+        return [found.pop(0) if one.requires_grad else None for one in inputs] + found
+
+    def _run_all(self, grads: Sequence[Tensor]) -> list[Tensor | None]:
         num_uses = torch._C._storage_Use_Count(find_memory(self._memory))
         if self._num_uses is None:
             self._num_uses = num_uses
@@ -192,10 +212,10 @@ class _Replayed(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             outputs, ctx.token = graph.run(tensors)
         ctx.graph = graph
+        ctx.set_materialize_grads(False)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return None, *ctx.graph.run_back(grads, ctx.token)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, *ctx.graph.run_back(grads, ctx.token)
