@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -253,6 +255,22 @@ def test_nothing_is_made_twice() -> None:
     graph = replay._Graph(one.compute, [one.x.detach().requires_grad_()], learning=[one.weight], constants=[one.frozen])
     names = [call.func.__name__ for call in graph._ahead]  # type: ignore[attr-defined]
     assert names == ["mm", "mm", "tanh", "mul"]
+
+
+def test_nothing_is_left_of_a_network() -> None:
+    """Not even until garbage is collected: its memory would be missed."""
+    net = Net("first").put_lora()
+    inputs = net.draw()
+    for _ in range(3):
+        net.learn(inputs, is_fused=True)
+    graphs = [weakref.ref(graph) for graph in net.predictor.own_blocks.find(net.blocks[0]).replays._graphs.values()]
+    assert graphs and all(one() is not None for one in graphs)
+    gc.disable()
+    try:
+        net.predictor.own_blocks._known.clear()
+        assert all(one() is None for one in graphs)
+    finally:
+        gc.enable()
 
 
 def test_recording_keeps_no_memory() -> None:

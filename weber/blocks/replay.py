@@ -55,7 +55,7 @@ class Replays:
         graph = self._find(compute, inputs) if is_replayable(inputs) else None
         if graph is None or graph.is_partial or graph.is_busy():
             return compute(*inputs)
-        outputs: tuple[Tensor, ...] = _Replayed.apply(graph, *inputs, *graph.learning)  # type: ignore[no-untyped-call]
+        outputs: tuple[Tensor, ...] = _Replayed.apply(graph, compute, *inputs, *graph.learning)  # type: ignore[no-untyped-call]
         return outputs if graph.is_tuple else outputs[0]
 
     def _find(self, compute: Compute, inputs: Sequence[Tensor]) -> _Graph | None:
@@ -113,7 +113,7 @@ class _Graph:
 
     def __init__(self, compute: Compute, inputs: Sequence[Tensor], *, learning: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
         """Raises UnrecordableError."""
-        self.learning, self.is_partial, self._compute = list(learning), False, compute
+        self.learning, self.is_partial = list(learning), False
         most_bytes = _MOST_TIMES * max(one.nbytes for one in inputs)
         own = [_build_same(one).requires_grad_(one.requires_grad) for one in inputs]
         recorder = Recorder(constants, most_bytes=most_bytes)
@@ -159,24 +159,24 @@ class _Graph:
         self._token = weakref.ref(token)
         return [one.clone() for one in self._outputs], token
 
-    def run_back(self, grads: Sequence[Tensor | None], token: _Token) -> list[Tensor | None]:
-        """The gradients of inputs and of what learns.
+    def run_back(self, grads: Sequence[Tensor | None], token: _Token, *, compute: Compute) -> list[Tensor | None]:
+        """The gradients of inputs and of what learns. `compute`: what was recorded; the graph does not keep it, as it may be kept by that.
 
         Those of what learns are where they were in the last step, unless somebody still has these.
         """
         assert self._token is not None and self._token() is token, "the backward pass of a block runs once"
         self._token = None
         if any(grad is None for grad in grads):
-            return self._run_part(grads)
+            return self._run_part(grads, compute)
         with torch._C._AutoDispatchBelowAutograd():
             return self._run_all([grad for grad in grads if grad is not None])
 
-    def _run_part(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def _run_part(self, grads: Sequence[Tensor | None], compute: Compute) -> list[Tensor | None]:
         """Of the outputs that were used: the block is run once more as it is written, and from now on always is."""
         self.is_partial = True
         inputs = [own.clone().requires_grad_(grad is not None) for own, grad in zip(self._inputs, self._input_grads, strict=True)]
         with torch.enable_grad():
-            outputs = self._compute(*inputs)
+            outputs = compute(*inputs)
         pairs = [(one, grad) for one, grad in zip(outputs if self.is_tuple else [outputs], grads, strict=True) if grad is not None]
         leaves = [one for one in inputs if one.requires_grad] + self.learning
         found = list(torch.autograd.grad([one for one, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True))
@@ -208,14 +208,14 @@ def _build_same(tensor: Tensor) -> Tensor:
 
 class _Replayed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, graph: _Graph, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, graph: _Graph, compute: Compute, *tensors: Tensor) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             outputs, ctx.token = graph.run(tensors)
-        ctx.graph = graph
+        ctx.graph, ctx.compute = graph, compute
         ctx.set_materialize_grads(False)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, *ctx.graph.run_back(grads, ctx.token)
+        return None, None, *ctx.graph.run_back(grads, ctx.token, compute=ctx.compute)
