@@ -50,6 +50,11 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def is_recorded() -> bool:
+    """Whether somebody lists what this thread does."""
+    return bool(torch._C._len_torch_dispatch_stack())
+
+
 @cache
 def has_triton() -> bool:
     """Whether Triton is installed, as it is with PyTorch's builds for CUDA on Linux."""
