@@ -274,4 +274,5 @@ def test_the_scale_is_in_the_numbers_of_the_file(adapter: dict[str, Any], build_
     again = _train(build_small("again", adapter=start, optim={"lr": 1e-30}, **few))
     before, after = (load_file(place / "adapter.safetensors") for place in (folder, again))
     assert any(tensor.any() for name, tensor in before.items() if "lora_B" in name)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    # Where a gradient was nothing, so is the number, and the next step moves it by its rate.
+    assert all(torch.allclose(tensor, before[name], rtol=0, atol=1e-29) for name, tensor in after.items())

@@ -74,7 +74,7 @@ def test_gradients_are_clipped_by_the_same_factor(build_small: BuildRun, monkeyp
     asked = _run(build_small("asked", **clipped))
     monkeypatch.setattr(assemble, "build_health", lambda device, *others, **more: Health(device))
     ours, theirs = (load_file(folder / "adapter.safetensors") for folder in (_run(build_small("late", **clipped)), asked))
-    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-7) for key in theirs)
+    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-6) for key in theirs)
 
 
 def _list_state(learner: Learner) -> list[Tensor]:

@@ -10,24 +10,35 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from weber.blocks.layer import Layer, has_hooks, read_layer
 from weber.blocks.masters import Pair, build_copies, has_moved, refresh_copies
+from weber.blocks.replay import Replays
 
 
 class OwnForward:
-    """A block's own forward, called as the family's `blocks.py` says.
+    """A block's own forward: `compute`, called as the family's `blocks.py` says.
 
-    `keeps`: what is quick to compute again is kept all the same. `backend`: the one that attends; None: what the device has.
+    `keeps`: what is quick to compute again is kept all the same. `backend`: the one that attends; None: what the device has. `replays`:
+    what was recorded of it.
     """
 
-    __call__: Callable[..., Any]
+    compute: Callable[..., Any]
     keeps = True
     backend: str | None = None
+    replays: Replays | None = None
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any = block
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What the block makes of its inputs."""
+        return self._compute(*inputs) if self.replays is None or not self.keeps else self.replays.run(self._compute, inputs)
+
+    def _compute(self, *inputs: Tensor) -> Any:
+        # The gradients of an input are summed here, and then once for all blocks: in the same order whether this is replayed or not.
+        return self.compute(*(one.view_as(one) if one.requires_grad else one for one in inputs))
 
     def build_lean(self) -> OwnForward:
         """The same, but that it keeps as little as it can."""
@@ -78,6 +89,8 @@ class OwnBlocks:
         copied, pairs = build_copies(layers)
         own = self._build(block, copied)
         own.backend = backend
+        tensors = [*block.parameters(), *block.buffers(), *(one for layer in layers for one in layer.list_tensors())]
+        own.replays = Replays(list({id(one): one for one in tensors}.values()))
         known.append((layers, own, pairs))
         return own
 

@@ -18,6 +18,9 @@ from torch import Tensor
 _LIBRARY: Any = torch.library.Library("weber", "DEF")  # type: ignore[no-untyped-call]
 _GPU_KERNELS = "weber.kernels.triton"
 
+PLAIN: dict[Any, Callable[..., Any]] = {}
+"""The reference of each operation."""
+
 
 def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callable[..., Any], gpu: str | None = None) -> Any:
     """Register an operation, and return what calls it.
@@ -37,12 +40,19 @@ def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callab
             return kernel(*args)
 
     _LIBRARY.impl(name, run, "CUDA")
-    return getattr(torch.ops.weber, name).default
+    operation = getattr(torch.ops.weber, name).default
+    PLAIN[operation] = plain
+    return operation
 
 
 def widen(tensor: Tensor) -> Tensor:
     """As references compute: in fp32, or in fp64 where they are checked."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def is_recorded() -> bool:
+    """Whether somebody lists what this thread does."""
+    return bool(torch._C._len_torch_dispatch_stack())
 
 
 @cache

@@ -24,7 +24,7 @@ class Profile:
 
     `peak_bytes`: the most alive at once beside what was there before, of which `gradient_bytes` are gradients of parameters;
     `saved_bytes`: what of it is kept for the backward pass; `hosted_bytes`: what offloading takes from it; `left_bytes`: what stays
-    behind for the next pass.
+    behind for the next pass; `input_bytes`: the most that a block is given.
     """
 
     peak_bytes: int
@@ -34,6 +34,7 @@ class Profile:
     forward: Work
     backward: Work
     hosted_bytes: int = 0
+    input_bytes: int = 0
 
     @property
     def work(self) -> Work:
@@ -67,6 +68,7 @@ def build_profile(traces: Sequence[Trace], places: Sequence[int], *, is_offloade
         forward,
         level.work,
         sum(hosted),
+        max(trace.input_bytes for trace, _ in ran),
     )
 
 
@@ -92,7 +94,7 @@ def build_between(small: tuple[int, Profile], large: tuple[int, Profile], *, at:
                     products[kind, *whole] += count
         return Work(products, blend(low.moved_bytes, high.moved_bytes), blend(low.num_kernels, high.num_kernels))
 
-    numbers = ("peak_bytes", "gradient_bytes", "saved_bytes", "left_bytes", "hosted_bytes")
+    numbers = ("peak_bytes", "gradient_bytes", "saved_bytes", "left_bytes", "hosted_bytes", "input_bytes")
     blended = {name: blend(getattr(least, name), getattr(greatest, name)) for name in numbers}
     return Profile(forward=mix(least.forward, greatest.forward), backward=mix(least.backward, greatest.backward), **blended)
 

@@ -384,13 +384,14 @@ class Trace:
 
     `forward` has a stretch per block, in the order in which they ran: what comes before the first is in the first. `turn` is what comes
     between the last block and its backward pass. `backward` has those blocks that a gradient came back to; what comes after the last is
-    in the last. `left_bytes` stay behind, for the next pass.
+    in the last. `left_bytes` stay behind, for the next pass. `input_bytes`: the most that a block with a forward of its own was given.
     """
 
     forward: dict[int, Stretch]
     turn: Stretch
     backward: dict[int, Stretch]
     left_bytes: int
+    input_bytes: int = 0
 
 
 def simulate_pass(
@@ -417,7 +418,7 @@ def simulate_pass(
     ahead: dict[int, Stretch] = {}
     back: list[tuple[int | None, Stretch]] = []
     running: list[int | None] = [None]
-    plain = predictor.run
+    plain, sizes = predictor.run, [0]
 
     def begin(number: int, gradient: Tensor) -> None:
         if running[-1] != number:
@@ -426,6 +427,8 @@ def simulate_pass(
 
     def run(block: nn.Module, call: Callable[..., Any], *inputs: Any) -> Any:
         inner = call if isinstance(call, OwnForward) else _wrap(call, again)
+        if isinstance(call, OwnForward):
+            sizes.append(sum(tensor.nbytes for tensor in _list_tensors(inputs)))
         outputs = _wrap(plain, [FlashOnMeta])(block, inner, *inputs)
         ahead[numbers[block]] = meter.read_stretch()
         for tensor in _list_tensors([outputs]):
@@ -443,7 +446,8 @@ def simulate_pass(
         back.append((running[-1], meter.read_stretch()))
     (_, turn), *rest = back
     gradient_bytes = sum(stretch.gradient_bytes for _, stretch in back)
-    return Trace(ahead, turn, {number: stretch for number, stretch in rest if number is not None}, meter.alive_bytes - gradient_bytes)
+    behind = {number: stretch for number, stretch in rest if number is not None}
+    return Trace(ahead, turn, behind, meter.alive_bytes - gradient_bytes, max(sizes))
 
 
 def simulate_call(call: Callable[[], object], *, is_gpu: bool = False) -> Stretch:

@@ -15,6 +15,7 @@ from math import prod
 import torch
 
 from weber.blocks.own import DEVICES
+from weber.blocks.replay import count_recorded_bytes
 from weber.config.adapter import SHIFTED_STARTS
 from weber.config.memory import MemoryConfig
 from weber.config.optim import OptimConfig
@@ -256,6 +257,9 @@ class Budget:
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
                 "encoding captions": live,
             }
+            is_plain = memory.gradient_checkpointing not in ("all", "lean") and not memory.offload_activations and not memory.compile
+            if is_plain and self.load.device.type == "cpu" and (recorded_bytes := count_recorded_bytes(profile.input_bytes)):
+                moving["recorded blocks"] = recorded_bytes
             if memory.compile and memory.quantize != "none" and memory.gradient_checkpointing != "none":
                 moving["unpacked weights"] = _count_unpacked(self._measure(memory.model_copy(update={"quantize": "none"})))
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))

@@ -32,8 +32,9 @@ class SingleBlock(OwnForward):
         self._inward = Group(inward, widths)
         self._outward = [build_summand(outward, (0, 1), widths=(outward.num_outputs, widths[1]))]
 
-    def __call__(self, joint_BSD: Tensor, modulation_BD: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """See the class."""
+        joint_BSD, modulation_BD, angles = inputs
         norm, attention = self.block.norm, self.block.attn
         shift, scale, gate = norm.linear(norm.silu(modulation_BD))[:, None].chunk(3, dim=-1)
         joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=norm.norm.eps, keeps=self.keeps)
@@ -50,8 +51,9 @@ class DoubleBlock(OwnForward):
         super().__init__(block)
         self._streams = streams.Streams(layers, "gelu")
 
-    def __call__(self, image_BND: Tensor, text_BTD: Tensor, modulation_BD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
+        image_BND, text_BTD, modulation_BD, angles = inputs
         norms = self.block.norm1_context, self.block.norm1
         told = [norm.linear(norm.silu(modulation_BD))[:, None].chunk(6, dim=-1) for norm in norms]
         return self._streams.run(

@@ -32,8 +32,9 @@ class SingleBlock(OwnForward):
         self._inward = Group([inward], [3 * width, inward.num_outputs - 3 * width])
         self._outward = [build_summand(outward, (0, 1), widths=(width, hidden))]
 
-    def __call__(self, joint_BSD: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """See the class."""
+        joint_BSD, modulation, angles = inputs
         block, attention = self.block, self.block.attn
         shift, scale, gate = _cut(modulation, 3)
         joint_BSD, projections, mlp = project(joint_BSD, scale, shift=shift, group=self._inward, eps=block.norm.eps, keeps=self.keeps)
@@ -50,10 +51,9 @@ class DoubleBlock(OwnForward):
         super().__init__(block)
         self._streams = streams.Streams(layers, "swiglu")
 
-    def __call__(
-        self, image_BND: Tensor, text_BTD: Tensor, image_modulation: Tensor, text_modulation: Tensor, angles: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def compute(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
+        image_BND, text_BTD, image_modulation, text_modulation, angles = inputs
         told = [_cut(text_modulation, 6), _cut(image_modulation, 6)]
         return self._streams.run(
             self.block, image_BND, text_BTD=text_BTD, told=told, angles=angles, keeps=self.keeps, backend=self.backend

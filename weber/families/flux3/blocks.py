@@ -57,8 +57,9 @@ class ModeBlock(OwnForward):
         super().__init__(block)
         self._streams = _Streams(block, layers)
 
-    def __call__(self, tokens: Tensor, modulation: Tensor, angles: Tensor) -> Tensor:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """See the class."""
+        tokens, modulation, angles = inputs
         return self._streams.run([tokens], [modulation], angles=angles, keeps=self.keeps, backend=self.backend)[0]
 
 
@@ -69,10 +70,9 @@ class JointBlock(OwnForward):
         super().__init__(block)
         self._streams = _Streams(block, layers)
 
-    def __call__(
-        self, content_BND: Tensor, text_BTD: Tensor, modulation: Tensor, text_modulation: Tensor, angles: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def compute(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Text and content."""
+        content_BND, text_BTD, modulation, text_modulation, angles = inputs
         tokens, modulations = [text_BTD, content_BND], [text_modulation, modulation]
         text_BTD, content_BND = self._streams.run(tokens, modulations, angles=angles, keeps=self.keeps, backend=self.backend)
         return text_BTD, content_BND
