@@ -255,8 +255,9 @@ class Budget:
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
                 BATCHES: NUM_BATCHES * accumulation * self._rehearsal.count_input_bytes(sample),
-                "encoding captions": live,
             }
+            if live:
+                moving["encoding captions"] = live
             is_plain = memory.gradient_checkpointing not in ("all", "lean") and not memory.offload_activations and not memory.compile
             if is_plain and self.load.device.type == "cpu" and (recorded_bytes := count_recorded_bytes(profile.input_bytes)):
                 moving["recorded blocks"] = recorded_bytes
