@@ -9,6 +9,7 @@ import numpy as np
 
 from weber.cache.text_forms import FULL, build_text_form
 from weber.config.data import DataConfig
+from weber.config.expand import list_keys
 from weber.config.output import TextCache
 from weber.data.buckets import Bucket
 from weber.data.examples import Example
@@ -37,9 +38,9 @@ _WORTH = 0.02
 def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     """How many captions there are, what becomes of them, some of each set as they will be drawn, and how many are cut."""
     lines, drawn = [], _draw_first(plan)
-    for number, config in enumerate(plan.config.data):
+    for key, config in zip(list_keys(plan.config.data), plan.config.data, strict=True):
         part = plan.dataset.examples.find_part(config.set_name)
-        lines += [_count_captions(config, part), *_describe_variety(config, part, key=f"data.{number}")]
+        lines += [_count_captions(config, part), *_describe_variety(config, part, key=key)]
         lines += [f'  drawn: {name}: "{_shorten(text)}"' for name, text in drawn[config.set_name]]
     if plan.model.lacking is not None:
         return [*lines, "how many tokens they have is not known without the model's own tokenizers, which are not here"]
