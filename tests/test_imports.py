@@ -47,7 +47,7 @@ THEIRS = {
 MODELS = {"transformers.models.auto.modeling_auto", "transformers.models.bloom.modeling_bloom"}
 """Models of transformers that PEFT imports by itself. Of the run's text encoders only the tokenizers are there."""
 TOKENIZERS = {"auto", "bloom", "encoder_decoder", "clip", "t5"}
-NEVER = {"bitsandbytes", "torchao", "torch._inductor.compile_fx", "torch._functorch.aot_autograd", "networkx", "lycoris"}
+NEVER = {"bitsandbytes", "torchao", "boto3", "torch._inductor.compile_fx", "torch._functorch.aot_autograd", "networkx", "lycoris"}
 """What compiles, and what is not used. `torch._dynamo`, the front of its compiler, PyTorch imports for any sum on the meta device."""
 DIFFUSERS = {"configuration_utils", "dependency_versions_check", "dependency_versions_table", "hooks", "image_processor", "loaders"} | {
     *("models", "quantizers", "schedulers", "utils", "video_processor")
