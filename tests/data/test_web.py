@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,18 @@ def test_half_of_a_table_is_files(tmp_path: Path, web: Web, pictures: list[bytes
 )
 def test_addresses_are_paths_and_back(address: str) -> None:
     assert write_address(build_path(address)) == address
+
+
+def test_an_archive_of_the_web(tmp_path: Path, web: Web, pictures: list[bytes], read_sets: Read) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(tmp_path / "set", ".")
+    web.pages["/a.tar"] = (tmp_path / "a.tar").read_bytes()
+    config = DataConfig(path=Path(f"{web.address}/a.tar"), resolution=64, bucket_step=16)
+    found = read_sets(config)
+    assert _facts(found) == _facts(read_sets(DataConfig(path=tmp_path / "set", resolution=64, bucket_step=16)))
+    assert read_sets(config).num_opened == 0 and web.asked == {"/a.tar": 1}
+    with pytest.raises(DataError, match="cannot be had\\n  got: 404"):
+        read_sets(DataConfig(path=Path(f"{web.address}/b.tar"), resolution=64, bucket_step=16))
 
 
 def test_what_the_web_cannot_do_is_said(tmp_path: Path, read_sets: Read) -> None:

@@ -14,6 +14,7 @@ from weber.config.data import DataConfig
 from weber.config.elsewhere import find_scheme
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import Sources
+from weber.data.backends.tars import ENDING
 from weber.data.caption_files import list_caption_files
 from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
 from weber.data.faces import inspect_face
@@ -74,14 +75,18 @@ def read_caption_files(found: Found, files: Sources, *, config: DataConfig, prog
     """What the caption files of a set hold, by name; nothing where captions come from elsewhere.
 
     All are read each time: a word may change and leave no trace in a file's stat, and to read it is as quick as to ask for that. Those
-    that do not lie on this machine are remembered.
+    in archives and elsewhere are remembered.
     """
     names = list_caption_files(config, found.files)
     read = partial(_read_texts, found, files, config=config, progress=progress)
-    if not names or not find_scheme(found.folder):
+    is_far = find_scheme(found.folder) or files.is_archived(found.folder)
+    far = [name for name in names if is_far or f"{ENDING}/" in name.lower()]
+    if not far:
         return read(names)
     stats = dict(zip(found.home.names, found.home.stats, strict=True))
-    return Remembered(found.folder, files.folder / "captions").read_all({name: stats[name] for name in names}, read)
+    known = Remembered(found.folder, files.folder / "captions").read_all({name: stats[name] for name in far}, read)
+    texts = known | read([name for name in names if name not in known])
+    return {name: texts[name] for name in names}
 
 
 def _read_texts(

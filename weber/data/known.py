@@ -60,8 +60,14 @@ class Known:
             digest.update(text)
         digest.update(repr(found.own).encode(errors="surrogatepass"))
         for path in others:
-            digest.update(f"\0file {path}\0".encode(errors="surrogatepass") + self._backend.read(path))
+            digest.update(f"\0file {path}\0".encode(errors="surrogatepass") + self._read(path))
         return digest.hexdigest()
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return self._backend.read(path)
+        except DataError as error:  # said where it is needed
+            return error.what.encode(errors="surrogatepass")
 
     def _is_unchanged(self, asked: Mapping[str, list[object]]) -> bool:
         paths = list(asked)

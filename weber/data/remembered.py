@@ -1,4 +1,4 @@
-"""Caption files that lie elsewhere: what they hold is kept, and asked for again when their stat says that they changed."""
+"""Caption files in archives and elsewhere: what they hold is kept, and asked for again when their stat says that they changed."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callab
                 f'{key} = "{write_address(path)}" is an address of an unknown kind',
                 got=f"{scheme}://",
                 expected=f"one of {', '.join(f'{one}://' for one in (*SCHEMES, *STORES))}",
-                fix=f"write one of them, or download {holds}",
+                fix="write the path alone, as in /home/me/pictures" if scheme == "file" else f"write one of them, or download {holds}",
             )
         return
     try:
@@ -200,7 +200,7 @@ def _check_place(path: Path, key: str, *, what: str, holds: str, is_kind: Callab
 
 def _find_place(path: Path, what: str) -> str:
     """What to do where a file was named and a folder is meant."""
-    if what != "a folder":
+    if what != "a folder" or path.suffix.lower() == ENDING:
         return ""
     if path.suffix.lower() in SUFFIXES:
         return f'name the folder that the pictures are in: "{path.parent}"'

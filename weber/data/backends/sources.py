@@ -61,6 +61,14 @@ class Sources(Schemes):
             return self._tars.list(folder, recursive=recursive)
         return self._tars.expand(super().list(folder, recursive=recursive), recursive=recursive)
 
+    def is_archived(self, path: Path) -> bool:
+        """Is it an archive, or in one?"""
+        return self._tars.split(path) is not None
+
+    def is_of_web(self, path: Path) -> bool:
+        """Is it fetched by its own address, and not with an archive?"""
+        return find_scheme(path) in SCHEMES and self._find(path) is self.web
+
     def _find(self, path: Path) -> Backend:
         place = self._tars.split(path)
         return self._tars if place is not None and place.name else super()._find(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
@@ -29,12 +30,23 @@ class TarBackend:
         self._files, self._folder = files, folder
         self._known: dict[Path, TarIndex] = {}
         self._are_files: dict[Path, bool] = {}
+        self._homes: dict[str, Place | None] = {}  # of folders: a path for each of a million files takes longer than to read them
         self._lock = Lock()
 
     def split(self, path: Path) -> Place | None:
         """The outermost archive that a path leads through; None where there is none, and where what is called so is a folder."""
-        if ENDING not in str(path).lower():
+        text = str(path)
+        if ENDING not in text.lower():
             return None
+        home, _, name = text.rpartition(os.sep)
+        if home not in self._homes:
+            self._homes[home] = self._find_archive(Path(home))
+        place = self._homes[home]
+        if place is not None:
+            return Place(place.archive, f"{place.name}/{name}" if place.name else name)
+        return Place(path, "") if name.lower().endswith(ENDING) and self._is_file(path) else None
+
+    def _find_archive(self, path: Path) -> Place | None:
         parts = path.parts
         for number, part in enumerate(parts, 1):
             if part.lower().endswith(ENDING):
@@ -81,28 +93,28 @@ class TarBackend:
 
     def read(self, path: Path) -> bytes:
         """See `Backend`."""
-        archive, (start, size) = self._need(path).archive, self._locate(path)
+        archive, start, size = self._locate(path)
         return check_whole(self._files.read_part(archive, start, num_bytes=size), size)
 
     def read_part(self, path: Path, start: int, *, num_bytes: int) -> bytes:
         """See `Backend`."""
-        archive, (first, size) = self._need(path).archive, self._locate(path)
+        archive, first, size = self._locate(path)
         return self._files.read_part(archive, first + start, num_bytes=min(num_bytes, max(0, size - start)))
 
     def stat(self, path: Path) -> FileStat:
         """See `Backend`: a file is another one when its archive is, or when it lies elsewhere in it."""
-        place = self._locate(path)
-        return _build_stat(self._load(self._need(path).archive).stat, *place)
+        archive, start, size = self._locate(path)
+        return _build_stat(self._load(archive).stat, start, size)
 
-    def _locate(self, path: Path) -> tuple[int, int]:
-        """Start and size of a file."""
+    def _locate(self, path: Path) -> tuple[Path, int, int]:
+        """The archive of a file, its start there and its size."""
         place = self._need(path)
         index = self._load(place.archive)
         if place.name in index.broken:
             raise DataError(index.broken[place.name])
         if place.name not in index.files:
             raise DataError("unreadable file: it is not in the archive")
-        return index.files[place.name]
+        return place.archive, *index.files[place.name]
 
     def _need(self, path: Path) -> Place:
         place = self.split(path)

@@ -29,7 +29,10 @@ class WebBackend:
         self._failures = Counter[str]()
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
-        """The web has no lists of files."""
+        """The web has no lists of files; an archive is none where it could not be fetched."""
+        error = self._try(folder) if folder.suffix.lower() == ENDING else None
+        if error is not None:
+            raise DataError(f'the archive "{write_address(folder)}" cannot be had', got=str(error), fix="correct the address, or try later")
         raise DataError(
             f'"{write_address(folder)}" is an address of the web, where no folder can be listed',
             expected="a folder, an archive (.tar), or a place such as s3://bucket/folder",
