@@ -100,7 +100,8 @@ class _Set:
     def part(self) -> Part:
         config = self.config
         assert config.path is not None
-        numbers = config.repeats, config.loss_weight, config.regularization, config.caption_dropout
+        chances = config.caption_dropout, config.reference_dropout, config.reference_order == "shuffled"
+        numbers = config.repeats, config.loss_weight, config.regularization, *chances
         return Part(Shared(config.set_name, config.path.absolute(), *numbers), self.columns)
 
     @property

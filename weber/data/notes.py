@@ -87,7 +87,7 @@ def describe_mask_names(config: DataConfig, names: Iterable[str]) -> list[str]:
 
 def describe_own_references(config: DataConfig, part: Part) -> list[str]:
     """A line where a reference is the picture itself, so that all there is to learn is to copy it."""
-    if "reference" not in part.columns:
+    if "reference" not in part.columns or config.reference_own is not None:
         return []
     examples = map(part.build, range(len(part)))
     same = [one.path.name for one in examples if any(reference.content == one.content for reference in one.references)]

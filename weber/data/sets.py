@@ -141,7 +141,13 @@ def _check_sides(config: DataConfig, key: str, *, edge: int) -> None:
 
 def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:
     """Raise ConfigError for references and masks that the model cannot take."""
-    conditioning = f"{key}.conditioning_columns" if config.conditioning_columns else f"{key}.conditioning"
+    found = "conditioning_columns" if config.conditioning_columns else "conditioning" if config.conditioning else "reference_own"
+    conditioning = f"{key}.{found}"
+    if config.reference_sizes and inputs.sizes:
+        raise ConfigError(
+            f"{key}.reference_sizes has no effect, because the model sees references at sizes of its own list.",
+            fix=f"remove {key}.reference_sizes",
+        )
     if config.num_references > inputs.max_references:
         most = f"at most {inputs.max_references}" if inputs.max_references else "no"
         raise ConfigError(
