@@ -25,7 +25,7 @@ _ADVICE = {
     "caption file is not UTF-8 text": "save it again with the encoding UTF-8",
     "another aspect": "widen aspect_range, or cut the picture",
     "too large": "raise maximum_edge or maximum_megapixels, or scale the picture down",
-    "too small": "lower minimum_edge or resolution",
+    "too small": "lower resolution or minimum_edge, or what else is named there",
     "too long": "raise max_aspect, or cut the picture",
     "caption mentions left or right": 'set mirror_sides = "keep" to leave such pictures as they are, or reword the caption',
     "no mask": "draw one, or move these pictures out of the set",
