@@ -51,7 +51,7 @@ def test_the_schema_knows_keys_choices_limits_and_what_may_be_left_out() -> None
     assert schema["required"] == ["data"]
     assert "required" not in data  # either `path` or `hub`
     assert data["additionalProperties"] is False
-    assert data["properties"]["crop"]["enum"] == ["off", "center", "random", "corner"]
+    assert data["properties"]["crop"]["enum"] == ["off", "center", "random", "corner", "face"]
     assert data["properties"]["repeats"] | {"description": ""} == {"type": "integer", "minimum": 1, "default": 1, "description": ""}
     assert "null" not in json.dumps(schema)
     for section in list_sections():

@@ -164,7 +164,7 @@ def test_single_pictures_are_set_aside(tmp_path: Path, write_picture: Write, rea
         ({"conditioning_columns": ["source"]}, '{"image": "a.png", "text": "x"}', ['no column "source"', "data.0.conditioning_columns"]),
         ({}, '{"image": 3, "text": "x"}', ['line 1: the column "image" holds a number', "the name of a file"]),
         ({}, '{"image": "a.png", "text": {"en": "x"}}', ['line 1: the column "text" holds a table']),
-        ({"conditioning_columns": ["s"]}, '{"image": "a.png", "text": "x", "s": ["b.png"]}', ['the column "s" holds a list']),
+        ({"conditioning_columns": ["s"]}, '{"image": "a.png", "text": "x", "s": [3]}', ['the column "s" holds a number']),
         ({}, '{"image": "a.png", "text": "x"', ["line 1 is not JSON"]),
         ({}, "", ["has no rows"]),
         ({}, '{"image": "b.png", "text": "x"}', ["no picture of the set", "1 x unreadable file", "1 x no row"]),

@@ -14,6 +14,7 @@ from weber.config.caption_places import ALWAYS_THERE, list_items, list_place_pro
 from weber.config.captions import MOST_VARIANTS, CaptionStepConfig, list_step_problems
 from weber.config.elsewhere import build_absolute
 from weber.config.every import Every
+from weber.config.references import list_reference_problems
 from weber.config.resolutions import Resolution, count_pixels
 from weber.config.section import FolderPath, Section, Words
 from weber.config.shapes import list_shape_problems
@@ -69,7 +70,7 @@ class DataConfig(Section):
     whichever is there."""
 
     conditioning_columns: list[str] = []
-    """Columns of `metadata` or `hub` with reference pictures, in order, for models that take them."""
+    """Columns of `metadata` or `hub` with reference pictures, in order, for models that take them; a cell may hold a list of them."""
 
     name: str | None = None
     """Name in reports. Left out: the name of the folder or of the hub dataset. Must differ between sets."""
@@ -235,6 +236,23 @@ class DataConfig(Section):
     """How references are cut. `reference_strict`: resized and cropped exactly like the picture, smaller ones enlarged;
     `reference_loose`: in their own shape, at the size that the model was made for. Left out: `reference_strict`. Needs references."""
 
+    reference_optional: bool = False
+    """Pictures may lack some or all of their references, and are then learned with those that they have. Left out: they are set aside."""
+
+    reference_sizes: list[Above0] = []
+    """Edges of squares with as many pixels, one for each reference in order, such as `[1024, 512]`: larger references are scaled down
+    to that. Needs `conditioning_type = "reference_loose"`. Left out: the size that the model was made for."""
+
+    reference_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a picture is learned without its references, so that the model also learns to paint from words alone."""
+
+    reference_order: Literal["given", "shuffled"] = "given"
+    """Order in which references are shown: as their folders or columns are listed, or in another one at each use."""
+
+    reference_own: Literal["crop", "color"] | None = None
+    """Each picture is a reference of its own too, behind all others: another window of it (`crop`), or other colors (`color`), so that
+    what is the same in both is kept. Left out: not."""
+
     masks: FolderPath | None = None
     """Folder of masks for a model that repaints: white is painted anew, black is kept, gray counts as the nearer one. The mask of
     `cat.png` is found as in `conditioning` and has its shape, in any resolution; transparency counts as in `loss_masks`. Left out: masks
@@ -276,7 +294,8 @@ class DataConfig(Section):
         return self
 
     def _list_others(self) -> list[str]:
-        return [*list_shape_problems(self.model_dump()), *self._check_beside()]
+        values = self.model_dump()
+        return [*list_shape_problems(values), *list_reference_problems(values), *self._check_beside()]
 
     def _check_source(self) -> Iterator[str]:
         if self.path is None and self.hub is None and self.metadata is None:
@@ -346,8 +365,6 @@ class DataConfig(Section):
     def _check_beside(self) -> Iterator[str]:
         if self.conditioning and self.conditioning_columns:
             yield "conditioning and conditioning_columns both name references; remove one of them"
-        if self.conditioning_type is not None and not self.num_references:
-            yield "conditioning_type has no effect without references; set conditioning or remove conditioning_type"
         for folder in self.conditioning:
             if self.conditioning.count(folder) > 1:
                 yield f'conditioning names "{folder}" twice; name each folder once'
@@ -408,8 +425,8 @@ class DataConfig(Section):
 
     @property
     def num_references(self) -> int:
-        """How many references each picture has."""
-        return len(self.conditioning) + len(self.conditioning_columns)
+        """How many references each picture has; with columns that hold lists, at least."""
+        return len(self.conditioning) + len(self.conditioning_columns) + (self.reference_own is not None)
 
     @property
     def step_pixels(self) -> int:

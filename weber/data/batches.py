@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weber.data.examples import Example
 from weber.data.pictures import Pictures
-from weber.data.seeds import draw_choice, draw_uniform, draw_weighted
+from weber.data.seeds import draw_choice, draw_order, draw_uniform, draw_weighted
 from weber.data.uses import NO_USES, Course, Uses
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One sample of a step: indices of the example, and of its caption (None: the empty one in its place), crop and mask.
+    """One sample of a step: indices of the example, and of its caption (None: the empty one in its place), crop and mask, and of its
+    references in the order in which they are seen (None: all, as they are).
 
     `place` is the index in the step's group.
     """
@@ -21,6 +23,7 @@ class Draw:
     caption: int | None
     crop: int
     mask: int = 0
+    references: tuple[int, ...] | None = None
 
 
 class BatchPlan:
@@ -55,4 +58,13 @@ class BatchPlan:
             caption = None
         crop = draw_choice(len(chosen.crops), self._seed, step, place, "crop")
         mask = draw_choice(len(chosen.masks), self._seed, step, place, "mask") if chosen.masks else 0
-        return Draw(example, place, caption, crop, mask)
+        return Draw(example, place, caption, crop, mask, self._draw_references(chosen, step, place))
+
+    def _draw_references(self, chosen: Example, step: int, place: int) -> tuple[int, ...] | None:
+        if not chosen.references:
+            return None
+        if draw_uniform(self._seed, step, place, "reference_dropout") < chosen.reference_dropout:
+            return ()
+        if chosen.is_order_drawn:
+            return tuple(draw_order(len(chosen.references), self._seed, step, place, "reference_order").tolist())
+        return None

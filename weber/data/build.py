@@ -104,7 +104,8 @@ class _Set:
     @property
     def part(self) -> Part:
         config = self.config
-        numbers = config.repeats, config.loss_weight, config.regularization, config.caption_dropout
+        chances = config.caption_dropout, config.reference_dropout, config.reference_order == "shuffled"
+        numbers = config.repeats, config.loss_weight, config.regularization, *chances
         return Part(Shared(config.set_name, find_home(config), *numbers), self.columns)
 
     @property

@@ -31,6 +31,7 @@ class Example:
     Every mask goes with every crop; `loss_mask` says what of the picture is learned, None: all. `loss_weight` is how much it counts;
     with `is_regularization` the model is kept as it is on it. `caption_dropout`: how likely the empty caption is; `caption_weights`: how
     likely each of the captions is beside the others, none: all are as likely; `is_part_of_captions`: the steps of the set can make more.
+    `reference_dropout`: how likely it is seen without its references; with `is_order_drawn` they are seen in any order.
     `caption_file` is the name below the set's folder of the file that they are from, empty for none.
     """
 
@@ -53,6 +54,8 @@ class Example:
     color: str = ""
     caption_weights: tuple[float, ...] = ()
     is_part_of_captions: bool = False
+    reference_dropout: float = 0.0
+    is_order_drawn: bool = False
 
     def target(self, crop: int) -> View:
         """The picture itself, by the index of its crop."""

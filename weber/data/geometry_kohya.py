@@ -9,7 +9,7 @@ from weber.data.buckets import Bucket, list_between
 from weber.data.crops import Placement, cover
 from weber.errors import DataError
 
-_SHORTEST, _LONGEST = 256, 1024  # min_bucket_reso and max_bucket_reso, where nothing is said
+SHORTEST, LONGEST = 256, 1024  # min_bucket_reso and max_bucket_reso, where nothing is said
 
 
 def place_as_kohya(width: int, height: int, *, config: DataConfig) -> Placement:
@@ -17,7 +17,7 @@ def place_as_kohya(width: int, height: int, *, config: DataConfig) -> Placement:
     step, area = config.step_pixels, config.area_pixels
     if not config.upscale:
         return _keep_small(width, height, step=step, area=area)
-    shortest, longest = config.shortest_side or _SHORTEST, config.longest_side or _LONGEST
+    shortest, longest = config.shortest_side or SHORTEST, config.longest_side or LONGEST
     buckets = list_between(area, step=step, shortest=shortest, longest=longest)
     if Bucket(width, height) in buckets:
         return Placement(Bucket(width, height), width, height)

@@ -23,6 +23,7 @@ from weber.data.words import describe_count, describe_some
 
 _MASK_NAME = re.compile(r"(.+?)[-_. ]?mask(?:label)?", re.IGNORECASE)
 _NUM_NAMED = 4  # more than are shown
+_SQUEEZED = 0.05  # of the logarithm of an aspect
 
 
 def describe_problems(set_name: str, facts: Mapping[Path, FileFacts]) -> list[str]:
@@ -87,7 +88,7 @@ def describe_mask_names(config: DataConfig, names: Iterable[str]) -> list[str]:
 
 def describe_own_references(config: DataConfig, part: Part) -> list[str]:
     """A line where a reference is the picture itself, so that all there is to learn is to copy it."""
-    if "reference" not in part.columns:
+    if "reference" not in part.columns or config.reference_own is not None:
         return []
     examples = map(part.build, range(len(part)))
     same = [one.path.name for one in examples if any(reference.content == one.content for reference in one.references)]
@@ -128,12 +129,26 @@ def describe_changes(config: DataConfig, part: Part, *, faces: Mapping[Path, Fil
         named = [_last(part.paths[place]) for place in np.unique(np.searchsorted(ends, rows, side="right")).tolist()]
         what = "not mirrored" if config.mirror_sides == "keep" else 'mirrored all the same; mirror_sides = "keep" leaves them as they are'
         lines += [f"{config.set_name}: {_name(named, 'picture')} with captions that mention left or right, {what}"] if named else []
+    if config.geometry == "simpletuner":
+        lines += _describe_squeezed(config, part)
     if faces:
         missing = [path.name for path, facts in faces.items() if not facts.reason and not facts.text]
         number = describe_count(len(faces) - len(missing), "picture")
         others = f"; of the others the middle is kept: {describe_some(missing[:_NUM_NAMED])}" if missing else ""
         lines.append(f"{config.set_name}: a face was found in {number} of {len(faces)}{others}")
     return lines
+
+
+def _describe_squeezed(config: DataConfig, part: Part) -> list[str]:
+    """A line where another trainer's sizes change the aspect of pictures by more than rounding does."""
+    ends, sizes = part.array("crop" + ROWS), part.array("size")
+    firsts = part.array("crop")[np.concatenate([[0], ends[:-1]])]
+    ratio = (firsts[:, 0] / sizes[:, 0]) / (firsts[:, 1] / sizes[:, 1])
+    places = np.flatnonzero(np.abs(np.log(ratio)) > _SQUEEZED).tolist()
+    if not places:
+        return []
+    named = _name_places(places, part)
+    return [f'{config.set_name}: {named} squeezed to another aspect, as SimpleTuner does at this size; geometry = "ours" cuts them instead']
 
 
 def describe_copies(part: Part) -> list[str]:

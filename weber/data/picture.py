@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.buckets import Bucket, check_size
+from weber.data.buckets import check_size
 from weber.data.caption_sources import choose_captions
 from weber.data.caption_steps import Steps
 from weber.data.changes import names_a_side, vary_crops
-from weber.data.crops import Crop, build_crops, build_reference_crop, check_shape, cut_crops
+from weber.data.crops import Crop, check_shape, cut_crops
 from weber.data.examples import Example, Reference
 from weber.data.faces import read_center
 from weber.data.geometry import choose_aspect, place_picture
@@ -20,6 +19,7 @@ from weber.data.inspect import Inspected
 from weber.data.loss_masks import LossMask, shows
 from weber.data.masks import Mask, list_showing
 from weber.data.names import normalize_name
+from weber.data.references import build_own_reference, build_references
 from weber.data.rows import Row
 from weber.data.sets import PictureLimits
 from weber.data.variants import build_variants
@@ -61,8 +61,7 @@ def build_example(
     if config.mirror_sides == "refuse" and (side := next(filter(names_a_side, captions.texts), None)) is not None:
         raise DataError(f"caption mentions left or right: {' '.join(side.split())[:_SHOWN_CHARACTERS]}")
     crops = vary_crops(crops, config=config, captions=captions.texts, seed_parts=(seed, content))
-    size = inputs.reference_size if config.conditioning_type == "reference_loose" else None
-    references = tuple(_build_reference(path, files, crops, picture=picture, size=size) for path in row.references)
+    references = tuple(_list_references(row, files, crops, config=config, seed=seed, inputs=inputs))
     return Example(
         config.set_name,
         row.path,
@@ -83,6 +82,8 @@ def build_example(
         picture.form,
         captions.weights,
         not captions.is_whole,
+        config.reference_dropout,
+        config.reference_order == "shuffled",
     )
 
 
@@ -131,16 +132,15 @@ def _choose_crops(path: Path, mask: FileFacts, crops: tuple[Crop, ...], *, pictu
     return showing
 
 
-def _build_reference(
-    path: Path, files: Inspected, crops: Sequence[Crop], *, picture: FileFacts, size: Callable[[int, int], tuple[int, int]] | None
-) -> Reference:
-    """Cut as the picture is, or to a size of its own."""
-    facts = _check_usable(path, files.references, kind="reference")
-    if size is not None:
-        bucket = Bucket(*size(facts.width, facts.height))
-        (own,) = build_crops(facts.width, facts.height, bucket=bucket, style="center", num_crops=1, seed_parts=())
-        changed = tuple(replace(own, is_mirrored=crop.is_mirrored, tint=crop.tint) for crop in crops)
-        return Reference(path, facts.content, changed, facts.form)
-    like = (picture.width, picture.height)
-    windows = tuple(build_reference_crop(facts.width, facts.height, crop=crop, picture=like) for crop in crops)
-    return Reference(path, facts.content, windows, facts.form)
+def _list_references(
+    row: Row, files: Inspected, crops: Sequence[Crop], *, config: DataConfig, seed: int, inputs: PictureLimits
+) -> Iterator[Reference]:
+    """Those that were found, then the picture itself where that was asked for."""
+    picture = files.pictures[row.path]
+    number = len(row.references) + (config.reference_own is not None)
+    if number > inputs.max_references:
+        raise DataError(f"too many references: {number}, the model takes {inputs.max_references}")
+    found = [(path, _check_usable(path, files.references, kind="reference")) for path in row.references]
+    yield from build_references(found, crops, picture=picture, config=config, size=inputs.reference_size)
+    if config.reference_own is not None:
+        yield build_own_reference(row.path, picture, crops=crops, kind=config.reference_own, seed=seed)

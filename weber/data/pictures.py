@@ -37,6 +37,8 @@ class Shared:
     loss_weight: float = 1.0
     is_regularization: bool = False
     caption_dropout: float = 0.0
+    reference_dropout: float = 0.0
+    is_order_drawn: bool = False
 
 
 class Part:
@@ -102,6 +104,8 @@ class Part:
             self.words[int(self.array("color")[place])],
             self._list_weights(captions),
             "partial" in self.columns.arrays and bool(self.array("partial")[place]),
+            shared.reference_dropout,
+            shared.is_order_drawn,
         )
 
     def _find_rows(self, name: str, place: int) -> range:
@@ -246,4 +250,5 @@ def pack_pictures(examples: Iterable[Example]) -> Pictures:
 
 
 def _share(one: Example) -> Shared:
-    return Shared(one.set_name, Path(), one.repeats, one.loss_weight, one.is_regularization, one.caption_dropout)
+    chances = one.caption_dropout, one.reference_dropout, one.is_order_drawn
+    return Shared(one.set_name, Path(), one.repeats, one.loss_weight, one.is_regularization, *chances)

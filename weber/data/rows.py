@@ -13,6 +13,7 @@ from weber.config.data import DataConfig
 from weber.config.elsewhere import build_absolute, build_path, find_scheme, is_address
 from weber.data.backends.backend import Backend
 from weber.data.backends.sources import is_known
+from weber.data.beside import Beside
 from weber.data.buckets import check_size
 from weber.data.caption_files import CaptionFiles, FoundFiles
 from weber.data.files import Files, describe_kinds, find_suffix
@@ -75,7 +76,7 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
     notes += [f'{config.set_name}: the table {name} is not read: set metadata = "{folder / name}"' for name in tables[:1]]
     named = tables if config.metadata is None else [_find_below(build_absolute(config.metadata), folder)]
     texts = CaptionFiles(config, sorted_files)
-    rows = _add_files(rows, texts=texts, beside=found.beside)
+    rows = _add_files(rows, texts=texts, beside=found.beside, is_optional=config.reference_optional)
     taken = {name for row in rows for name in row.texts.list_all()}
     others = [name for name in sorted_files.others if name not in named and name not in taken]
     if others:
@@ -125,7 +126,7 @@ def _list_tables(config: DataConfig, others: Sequence[str]) -> list[str]:
     return [name for name in others if "/" not in name and find_suffix(name) in _TABLE_SUFFIXES]
 
 
-def _add_files(rows: Sequence[Row], *, texts: CaptionFiles, beside: Folders) -> list[Row]:
+def _add_files(rows: Sequence[Row], *, texts: CaptionFiles, beside: Folders, is_optional: bool) -> list[Row]:
     """The rows with what is found for them by their names."""
     added = []
     for row in rows:
@@ -134,7 +135,8 @@ def _add_files(rows: Sequence[Row], *, texts: CaptionFiles, beside: Folders) -> 
             continue
         try:
             _check_text(str(row.path), "file name is not text: rename the file")
-            references = (*row.references, *(one.need(row.name) for one in beside.references))
+            find = Beside.find if is_optional else Beside.need
+            references = (*row.references, *(path for one in beside.references if (path := find(one, row.name)) is not None))
             mask = None if beside.mask is None else beside.mask.need(row.name)
             loss_mask = None if beside.loss_mask is None else beside.loss_mask.find(row.name)
             found = texts.find(row.name) if row.is_below else FoundFiles()
@@ -194,11 +196,11 @@ def _build_row(
     """Of a dataset of the hub, files outside of the folder are set aside, because a stranger has written the table."""
     captions = tuple(table.read_texts(row, column, several=True) for column in columns)
     lack = f"caption is empty: {row.where}" if columns and not any(captions) else ""
-    names = {source: table.read_texts(row, source) for source in sources}
+    names = {source: table.read_texts(row, source, several=True) for source in sources}
     try:
         for text in [str(path), *(name for one in names.values() for name in one)]:
             _check_text(text, f"file name is not text: {row.where}")
-        references = tuple(_join(folder, given[0]) for given in names.values() if given)
+        references = tuple(_join(folder, one) for given in names.values() for one in given)
         if scheme := next((find_scheme(one) for one in (path, *references) if not is_known(one)), ""):
             raise DataError(f"address of an unknown kind: {scheme}:// in {row.where}")
         if config.hub is not None and not all(one.is_relative_to(folder) for one in (path, *references)):
@@ -218,7 +220,7 @@ def _build_row(
         for text in chain.from_iterable(captions):
             _check_text(text, f"caption is not text: {row.where}")
         for source, given in names.items():
-            if not given:
+            if not given and not config.reference_optional:
                 raise DataError(f"no reference: the column {source} is empty in {row.where}")
     except DataError as error:
         return _refuse(path, error.what)

@@ -16,6 +16,7 @@ from weber.data.backends.tars import ENDING
 from weber.data.backends.web import SCHEMES
 from weber.data.files import describe_kinds
 from weber.data.formats import SUFFIXES, explain_ending
+from weber.data.geometry_kohya import LONGEST
 from weber.data.names import find_spelled
 from weber.data.words import describe_some
 from weber.errors import ConfigError, DataError
@@ -138,9 +139,16 @@ def _write_resolution(config: DataConfig) -> str:
 
 def _check_sides(config: DataConfig, key: str, *, edge: int) -> None:
     """Raise ConfigError where not even a square would lie between the sides."""
+    if config.downsample_to is not None and isinstance(config.resolution, float) and config.downsample_to <= config.resolution:
+        raise ConfigError(
+            f"{key}.downsample_to = {config.downsample_to:g} has no effect, as pictures are trained at {_write_resolution(config)}",
+            fix=f"raise {key}.downsample_to above that, or remove it",
+        )
+    is_kohya = config.geometry == "kohya" and config.upscale and config.aspect != "square"
+    longest = config.longest_side or (LONGEST if is_kohya else None)
     for name, side, is_broken in (
         ("shortest_side", config.shortest_side, config.shortest_side is not None and config.shortest_side > edge),
-        ("longest_side", config.longest_side, config.longest_side is not None and config.longest_side < edge),
+        ("longest_side", longest, longest is not None and longest < edge),
     ):
         if is_broken:
             raise ConfigError(
@@ -152,7 +160,13 @@ def _check_sides(config: DataConfig, key: str, *, edge: int) -> None:
 
 def _check_inputs(config: DataConfig, key: str, inputs: PictureLimits) -> None:
     """Raise ConfigError for references and masks that the model cannot take."""
-    conditioning = f"{key}.conditioning_columns" if config.conditioning_columns else f"{key}.conditioning"
+    found = "conditioning_columns" if config.conditioning_columns else "conditioning" if config.conditioning else "reference_own"
+    conditioning = f"{key}.{found}"
+    if config.reference_sizes and inputs.sizes:
+        raise ConfigError(
+            f"{key}.reference_sizes has no effect, because the model sees references at sizes of its own list.",
+            fix=f"remove {key}.reference_sizes",
+        )
     if config.num_references > inputs.max_references:
         most = f"at most {inputs.max_references}" if inputs.max_references else "no"
         raise ConfigError(

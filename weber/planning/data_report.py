@@ -77,6 +77,10 @@ def describe_references(plan: Plan) -> list[str]:
         if set(counts) - {0}:
             lines.append(f"{config.set_name}: " + _describe_counts(counts) + f" ({config.conditioning_type or 'reference_strict'})")
             lines += _describe_sizes(part, plan.family)
+        if config.reference_dropout > 0:
+            lines.append(f"{config.set_name}: references are left out with probability {config.reference_dropout:g}")
+        if config.reference_order == "shuffled":
+            lines.append(f"{config.set_name}: references are seen in any order")
         if "mask" in part.columns:
             is_drawn, shares = not part.columns.read_texts("mask")[0], part.array("mask.share")
             how = "drawn at random" if is_drawn else f"from files: {_describe_shares(shares)} painted anew"
@@ -167,7 +171,8 @@ def _describe_sizes(part: Part, family: Family) -> list[str]:
     tokens = Counter({(width, height): int(number) for (width, height), number in zip(found.tolist(), numbers, strict=True)})
     most = max(family.num_tokens(*family.latent_shape(height, width)[1:]) for width, height in tokens)
     own = max(family.num_tokens(*family.latent_shape(one.bucket.height, one.bucket.width)[1:]) for one in part.shapes)
-    sizes = ", ".join(f"{width} x {height}" for (width, height), _ in tokens.most_common(3)) + (", ..." if len(tokens) > 3 else "")
+    listed = sorted(tokens, key=lambda size: (-tokens[size], -size[0] * size[1], size))[:3]
+    sizes = ", ".join(f"{width} x {height}" for width, height in listed) + (", ..." if len(tokens) > 3 else "")
     lines = [f"  references of {sizes}: at most {most} tokens each beside {own} of the picture"]
     cut = int((1 - crops[:, 4] * crops[:, 5] / (crops[:, 0] * crops[:, 1]) > _CUT).sum())
     if cut:

@@ -207,7 +207,10 @@ class Loader:
     ) -> _Sample:
         reader, caption = reader or self._reader, example.caption(draw.caption)
         condition = reader.read_text(caption)
-        condition |= reader.read_pictures(example.list_references(draw.crop), example.masked(draw.crop, draw.mask))
+        references = example.list_references(draw.crop)
+        if draw.references is not None:
+            references = tuple(references[number] for number in draw.references)
+        condition |= reader.read_pictures(references, example.masked(draw.crop, draw.mask))
         latents, mask = reader.read_latents(example.target(draw.crop)), reader.read_learned(example.learned(draw.crop))
         return _Sample(latents, condition, draw.place, example, caption, mask, lesson)
 
