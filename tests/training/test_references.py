@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import equal
 
 from tests.runs import BuildRun, build_watcher, write_lora
 from tests.training.test_resume import read_losses, run_interrupted, run_whole
@@ -246,3 +247,29 @@ def test_what_cannot_act_is_refused_before_anything_is_loaded(build: Build, case
     with pytest.raises(Exception, match=words) as caught:
         build_plan(build(variant, **sections))
     assert type(caught.value).__module__ == ConfigError.__module__
+
+
+def test_references_that_are_left_out_and_exchanged(build: Build, pairs: dict[str, Path]) -> None:
+    """What the network is told is what was drawn, and a run goes on bit for bit."""
+    data = {
+        "conditioning": [str(pairs["before"]), str(pairs["masks"])],
+        "reference_dropout": 0.4,
+        "reference_order": "shuffled",
+        "reference_own": "color",
+        "mirror": True,
+    }
+    keys: dict[str, Any] = {"data": data, "output": {"save_every": 3}, "train": {"batch_size": 1}}
+    config = build("flux2-klein-base-4b", "whole/run", **keys)
+    whole, plan = run_whole(config), build_plan(config)
+    with Loader(plan, Store(config.output.cache)) as loader:
+        for step in range(6):
+            [[draw]], [batch] = plan.batches.draw_step(step), loader.load(step)
+            told = [batch.condition[f"reference_{number}"][0] for number in range(3) if f"reference_{number}" in batch.condition]
+            example = plan.dataset.examples[draw.example]
+            views = example.list_references(draw.crop)
+            asked = [views[number] for number in draw.references or ()]
+            assert len(told) == len(asked) and len(asked) in (0, 3)
+            assert all(equal(one, loader._reader.read_latents(view)) for one, view in zip(told, asked, strict=True))
+    parts, _ = run_interrupted(build("flux2-klein-base-4b", "parts/run", **keys), 3)
+    train(build("flux2-klein-base-4b", "parts/run", **keys), resume=True, watcher=build_watcher()[0])
+    assert (whole / "adapter.safetensors").read_bytes() == (parts / "adapter.safetensors").read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isqrt
+from math import inf, isqrt
 
 from weber.config.data import DataConfig
 from weber.errors import DataError
@@ -36,20 +36,24 @@ def list_between(area_pixels: int, *, step: int, shortest: int, longest: int) ->
 def check_size(width: int, height: int, *, config: DataConfig) -> None:
     """Raise DataError with a one-line reason for a picture that its set does not take."""
     minimum_edge = config.edge_pixels // 4 if config.minimum_edge is None else config.minimum_edge
-    size, megapixels = f"{width} x {height} pixels", width * height / 1024**2
+    is_shaped = config.aspect in ("square", "closest", "random")
+    megapixels, aspect = width * height / 1024**2, width / height
+    low, high = config.aspect_range or (0.0, inf)
     if min(width, height) < minimum_edge:
-        raise DataError(f"too small: {size}, minimum_edge is {minimum_edge}")
-    if config.minimum_megapixels is not None and megapixels < config.minimum_megapixels:
-        raise DataError(f"too small: {size}, minimum_megapixels is {config.minimum_megapixels:g}")
-    if config.maximum_edge is not None and max(width, height) > config.maximum_edge:
-        raise DataError(f"too large: {size}, maximum_edge is {config.maximum_edge}")
-    if config.maximum_megapixels is not None and megapixels > config.maximum_megapixels:
-        raise DataError(f"too large: {size}, maximum_megapixels is {config.maximum_megapixels:g}")
-    if config.aspect_range is not None and not config.aspect_range[0] <= width / height <= config.aspect_range[1]:
-        low, high = config.aspect_range
-        raise DataError(f"another aspect: {size}, width / height is {width / height:.3g}, aspect_range is {low:g} to {high:g}")
-    if config.aspect not in ("square", "closest", "random") and max(width, height) > config.max_aspect * min(width, height):
-        raise DataError(f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}")
+        reason = f"too small: {width} x {height} pixels, minimum_edge is {minimum_edge}"
+    elif config.minimum_megapixels is not None and megapixels < config.minimum_megapixels:
+        reason = f"too small: {width} x {height} pixels, minimum_megapixels is {config.minimum_megapixels:g}"
+    elif config.maximum_edge is not None and max(width, height) > config.maximum_edge:
+        reason = f"too large: {width} x {height} pixels, maximum_edge is {config.maximum_edge}"
+    elif config.maximum_megapixels is not None and megapixels > config.maximum_megapixels:
+        reason = f"too large: {width} x {height} pixels, maximum_megapixels is {config.maximum_megapixels:g}"
+    elif not low <= aspect <= high:
+        reason = f"another aspect: {width} x {height} pixels, width / height is {aspect:.3g}, aspect_range is {low:g} to {high:g}"
+    elif not is_shaped and max(width, height) > config.max_aspect * min(width, height):
+        reason = f"too long: {width} x {height} pixels, max_aspect is {config.max_aspect:g}"
+    else:
+        return
+    raise DataError(reason)
 
 
 def build_bucket(width: int, height: int, *, config: DataConfig, sizes: Sequence[tuple[int, int]] = ()) -> Bucket:

@@ -86,15 +86,18 @@ class Packer:
 
     def build(self) -> dict[str, Array]:
         """The columns; of what no picture has there is none."""
+        for name in ("crop", "reference.crop"):
+            for change in (f"{name}.mirrored", f"{name}.tint"):
+                if change in self._ints:
+                    self._ints[change].extend([0] * (len(self._ints[name]) // _CROP_NUMBERS - len(self._ints[change])))
         arrays: dict[str, Array] = {"content": np.frombuffer(self._contents, np.uint8).reshape(-1, _CONTENT_BYTES)}
         kinds = ((self._ints, np.int32), (self._ends, np.int64), (self._floats, np.float64))
         arrays |= {name: np.frombuffer(numbers, dtype) for columns, dtype in kinds for name, numbers in columns.items()}
         arrays |= {name: arrays[name].reshape(-1, width) for name, width in (("size", 2), ("crop", _CROP_NUMBERS))}
         if (arrays["caption.weight"] == 1).all():
             del arrays["caption.weight"]
-        for name in ("partial", *(f"{crop}.{change}" for crop in ("crop", "reference.crop") for change in ("mirrored", "tint"))):
-            if name in arrays and not arrays[name].any():
-                del arrays[name]
+        if not arrays["partial"].any():
+            del arrays["partial"]
         for name, texts in self._texts.items():
             arrays |= texts.build(name)
         if "reference.crop" in arrays:
@@ -130,9 +133,15 @@ class Packer:
         numbers = self._ints[name]
         for one in crops:
             numbers.extend((one.resize_width, one.resize_height, one.left, one.top, one.width, one.height))
-            self._ints[f"{name}.mirrored"].append(one.is_mirrored)
-            self._ints[f"{name}.tint"].append(self._number(one.tint))
+            if one.is_mirrored:
+                self._mark(f"{name}.mirrored", len(numbers) // _CROP_NUMBERS - 1, 1)
+            if one.tint:
+                self._mark(f"{name}.tint", len(numbers) // _CROP_NUMBERS - 1, self._number(one.tint))
         self._ends[f"{name}{ROWS}"].append(len(numbers) // _CROP_NUMBERS)
+
+    def _mark(self, name: str, row: int, number: int) -> None:
+        """A number in a column of which most rows are 0."""
+        self._ints[name].extend([0] * (row - len(self._ints[name])) + [number])
 
     def _number(self, word: str) -> int:
         return self._words.setdefault(word, len(self._words))

@@ -60,8 +60,10 @@ def build_example(
     loss_mask, crops = _choose_loss_mask(row, files, crops, picture=picture, is_alpha=config.alpha_mask)
     if config.mirror_sides == "refuse" and (side := next(filter(names_a_side, captions.texts), None)) is not None:
         raise DataError(f"caption mentions left or right: {' '.join(side.split())[:_SHOWN_CHARACTERS]}")
-    crops = vary_crops(crops, config=config, captions=captions.texts, seed_parts=(seed, content))
-    references = tuple(_list_references(row, files, crops, config=config, seed=seed, inputs=inputs))
+    if config.mirror or config.color_jitter is not None:
+        crops = vary_crops(crops, config=config, captions=captions.texts, seed_parts=(seed, content))
+    has_references = bool(row.references) or config.reference_own is not None
+    references = tuple(_list_references(row, files, crops, config=config, seed=seed, inputs=inputs)) if has_references else ()
     return Example(
         config.set_name,
         row.path,
