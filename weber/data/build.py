@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from weber.config.data import DataConfig
-from weber.data.backends.sources import Sources
+from weber.data.backends.sources import TABLES, Sources
 from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
@@ -74,7 +74,7 @@ def build_dataset(
     found = []
     for position, config in enumerate(sets):
         key = f"data.{position}"
-        local = load_parquet_set(config, files.folder / "tables", files=files, progress=progress, key=key)
+        local = load_parquet_set(config, files.folder / TABLES, files=files, progress=progress, key=key)
         local = local if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
         found.append(builder.read_set(local, key=key))
     parts = [one.part for one in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -75,7 +76,7 @@ class TarBackend:
             found += [(f"{name}/{one}", stat) for one, stat in inside]
             broken |= {f"{name}/{one}" if one else name: reason for one, reason in index.broken.items()}
             found += [(name, stat)] if "" in index.broken else []
-        found.sort()
+        found.sort(key=itemgetter(0))
         return Listing(listing.folder, [name for name, _ in found], [stat for _, stat in found], broken)
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
@@ -83,7 +84,7 @@ class TarBackend:
         place = self._need(folder)
         index = self._load(place.archive, self._files.stat(place.archive))
         start = f"{place.name}/" if place.name else ""
-        found = sorted(_list_files(index, start, recursive=recursive))
+        found = sorted(_list_files(index, start, recursive=recursive), key=itemgetter(0))
         if not found and index.broken:
             raise DataError(f'the archive "{place.archive}" cannot be used', got=next(iter(index.broken.values())), fix="name another one")
         broken = {name[len(start) :] or folder.name: reason for name, reason in index.broken.items() if name.startswith(start) or not name}
