@@ -115,7 +115,7 @@ def test_libraries_are_silent_where_weber_is_a_library_too(run_toml: Path, tmp_p
 
 
 def test_nothing_is_arranged_in_a_process_that_has_pytorch_already() -> None:
-    hidden = {name: sys.modules.get(name, "absent") for name in ("bitsandbytes", "torchao", "torch._dynamo")}
+    hidden = {name: sys.modules.get(name, "absent") for name in ("bitsandbytes", "boto3", "torchao", "torch._dynamo")}
     frozen = gc.get_freeze_count()
     start_command()
     begin_work()

@@ -7,7 +7,7 @@ it. What is here arranges the process of a command, which is ours alone; a progr
 |---|---|---|
 | no garbage collection while libraries are imported | a fifth of all | imports make a million objects and hardly any garbage |
 | bitsandbytes and torchao are hidden until we use them | 0.8 s | others import them wherever they are, and have no use for them here |
-| boto3, which some S3 tools bring, is hidden | 0.3 s | accelerate imports it for Amazon's own trainer; S3 is read by s3fs, without it |
+| boto3 is hidden | 0.15 s | accelerate imports it where it is, for a service that we do not use; S3 is read without it |
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import warnings
 from types import ModuleType
 
-_HIDDEN = ("bitsandbytes", "torchao", "boto3")
+_HIDDEN = ("bitsandbytes", "boto3", "torchao")
 _NOTED = ("bitsandbytes", "torchao", "torch.utils._pytree", "diffusers.quantizers", "transformers.quantizers")
 """Loggers that note, while libraries are imported, that kernels are missing which nothing here uses."""
 

@@ -11,7 +11,8 @@ import fsspec
 import pytest
 from fsspec.config import conf
 
-from tests.data.servers import Web, fail_first, hang, send, serve_s3
+from tests.data.s3 import serve_s3
+from tests.data.servers import Web, fail_first, hang, send
 from weber.config.data import DataConfig
 from weber.data.backends import stores, tar_index
 from weber.data.dataset import Dataset

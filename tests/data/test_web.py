@@ -168,6 +168,22 @@ def test_addresses_are_paths_and_back(address: str) -> None:
     assert write_address(build_path(address)) == address
 
 
+def test_a_start_that_is_killed_goes_on_where_it_was(tmp_path: Path, web: Web, pictures: list[bytes], read_sets: Read) -> None:
+    web.pages = {f"/{number}.png": data for number, data in enumerate(pictures)}
+    rows = [{"url": f"{web.address}/{number}.png", "caption": f"picture {number}"} for number in range(4)]
+    config = _write(tmp_path / "list.csv", rows)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what.startswith("fetching") and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_sets(config, progress=stop)
+    assert len(read_sets(config).examples) == 4
+    assert set(web.asked.values()) == {1}
+    assert not list((tmp_path / "cache").rglob("*.unfinished"))
+
+
 def test_an_archive_of_the_web(tmp_path: Path, web: Web, pictures: list[bytes], read_sets: Read) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         file.add(tmp_path / "set", ".")

@@ -85,6 +85,12 @@ def test_new_empty_and_own_folders_are_taken(build_run: BuildRun, tmp_path: Path
         check_places(build_run(output={"folder": str(inside.parent), "cache": str(inside)}))
 
 
+def test_a_cache_that_a_killed_start_has_left_is_taken(build_run: BuildRun, tmp_path: Path) -> None:
+    check_places(build_run(output={"cache": str(make(tmp_path / "cache", "downloads", "archives"))}))
+    with pytest.raises(ConfigError, match="nothing of a cache"):
+        check_places(build_run(output={"cache": str(make(tmp_path / "other", "captions", "pictures"))}))
+
+
 def test_what_is_a_run(build_run: BuildRun, tmp_path: Path) -> None:
     assert not is_run(tmp_path / "nothing") and not is_run(make(tmp_path / "empty"))
     assert not is_run(make(tmp_path / "begun", "run.lock", "config.toml"))

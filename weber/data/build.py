@@ -10,7 +10,7 @@ from pathlib import Path
 
 from weber.config.data import DataConfig
 from weber.config.expand import list_keys
-from weber.data.backends.sources import Sources
+from weber.data.backends.sources import TABLES, Sources
 from weber.data.beside import Unused, describe_unused, list_unused
 from weber.data.caption_steps import build_steps, describe_idle
 from weber.data.columns import Columns, build_columns
@@ -79,7 +79,7 @@ def build_dataset(
     builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
     found = []
     for key, config in zip(keys, sets, strict=True):
-        local = load_parquet_set(config, files.folder / "tables", files=files, progress=progress, key=key)
+        local = load_parquet_set(config, files.folder / TABLES, files=files, progress=progress, key=key)
         local = local if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
         found.append(builder.read_set(local, key=key))
     parts = [one.part for one in found]

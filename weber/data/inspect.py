@@ -13,7 +13,7 @@ from weber.config.caption_places import list_items
 from weber.config.data import DataConfig
 from weber.config.elsewhere import find_scheme
 from weber.data.backends.backend import Backend
-from weber.data.backends.sources import Sources
+from weber.data.backends.sources import CAPTIONS, Sources
 from weber.data.backends.tars import ENDING
 from weber.data.caption_files import list_caption_files
 from weber.data.captions import CaptionFile, read_captions, read_keyed_captions
@@ -84,7 +84,7 @@ def read_caption_files(found: Found, files: Sources, *, config: DataConfig, prog
     if not far:
         return read(names)
     stats = dict(zip(found.home.names, found.home.stats, strict=True))
-    known = Remembered(found.folder, files.folder / "captions").read_all({name: stats[name] for name in far}, read)
+    known = Remembered(found.folder, files.folder / CAPTIONS).read_all({name: stats[name] for name in far}, read)
     texts = known | read([name for name in names if name not in known])
     return {name: texts[name] for name in names}
 

@@ -11,8 +11,9 @@ from weber.checkpoint.lock import LOCK_NAME
 from weber.checkpoint.save import MANIFEST
 from weber.config.elsewhere import find_scheme
 from weber.config.run import RunConfig
+from weber.data.backends.sources import FETCHED_FOLDERS
 from weber.errors import ConfigError
-from weber.planning.plan import INDEX_NAME
+from weber.planning.plan import HUB_NAME, INDEX_NAME
 from weber.planning.resolve import build_absolute
 from weber.results.runs import is_run
 
@@ -42,7 +43,8 @@ def check_places(config: RunConfig) -> None:
             fix="set output.folder to a new folder",
         )
     names = _list_names(cache)
-    if names and not any(name == INDEX_NAME or is_shard(name) for name in names):
+    is_cache = any(name == INDEX_NAME or is_shard(name) for name in names) or {*names} <= {HUB_NAME, *FETCHED_FOLDERS}
+    if not is_cache:
         raise ConfigError(
             "The cache folder holds other files, and nothing of a cache.",
             got=f"output.cache = {cache} with {_show(names)}",

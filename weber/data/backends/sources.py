@@ -14,6 +14,10 @@ from weber.data.backends.web import SCHEMES, WebBackend
 
 LOCAL: Backend = LocalBackend()
 
+DOWNLOADS, ARCHIVES, CAPTIONS, TABLES = FETCHED_FOLDERS = ("downloads", "archives", "captions", "tables")
+"""Of the cache folder, which may have nothing else when a first start was killed: files of the web; where files lie in archives; captions
+of elsewhere; pictures of Parquet files."""
+
 
 def is_known(path: Path) -> bool:
     """Is there a backend for a path?"""
@@ -25,7 +29,7 @@ class Schemes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.web = WebBackend(folder / "downloads", local=LOCAL)
+        self.web = WebBackend(folder / DOWNLOADS, local=LOCAL)
         self._schemes: Mapping[str, Backend] = {"": LOCAL, **dict.fromkeys(SCHEMES, self.web), **dict.fromkeys(STORES, StoreBackend())}
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
@@ -53,7 +57,7 @@ class Sources(Schemes):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._tars = TarBackend(Schemes(folder), folder / "archives")
+        self._tars = TarBackend(Schemes(folder), folder / ARCHIVES)
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
         """See `Backend`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 from weber.data.backends.backend import Backend, FileStat, Listing
@@ -13,6 +15,7 @@ from weber.data.backends.tar_index import TarIndex, check_whole, load_index
 from weber.errors import DataError
 
 ENDING = ".tar"
+_NUM_AT_ONCE = 16
 
 
 class Place(NamedTuple):
@@ -31,7 +34,6 @@ class TarBackend:
         self._known: dict[Path, TarIndex] = {}
         self._are_files: dict[Path, bool] = {}
         self._homes: dict[str, Place | None] = {}  # of folders: a path for each of a million files takes longer than to read them
-        self._lock = Lock()
 
     def split(self, path: Path) -> Place | None:
         """The outermost archive that a path leads through; None where there is none, and where what is called so is a folder."""
@@ -57,25 +59,24 @@ class TarBackend:
 
     def expand(self, listing: Listing, *, recursive: bool) -> Listing:
         """A listing with the files of its archives in their place. An archive that is broken stays in it, beside what can be read."""
-        if not any(name.lower().endswith(ENDING) for name in listing.names):
+        archives = [place for place, name in enumerate(listing.names) if name.lower().endswith(ENDING) and name not in listing.broken]
+        if not archives:
             return listing
+        with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:  # elsewhere each of many headers is a question of its own
+            indexes = dict(zip(archives, pool.map(partial(self._try, listing), archives), strict=True))
         found: list[tuple[str, FileStat | None]] = []
         broken = dict(listing.broken)
-        for name, stat in zip(listing.names, listing.stats, strict=True):
-            if not name.lower().endswith(ENDING) or name in broken:
+        for place, (name, stat) in enumerate(zip(listing.names, listing.stats, strict=True)):
+            index = indexes.get(place)
+            if not isinstance(index, TarIndex):
                 found.append((name, stat))
-                continue
-            try:
-                index = self._load(listing.folder / name, stat)
-            except DataError as error:
-                found.append((name, stat))
-                broken[name] = error.what
+                broken |= {} if index is None else {name: index.what}
                 continue
             inside = _list_files(index, "", recursive=recursive)
             found += [(f"{name}/{one}", stat) for one, stat in inside]
             broken |= {f"{name}/{one}" if one else name: reason for one, reason in index.broken.items()}
             found += [(name, stat)] if "" in index.broken else []
-        found.sort()
+        found.sort(key=itemgetter(0))
         return Listing(listing.folder, [name for name, _ in found], [stat for _, stat in found], broken)
 
     def list(self, folder: Path, *, recursive: bool) -> Listing:
@@ -83,7 +84,7 @@ class TarBackend:
         place = self._need(folder)
         index = self._load(place.archive, self._files.stat(place.archive))
         start = f"{place.name}/" if place.name else ""
-        found = sorted(_list_files(index, start, recursive=recursive))
+        found = sorted(_list_files(index, start, recursive=recursive), key=itemgetter(0))
         if not found and index.broken:
             raise DataError(f'the archive "{place.archive}" cannot be used', got=next(iter(index.broken.values())), fix="name another one")
         broken = {name[len(start) :] or folder.name: reason for name, reason in index.broken.items() if name.startswith(start) or not name}
@@ -130,14 +131,19 @@ class TarBackend:
                 self._are_files[archive] = False
         return self._are_files[archive]
 
+    def _try(self, listing: Listing, place: int) -> TarIndex | DataError:
+        try:
+            return self._load(listing.folder / listing.names[place], listing.stats[place])
+        except DataError as error:
+            return error
+
     def _load(self, archive: Path, stat: FileStat | None = None) -> TarIndex:
         """The index of an archive, of that stat if it was asked for just now."""
-        with self._lock:
-            known = self._known.get(archive)
-            if known is None or stat not in (None, known.stat):
-                known = load_index(archive, stat or self._files.stat(archive), files=self._files, folder=self._folder)
-                self._known[archive] = known
-            return known
+        known = self._known.get(archive)
+        if known is None or stat not in (None, known.stat):
+            known = load_index(archive, stat or self._files.stat(archive), files=self._files, folder=self._folder)
+            self._known[archive] = known
+        return known
 
 
 def _list_files(index: TarIndex, start: str, *, recursive: bool) -> Iterator[tuple[str, FileStat | None]]:
