@@ -189,9 +189,12 @@ def test_nothing_is_lost_by_shuffle_and_what_is_kept_stays(tags: list[str], keep
     text = ", ".join(tags)
     own = split_tags(text, ",").body
     steps = _steps({"kind": "shuffle", **({"keep": keep} if keep else {})})
-    for variant in _build([text], steps, seed=seed).texts:
-        moved = split_tags(variant, ",").body
-        assert Counter(moved) == Counter(own) and moved[:keep] == own[:keep]
+    for variant in _build([text], steps, seed=seed).texts:  # not split as tags: a lone ) and a lone ( may become a pair
+        assert Counter(_list_pieces(variant)) == Counter(_list_pieces(text)) and variant.startswith(", ".join(own[:keep]))
+
+
+def _list_pieces(text: str) -> list[str]:
+    return [piece.strip() for piece in text.split(",") if piece.strip()]
 
 
 @given(st.lists(tags, min_size=1, max_size=4), st.integers(0, 10**6))
