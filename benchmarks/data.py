@@ -12,12 +12,14 @@ as many pictures as files, each with a caption file, are found in a folder of wh
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -152,6 +154,9 @@ def plan_part(folder: Path) -> tuple[float, float, float]:
             "output": {"folder": str(folder / "run"), "cache": str(folder / "cache")},
         }
     )
+    for name in ("diffusers.models", "transformers", "peft"):
+        import_module(name)
+    gc.freeze()  # as `weber plan` does when all is imported (weber/imports.py)
     with patch("weber.planning.plan.build_dataset", lambda *_, **__: Dataset(open_sets(folder), (), 0)):
         return clock(lambda: build_report(build_plan(config)))
 
