@@ -93,7 +93,8 @@ def _read_texts(
     found: Found, files: Sources, names: Sequence[str], *, config: DataConfig, progress: Progress
 ) -> dict[str, bytes | DataError]:
     read: dict[str, bytes | DataError] = {}
-    num_threads, num_names = (_NUM_THREADS, _NUM_FAR_NAMES) if find_scheme(found.folder) else (None, _NUM_PER_REPORT)
+    # on this machine more threads than cores take longer: they wait for Python's lock
+    num_threads, num_names = (_NUM_THREADS, _NUM_FAR_NAMES) if find_scheme(found.folder) else (os.cpu_count(), _NUM_PER_REPORT)
     with ThreadPoolExecutor(num_threads) as pool:
         portions = [names[start : start + num_names] for start in range(0, len(names), num_names)]
         for portion, texts in zip(portions, pool.map(partial(_read_all, found.folder, files), portions), strict=True):
