@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weber.cache.key import KEY_BYTES, Keys
+from weber.data.columns import map_file
 
 _START = b"weber cache index 1\n"
 _CHECKSUM_BYTES = 4
@@ -81,10 +82,8 @@ def is_indexed(key: str) -> bool:
 
 def read_index(file: Path) -> Index | None:
     """Map an index; None if there is none, or if it isn't what was written. OSError as it comes."""
-    try:
-        with file.open("rb") as stream:
-            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
+    data = map_file(file)
+    if data is None:
         return None
     start = len(_START) + _CHECKSUM_BYTES
     with memoryview(data) as view:

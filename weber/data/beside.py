@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from weber.config.elsewhere import build_absolute
 from weber.data.backends.backend import Backend
-from weber.data.files import find_suffix, sort_files
+from weber.data.files import find_last, find_suffix, sort_files
 from weber.data.left_out import leave_out
 from weber.data.names import ByName
 from weber.data.words import describe_count, describe_some
@@ -34,13 +34,13 @@ class Beside:
         Raises DataError with a one-line reason where there are several, and where it is of a kind that cannot be read.
         """
         found = self._stems.find(cut_suffix(name))
-        chosen = [one for one in found if _last(one) == _last(name)] if len(found) > 1 else found
+        chosen = [one for one in found if find_last(one) == find_last(name)] if len(found) > 1 else found
         chosen = chosen or found
         self.used.update(chosen)
         if len(chosen) > 1:
-            raise DataError(f"several {self.kind}s: {' and '.join(map(_last, chosen))} in {self._shown}")
+            raise DataError(f"several {self.kind}s: {' and '.join(map(find_last, chosen))} in {self._shown}")
         if chosen and chosen[0] in self._unread:
-            raise DataError(f"unusable {self.kind}: {_last(chosen[0])}: {self._unread[chosen[0]]}")
+            raise DataError(f"unusable {self.kind}: {find_last(chosen[0])}: {self._unread[chosen[0]]}")
         return self.folder / chosen[0] if chosen else None
 
     def need(self, name: str) -> Path:
@@ -55,10 +55,6 @@ def cut_suffix(name: str) -> str:
     """A file's name without its ending."""
     ending = find_suffix(name)
     return name[: len(name) - len(ending)] if ending else name
-
-
-def _last(name: str) -> str:
-    return name[name.rfind("/") + 1 :]
 
 
 class Unused(NamedTuple):

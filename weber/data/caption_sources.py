@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from weber.config.caption_places import list_items
 from weber.config.data import CaptionSource, DataConfig
 from weber.data.captions import CAPTION_SUFFIXES, CaptionFile, read_folder_name
+from weber.data.files import find_last
 from weber.data.rows import Row
 from weber.errors import DataError
 
@@ -102,7 +103,7 @@ def _read_file(name: str | None, row: Row, files: Mapping[str, CaptionFile], *, 
     if not found.reason:
         return _Place(found.captions, name)
     kind, _, detail = found.reason.partition(": ")
-    reason = f"{kind}: {name[name.rfind('/') + 1 :]}" + (f": {detail}" if detail else "")
+    reason = f"{kind}: {find_last(name)}" + (f": {detail}" if detail else "")
     if kind not in _WITHOUT_CAPTION:
         raise DataError(reason)
     return _Place(reason=reason)

@@ -133,10 +133,8 @@ def write_columns(file: Path, columns: Columns) -> None:
 
 def read_columns(file: Path) -> Columns | None:
     """Map a file; None if there is none, or if it isn't what was written. OSError as it comes."""
-    try:
-        with file.open("rb") as stream:
-            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
+    data = map_file(file)
+    if data is None:
         return None
     size, checksum = (int.from_bytes(data[start : start + 4], "little") for start in (len(_START), len(_START) + 4))
     listed = data[_HEADER_BYTES : _HEADER_BYTES + size]
@@ -150,6 +148,15 @@ def read_columns(file: Path) -> Columns | None:
             return None
         arrays[name] = np.frombuffer(data, dtype, number, first + place).reshape(shape) if number else np.empty(shape, dtype)
     return Columns(arrays, header["facts"])
+
+
+def map_file(file: Path) -> mmap.mmap | None:
+    """A file as memory that is read when it is looked at; None if there is none, or nothing in it. OSError as it comes."""
+    try:
+        with file.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
+        return None
 
 
 def _find_first(num_listed: int) -> int:

@@ -57,9 +57,14 @@ def sort_files(listing: Listing, files: Backend) -> Files:
     return Files(listing.folder, pictures, unread, captions, others)
 
 
+def find_last(name: str) -> str:
+    """A file's name without the folders before it."""
+    return name[name.rfind("/") + 1 :]
+
+
 def find_suffix(name: str) -> str:
     """The ending of a file's name in small letters, as `Path.suffix` has it."""
-    name = name[name.rfind("/") + 1 :]
+    name = find_last(name)
     dot = name.rfind(".")
     return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 

@@ -14,6 +14,7 @@ from weber.data.beside import cut_suffix
 from weber.data.buckets import Bucket
 from weber.data.captions import CaptionFile, read_folder_name, read_repeat_name
 from weber.data.changes import names_a_side
+from weber.data.files import find_last
 from weber.data.found import find_home
 from weber.data.geometry import choose_aspect, place_picture
 from weber.data.index import FileFacts
@@ -126,7 +127,7 @@ def describe_changes(config: DataConfig, part: Part, *, faces: Mapping[Path, Fil
     if config.mirror and config.mirror_sides != "refuse":
         ends = part.array("caption" + ROWS)
         rows = [row for row, text in enumerate(part.captions) if names_a_side(text)]
-        named = [_last(part.paths[place]) for place in np.unique(np.searchsorted(ends, rows, side="right")).tolist()]
+        named = [find_last(part.paths[place]) for place in np.unique(np.searchsorted(ends, rows, side="right")).tolist()]
         what = "not mirrored" if config.mirror_sides == "keep" else 'mirrored all the same; mirror_sides = "keep" leaves them as they are'
         lines += [f"{config.set_name}: {_name(named, 'picture')} with captions that mention left or right, {what}"] if named else []
     if config.geometry == "simpletuner":
@@ -161,7 +162,7 @@ def describe_copies(part: Part) -> list[str]:
     if not len(copied):
         return []
     by_place = sorted((int(order[firsts[one]]), int(order[firsts[one] + 1])) for one in copied)
-    pairs = describe_some([" = ".join(_last(part.paths[place]) for place in places) for places in by_place])
+    pairs = describe_some([" = ".join(find_last(part.paths[place]) for place in places) for places in by_place])
     extra = int(counts[copied].sum()) - len(copied)
     return [f"{part.shared.set_name}: {describe_count(extra, 'picture')} there once more, byte for byte, and trained as often: {pairs}"]
 
@@ -204,15 +205,11 @@ def _describe_equal(first: Part, second: Part) -> list[str]:
 
 
 def _name_places(places: Sequence[int], part: Part) -> str:
-    return f"{describe_count(len(places), 'picture')} ({describe_some([_last(part.paths[place]) for place in places[: _NUM_NAMED]])})"
+    return f"{describe_count(len(places), 'picture')} ({describe_some([find_last(part.paths[place]) for place in places[: _NUM_NAMED]])})"
 
 
 def _name(names: Sequence[str], noun: str) -> str:
-    return f"{describe_count(len(names), noun)} ({describe_some([_last(name) for name in names[: _NUM_NAMED]])})"
-
-
-def _last(name: str) -> str:
-    return name[name.rfind("/") + 1 :]
+    return f"{describe_count(len(names), noun)} ({describe_some([find_last(name) for name in names[: _NUM_NAMED]])})"
 
 
 def _count_pixels(bucket: Bucket) -> int:
