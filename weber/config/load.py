@@ -41,7 +41,7 @@ def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
         values[key] = value
     for key, value in values.items():
         if value is not None:
-            _set(tree, key, value)
+            place_value(tree, key, value)
     for key in sorted((key for key, value in values.items() if value is None), reverse=True, key=_sort_entries):
         _leave_out(tree, key)
 
@@ -96,7 +96,7 @@ def _compare(key: str, table: Mapping[str, Any], section: SectionRows) -> list[t
     return [(f"{key}.{one.name}", table[one.name], one.default) for one in plain if table[one.name] != one.default]
 
 
-def _set(tree: dict[str, object], key: str, value: object) -> None:
+def place_value(tree: dict[str, object], key: str, value: object) -> None:
     """Put a value at its place in the tree, making the sections and list entries on the way."""
     parts = key.split(".")
     place: object = tree
@@ -120,7 +120,7 @@ def _set(tree: dict[str, object], key: str, value: object) -> None:
 def _leave_out(tree: dict[str, object], key: str) -> None:
     """Take what the file says out of the tree; what it does not say is left out already. An unknown key stays, to be explained."""
     if not is_known(key):
-        _set(tree, key, LEFT_OUT)
+        place_value(tree, key, LEFT_OUT)
         return
     *above, last = key.split(".")
     place: Any = tree

@@ -1,0 +1,7 @@
+"""The other trainers whose files weber reads: a row each."""
+
+from __future__ import annotations
+
+from weber.config.importers.tool import Tool
+
+TOOLS: tuple[Tool, ...] = ()
