@@ -37,7 +37,7 @@ def translate(source: Source, draft: Draft) -> None:
         "run.is_gui": order.is_gui,
         "run.beside": str(order.path),
         "run.zero_clip": source.top.get("max_grad_norm") == 0,
-        "run.lost_dropout": source.top.get("LoRA_type") == "Flux1" and any(source.top.get(one) for one in ("rank_dropout", "module_dropout")),
+        "run.lost_dropout": source.top.get("LoRA_type") == "Flux1" and any(map(source.top.get, ("rank_dropout", "module_dropout"))),
     }
     draft.outcomes += order.answered
     sets = read_sets(order, draft)
@@ -50,12 +50,12 @@ def _check_sets_alone(source: Source, draft: Draft) -> None:
     """A dataset says nothing of the model, the rate, or how long: the defaults of the scripts would train nothing of use."""
     if draft.weber_defaults:
         return
-    beside = [one.name for one in sorted(source.path.parent.iterdir()) if one.suffix in (".sh", ".bat", ".ps1")] if source.path.is_file() else []
+    beside = sorted(one.name for one in source.path.parent.iterdir() if one.suffix in (".sh", ".bat", ".ps1"))
     raise ConfigError(
         f"{source.path} says which pictures are trained on, and nothing else: no model, no rate, no number of steps.",
         got="a dataset file of kohya's scripts",
         expected="the script that starts flux_train.py or flux_train_network.py with --dataset_config",
-        fix=f"name {source.path.parent / beside[0]}" if beside else "name that script; or let weber's own defaults say the rest: --weber-defaults",
+        fix=f"name {source.path.parent / beside[0]}" if beside else "name that script; or take weber's own defaults: --weber-defaults",
     )
 
 
@@ -73,7 +73,8 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
     draft.faults += list_faults(FAULTS, keys)
     if paints(keys):
         samples = read_samples(keys.find("sample_prompts"), draft, beside=order.path)
-        draft.apply(Keys(samples, defaults={**SAMPLE_DEFAULTS, "run.is_schnell": is_schnell(keys)} if samples else {}), SAMPLES, is_strict=False)
+        defaults = {**SAMPLE_DEFAULTS, "run.is_schnell": is_schnell(keys)} if samples else {}
+        draft.apply(Keys(samples, defaults=defaults), SAMPLES, is_strict=False)
     if draft.get("sampling.every") is not None and draft.get("sampling.prompts") is None:
         draft.remove("sampling.every")
 
@@ -143,9 +144,9 @@ KOHYA = Tool(
     translate=translate,
     tables=TABLES,
     about=(
-        f"Name the script that starts `{FULL}` or `{LORA}` (a shell script, .bat, PowerShell, a notebook), the TOML of `--config_file`, a JSON"
-        " save of the kohya_ss GUI, or a TOML of lora-scripts. The dataset TOML and the prompts that it names are read from where they are"
-        " named, or from beside it."
+        f"Name the script that starts `{FULL}` or `{LORA}` (a shell script, .bat, PowerShell, a notebook), the TOML of `--config_file`, a"
+        " JSON save of the kohya_ss GUI, or a TOML of lora-scripts. The dataset TOML and the prompts that it names are read from where they"
+        " are named, or from beside it."
     ),
 )
 

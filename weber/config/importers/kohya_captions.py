@@ -10,7 +10,7 @@ from typing import Any
 from weber.config.importers.answers import Call, Table, refused, translated
 from weber.config.importers.draft import NO_EFFECT, Draft, Keys
 from weber.config.importers.tool import find_file
-from weber.config.importers.values import read_bool, read_float, read_int
+from weber.config.importers.values import read_float, read_int
 from weber.errors import ConfigError
 
 STEP = dict[str, Any]
@@ -23,17 +23,13 @@ _RAW = (
 _DRAWS = ("shuffle_caption", "caption_tag_dropout_rate")
 
 
-def _is_on(keys: Keys, name: str) -> bool:
-    return keys[name] is not None and read_bool(keys[name], name=name)
-
-
 def _read_rate(keys: Keys, name: str) -> float:
     return keys.read_float(name) or 0.0
 
 
 def draws(keys: Keys) -> bool:
     """Whether tags are put in another order, or left out: only then are captions cut into tags at all."""
-    return _is_on(keys, "shuffle_caption") or _read_rate(keys, "caption_tag_dropout_rate") > 0
+    return keys.read_bool("shuffle_caption") or _read_rate(keys, "caption_tag_dropout_rate") > 0
 
 
 def is_raw(keys: Keys) -> bool:
@@ -41,7 +37,7 @@ def is_raw(keys: Keys) -> bool:
     return bool(keys["run.is_cached"]) and not draws(keys) and not _read_rate(keys, "caption_dropout_rate")
 
 
-def put_captions(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_captions(draft: Draft, keys: Keys, value: Any) -> str:
     """`caption_extension`: the file, of which the first line counts."""
     place, ending = f"data.{keys.set_number}", str(value).strip()
     if "metadata_file" in keys:
@@ -52,33 +48,34 @@ def put_captions(draft: Draft, keys: Keys, value: Any) -> str:
         lines.append(draft.set(f"{place}.captions", ["textfile", "foldername"], origin="the name of the folder, where there is no file"))
     elif not keys["class_tokens"] and not draft.weber_defaults:
         lines.append(draft.set(f"{place}.captions", ["textfile", "none"], origin="without a file the caption is empty there"))
-    if not draft.weber_defaults and (is_raw(keys) or not _is_on(keys, "enable_wildcard")):
+    if not draft.weber_defaults and (is_raw(keys) or not keys.read_bool("enable_wildcard")):
         lines.append(draft.set(f"{place}.caption_per", "file", origin="a file is one caption there"))
     place_steps(draft, keys)
     return "; ".join(lines)
 
 
-def put_class(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_class(draft: Draft, keys: Keys, value: Any) -> str:
     """`class_tokens`: the caption of pictures without a file."""
     if "metadata_file" in keys:
         return NO_EFFECT + "captions are those of metadata_file"
     if keys["run.is_parent"]:
         return NO_EFFECT + "the name of the folder counts"
-    return draft.set(f"data.{keys.set_number}.caption_fallback", str(value), origin=keys.find("class_tokens")) + ", where there is no caption file"
+    line = draft.set(f"data.{keys.set_number}.caption_fallback", str(value), origin=keys.find("class_tokens"))
+    return f"{line}, where there is no caption file"
 
 
 def list_steps(keys: Keys, *, weber_defaults: bool) -> list[tuple[str, STEP]]:
     """What becomes of a caption, in order, each with the option that it comes from."""
     steps: list[tuple[str, STEP]] = []
     is_file = "metadata_file" not in keys
-    if is_file and not weber_defaults and not _is_on(keys, "enable_wildcard"):
+    if is_file and not weber_defaults and not keys.read_bool("enable_wildcard"):
         steps.append(("caption_extension", {"kind": "regex", "find": _FIRST_LINE}))
     if is_raw(keys):
         return steps
     for name, kind in (("caption_prefix", "prefix"), ("caption_suffix", "suffix")):
         if keys[name]:
             steps.append((name, {"kind": kind, "text": str(keys[name])}))
-    if _is_on(keys, "enable_wildcard"):
+    if keys.read_bool("enable_wildcard"):
         steps.append(("enable_wildcard", {"kind": "wildcards"}))
     kept: STEP = {}
     if keys["keep_tokens_separator"]:
@@ -87,7 +84,7 @@ def list_steps(keys: Keys, *, weber_defaults: bool) -> list[tuple[str, STEP]]:
         kept["keep"] = read_int(keys["keep_tokens"], name="keep_tokens")
     if keys["caption_separator"] not in (None, "", ","):
         kept["separator"] = str(keys["caption_separator"])
-    if _is_on(keys, "shuffle_caption"):
+    if keys.read_bool("shuffle_caption"):
         steps.append(("shuffle_caption", {"kind": "shuffle", **kept}))
     if _read_rate(keys, "caption_tag_dropout_rate") > 0:
         steps.append(("caption_tag_dropout_rate", {"kind": "drop", "rate": _read_rate(keys, "caption_tag_dropout_rate"), **kept}))
@@ -140,7 +137,7 @@ def put_kept(name: str) -> Call:
     return put
 
 
-def put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     """`caption_dropout_rate`."""
     rate = read_float(value, name="caption_dropout_rate")
     if rate <= 0:
@@ -149,7 +146,7 @@ def put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return line + ("; the scripts stop at it with cached text encoder outputs" if keys["run.is_cached"] else "")
 
 
-def put_dropout_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_dropout_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     """`caption_dropout_every_n_epochs`: as often, but not in whole epochs."""
     every = read_int(value, name="caption_dropout_every_n_epochs")
     if every <= 0:
@@ -161,7 +158,7 @@ def put_dropout_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}: as often, spread over all epochs"
 
 
-def put_metadata_captions(draft: Draft, keys: Keys, name: str) -> str:
+def put_metadata_captions(draft: Draft, keys: Keys, *, name: str) -> str:
     """Columns of a metadata file: JSON Lines name pictures in `image_path`, JSON by its keys. Returns what else is to be said."""
     place, origin, lines = f"data.{keys.set_number}", keys.find("metadata_file"), list[str]()
     if name.lower().endswith(".jsonl"):
@@ -189,8 +186,8 @@ def _list_columns(path: Path | None) -> set[str]:
 
 
 CAPTIONS: Table = {
-    "caption_extension": translated(put_captions, "data.N.caption_endings; the first line of a file is its caption"),
-    "class_tokens": translated(put_class, "data.N.caption_fallback"),
+    "caption_extension": translated(_put_captions, "data.N.caption_endings; the first line of a file is its caption"),
+    "class_tokens": translated(_put_class, "data.N.caption_fallback"),
     "shuffle_caption": translated(put_step("shuffle_caption"), 'data.N.caption_steps: kind = "shuffle"'),
     "caption_tag_dropout_rate": translated(put_step("caption_tag_dropout_rate"), 'data.N.caption_steps: kind = "drop"'),
     "caption_prefix": translated(put_step("caption_prefix"), 'data.N.caption_steps: kind = "prefix"'),
@@ -200,8 +197,8 @@ CAPTIONS: Table = {
     "keep_tokens": translated(put_kept("keep"), "keep of the steps that move tags or leave them out"),
     "keep_tokens_separator": translated(put_kept("keep_separator"), "keep_separator of the same steps"),
     "caption_separator": translated(put_kept("separator"), "separator of the same steps"),
-    "caption_dropout_rate": translated(put_dropout, "data.N.caption_dropout"),
-    "caption_dropout_every_n_epochs": translated(put_dropout_epochs, "data.N.caption_dropout, as often"),
+    "caption_dropout_rate": translated(_put_dropout, "data.N.caption_dropout"),
+    "caption_dropout_every_n_epochs": translated(_put_dropout_epochs, "data.N.caption_dropout, as often"),
     "token_warmup_step": refused("all tags are there from the first step on; data.N.caption_steps with kind = \"drop\" leaves some out"),
     "token_warmup_min": refused("is for token_warmup_step", off=(None, 0, 1, "")),
 }

@@ -20,13 +20,9 @@ _STEP_PIXELS = 64
 _NO_LIMIT_ASPECT = 16.0
 
 
-def _is_on(keys: Keys, name: str) -> bool:
-    return keys[name] is not None and read_bool(keys[name], name=name)
-
-
 def is_bucketed(keys: Keys) -> bool:
     """Whether pictures keep a shape near their own."""
-    return _is_on(keys, "enable_bucket")
+    return keys.read_bool("enable_bucket")
 
 
 def read_size(keys: Keys) -> tuple[int, int] | None:
@@ -38,16 +34,18 @@ def read_size(keys: Keys) -> tuple[int, int] | None:
     numbers = [read_int(one, name=given.spelled) for one in parts]
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         raise ConfigError(
-            f"{given.spelled} is no size.", got=given.text, expected='a number, or width and height: 1024, [832, 1216], "832,1216"',
+            f"{given.spelled} is no size.",
+            got=given.text,
+            expected='a number, or width and height: 1024, [832, 1216], "832,1216"',
             fix=f"correct {given.spelled}",
-        )  # fmt: skip
+        )
     return numbers[0], numbers[-1]
 
 
 # ---- where pictures are
 
 
-def put_folder(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_folder(draft: Draft, keys: Keys, value: Any) -> str:
     """`image_dir`: the folder itself, without those in it."""
     number, name = keys.set_number, "image_dir" if "image_dir" in keys else "image_directory"
     origin = keys.find(name)
@@ -69,12 +67,13 @@ def _name_apart(draft: Draft, keys: Keys, folder: str) -> None:
     draft.set(f"data.{keys.set_number}.name", next(name for name in names if name not in taken), origin="a name of its own")
 
 
-def put_metadata(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_metadata(draft: Draft, keys: Keys, value: Any) -> str:
     """`metadata_file`, or `--in_json`: a table of captions."""
-    return draft.set(f"data.{keys.set_number}.metadata", str(value), origin=keys.find("metadata_file")) + put_metadata_captions(draft, keys, str(value))
+    line = draft.set(f"data.{keys.set_number}.metadata", str(value), origin=keys.find("metadata_file"))
+    return line + put_metadata_captions(draft, keys, name=str(value))
 
 
-def put_masks(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_masks(draft: Draft, keys: Keys, value: Any) -> str:
     """`conditioning_data_dir`: masks of the loss, with `masked_loss`."""
     if not keys["run.masked_loss"]:
         return REFUSED + "without masked_loss the scripts take it for a ControlNet, and stop; masks are data.N.loss_masks"
@@ -86,7 +85,7 @@ def _put_mask_mean(draft: Draft) -> str:
     return draft.set("objective.mask_mean", "picture", origin="losses are not divided by the area of the mask there")
 
 
-def put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
     """`alpha_mask`."""
     if not read_bool(value, name="alpha_mask"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -98,12 +97,12 @@ def put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- how often
 
 
-def put_repeats(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_repeats(draft: Draft, keys: Keys, value: Any) -> str:
     """`num_repeats`."""
     return draft.set(f"data.{keys.set_number}.repeats", read_int(value, name="num_repeats"), origin=keys.find("num_repeats"))
 
 
-def put_regularization(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_regularization(draft: Draft, keys: Keys, value: Any) -> str:
     """`is_reg`: class images, as many as there are others."""
     if not read_bool(value, name="is_reg"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -114,7 +113,7 @@ def put_regularization(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{draft.set(f'data.{keys.set_number}.loss_weight', weight, origin=keys.find('prior_loss_weight'))}; {line}"
 
 
-def put_batch(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_batch(draft: Draft, keys: Keys, value: Any) -> str:
     """`batch_size`, of a dataset there and of the run here."""
     number, chosen = read_int(value, name="batch_size"), draft.get("train.batch_size")
     if chosen is not None and chosen != number:
@@ -122,7 +121,7 @@ def put_batch(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.batch_size", number, origin=keys.find("batch_size"))
 
 
-def put_attributes(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_attributes(draft: Draft, keys: Keys, value: Any) -> str:
     """`custom_attributes`, of which the scripts for FLUX read one."""
     asked = value.get("diff_output_preservation") if isinstance(value, Mapping) else None
     if not asked:
@@ -133,14 +132,16 @@ def put_attributes(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- sizes
 
 
-def put_buckets(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_buckets(draft: Draft, keys: Keys, value: Any) -> str:
     """`enable_bucket`: without it all pictures are cut to one size."""
     place, origin = f"data.{keys.set_number}", keys.find("enable_bucket")
     nothing_set_aside = "no picture is set aside there"
     lines = []
     if read_bool(value, name="enable_bucket"):
         lines += [draft.set(f"{place}.geometry", "kohya", origin=origin)]
-        lines += [draft.set(f"{place}.upscale", not _is_on(keys, "bucket_no_upscale"), origin=keys.find("bucket_no_upscale"))]
+        no_upscale = keys.find("bucket_no_upscale")
+        enlarges = "small pictures are enlarged there" if no_upscale.is_default else no_upscale
+        lines += [draft.set(f"{place}.upscale", not keys.read_bool("bucket_no_upscale"), origin=enlarges)]
     else:
         if not _has_own_bucket(keys):
             lines += [draft.set(f"{place}.aspect", "square", origin=origin)]
@@ -158,7 +159,7 @@ def _has_own_bucket(keys: Keys) -> bool:
     return size is not None and (size[0] != size[1] or size[0] % _STEP_PIXELS != 0)
 
 
-def put_resolution(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_resolution(draft: Draft, keys: Keys, value: Any) -> str:
     """`resolution`: as many pixels with buckets, else the size itself."""
     size, origin, place = read_size(keys), keys.find("resolution"), f"data.{keys.set_number}"
     assert size is not None
@@ -173,44 +174,46 @@ def put_side(name: str, to: str) -> Call:
     def put(draft: Draft, keys: Keys, value: Any) -> str:
         if not is_bucketed(keys):
             return NO_EFFECT + "is read with enable_bucket = true"
-        if _is_on(keys, "bucket_no_upscale"):
+        if keys.read_bool("bucket_no_upscale"):
             return NO_EFFECT + "is not read with bucket_no_upscale = true"
         step, side = keys.read_int("bucket_reso_steps") or _STEP_PIXELS, read_int(value, name=name)
         whole = side - side % step if to == "shortest_side" else side + -side % step
-        return draft.set(f"data.{keys.set_number}.{to}", whole, origin=keys.find(name)) + ("" if whole == side else ": in whole steps, as there")
+        line = draft.set(f"data.{keys.set_number}.{to}", whole, origin=keys.find(name))
+        return line if whole == side else f"{line}: in whole steps, as there"
 
     return put
 
 
-def put_step(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_step(draft: Draft, keys: Keys, value: Any) -> str:
     """`bucket_reso_steps`."""
     if not is_bucketed(keys):
         return NO_EFFECT + "is read with enable_bucket = true"
-    return draft.set(f"data.{keys.set_number}.bucket_step", read_int(value, name="bucket_reso_steps"), origin=keys.find("bucket_reso_steps"))
+    number, origin = read_int(value, name="bucket_reso_steps"), keys.find("bucket_reso_steps")
+    return draft.set(f"data.{keys.set_number}.bucket_step", number, origin=origin)
 
 
-def put_no_upscale(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_no_upscale(draft: Draft, keys: Keys, value: Any) -> str:
     """`bucket_no_upscale`."""
     if not is_bucketed(keys):
         return NO_EFFECT + "is read with enable_bucket = true"
     return f"data.{keys.set_number}.upscale = {str(not read_bool(value, name='bucket_no_upscale')).lower()}"
 
 
-def put_crop(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_crop(draft: Draft, keys: Keys, value: Any) -> str:
     """`random_crop`."""
     if not read_bool(value, name="random_crop"):
         return NO_EFFECT + "the middle of pictures is kept, here as there"
     return draft.set(f"data.{keys.set_number}.crop", "random", origin=keys.find("random_crop"))
 
 
-def put_mirror(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_mirror(draft: Draft, keys: Keys, value: Any) -> str:
     """`flip_aug`."""
     if not read_bool(value, name="flip_aug"):
         return NO_EFFECT + "asks for nothing, here as there"
     return draft.set(f"data.{keys.set_number}.mirror", True, origin=keys.find("flip_aug"))
 
 
-def put_colors(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_colors(draft: Draft, keys: Keys, value: Any) -> str:
     """`color_aug`."""
     if not read_bool(value, name="color_aug"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -218,7 +221,7 @@ def put_colors(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}, the nearest: there a third of the pictures has other hues or another gamma"
 
 
-def put_multiplier(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_multiplier(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_multiplier`."""
     if read_float(value, name="network_multiplier") == 1:
         return NO_EFFECT + "1 changes nothing"
@@ -226,30 +229,30 @@ def put_multiplier(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 SET: Table = {
-    "image_dir image_directory": translated(put_folder, "data.N.path, with recursive = false"),
-    "metadata_file": translated(put_metadata, "data.N.metadata"),
-    "conditioning_data_dir": translated(put_masks, "data.N.loss_masks, with masked_loss"),
+    "image_dir image_directory": translated(_put_folder, "data.N.path, with recursive = false"),
+    "metadata_file": translated(_put_metadata, "data.N.metadata"),
+    "conditioning_data_dir": translated(_put_masks, "data.N.loss_masks, with masked_loss"),
     "control_directory": used(".conditioning.0"),
-    "num_repeats": translated(put_repeats, "data.N.repeats"),
-    "is_reg": translated(put_regularization, "data.N.loss_weight by prior_loss_weight"),
+    "num_repeats": translated(_put_repeats, "data.N.repeats"),
+    "is_reg": translated(_put_regularization, "data.N.loss_weight by prior_loss_weight"),
     "prior_loss_weight": translated(
-        lambda draft, keys, value: "data.N.loss_weight of sets with is_reg" if _is_on(keys, "is_reg") else NO_EFFECT + "is of sets with is_reg",
+        lambda draft, keys, value: "data.N.loss_weight" if keys.read_bool("is_reg") else NO_EFFECT + "is of sets with is_reg",
         "data.N.loss_weight of sets with is_reg",
     ),
-    "batch_size": translated(put_batch, "train.batch_size, the same for all sets"),
-    "custom_attributes": translated(put_attributes, "diff_output_preservation: data.N.regularization"),
-    "alpha_mask": translated(put_alpha, "data.N.alpha_mask"),
-    "resolution": translated(put_resolution, "data.N.resolution, or data.N.buckets of one size without enable_bucket"),
-    "enable_bucket": translated(put_buckets, 'data.N.geometry = "kohya"; without it aspect = "square"'),
+    "batch_size": translated(_put_batch, "train.batch_size, the same for all sets"),
+    "custom_attributes": translated(_put_attributes, "diff_output_preservation: data.N.regularization"),
+    "alpha_mask": translated(_put_alpha, "data.N.alpha_mask"),
+    "resolution": translated(_put_resolution, "data.N.resolution, or data.N.buckets of one size without enable_bucket"),
+    "enable_bucket": translated(_put_buckets, 'data.N.geometry = "kohya"; without it aspect = "square"'),
     "min_bucket_reso": translated(put_side("min_bucket_reso", "shortest_side"), "data.N.shortest_side"),
     "max_bucket_reso": translated(put_side("max_bucket_reso", "longest_side"), "data.N.longest_side"),
-    "bucket_reso_steps": translated(put_step, "data.N.bucket_step"),
-    "bucket_no_upscale": translated(put_no_upscale, "data.N.upscale = false"),
-    "random_crop": translated(put_crop, 'data.N.crop = "random"'),
-    "flip_aug": translated(put_mirror, "data.N.mirror"),
-    "color_aug": translated(put_colors, "data.N.color_jitter"),
+    "bucket_reso_steps": translated(_put_step, "data.N.bucket_step"),
+    "bucket_no_upscale": translated(_put_no_upscale, "data.N.upscale = false"),
+    "random_crop": translated(_put_crop, 'data.N.crop = "random"'),
+    "flip_aug": translated(_put_mirror, "data.N.mirror"),
+    "color_aug": translated(_put_colors, "data.N.color_jitter"),
     "face_crop_aug_range": refused('faces are not in the names of files here; data.N.crop = "face" finds them'),
-    "network_multiplier": translated(put_multiplier, "cannot be had, but for 1"),
+    "network_multiplier": translated(_put_multiplier, "cannot be had, but for 1"),
     "resize_interpolation": refused("weber has one way to resize pictures: by area, as the scripts if nothing is said"),
     "validation_split validation_seed": refused("weber measures no loss on pictures that are not learned, and learns all of them"),
     "cache_info cache_directory debug_dataset": ignored("how pictures are found and kept"),

@@ -28,13 +28,13 @@ RENAMED: Mapping[str, str] = {
 _FLUX_ARGS = (
     "img_attn_dim", "img_mlp_dim", "img_mod_dim", "single_dim", "txt_attn_dim", "txt_mlp_dim", "txt_mod_dim", "single_mod_dim", "in_dims",
     "train_double_block_indices", "train_single_block_indices", "split_qkv", "train_t5xxl",
-)  # fmt: skip
+)
 _GGPO = ("ggpo_beta", "ggpo_sigma")
 _DROPOUTS = ("rank_dropout", "module_dropout")
 _LYCORIS_ARGS = (
     *_DROPOUTS, "conv_dim", "conv_alpha", "factor", "use_cp", "use_tucker", "use_scalar", "rank_dropout_scale", "rescaled", "train_norm",
     "decompose_both", "bypass_mode", "dora_wd",
-)  # fmt: skip
+)
 
 _ALGOS: Mapping[str, str] = {
     "LoCon": "locon",
@@ -61,6 +61,9 @@ MODULES: Mapping[str, str] = {
 }
 """`LoRA_type` -> the module that is trained."""
 
+ZERO_TEXT_RATE = "text_encoder_lr 0: network_train_unet_only"
+"""What the GUI makes of a rate of 0, as it is spelled in a report."""
+
 _NOT_PASSED = "the GUI does not pass on what is empty, false or 0"
 _OTHER_TYPE = "the GUI passes it on for other kinds of LoRA_type alone"
 _OTHER_MODEL = "is for other models than FLUX.1"
@@ -68,15 +71,12 @@ _SHOWN = "says what the GUI shows"
 
 _OTHERS: Mapping[str, str] = {
     _OTHER_MODEL: (
-        "sdxl_cache_text_encoder_outputs sdxl_no_half_vae clip_skip max_token_length sdxl sd3_checkbox sd3_cache_text_encoder_outputs"
-        " sd3_cache_text_encoder_outputs_to_disk sd3_fused_backward_pass sd3_clip_l sd3_clip_l_dropout_rate sd3_clip_g sd3_clip_g_dropout_rate"
-        " sd3_t5xxl sd3_t5_dropout_rate sd3_enable_scaled_pos_embed sd3_text_encoder_batch_size clip_l_dropout_rate clip_g_dropout_rate"
-        " t5_dropout_rate lumina_* anima_* hunyuan_* down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims"
-        " block_alphas conv_block_dims conv_block_alphas unit train_on_input constrain pos_emb_random_crop_rate save_clip save_t5xxl"
+        "sdxl sdxl_* sd3_* lumina_* anima_* hunyuan_* clip_skip max_token_length clip_l_dropout_rate clip_g_dropout_rate t5_dropout_rate"
+        " down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas conv_block_dims conv_block_alphas unit"
+        " train_on_input constrain pos_emb_random_crop_rate save_clip save_t5xxl"
     ),
     _SHOWN: (
-        "headless model_list save_as_bool save_as print_only color_palette flux1_checkbox train_lora_ggpo"
-        " noise_offset_type config_version"
+        "headless model_list save_as_bool save_as print_only color_palette flux1_checkbox train_lora_ggpo noise_offset_type"
     ),
 }
 
@@ -91,7 +91,10 @@ def read_gui(top: Mapping[str, Any], *, where: str, spell: Spell) -> tuple[list[
         reason = _find_reason(name, top)
         if name == "LoRA_type":
             given += _read_kind(own, top)
-        elif value in ("", False, None, 0, []) and name not in ("text_encoder_lr", "unet_lr"):
+        elif name == "lr_scheduler_num_cycles" and value == "" and top.get("epoch"):
+            given.append(Given(name, top["epoch"], f"epoch: {name}", where))
+            answered.append(Outcome(own, "no effect", "empty: the GUI takes the number of epochs"))
+        elif _is_left_out(value) and name not in ("text_encoder_lr", "unet_lr"):
             answered.append(Outcome(own, "no effect", _NOT_PASSED))
         elif reason is not None:
             answered.append(Outcome(own, "no effect", reason))
@@ -105,6 +108,11 @@ def read_gui(top: Mapping[str, Any], *, where: str, spell: Spell) -> tuple[list[
         else:
             given.append(Given(RENAMED.get(name, name), value, name, where))
     return _choose_rates(_choose_length(given, top, answered), top, answered), answered
+
+
+def _is_left_out(value: object) -> bool:
+    """As the GUI has it: 0 is equal to False."""
+    return value in ("", None, 0, [])
 
 
 def _list_args(kind: str) -> tuple[str, ...]:
@@ -136,11 +144,11 @@ def _find_reason(name: str, top: Mapping[str, Any]) -> str | None:
 
 def _read_kind(own: Given, top: Mapping[str, Any]) -> list[Given]:
     kind = str(own.value)
-    given = [Given("network_module", MODULES.get(kind, kind), own.spelled, own.where)]
+    given = [Given("network_module", MODULES.get(kind, kind), f"{own.spelled} {kind}: network_module", own.where)]
     if kind in _ALGOS:
-        given.append(Given("network_args.algo", _ALGOS[kind], own.spelled, own.where))
+        given.append(Given("network_args.algo", _ALGOS[kind], f"{own.spelled} {kind}: algo", own.where))
     if kind == "Flux1" and top.get("split_mode"):
-        given.append(Given("network_args.train_blocks", "single", "split_mode", own.where))
+        given.append(Given("network_args.train_blocks", "single", "split_mode: train_blocks", own.where))
     return given
 
 
@@ -174,9 +182,9 @@ def _choose_rates(given: list[Given], top: Mapping[str, Any], answered: list[Out
         if one.name == "learning_rate" and (text or unet):
             answered.append(Outcome(one, "no effect", "the GUI passes on unet_lr and text_encoder_lr instead"))
         elif one.name == "text_encoder_lr" and not text:
-            chosen.append(Given("network_train_unet_only", bool(unet), one.spelled, one.where))
+            chosen.append(Given("network_train_unet_only", bool(unet), ZERO_TEXT_RATE, one.where))
         elif one.name == "unet_lr" and not unet:
-            chosen.append(Given("network_train_text_encoder_only", bool(text), one.spelled, one.where))
+            chosen.append(Given("network_train_text_encoder_only", bool(text), "unet_lr 0: network_train_text_encoder_only", one.where))
         else:
             chosen.append(one)
     return chosen
@@ -191,7 +199,7 @@ def _read_rate(value: object) -> float:
 
 # ---- lora-scripts
 
-UI_ARGS: Mapping[str, str] = {
+PAGE_ARGS: Mapping[str, str] = {
     "lycoris_algo": "network_args.algo",
     "lokr_factor": "network_args.factor",
     "conv_dim": "network_args.conv_dim",
@@ -203,3 +211,29 @@ UI_ARGS: Mapping[str, str] = {
     "prodigy_d0": "optimizer_args.d0",
 }
 """Keys of lora-scripts' page -> the entry of a list of arguments that it makes of them."""
+
+_LISTS = {"optimizer_args_custom": "optimizer_args", "network_args_custom": "network_args"}
+_SAMPLES = {"sample_width": "w", "sample_height": "h", "sample_cfg": "l", "sample_steps": "s", "sample_seed": "d", "negative_prompts": "n"}
+
+
+def read_page(given: list[Given], *, spell: Spell) -> Iterator[Given]:
+    """Options of the scripts that a save of lora-scripts' page starts them with."""
+    there = {one.name: one for one in given}
+    for one in given:
+        if one.name in PAGE_ARGS and PAGE_ARGS[one.name] not in there and one.value not in (None, ""):
+            value = str(one.value) if PAGE_ARGS[one.name].startswith("network") else _read_number(one.value)
+            yield Given(PAGE_ARGS[one.name], value, one.spelled, one.where)
+        elif one.name in _LISTS:
+            yield from spell(_LISTS[one.name], one.value or [], spelled=one.spelled, where=one.where)
+        elif one.name == "positive_prompts" and "sample_prompts" not in there and there.get("enable_preview", one).value is True:
+            flags = [f"--{flag} {there[name].value}" for name, flag in _SAMPLES.items() if name in there]
+            yield Given("sample_prompts", " ".join([str(one.value).replace("\n", " "), *flags]), one.spelled, one.where)
+        else:
+            yield one
+
+
+def _read_number(value: object) -> object:
+    try:
+        return float(str(value))
+    except ValueError:
+        return value

@@ -12,7 +12,7 @@ _IMAGES = "which trains another model than FLUX."
 _TOOL = ""  # no training
 
 OTHER_PROGRAMS: Mapping[str, str] = {
-    "flux_train_control_net.py": "which trains a ControlNet: weber trains adapters and whole models. A reference picture is data.0.conditioning.",
+    "flux_train_control_net.py": "which trains a ControlNet: weber does not. Pictures as references are data.0.conditioning.",
     **dict.fromkeys(
         (
             "train_network.py", "train_db.py", "fine_tune.py", "train_textual_inversion.py", "train_textual_inversion_XTI.py",
@@ -33,7 +33,7 @@ OTHER_PROGRAMS: Mapping[str, str] = {
         ),
         _TOOL,
     ),
-}  # fmt: skip
+}
 """Other programs of kohya's: what is said where a file starts one of them; nothing of those that train nothing."""
 
 UI_TYPES: Mapping[str, bool] = {"flux-lora": True, "flux-finetune": False}
@@ -41,10 +41,10 @@ UI_TYPES: Mapping[str, bool] = {"flux-lora": True, "flux-finetune": False}
 
 FLUX_KEYS = frozenset(
     (
-        "clip_l", "t5xxl", "ae", "timestep_sampling", "guidance_scale", "model_prediction_type", "discrete_flow_shift", "t5xxl_max_token_length",
-        "apply_t5_attn_mask", "flux1_checkbox", "split_mode", "blocks_to_swap",
+        "clip_l", "t5xxl", "ae", "timestep_sampling", "guidance_scale", "model_prediction_type", "discrete_flow_shift",
+        "t5xxl_max_token_length", "apply_t5_attn_mask", "flux1_checkbox", "split_mode", "blocks_to_swap",
     )
-)  # fmt: skip
+)
 """Options that say that a file is for FLUX."""
 
 OTHER_MODELS: Mapping[str, str] = {

@@ -15,6 +15,7 @@ from weber.config.importers.values import read_bool, read_float, read_int, read_
 from weber.config.lycoris import ACTS
 from weber.config.near import find_near
 from weber.config.regexes import check_regex
+from weber.config.toml import write_value
 from weber.errors import ConfigError
 
 LORA = "networks.lora_flux"
@@ -25,7 +26,7 @@ ALL_LINEAR = "ai-toolkit"
 """The set of targets that holds every linear layer of the blocks, modulation included, as kohya's LoRA does."""
 
 
-def put_module(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_module(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_module`: what is trained, and which layers."""
     module, origin = str(value).strip(), keys.find("network_module")
     if not is_adapter(keys):
@@ -69,7 +70,7 @@ def name_algo(keys: Keys) -> str:
     return algo
 
 
-def put_dim(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_dim(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_dim`: the rank; of `networks.oft_flux` the number of blocks."""
     number, origin = read_int(value, name="network_dim"), keys.find("network_dim")
     if not is_adapter(keys):
@@ -86,7 +87,7 @@ def put_dim(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.rank", number, origin=origin)
 
 
-def put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_alpha`: 0 is the rank; of `networks.oft_flux` the largest turn."""
     number, origin = read_float(value, name="network_alpha"), keys.find("network_alpha")
     if not is_adapter(keys):
@@ -105,7 +106,7 @@ def put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.alpha", number, origin=origin)
 
 
-def put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_dropout`."""
     share, origin = read_float(value, name="network_dropout"), keys.find("network_dropout")
     if share == 0 or not is_adapter(keys):
@@ -119,7 +120,7 @@ def put_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.dropout", share, origin=origin) + ": of a layer's inputs, where it was of what the first factor makes of them"
 
 
-def put_weights(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_weights(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_weights`: the file that is gone on with."""
     line = draft.set("adapter.start_from", str(value), origin=keys.find("network_weights"))
     if keys.read_bool("dim_from_weights"):
@@ -127,20 +128,20 @@ def put_weights(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def put_base_weights(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_base_weights(draft: Draft, keys: Keys, value: Any) -> str:
     """`base_weights`: LoRAs that are merged into the model before it is trained."""
     paths, lines = value if isinstance(value, list) else read_texts(value, separator=r"[\n]+"), []
     strengths = keys["base_weights_multiplier"]
     strengths = strengths if isinstance(strengths, list) else read_texts(strengths or "", separator=r"[,\s]+")
     for number, path in enumerate(paths):
         lines.append(draft.set(f"model.adapters.{number}.path", str(path), origin=keys.find("base_weights")))
-        if number < len(strengths) and read_float(strengths[number], name="base_weights_multiplier") != 1:
-            key = f"model.adapters.{number}.strength"
-            lines.append(draft.set(key, read_float(strengths[number], name="base_weights_multiplier"), origin=keys.find("base_weights_multiplier")))
+        strength = read_float(strengths[number], name="base_weights_multiplier") if number < len(strengths) else 1.0
+        if strength != 1:
+            lines.append(draft.set(f"model.adapters.{number}.strength", strength, origin=keys.find("base_weights_multiplier")))
     return "; ".join(lines)
 
 
-def put_unet_only(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_unet_only(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_train_unet_only`: without it adapters on CLIP are trained too."""
     if not is_adapter(keys):
         return NO_EFFECT + "flux_train.py trains no text encoder"
@@ -188,13 +189,16 @@ def put_type_dim(name: str) -> Call:
     return put
 
 
-def put_in_dims(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_in_dims(draft: Draft, keys: Keys, value: Any) -> str:
     """`in_dims`: ranks of the layers in front of the blocks."""
     origin = keys.find("network_args.in_dims")
     ranks = [read_int(one, name="in_dims") for one in read_texts(str(value).strip("[] "), separator=r"[,\s]+")]
     if len(ranks) != len(INPUTS):
         raise ConfigError(
-            f"{origin.spelled} is not five ranks.", got=origin.text, expected="img, time, vector, guidance, txt", fix=f"correct {origin.spelled}"
+            f"{origin.spelled} is not five ranks.",
+            got=origin.text,
+            expected="ranks of img, time, vector, guidance, txt",
+            fix=f"correct {origin.spelled}",
         )
     chosen = [(layers, rank) for layers, rank in zip(INPUTS, ranks, strict=True) if rank > 0]
     if not chosen:
@@ -204,13 +208,13 @@ def put_in_dims(draft: Draft, keys: Keys, value: Any) -> str:
     return "adapter.targets with " + "; ".join(_put_rank(draft, layers, rank, origin) for layers, rank in chosen)
 
 
-def put_train_blocks(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_train_blocks(draft: Draft, keys: Keys, value: Any) -> str:
     """`train_blocks`, and the numbers of blocks beside it."""
     blocks = _list_blocks(keys)
     if not blocks:
         return "all blocks, as here if nothing is said"
     if draft.get("adapter.blocks") == blocks:
-        return f"adapter.blocks = {blocks}, together with the others"
+        return f"adapter.blocks = {write_value(blocks)}, together with the others"
     given = next(keys.find(name) for name in _BLOCK_ARGS if name in keys)
     return draft.set("adapter.blocks", blocks, origin=given)
 
@@ -228,12 +232,12 @@ def _list_blocks(keys: Keys) -> list[str]:
     return [] if names == [DOUBLE, SINGLE] else names
 
 
-def put_regex_dims(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_regex_dims(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_reg_dims`."""
     return _put_regex(draft, keys, str(value), "network_reg_dims")
 
 
-def put_regex_rates(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_regex_rates(draft: Draft, keys: Keys, value: Any) -> str:
     """`network_reg_lrs`."""
     return _put_regex(draft, keys, str(value), "network_reg_lrs")
 
@@ -304,14 +308,14 @@ def _is_yes(keys: Keys, name: str) -> bool:
 _SWITCHES = ("decompose_both", "full_matrix", "dora_wd", "wd_on_output", "bypass_mode", "rescaled", "unbalanced_factorization")
 
 
-def put_algo(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_algo(draft: Draft, keys: Keys, value: Any) -> str:
     """`algo`: set with the module."""
     if not is_lycoris(keys):
         return NO_EFFECT + f"{keys['network_module']} does not read it"
     return f'adapter.lycoris.algo = "{name_algo(keys)}"'
 
 
-def put_preset(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_preset(draft: Draft, keys: Keys, value: Any) -> str:
     """`preset`: which layers LyCORIS finds in FLUX."""
     preset = str(value).strip()
     if not is_lycoris(keys):
@@ -324,16 +328,18 @@ def put_preset(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 _CONVOLUTIONS = "FLUX has no convolutions"
+_DROPOUTS = ("rank_dropout", "module_dropout")
+_OFF = (None, False, "", "False", "false")
 _ONLY_LYCORIS = 'weber drops ranks and whole layers with LyCORIS alone: adapter.kind = "lycoris", with algo = "lora"'
 
 NETWORK: Table = {
     **{f"network_args.{name}": translated(put_type_dim(name), "adapter.rules with a rank, or adapter.exclude for 0") for name in TYPE_DIMS},
-    "network_args.in_dims": translated(put_in_dims, "adapter.targets and adapter.rules for the layers in front of the blocks"),
-    " ".join(_BLOCK_ARGS): translated(put_train_blocks, "adapter.blocks"),
-    "network_args.network_reg_dims": translated(put_regex_dims, "adapter.rules; as there, the first expression that finds a layer counts"),
-    "network_args.network_reg_lrs": translated(put_regex_rates, "adapter.rules; as there, the first expression that finds a layer counts"),
+    "network_args.in_dims": translated(_put_in_dims, "adapter.targets and adapter.rules for the layers in front of the blocks"),
+    " ".join(_BLOCK_ARGS): translated(_put_train_blocks, "adapter.blocks"),
+    "network_args.network_reg_dims": translated(_put_regex_dims, "adapter.rules; as there, the first expression that finds a layer counts"),
+    "network_args.network_reg_lrs": translated(_put_regex_rates, "adapter.rules; as there, the first expression that finds a layer counts"),
     "network_args.split_qkv": ignored("queries, keys and values have factors of their own here in any case, each of the full rank"),
-    "network_args.train_t5xxl": refused("weber trains no T5; CLIP is adapter.text_encoder = true", off=(None, False, "", "False", "false")),
+    "network_args.train_t5xxl": refused("weber trains no T5; CLIP is adapter.text_encoder = true", off=_OFF),
     "network_args.conv_dim network_args.conv_alpha network_args.use_conv_cp network_args.disable_conv_cp": ignored(_CONVOLUTIONS),
     "network_args.loraplus_lr_ratio network_args.loraplus_unet_lr_ratio network_args.loraplus_text_encoder_lr_ratio": refused(
         "weber has one rate for both factors of a layer; raise optim.lr instead", off=(None, "", 0, 1)
@@ -341,8 +347,8 @@ NETWORK: Table = {
     "network_args.ggpo_sigma network_args.ggpo_beta": refused("weber has no such perturbation", off=(None, "", 0)),
     "network_args.verbose": ignored("says what is printed"),
     "network_args.enable_all_linear": ignored("is read with networks.oft_flux, as adapter.targets"),
-    "network_args.algo": translated(put_algo, "adapter.lycoris.algo"),
-    "network_args.preset": translated(put_preset, "adapter.targets"),
+    "network_args.algo": translated(_put_algo, "adapter.lycoris.algo"),
+    "network_args.preset": translated(_put_preset, "adapter.targets"),
     **{
         f"network_args.{name}": translated(put_lycoris(name, to), f"adapter.lycoris.{to}")
         for name, to in {
@@ -351,9 +357,9 @@ NETWORK: Table = {
         }.items()
     },
     "network_args.use_tucker network_args.use_cp": ignored(f"is for convolutions: {_CONVOLUTIONS}"),
-    "network_args.use_scalar": refused("a file holds factors already multiplied with it, so that no run could go on", off=(None, "", "False", "false")),
-    "network_args.train_norm": refused("the norms of FLUX are of a kind that LyCORIS does not change", off=(None, "", "False", "false")),
-    "network_args.rank_dropout_scale": refused("weber does not scale what is left", off=(None, "", "False", "false")),
+    "network_args.use_scalar": refused("no run could go on from files with it", off=_OFF),
+    "network_args.train_norm": refused("the norms of FLUX are of a kind that LyCORIS does not change", off=_OFF),
+    "network_args.rank_dropout_scale": refused("weber does not scale what is left", off=_OFF),
     "network_args.block_size": ignored("is for dylora"),
     "network_args.rs_lora": translated(
         say("in adapter.lycoris.linear_alpha, which is multiplied by the root of the rank"), "adapter.lycoris.linear_alpha"
@@ -374,22 +380,22 @@ def _put_lora_dropout(name: str) -> Call:
 
 
 NETWORK = {
-    **{f"network_args.{name}": translated(_put_lora_dropout(name), f"adapter.lycoris.{name}") for name in ("rank_dropout", "module_dropout")},
+    **{f"network_args.{name}": translated(_put_lora_dropout(name), f"adapter.lycoris.{name}") for name in _DROPOUTS},
     **NETWORK,
 }
 _KNOWN = {name for names in NETWORK for name in names.split() if "*" not in name}
 
 ADAPTER: Table = {
-    "network_module": translated(put_module, "adapter.kind and adapter.targets: all linear layers of the blocks, modulation included"),
-    "network_dim": translated(put_dim, "adapter.rank, or adapter.lycoris.linear_dim"),
-    "network_alpha": translated(put_alpha, "adapter.alpha, or adapter.lycoris.linear_alpha; 0 is the rank"),
-    "network_dropout": translated(put_dropout, "adapter.dropout"),
-    "network_weights": translated(put_weights, "adapter.start_from"),
+    "network_module": translated(_put_module, "adapter.kind and adapter.targets: all linear layers of the blocks, modulation included"),
+    "network_dim": translated(_put_dim, "adapter.rank, or adapter.lycoris.linear_dim"),
+    "network_alpha": translated(_put_alpha, "adapter.alpha, or adapter.lycoris.linear_alpha; 0 is the rank"),
+    "network_dropout": translated(_put_dropout, "adapter.dropout"),
+    "network_weights": translated(_put_weights, "adapter.start_from"),
     "dim_from_weights": refused("set adapter.rank to the highest rank in that file, which `weber inspect` says"),
     "network_args": ignored("its entries have answers of their own"),
-    "network_train_unet_only": translated(put_unet_only, "adapter.text_encoder = false; without it CLIP is trained too"),
+    "network_train_unet_only": translated(_put_unet_only, "adapter.text_encoder = false; without it CLIP is trained too"),
     "network_train_text_encoder_only": refused("weber trains no text encoder alone; the transformer is trained"),
-    "base_weights": translated(put_base_weights, "model.adapters: frozen, below what is trained"),
+    "base_weights": translated(_put_base_weights, "model.adapters: frozen, below what is trained"),
     "base_weights_multiplier": translated(say("in model.adapters, as strength"), "model.adapters, as strength"),
     "scale_weight_norms": refused("weber does not scale the factors down; a lower optim.lr keeps them small"),
     "network_scale": refused("weber saves an adapter at its full strength", off=(None, "", 1, 1.0)),

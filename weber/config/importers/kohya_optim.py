@@ -9,13 +9,14 @@ from typing import Any
 from weber.config.importers.answers import Call, Table, ignored, refused, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.values import read_bool, read_float, simplify
-from weber.config.optimizers import FACTS, REFUSED as REFUSED_OPTIMIZERS, read_optimizer_name
+from weber.config.optimizers import FACTS, read_optimizer_name
+from weber.config.optimizers import REFUSED as REFUSED_OPTIMIZERS
 from weber.errors import ConfigError
 
 _NESTEROV = ("sgdnesterov", "sgdnesterov8bit")
 _NO_DECAY = (
     "adafactor", "lion", "lion_8bit", "bnb_lion", "bnb_lion_8bit", "bnb_paged_lion", "bnb_paged_lion_8bit", "prodigy", "adamw_schedulefree",
-)  # fmt: skip
+)
 """Optimizers whose libraries have no weight decay if nothing is said, and that have some here."""
 
 _ROUNDING = ("adafactor", "adamw_8bit", "adamw_bf16", "lion", "lion_8bit")
@@ -71,7 +72,7 @@ def is_schedule_free(keys: Keys) -> bool:
     return _spell(keys).lower().endswith("schedulefree")
 
 
-def put_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
     """`optim.name`, and what its library has where weber has something else."""
     name, given = name_optimizer(keys), keys.find("optimizer_type")
     line = draft.set("optim.name", name, origin=given)
@@ -93,15 +94,15 @@ def _rounds(name: str) -> bool:
     return name in _ROUNDING or name.startswith(("optimi_", "torchao_"))
 
 
-def put_old_flag(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_old_flag(draft: Draft, keys: Keys, value: Any) -> str:
     """`use_8bit_adam` and `use_lion_optimizer`, of before `optimizer_type`."""
-    return put_optimizer(draft, keys, value) if read_bool(value, name="the flag") else NO_EFFECT + "asks for nothing, here as there"
+    return _put_optimizer(draft, keys, value) if read_bool(value, name="the flag") else NO_EFFECT + "asks for nothing, here as there"
 
 
 # ---- rates
 
 
-def put_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_lr(draft: Draft, keys: Keys, value: Any) -> str:
     """`learning_rate`: of the transformer, unless `unet_lr` is given, and of CLIP, unless `text_encoder_lr` is."""
     if "unet_lr" in keys and is_adapter(keys):
         if not trains_text(keys) or read_text_rate(keys) != read_float(value, name="learning_rate"):
@@ -110,7 +111,7 @@ def put_lr(draft: Draft, keys: Keys, value: Any) -> str:
     return _put_rate(draft, keys, value, "learning_rate")
 
 
-def put_unet_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_unet_lr(draft: Draft, keys: Keys, value: Any) -> str:
     """`unet_lr`: the rate of adapters on the transformer."""
     return _put_rate(draft, keys, value, "unet_lr") if is_adapter(keys) else NO_EFFECT + "flux_train.py has no such option"
 
@@ -149,7 +150,7 @@ def _list(value: Any) -> list[Any]:
     return [] if value in (None, "") else [one for one in re.split(r"[,\s]+", str(value).strip("[] ")) if one]
 
 
-def put_text_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_text_lr(draft: Draft, keys: Keys, value: Any) -> str:
     """`text_encoder_lr`: of CLIP, and of T5, which is not trained."""
     if not is_adapter(keys):
         return NO_EFFECT + "flux_train.py trains no text encoder"
@@ -157,7 +158,7 @@ def put_text_lr(draft: Draft, keys: Keys, value: Any) -> str:
     if not trains_text(keys):
         return NO_EFFECT + "CLIP is not trained"
     line = _put_text_rate(draft, keys, rates[0], "text_encoder_lr")
-    return line + ("; the second rate is of T5, which is trained with train_t5xxl alone" if len(rates) > 1 and not line.startswith(REFUSED) else "")
+    return f"{line}; the second rate is of T5, which is trained with train_t5xxl alone" if len(rates) > 1 else line
 
 
 def _put_text_rate(draft: Draft, keys: Keys, value: Any, name: str) -> str:
@@ -182,7 +183,7 @@ def is_lycoris(keys: Keys) -> bool:
 # ---- clipping and schedules
 
 
-def put_clip(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_clip(draft: Draft, keys: Keys, value: Any) -> str:
     """`max_grad_norm`: 0 leaves gradients as they are."""
     norm, origin = read_float(value, name="max_grad_norm"), keys.find("max_grad_norm")
     if moves_at_once(keys):
@@ -194,11 +195,13 @@ def put_clip(draft: Draft, keys: Keys, value: Any) -> str:
 
 def moves_at_once(keys: Keys) -> bool:
     """Whether each weight moves as soon as its gradient is there."""
+    if is_adapter(keys) or (keys.read_int("gradient_accumulation_steps") or 1) > 1:
+        return False
     asked = keys.read_bool("fused_backward_pass") or keys.read_bool("blockwise_fused_optimizers")
-    return asked and not is_adapter(keys) and FACTS[name_optimizer(keys)].is_own and (keys.read_int("gradient_accumulation_steps") or 1) == 1
+    return asked and FACTS[name_optimizer(keys)].is_own
 
 
-def put_fused(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_fused(draft: Draft, keys: Keys, value: Any) -> str:
     """`fused_backward_pass`, `blockwise_fused_optimizers`: memory alone, for whole models."""
     if not read_bool(value, name="fused_backward_pass"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -230,7 +233,7 @@ _NEAREST: Mapping[str, tuple[str, str]] = {
 }
 
 
-def put_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_schedule(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler`."""
     name, origin = str(value).strip().lower(), keys.find("lr_scheduler")
     if is_schedule_free(keys):
@@ -265,7 +268,7 @@ def _end_fits(keys: Keys, end: float) -> bool:
     return rate is not None and read_float(rate, name="learning_rate") > end
 
 
-def put_cycles(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_cycles(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_num_cycles`."""
     number = simplify(read_float(value, name="lr_scheduler_num_cycles"))
     if str(keys["lr_scheduler"]) != "cosine_with_restarts" or is_schedule_free(keys) or is_relative(keys):
@@ -275,14 +278,14 @@ def put_cycles(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.cycles", int(number), origin=keys.find("lr_scheduler_num_cycles"))
 
 
-def put_power(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_power(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_power`."""
     if str(keys["lr_scheduler"]) != "polynomial" or is_schedule_free(keys):
         return NO_EFFECT + "is for polynomial"
     return draft.set("optim.power", read_float(value, name="lr_scheduler_power"), origin=keys.find("lr_scheduler_power"))
 
 
-def put_min_ratio(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_min_ratio(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_min_lr_ratio`: the end of `cosine_with_min_lr`, as a share of the rate."""
     rate = keys["unet_lr"] if "unet_lr" in keys else keys["learning_rate"]
     if str(keys["lr_scheduler"]) != "cosine_with_min_lr" or rate is None:
@@ -291,12 +294,12 @@ def put_min_ratio(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.end_lr", float(f"{end:.6g}"), origin=keys.find("lr_scheduler_min_lr_ratio"))
 
 
-def put_warmup(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_warmup_steps(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_warmup_steps`: steps, or below 1 or with a percent sign a share of all steps."""
     return _put_warmup(draft, keys, str(value).strip(), "lr_warmup_steps")
 
 
-def put_warmup_percent(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_warmup_percent(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_warmup` of the GUI: percent of `max_train_steps`."""
     if "lr_warmup_steps" in keys:
         return NO_EFFECT + "lr_warmup_steps counts"
@@ -323,7 +326,7 @@ def _put_warmup(draft: Draft, keys: Keys, text: str, name: str) -> str:
     return line
 
 
-def put_scheduler_type(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_scheduler_type(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_type`: a class of PyTorch or of another library."""
     name = str(value).rpartition(".")[2].lower()
     near = "cosine" if "cos" in name else "polynomial" if "poly" in name else "linear" if "linear" in name or "step" in name else "cosine"
@@ -347,7 +350,7 @@ def put_option(name: str) -> Call:
     return put
 
 
-def put_betas(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_betas(draft: Draft, keys: Keys, value: Any) -> str:
     """`betas`."""
     optimizer = name_optimizer(keys)
     facts, numbers = FACTS[optimizer], [read_float(one, name="betas") for one in _list(value)]
@@ -358,12 +361,13 @@ def put_betas(draft: Draft, keys: Keys, value: Any) -> str:
     return REFUSED + f"{optimizer} takes {len(facts.betas)} numbers"
 
 
-def put_eps(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_eps(draft: Draft, keys: Keys, value: Any) -> str:
     """`eps`; Adafactor's are two, of which the second is for a rate relative to weights."""
     optimizer, numbers = name_optimizer(keys), _list(value)
     if optimizer == "adafactor":
         root = read_float(numbers[0], name="eps") ** 0.5
-        return draft.set("optim.eps", root, origin=keys.find("optimizer_args.eps")) + ": weber bounds roots, where it is added to squares there"
+        line = draft.set("optim.eps", root, origin=keys.find("optimizer_args.eps"))
+        return f"{line}: weber bounds roots, where it is added to squares there"
     if FACTS[optimizer].eps is None and not FACTS[optimizer].is_tail:
         return NO_EFFECT + f"{optimizer} divides by nothing"
     return draft.set("optim.eps", read_float(numbers[0], name="eps"), origin=keys.find("optimizer_args.eps"))
@@ -380,7 +384,7 @@ def _only_adafactor(name: str, line: str, *, off: Sequence[Any] = ()) -> Call:
     return answer
 
 
-def put_relative(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_relative(draft: Draft, keys: Keys, value: Any) -> str:
     """`relative_step`: Adafactor's own rate."""
     if name_optimizer(keys) != "adafactor":
         return put_option("relative_step")(draft, keys, value)
@@ -391,21 +395,25 @@ def put_relative(draft: Draft, keys: Keys, value: Any) -> str:
 
 OPTIMIZER: Table = {
     "optimizer_args.weight_decay": used("optim.weight_decay"),
-    "optimizer_args.betas": translated(put_betas, "optim.betas"),
-    "optimizer_args.eps": translated(put_eps, "optim.eps"),
-    "optimizer_args.relative_step": translated(put_relative, "false: Adafactor takes optim.lr, as it always does here; true cannot be had"),
+    "optimizer_args.betas": translated(_put_betas, "optim.betas"),
+    "optimizer_args.eps": translated(_put_eps, "optim.eps"),
+    "optimizer_args.relative_step": translated(_put_relative, "false: Adafactor takes optim.lr, as it always does; true cannot be had"),
     "optimizer_args.scale_parameter": translated(
         _only_adafactor("scale_parameter", "weber's Adafactor takes the rate as it is, not relative to the size of weights", off=(False,)),
         "false: as it always is here; true cannot be had",
     ),
-    "optimizer_args.warmup_init": translated(_only_adafactor("warmup_init", "it needs relative_step", off=(False,)), "false: as it always is here"),
+    "optimizer_args.warmup_init": translated(
+        _only_adafactor("warmup_init", "it needs relative_step", off=(False,)), "false: as it always is here"
+    ),
     "optimizer_args.clip_threshold": translated(
         _only_adafactor("clip_threshold", "weber's Adafactor bounds updates at 1.0", off=(1, 1.0)), "1.0: as it always is here"
     ),
     "optimizer_args.decay_rate": translated(
         _only_adafactor("decay_rate", "weber's Adafactor has -0.8", off=(-0.8,)), "-0.8: as it always is here"
     ),
-    "optimizer_args.beta1": translated(_only_adafactor("beta1", "weber's Adafactor keeps no mean of the gradient", off=(None,)), "none here"),
+    "optimizer_args.beta1": translated(
+        _only_adafactor("beta1", "weber's Adafactor keeps no mean of the gradient", off=(None,)), "none: as it always is here"
+    ),
     "optimizer_args.fused optimizer_args.foreach optimizer_args.capturable optimizer_args.is_paged optimizer_args.block_wise "
     "optimizer_args.min_8bit_size optimizer_args.optim_bits optimizer_args.percentile_clipping": ignored(
         "how the optimizer computes; weber chooses that itself"
@@ -416,25 +424,25 @@ OPTIMIZER: Table = {
 """Entries of `optimizer_args`."""
 
 SCHEDULE: Table = {
-    "lr_scheduler": translated(put_schedule, "optim.schedule; constant_with_warmup is constant with optim.warmup_steps"),
-    "lr_scheduler_type": translated(put_scheduler_type, "a class of another library: the nearest course"),
-    "lr_scheduler_num_cycles": translated(put_cycles, "optim.cycles, of cosine_with_restarts"),
-    "lr_scheduler_power": translated(put_power, "optim.power, of polynomial"),
-    "lr_scheduler_min_lr_ratio": translated(put_min_ratio, "optim.end_lr of cosine_with_min_lr"),
+    "lr_scheduler": translated(_put_schedule, "optim.schedule; constant_with_warmup is constant with optim.warmup_steps"),
+    "lr_scheduler_type": translated(_put_scheduler_type, "a class of another library: the nearest course"),
+    "lr_scheduler_num_cycles": translated(_put_cycles, "optim.cycles, of cosine_with_restarts"),
+    "lr_scheduler_power": translated(_put_power, "optim.power, of polynomial"),
+    "lr_scheduler_min_lr_ratio": translated(_put_min_ratio, "optim.end_lr of cosine_with_min_lr"),
     "lr_scheduler_timescale": ignored("is for inverse_sqrt, which weber does not have"),
     "lr_decay_steps": ignored("is for warmup_stable_decay, which weber does not have"),
-    "lr_scheduler_args lr_scheduler_args.*": refused("weber's schedules have no such setting; optim.end_lr, cycles and power are there", off=()),
-    "lr_warmup_steps": translated(put_warmup, "optim.warmup_steps; a share of the steps where those are known"),
-    "lr_warmup_percent": translated(put_warmup_percent, "lr_warmup of the GUI, percent of max_train_steps: optim.warmup_steps"),
-    "learning_rate": translated(put_lr, "optim.lr"),
-    "unet_lr": translated(put_unet_lr, "optim.lr"),
-    "text_encoder_lr": translated(put_text_lr, "optim.text_encoder_lr; 0: CLIP is not trained"),
-    "optimizer_type": translated(put_optimizer, "optim.name, with the weight decay that it has there if nothing is said"),
-    "use_8bit_adam use_lion_optimizer": translated(put_old_flag, 'optim.name = "adamw_8bit" or "lion"'),
+    "lr_scheduler_args lr_scheduler_args.*": refused("weber's schedules have optim.end_lr, cycles and power, and no such setting", off=()),
+    "lr_warmup_steps": translated(_put_warmup_steps, "optim.warmup_steps; a share of the steps where those are known"),
+    "lr_warmup_percent": translated(_put_warmup_percent, "lr_warmup of the GUI, percent of max_train_steps: optim.warmup_steps"),
+    "learning_rate": translated(_put_lr, "optim.lr"),
+    "unet_lr": translated(_put_unet_lr, "optim.lr"),
+    "text_encoder_lr": translated(_put_text_lr, "optim.text_encoder_lr; 0: CLIP is not trained"),
+    "optimizer_type": translated(_put_optimizer, "optim.name, with the weight decay that it has there if nothing is said"),
+    "use_8bit_adam use_lion_optimizer": translated(_put_old_flag, 'optim.name = "adamw_8bit" or "lion"'),
     "optimizer_args": ignored("its entries have answers of their own"),
     "optimizer_schedulefree_wrapper schedulefree_wrapper_args": ignored("the scripts do not read it"),
-    "max_grad_norm": translated(put_clip, 'optim.clip_norm; 0 is "off"'),
-    "fused_backward_pass blockwise_fused_optimizers": translated(put_fused, "optim.fused_backward, for whole models"),
+    "max_grad_norm": translated(_put_clip, 'optim.clip_norm; 0 is "off"'),
+    "fused_backward_pass blockwise_fused_optimizers": translated(_put_fused, "optim.fused_backward, for whole models"),
     "fused_optimizer_groups": ignored("the scripts do not read it"),
     **OPTIMIZER,
 }

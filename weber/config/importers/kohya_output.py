@@ -12,7 +12,7 @@ from weber.config.importers.values import read_bool, read_int
 _SPLIT_MODE_BLOCKS = 18
 """What the scripts take in place of `--split_mode`."""
 
-def put_dtype(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_dtype(draft: Draft, keys: Keys, value: Any) -> str:
     """`mixed_precision`."""
     name = str(value).strip().lower()
     if name == "fp16":
@@ -23,7 +23,7 @@ def put_dtype(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.dtype", dtype, origin=keys.find("mixed_precision"))
 
 
-def put_fp8(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_fp8(draft: Draft, keys: Keys, value: Any) -> str:
     """`fp8_base`: frozen weights in 8 bits."""
     if not read_bool(value, name="fp8_base"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -45,7 +45,7 @@ def count_swapped(keys: Keys) -> int:
     return number // 2 + (number - number // 2) * 2
 
 
-def put_swap(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_swap(draft: Draft, keys: Keys, value: Any) -> str:
     """`blocks_to_swap`, and what it was called before."""
     number = count_swapped(keys)
     if not number or value in (0, "0", False):
@@ -58,14 +58,14 @@ def put_swap(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.swap_blocks", number, origin=keys.find(name))
 
 
-def put_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
     """`gradient_checkpointing`."""
     if read_bool(value, name="gradient_checkpointing"):
         return draft.set("memory.gradient_checkpointing", "all", origin=keys.find("gradient_checkpointing"))
     return NO_EFFECT + "weber's own default saves memory and changes nothing: memory.gradient_checkpointing"
 
 
-def put_compile(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_compile(draft: Draft, keys: Keys, value: Any) -> str:
     """`torch_compile`."""
     if not read_bool(value, name="torch_compile"):
         return NO_EFFECT + "asks for nothing, here as there"
@@ -80,8 +80,8 @@ _WHERE = "where things lie while it trains; weber's settings of [memory] say tha
 _ONE_DEVICE = "a run is on one device"
 
 MEMORY: Table = {
-    "mixed_precision": translated(put_dtype, "memory.dtype"),
-    "fp8_base fp8_base_unet": translated(put_fp8, "memory.quantize, of adapters alone"),
+    "mixed_precision": translated(_put_dtype, "memory.dtype"),
+    "fp8_base fp8_base_unet": translated(_put_fp8, "memory.quantize, of adapters alone"),
     "full_bf16": translated(
         lambda draft, keys, value: (
             REFUSED + "adapters are trained in fp32 here; in bf16 they hardly move"
@@ -92,14 +92,14 @@ MEMORY: Table = {
         off=(False, None, 0),
     ),
     "full_fp16": refused("weights that learn have too little range in fp16; they are fp32 or bf16"),
-    "gradient_checkpointing": translated(put_checkpointing, 'memory.gradient_checkpointing = "all"'),
+    "gradient_checkpointing": translated(_put_checkpointing, 'memory.gradient_checkpointing = "all"'),
     "cpu_offload_checkpointing": used("memory.offload_activations", off=(False, None, 0)),
     "blocks_to_swap double_blocks_to_swap single_blocks_to_swap split_mode": translated(
-        put_swap, "memory.swap_blocks: of N half are blocks with two streams, and each of the others counts for two blocks with one"
+        _put_swap, "memory.swap_blocks: of N half are blocks with two streams, and each of the others counts for two blocks with one"
     ),
     "vae_batch_size": used("memory.encode_batch_size", off=(0,)),
     "text_encoder_batch_size": ignored("memory.encode_batch_size is of pictures and texts"),
-    "torch_compile": translated(put_compile, "memory.compile"),
+    "torch_compile": translated(_put_compile, "memory.compile"),
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic": ignored("memory.compile compiles blocks as they should be"),
     "sdpa xformers mem_eff_attn": ignored(_ATTENTION),
     "highvram lowram lowvram no_half_vae": ignored(_WHERE),
@@ -121,7 +121,7 @@ MEMORY: Table = {
 # ---- what is kept
 
 
-def put_save(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_save(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_every_n_epochs` and `save_every_n_steps`: every file is kept there, unless it says how many."""
     number, epochs = read_int(value, name="save_every_n_epochs"), keys.read_int("save_every_n_epochs")
     if number < 1:
@@ -136,7 +136,7 @@ def put_save(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def put_last_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_last_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_last_n_epochs`: so many files."""
     number = read_int(value, name="save_last_n_epochs")
     if not keys.read_int("save_every_n_epochs") or number < 1:
@@ -144,7 +144,7 @@ def put_last_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.keep_last", number, origin=keys.find("save_last_n_epochs"))
 
 
-def put_last_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_last_steps(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_last_n_steps`: the files of so many steps."""
     number, every = read_int(value, name="save_last_n_steps"), keys.read_int("save_every_n_steps")
     if not every or number < 1:
@@ -152,7 +152,7 @@ def put_last_steps(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.keep_last", number // every + 1, origin=keys.find("save_last_n_steps"))
 
 
-def put_ratio(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_ratio(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_n_epoch_ratio`: at least so many files in all."""
     number, epochs = read_int(value, name="save_n_epoch_ratio"), keys.read_int("max_train_epochs")
     if number < 1:
@@ -164,7 +164,7 @@ def put_ratio(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.save_every", f"{every} epochs", origin=keys.find("save_n_epoch_ratio"))
 
 
-def put_precision(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_precision(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_precision`."""
     if not is_adapter(keys):
         return NO_EFFECT + "whole models are written in the precision of the base's files"
@@ -172,7 +172,7 @@ def put_precision(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.precision", name, origin=keys.find("save_precision"))
 
 
-def put_format(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_format(draft: Draft, keys: Keys, value: Any) -> str:
     """`save_model_as`: files are always safetensors, in the layout of the scripts."""
     origin = keys.find("save_model_as")
     if not is_adapter(keys):
@@ -183,7 +183,7 @@ def put_format(draft: Draft, keys: Keys, value: Any) -> str:
     return line if str(value) == "safetensors" else f"{line}; files are always safetensors"
 
 
-def put_name(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_name(draft: Draft, keys: Keys, value: Any) -> str:
     """`output_name`."""
     name = str(value).strip().removesuffix(".safetensors")
     plain = "".join("-" if one in '<>:"/\\|?*' or ord(one) < 32 else one for one in name).strip(". ")
@@ -192,14 +192,14 @@ def put_name(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.name", plain, origin=keys.find("output_name"))
 
 
-def put_log(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_log(draft: Draft, keys: Keys, value: Any) -> str:
     """`log_with`."""
     if str(value).strip().lower() in ("tensorboard", "all"):
         return draft.set("output.tensorboard", True, origin=keys.find("log_with"))
     return REFUSED + "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
 
 
-def put_log_folder(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_log_folder(draft: Draft, keys: Keys, value: Any) -> str:
     """`logging_dir`: with it alone, TensorBoard's files are written."""
     if "log_with" in keys:
         return NO_EFFECT + "what is logged is in the run folder"
@@ -212,21 +212,21 @@ _HEADER = "weber writes into the header of a file what it knows: settings, data 
 
 OUTPUT: Table = {
     "output_dir": used("output.folder"),
-    "output_name": translated(put_name, "output.name"),
-    "save_every_n_epochs save_every_n_steps": translated(put_save, "output.save_every; all files are kept, as there"),
-    "save_last_n_epochs": translated(put_last_epochs, "output.keep_last"),
-    "save_last_n_steps": translated(put_last_steps, "output.keep_last"),
-    "save_n_epoch_ratio": translated(put_ratio, "output.save_every"),
-    "save_precision": translated(put_precision, "output.precision"),
-    "save_model_as": translated(put_format, "output.formats: kohya's layout beside the library's, or one file of a whole model"),
+    "output_name": translated(_put_name, "output.name"),
+    "save_every_n_epochs save_every_n_steps": translated(_put_save, "output.save_every; all files are kept, as there"),
+    "save_last_n_epochs": translated(_put_last_epochs, "output.keep_last"),
+    "save_last_n_steps": translated(_put_last_steps, "output.keep_last"),
+    "save_n_epoch_ratio": translated(_put_ratio, "output.save_every"),
+    "save_precision": translated(_put_precision, "output.precision"),
+    "save_model_as": translated(_put_format, "output.formats: kohya's layout beside the library's, or one file of a whole model"),
     "use_safetensors": ignored("files are always safetensors"),
     "save_state save_state_on_train_end save_last_n_epochs_state save_last_n_steps_state": ignored(
         "every checkpoint holds all that a resume needs"
     ),
     "save_state_to_huggingface async_upload huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
     "huggingface_repo_visibility": refused(_UPLOAD),
-    "log_with": translated(put_log, "output.tensorboard; wandb cannot be had"),
-    "logging_dir": translated(put_log_folder, "output.tensorboard"),
+    "log_with": translated(_put_log, "output.tensorboard; wandb cannot be had"),
+    "logging_dir": translated(_put_log_folder, "output.tensorboard"),
     "log_prefix log_tracker_name log_tracker_config log_config wandb_run_name wandb_api_key": ignored(_TRACKER),
     "console_log_level console_log_file console_log_simple": ignored("what is printed"),
     "metadata_title metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint metadata_thumbnail "

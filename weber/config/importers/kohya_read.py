@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weber.config.importers.kohya_gui import read_gui
+from weber.config.importers.kohya_gui import read_gui, read_page
 from weber.config.importers.kohya_models import FLUX_KEYS, OTHER_MODELS, OTHER_PROGRAMS, TRAINERS, UI_TYPES, build_other_model
 from weber.config.importers.outcome import Given, Outcome
 from weber.config.importers.shell import Command, check_read, read_flags
@@ -73,7 +73,7 @@ def read_order(source: Source) -> Order:
         )
     else:
         order = _read_config(source)
-    _check_model({one.name: one.value for one in order.given})
+    _check_model({one.name: one.value for one in order.given}, is_known=source.script is not None)
     return order
 
 
@@ -83,7 +83,8 @@ def spell_pairs(name: str, value: object, *, spelled: str, where: str) -> Iterat
     for entry in entries:
         key, equals, text = str(entry).strip().strip("\"'").partition("=")
         if equals:
-            yield Given(f"{name}.{key.strip()}", read_literal(text) if name != "network_args" else text.strip(), f"{spelled} {key.strip()}", where)
+            worth = text.strip() if name == "network_args" else read_literal(text)
+            yield Given(f"{name}.{key.strip()}", worth, f"{spelled} {key.strip()}", where)
         elif key:
             yield Given(name, key, spelled, where)
 
@@ -139,11 +140,11 @@ def _read_words(words: Sequence[str], command: Command, source: Source) -> Itera
     where = f"{source.name}, line {command.line}"
     for name, value in read_flags(words):
         spelled = f"--{name}"
-        for text in value if isinstance(value, list) else [value]:
+        plain, given = _SHORT.get(name, name), value if isinstance(value, list) else [value]
+        for text in given:
             check_read(str(text), name=spelled, where=where)
-        plain = _SHORT.get(name, name)
-        here = str(source.path.parent.as_posix())
-        values = [text.replace("%~dp0", f"{here}/") if isinstance(text, str) else text for text in (value if isinstance(value, list) else [value])]
+        here = f"{source.path.parent.as_posix()}/"
+        values = [text.replace("%~dp0", here) if isinstance(text, str) else text for text in given]
         if plain in LISTS:
             yield from spell_pairs(plain, values, spelled=spelled, where=where)
         else:
@@ -165,11 +166,13 @@ def _keep_last(order: Order, given: Sequence[Given]) -> list[Given]:
 
 def _read_config(source: Source) -> Order:
     """A TOML file for `--config_file`, or a save of lora-scripts."""
-    given = list(_read_toml(source.top, where=source.name))
-    keys = {one.name: one.value for one in given}
-    kind = str(keys.get("model_train_type", ""))
+    kind = str(source.top.get("model_train_type", ""))
     if kind and kind not in UI_TYPES:
         raise build_other_model(f"model_train_type = {kind}", where=source.name)
+    given = list(_read_toml(source.top, where=source.name))
+    if kind:
+        given = list(read_page(given, spell=spell_pairs))
+    keys = {one.name: one.value for one in given}
     is_adapter = UI_TYPES[kind] if kind else bool({"network_module", "network_dim", "network_alpha"} & keys.keys())
     return Order(LORA if is_adapter else FULL, source.path, given=given, loose=given)
 
@@ -236,12 +239,12 @@ def _build_no_training(source: Source, names: Sequence[str]) -> ConfigError:
     )
 
 
-def _check_model(keys: Mapping[str, Any]) -> None:
-    """Refuse what is for other models."""
+def _check_model(keys: Mapping[str, Any], *, is_known: bool) -> None:
+    """Refuse what is for other models. `is_known`: the script says that it is FLUX."""
     if str(keys.get("model_type", "flux")).lower() != "flux":
         raise build_other_model(f"model_type = {keys['model_type']}", where="the command")
     found = next((name for name in OTHER_MODELS if keys.get(name) not in (None, "", False, "false", 0)), None)
     if found is not None:
         raise build_other_model(f"{found} = {keys[found]}", where="the command", what=OTHER_MODELS[found])
-    if "pretrained_model_name_or_path" in keys and not keys.keys() & FLUX_KEYS:
+    if not is_known and "pretrained_model_name_or_path" in keys and not keys.keys() & FLUX_KEYS:
         raise build_other_model(", ".join(sorted(keys)[:5]), where="the file", what="of Stable Diffusion")

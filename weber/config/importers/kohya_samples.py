@@ -21,7 +21,7 @@ SAMPLE_DEFAULTS: Mapping[str, Any] = {"width": 512, "height": 512, "sample_steps
 _FLAGS = {
     "w": "width", "h": "height", "d": "seed", "s": "sample_steps", "l": "scale", "g": "guidance_scale", "n": "negative_prompt",
     "ss": "sample_sampler", "cn": "controlnet_image", "ctr": "cfg_trunc_ratio", "rcfg": "renorm_cfg", "fs": "flow_shift",
-}  # fmt: skip
+}
 _SPELLED = {name: f"--{flag}" for flag, name in _FLAGS.items()}
 _FILES = (".txt", ".json", ".toml")
 _STEP_PIXELS, _SMALLEST = 16, 64
@@ -103,12 +103,12 @@ def _put_first(name: str, key: str, *, is_pixels: bool = False) -> Call:
     return put
 
 
-def put_prompts(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_prompts(draft: Draft, keys: Keys, value: Any) -> str:
     """The prompts."""
     return draft.set("sampling.prompts", list(value), origin=keys.find("prompt"))
 
 
-def put_scale(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_scale(draft: Draft, keys: Keys, value: Any) -> str:
     """`--l`: classifier-free guidance."""
     number = _read_scale(keys)
     if number <= 1:
@@ -123,7 +123,7 @@ def _read_scale(keys: Keys) -> float:
     return 1.0 if first is None else read_float(first, name="scale")
 
 
-def put_negative(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_negative(draft: Draft, keys: Keys, value: Any) -> str:
     """`--n`: read with classifier-free guidance."""
     first = next((one for one in value if one), None) if isinstance(value, list) else value
     if _read_scale(keys) <= 1 or not str(first or "").strip():
@@ -131,28 +131,28 @@ def put_negative(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.negative_prompt", str(first).strip(), origin=keys.find("negative_prompt"))
 
 
-def put_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_guidance(draft: Draft, keys: Keys, value: Any) -> str:
     """`--g`."""
     if keys["run.is_schnell"]:
         return NO_EFFECT + "schnell has no guidance input"
     return _put_first("guidance_scale", "guidance")(draft, keys, value)
 
 
-def put_seed(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_seed(draft: Draft, keys: Keys, value: Any) -> str:
     """`--d`: the first prompt's; each further one adds 1 here."""
     line = _put_first("seed", "seed")(draft, keys, value)
     return line if line.startswith(NO_EFFECT) else f"{line}; each further prompt adds 1"
 
 
 SAMPLES: Table = {
-    "prompt": translated(put_prompts, "sampling.prompts"),
+    "prompt": translated(_put_prompts, "sampling.prompts"),
     "width": translated(_put_first("width", "width", is_pixels=True), "sampling.width, in whole steps of 16"),
     "height": translated(_put_first("height", "height", is_pixels=True), "sampling.height, in whole steps of 16"),
-    "seed": translated(put_seed, "sampling.seed"),
+    "seed": translated(_put_seed, "sampling.seed"),
     "sample_steps": translated(_put_first("sample_steps", "steps"), "sampling.steps"),
-    "scale": translated(put_scale, "sampling.cfg"),
-    "guidance_scale": translated(put_guidance, "sampling.guidance"),
-    "negative_prompt": translated(put_negative, "sampling.negative_prompt, with sampling.cfg"),
+    "scale": translated(_put_scale, "sampling.cfg"),
+    "guidance_scale": translated(_put_guidance, "sampling.guidance"),
+    "negative_prompt": translated(_put_negative, "sampling.negative_prompt, with sampling.cfg"),
     "sample_sampler": ignored("FLUX is painted with Euler's steps, there as here"),
     "controlnet_image": refused("weber paints without a ControlNet"),
     "cfg_trunc_ratio renorm_cfg flow_shift": ignored("the scripts for FLUX do not read it"),
@@ -160,7 +160,7 @@ SAMPLES: Table = {
 """What stands behind a prompt."""
 
 
-def put_every(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_every(draft: Draft, keys: Keys, value: Any) -> str:
     """`sample_every_n_epochs`, else `sample_every_n_steps`."""
     number, epochs = read_int(value, name="sample_every_n_steps"), keys.read_int("sample_every_n_epochs") or 0
     if number < 1:
@@ -168,17 +168,17 @@ def put_every(draft: Draft, keys: Keys, value: Any) -> str:
     if "sample_prompts" not in keys:
         return NO_EFFECT + "there are no sample_prompts"
     every = f"{epochs} epochs" if epochs > 0 else number
-    if draft.get("sampling.every") is not None or (epochs > 0 and keys["sample_every_n_steps"] == value and keys["sample_every_n_epochs"] != value):
+    if draft.get("sampling.every") is not None:
         return NO_EFFECT + "sample_every_n_epochs counts"
     return draft.set("sampling.every", every, origin=keys.find("sample_every_n_epochs" if epochs > 0 else "sample_every_n_steps"))
 
 
-def put_at_first(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_at_first(draft: Draft, keys: Keys, value: Any) -> str:
     """`sample_at_first`."""
     return "pictures are painted at the start in any case" if paints(keys) else NO_EFFECT + "there are no sample_prompts"
 
 
-def put_prompt_file(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_prompt_file(draft: Draft, keys: Keys, value: Any) -> str:
     """`sample_prompts`: the prompts in it are keys of their own."""
     if not paints(keys):
         return NO_EFFECT + "without sample_every_n_epochs, sample_every_n_steps and sample_at_first nothing is painted there"
@@ -186,9 +186,9 @@ def put_prompt_file(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 SAMPLING: Table = {
-    "sample_prompts": translated(put_prompt_file, "sampling.prompts, with what stands behind them"),
-    "sample_every_n_steps sample_every_n_epochs": translated(put_every, "sampling.every"),
-    "sample_at_first": translated(put_at_first, "pictures are painted at the start in any case", off=(False, None)),
+    "sample_prompts": translated(_put_prompt_file, "sampling.prompts, with what stands behind them"),
+    "sample_every_n_steps sample_every_n_epochs": translated(_put_every, "sampling.every"),
+    "sample_at_first": translated(_put_at_first, "pictures are painted at the start in any case", off=(False, None)),
     "sample_sampler": ignored("FLUX is painted with Euler's steps, there as here"),
 }
 """Options of the scripts for pictures on the way."""

@@ -19,9 +19,10 @@ from weber.errors import ConfigError
 
 _RENAMED = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention": "caption_extension"}
 _TOML_ONLY = {
-    "image_dir", "image_directory", "metadata_file", "conditioning_data_dir", "control_directory", "is_reg", "custom_attributes", "class_tokens",
-    "network_multiplier", "validation_split", "validation_seed", "cache_directory", "multiple_target", "batch_size", "num_repeats",
-}  # fmt: skip
+    "image_dir", "image_directory", "metadata_file", "conditioning_data_dir", "control_directory", "is_reg", "custom_attributes",
+    "class_tokens", "network_multiplier", "validation_split", "validation_seed", "cache_directory", "multiple_target", "batch_size",
+    "num_repeats",
+}
 SET_OPTIONS = {name: name for name in list_names(SET) if name not in _TOML_ONLY} | _RENAMED
 """Options of the command line that hold for every set that does not say it itself -> what they are called there."""
 
@@ -174,7 +175,7 @@ def _say_parent(given: Given) -> str:
             f"{given.value} is not on this machine. The scripts read only folders in it that are named like 10_word: the number is"
             " data.N.repeats; write a set for each."
         )
-    return f"{given.value} holds no folder that is named like 10_word: the scripts would have found no pictures. Here all in it are one set."
+    return f"{given.value} holds no folder named like 10_word: the scripts would have found no pictures. Here all in it are one set."
 
 
 def _list_folders(given: Given, *, is_class: bool) -> Iterator[Layer]:

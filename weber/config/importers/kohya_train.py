@@ -15,7 +15,7 @@ def is_schnell(keys: Keys) -> bool:
     return "schnell" in str(keys["pretrained_model_name_or_path"] or "").lower()
 
 
-def put_model(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_model(draft: Draft, keys: Keys, value: Any) -> str:
     """`pretrained_model_name_or_path`."""
     origin = keys.find("pretrained_model_name_or_path")
     line = draft.set("model.path", str(value).strip(), origin=origin)
@@ -24,7 +24,7 @@ def put_model(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def put_tokens(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_tokens(draft: Draft, keys: Keys, value: Any) -> str:
     """`t5xxl_max_token_length`."""
     number = read_int(value, name="t5xxl_max_token_length")
     if number == (256 if is_schnell(keys) else 512):
@@ -33,11 +33,11 @@ def put_tokens(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 MODEL: Table = {
-    "pretrained_model_name_or_path": translated(put_model, "model.path"),
+    "pretrained_model_name_or_path": translated(_put_model, "model.path"),
     "clip_l": used("model.text_encoder"),
     "t5xxl": used("model.text_encoder_2"),
     "ae": used("model.vae"),
-    "t5xxl_max_token_length": translated(put_tokens, "model.text_tokens"),
+    "t5xxl_max_token_length": translated(_put_tokens, "model.text_tokens"),
     "apply_t5_attn_mask": used("objective.text_mask", off=(False, 0, "false", "False")),
     "tokenizer_cache_dir": ignored("tokenizers are found with the model, or in the folder of the hub's own cache"),
     "model_type": ignored("flux, the only one that is read"),
@@ -54,7 +54,7 @@ MODEL: Table = {
 _LAWS = {"uniform": "uniform", "sigmoid": "sigmoid", "shift": "shift", "flux_shift": "token_shift"}
 
 
-def put_sampling(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_sampling(draft: Draft, keys: Keys, value: Any) -> str:
     """`timestep_sampling`: the law of noise levels."""
     name, origin = str(value).strip().lower(), keys.find("timestep_sampling")
     if name == "sigma":
@@ -83,7 +83,7 @@ def _put_sigma(draft: Draft, keys: Keys) -> str:
     return "; ".join(lines)
 
 
-def put_scheme(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_scheme(draft: Draft, keys: Keys, value: Any) -> str:
     """`weighting_scheme`: a law with `sigma`, a weight of the loss with `sigma_scaled`."""
     scheme = str(value).strip()
     if scheme in ("logit_normal", "mode"):
@@ -106,14 +106,14 @@ def _with_scheme(name: str, scheme: str, *, sign: str = "") -> Call:
     return answer
 
 
-def put_sigmoid_scale(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_sigmoid_scale(draft: Draft, keys: Keys, value: Any) -> str:
     """`sigmoid_scale`."""
     if keys["timestep_sampling"] not in ("sigmoid", "shift", "flux_shift"):
         return NO_EFFECT + f'has no part in timestep_sampling = "{keys["timestep_sampling"]}"'
     return draft.set("objective.sigmoid_scale", read_float(value, name="sigmoid_scale"), origin=keys.find("sigmoid_scale"))
 
 
-def put_shift(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_shift(draft: Draft, keys: Keys, value: Any) -> str:
     """`discrete_flow_shift`: of `shift`, and of the table that `sigma` draws from."""
     if keys["timestep_sampling"] not in ("shift", "sigma"):
         return NO_EFFECT + f'has no part in timestep_sampling = "{keys["timestep_sampling"]}", there as here'
@@ -123,14 +123,14 @@ def put_shift(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("objective.shift", shift, origin=keys.find("discrete_flow_shift"))
 
 
-def put_prediction(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_prediction(draft: Draft, keys: Keys, value: Any) -> str:
     """`model_prediction_type`: the velocity is what FLUX says."""
     if str(value) == "raw":
         return "what the network says is the velocity, here in any case"
     return REFUSED + f'with "{value}" the scripts compare another quantity with the velocity; here it is the velocity itself, as with "raw"'
 
 
-def put_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_guidance(draft: Draft, keys: Keys, value: Any) -> str:
     """`guidance_scale`."""
     if is_schnell(keys):
         return NO_EFFECT + "schnell has no guidance input"
@@ -161,20 +161,22 @@ def put_huber(name: str) -> Call:
 _TABLE = "it needs a table of signal and noise, which FLUX does not have: the scripts for FLUX do not read it"
 
 OBJECTIVE: Table = {
-    "timestep_sampling": translated(put_sampling, "objective.timesteps; sigma is uniform, or as weighting_scheme says, with objective.shift"),
-    "weighting_scheme": translated(put_scheme, "objective.timesteps with sigma, objective.weighting with sigma_scaled"),
+    "timestep_sampling": translated(_put_sampling, "objective.timesteps; sigma: uniform or as weighting_scheme says, with objective.shift"),
+    "weighting_scheme": translated(_put_scheme, "objective.timesteps with sigma, objective.weighting with sigma_scaled"),
     "logit_mean": translated(_with_scheme("logit_mean", "logit_normal", sign="-"), "objective.logit_mean, with the other sign"),
     "logit_std": translated(_with_scheme("logit_std", "logit_normal"), "objective.logit_std"),
     "mode_scale": translated(_with_scheme("mode_scale", "mode"), "objective.mode_scale"),
-    "sigmoid_scale": translated(put_sigmoid_scale, "objective.sigmoid_scale"),
-    "discrete_flow_shift": translated(put_shift, "objective.shift, with shift and sigma alone"),
-    "model_prediction_type": translated(put_prediction, "raw is what weber does; the others cannot be had"),
-    "guidance_scale": translated(put_guidance, "objective.guidance"),
+    "sigmoid_scale": translated(_put_sigmoid_scale, "objective.sigmoid_scale"),
+    "discrete_flow_shift": translated(_put_shift, "objective.shift, with shift and sigma alone"),
+    "model_prediction_type": translated(_put_prediction, "raw is what weber does; the others cannot be had"),
+    "guidance_scale": translated(_put_guidance, "objective.guidance"),
     "loss_type": used("objective.loss", off=("l2",)),
     "huber_c": translated(put_huber("huber_c"), "objective.huber_c and huber_schedule"),
     "huber_schedule": translated(put_huber("huber_schedule"), "objective.huber_schedule"),
     "huber_scale": translated(put_huber("huber_scale"), "in objective.huber_c"),
-    "masked_loss": translated(lambda draft, keys, value: "masks of the sets count", "data.N.loss_masks or alpha_mask", off=(False, None, "")),
+    "masked_loss": translated(
+        lambda draft, keys, value: "masks of the sets count", "data.N.loss_masks or alpha_mask", off=(False, None, "")
+    ),
     "ip_noise_gamma ip_noise_gamma_random_strength": refused("weber adds no other noise to the input than that of its level"),
     "noise_offset noise_offset_type noise_offset_random_strength adaptive_noise_scale multires_noise_iterations multires_noise_discount "
     "perlin_noise": ignored("the scripts for FLUX do not read it"),
@@ -191,7 +193,7 @@ OBJECTIVE: Table = {
 # ---- length
 
 
-def put_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def _put_steps(draft: Draft, keys: Keys, value: Any) -> str:
     """`max_train_steps`, unless epochs say how long."""
     if "max_train_epochs" in keys:
         return NO_EFFECT + "max_train_epochs counts"
@@ -199,12 +201,12 @@ def put_steps(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 LENGTH: Table = {
-    "max_train_steps": translated(put_steps, "train.steps, unless max_train_epochs is given"),
+    "max_train_steps": translated(_put_steps, "train.steps, unless max_train_epochs is given"),
     "max_train_epochs": used("train.epochs"),
     "gradient_accumulation_steps": used("train.accumulation", off=(1,)),
     "seed": used("train.seed"),
-    "initial_epoch initial_step skip_until_initial_step": refused("weber goes on from its own checkpoints, at the very step: `weber resume`"),
-    "resume resume_from_huggingface": refused("a state of the scripts cannot be read; set adapter.start_from to the LoRA that was saved last"),
+    "initial_epoch initial_step skip_until_initial_step": refused("weber goes on from its own checkpoints: `weber resume`"),
+    "resume resume_from_huggingface": refused("no state of the scripts can be read; adapter.start_from takes the LoRA that was saved last"),
     "epoch stop_text_encoder_training": ignored("the scripts do not read it"),
     "validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps": refused(
         "weber measures no loss on pictures that are not learned, and learns all of them; sampling.prompts shows what is learned"
