@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _read_script(source: Source) -> Order:
     command, program = trainings[0]
     place = next(number for number, word in enumerate(command.words) if _name(word) == program)
     order = Order(program, source.path)
-    order.launch = list(_read_words(command.words[:place], command, source))
+    order.launch = [replace(one, spelled=f"accelerate {one.spelled}") for one in _read_words(command.words[:place], command, source)]
     given = list(_read_words(command.words[place + 1 :], command, source))
     config = next((one for one in reversed(given) if one.name in ("config_file", "c")), None)
     if config is not None:
