@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weber.config.importers.kohya import KOHYA
 from weber.config.importers.tool import Tool
 
-TOOLS: tuple[Tool, ...] = ()
+TOOLS: tuple[Tool, ...] = (KOHYA,)
