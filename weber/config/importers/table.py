@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weber.config.importers.diffusers import DIFFUSERS
 from weber.config.importers.tool import Tool
 
-TOOLS: tuple[Tool, ...] = ()
+TOOLS: tuple[Tool, ...] = (DIFFUSERS,)
