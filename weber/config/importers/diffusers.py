@@ -76,6 +76,8 @@ def translate(source: Source, draft: Draft) -> None:
     precision = _find_value([*machine, *launch], "mixed_precision")
     keys = Keys(given, defaults=facts | {"num_processes": processes, "launch_precision": precision})
     _check_complete(keys, source)
+    if call.is_full:
+        draft.set("adapter.kind", "full", origin=f"{call.script} trains the weights themselves")
     draft.apply(keys, KEYS, example=EXAMPLE)
     _apply_launch(draft, keys, launch, machine)
     _apply_bits(draft, keys, source)

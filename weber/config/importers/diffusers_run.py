@@ -203,10 +203,20 @@ def set_bits(draft: Draft, keys: Keys, value: Any) -> str:
 
 def set_validation(draft: Draft, keys: Keys, value: Any) -> str:
     """`--validation_prompt`, painted as often as `--num_validation_images` says, in the pipeline's own size."""
-    given, num = keys.find("validation_prompt"), keys.read_int("num_validation_images")
-    num = 4 if num is None else num
-    if num == 0:
+    if not _paints(keys):
         return NO_EFFECT + "--num_validation_images is 0"
+    return _set_prompts(draft, keys, value, name="validation_prompt")
+
+
+def set_final_prompt(draft: Draft, keys: Keys, value: Any) -> str:
+    """`--final_validation_prompt`, at the end."""
+    if not _paints(keys) or "validation_prompt" in keys:
+        return NO_EFFECT + "the last pictures are of --validation_prompt, or left out"
+    return _set_prompts(draft, keys, value, name="final_validation_prompt") + "; painted on the way too"
+
+
+def _set_prompts(draft: Draft, keys: Keys, value: Any, *, name: str) -> str:
+    given, num = keys.find(name), _count_pictures(keys)
     prompts = value if isinstance(value, list) else [value]
     draft.set("sampling.prompts", [str(one) for one in prompts for _ in range(num)], origin=given)
     draft.set("sampling.width", 1024, origin="1024 x 1024, the library's own size")
@@ -214,16 +224,22 @@ def set_validation(draft: Draft, keys: Keys, value: Any) -> str:
     if "seed" in keys:
         draft.set("sampling.seed", keys.read_int("seed"), origin=keys.find("seed"))
     if "validation_image" in keys:
-        images = read_texts(keys["validation_image"], separator="\n")
-        draft.set("sampling.conditioning", [[one] for one in images for _ in range(num)], origin=keys.find("validation_image"))
+        images = keys["validation_image"] if isinstance(keys["validation_image"], list) else [keys["validation_image"]]
+        draft.set("sampling.conditioning", [[str(one)] for one in images for _ in range(num)], origin=keys.find("validation_image"))
     return f"sampling.prompts has it {num} times, for as many pictures with other seeds, of 1024 x 1024 pixels"
+
+
+def _count_pictures(keys: Keys) -> int:
+    num = keys.read_int("num_validation_images")
+    return 4 if num is None else num
 
 
 def set_painting_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     """`--validation_epochs`."""
     if not _paints(keys):
         return NO_EFFECT + "there is no --validation_prompt"
-    return draft.set("sampling.every", f"{read_int(value, name='--validation_epochs')} epochs", origin=keys.find("validation_epochs"))
+    num = read_int(value, name="--validation_epochs")
+    return draft.set("sampling.every", "1 epoch" if num == 1 else f"{num} epochs", origin=keys.find("validation_epochs"))
 
 
 def set_painting_steps(draft: Draft, keys: Keys, value: Any) -> str:
@@ -243,17 +259,8 @@ def answer_painting(line: str) -> Any:
 
 
 def _paints(keys: Keys) -> bool:
-    return "validation_prompt" in keys and keys.read_int("num_validation_images") != 0
-
-
-def set_final_prompt(draft: Draft, keys: Keys, value: Any) -> str:
-    """`--final_validation_prompt`."""
-    if keys.read_bool("skip_final_inference"):
-        return NO_EFFECT + "--skip_final_inference is given"
-    if "validation_prompt" in keys:
-        return NO_EFFECT + "the last pictures are of --validation_prompt"
-    draft.set("sampling.prompts", [str(value)] * (keys.read_int("num_validation_images") or 4), origin=keys.find("final_validation_prompt"))
-    return "sampling.prompts; painted on the way too"
+    is_final = "final_validation_prompt" in keys and not keys.read_bool("skip_final_inference")
+    return ("validation_prompt" in keys or is_final) and _count_pictures(keys) > 0
 
 
 def set_report(draft: Draft, keys: Keys, value: Any) -> str:
