@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from weber.config.importers.ai_toolkit import AI_TOOLKIT
 from weber.config.importers.diffusers import DIFFUSERS
 from weber.config.importers.tool import Tool
 
-TOOLS: tuple[Tool, ...] = (DIFFUSERS,)
+TOOLS: tuple[Tool, ...] = (AI_TOOLKIT, DIFFUSERS)
