@@ -61,7 +61,7 @@ def translate(source: Source, draft: Draft) -> None:
     keys.defaults["step_parts"] = count_parts(keys)
     if keys["kind"] == "full":
         draft.set("adapter.kind", "full", origin="there is no network: the weights of the model themselves are trained")
-    elif "network.network_kwargs.only_if_contains" not in keys:
+    elif "network.network_kwargs.only_if_contains" not in keys and not draft.weber_defaults:
         draft.set("adapter.targets", "ai-toolkit", origin="what ai-toolkit trains: the linear layers of the blocks")
     if keys["is_schnell"] and "model.assistant_lora_path" not in keys and not draft.weber_defaults:
         draft.set("model.assistant", "off", origin="model.assistant_lora_path is left out")

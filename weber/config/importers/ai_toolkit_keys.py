@@ -60,6 +60,7 @@ KEYS: Table = {
     "embedding.* embedding decorator.* decorator": refused(_WORDS),
     "slider.* slider": refused(_SLIDER),
     "guidance.* guidance first_sample.* first_sample do_lorm lorm_*": refused(_METHOD),
+    "network train model save sample logging": ignored("asks for nothing"),
     # network
     "network.type": translated(train.set_network, "adapter.kind"),
     "network.linear network.rank": translated(train.set_rank, "adapter.rank"),
