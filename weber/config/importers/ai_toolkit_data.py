@@ -21,7 +21,7 @@ def _asks(keys: Keys, name: str) -> bool:
     return keys[name] is not None and keys.read_bool(name)
 
 
-def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
+def set_folder(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`folder_path`, and `dataset_path`, which goes before it."""
     origin = keys.find("dataset_path" if "dataset_path" in keys else "folder_path")
     folder = str(keys["dataset_path"] or keys["folder_path"])
@@ -38,7 +38,7 @@ def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def set_sizes(draft: Draft, keys: Keys, value: Any) -> str:
+def set_sizes(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`resolution`: one, or a list, in which the set is used once for each."""
     values = value if isinstance(value, list) else [value]
     sizes = list(dict.fromkeys(read_float(one, name="resolution") for one in values))
@@ -51,7 +51,7 @@ def set_sizes(draft: Draft, keys: Keys, value: Any) -> str:
 _SQUARE = {"aspect": "square", "upscale": True}
 
 
-def set_step(draft: Draft, keys: Keys, value: Any) -> str:
+def set_step(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`bucket_tolerance`: sides of buckets are multiples of it."""
     step = read_int(value, name="bucket_tolerance")
     if step % 16 != 0:
@@ -59,7 +59,7 @@ def set_step(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(_name(keys, "bucket_step"), step, origin=keys.find("bucket_tolerance"))
 
 
-def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
+def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`random_crop`: drawn once, when the set is opened."""
     if not keys.read_bool("random_crop"):
         return NO_EFFECT + "windows are in the middle, here as there"
@@ -69,7 +69,7 @@ def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(draft.set(_name(keys, name), one, origin=keys.find("random_crop")) for name, one in settings.items())
 
 
-def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
+def set_mirror(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`flip_x`: each picture a second time, mirrored."""
     if not keys.read_bool("flip_x"):
         return NO_EFFECT + "asks for nothing"
@@ -78,7 +78,7 @@ def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join([*lines, draft.set(_name(keys, "repeats"), num, origin=keys.find("flip_x"))])
 
 
-def set_repeats(draft: Draft, keys: Keys, value: Any) -> str:
+def set_repeats(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`num_repeats`; the mirrored pictures double it."""
     num = max(1, read_int(value, name="num_repeats")) * (2 if _asks(keys, "flip_x") else 1)
     return draft.set(_name(keys, "repeats"), num, origin=keys.find("num_repeats"))
@@ -87,7 +87,7 @@ def set_repeats(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- captions
 
 
-def set_captions(draft: Draft, keys: Keys, value: Any) -> str:
+def set_captions(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`caption_ext`: where captions are, and what a picture without one is given."""
     given, ending = keys.find("caption_ext"), "." + str(value).strip().lstrip(".")
     if keys["is_unread"]:
@@ -118,14 +118,14 @@ def _has_trigger(keys: Keys) -> bool:
     return bool(keys["trigger_word"]) and not _asks(keys, "is_reg")
 
 
-def set_default_caption(draft: Draft, keys: Keys, value: Any) -> str:
+def set_default_caption(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`default_caption`."""
     if keys["is_unread"]:
         return _NOT_READ
     return draft.set(_name(keys, "caption_fallback"), str(value), origin=keys.find("default_caption"))
 
 
-def set_trigger(draft: Draft, keys: Keys, value: Any) -> str:
+def set_trigger(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`trigger_word`: in front of captions that lack it, and in the place of `[trigger]`."""
     if keys["is_unread"]:
         return _NOT_READ + "; the trigger word is all that is told"
@@ -135,7 +135,7 @@ def set_trigger(draft: Draft, keys: Keys, value: Any) -> str:
     return 'a step of data.0.caption_steps, kind = "trigger": in front where the caption lacks it, and for [trigger]'
 
 
-def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`caption_dropout_rate`: the trigger word is put back into what was dropped."""
     given, rate = keys.find("caption_dropout_rate"), read_float(value, name="caption_dropout_rate")
     if rate <= 0:
@@ -150,7 +150,7 @@ def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return line if not _has_trigger(keys) else f"{line}; the empty caption here, the trigger word there"
 
 
-def set_token_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_token_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`token_dropout_rate` and `keep_tokens`."""
     rate = read_float(value, name="token_dropout_rate")
     if rate <= 0:
@@ -164,14 +164,14 @@ def set_token_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return f'a step of data.0.caption_steps: kind = "drop", rate = {rate:g}' + (f", keep = {keep}" if keep else "")
 
 
-def answer_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`keep_tokens`."""
     if not keys["token_dropout_rate"] or read_float(keys["token_dropout_rate"], name="token_dropout_rate") <= 0:
         return NO_EFFECT + "tags are kept from token_dropout_rate alone, which is 0"
     return f"keep = {value} of the step that drops"
 
 
-def set_shuffle(draft: Draft, keys: Keys, value: Any) -> str:
+def set_shuffle(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`shuffle_tokens`."""
     if not keys.read_bool("shuffle_tokens"):
         return NO_EFFECT + "asks for nothing"
@@ -195,7 +195,7 @@ def _set_steps(draft: Draft, keys: Keys, *, name: str) -> None:
 # ---- references, masks, regularization
 
 
-def set_references(draft: Draft, keys: Keys, value: Any) -> str:
+def set_references(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`control_path`, or `control_path_1` to `_3`."""
     if keys["family"] not in EDITS:
         return NO_EFFECT + "that model takes no reference pictures"
@@ -215,17 +215,17 @@ def set_references(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(lines)
 
 
-def set_repainted(draft: Draft, keys: Keys, value: Any) -> str:
+def set_repainted(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`inpaint_path`."""
     return REFUSED + "for FLUX.1 Fill put black and white masks into a folder, and name it in data.0.masks"
 
 
-def set_mask(draft: Draft, keys: Keys, value: Any) -> str:
+def set_mask(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`mask_path`."""
     return _set_minimum(draft, keys, draft.set(_name(keys, "loss_masks"), str(value), origin=keys.find("mask_path")))
 
 
-def set_alpha(draft: Draft, keys: Keys, value: Any) -> str:
+def set_alpha(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`alpha_mask`."""
     if not keys.read_bool("alpha_mask"):
         return NO_EFFECT + "asks for nothing"
@@ -241,14 +241,14 @@ def _set_minimum(draft: Draft, keys: Keys, line: str) -> str:
     return line + "; " + draft.set("objective.mask_minimum", least, origin=keys.find("mask_min_value"))
 
 
-def answer_minimum(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_minimum(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`mask_min_value`; the mask writes it."""
     if not keys["mask_path"] and not _asks(keys, "alpha_mask"):
         return NO_EFFECT + "there are no masks"
     return f"objective.mask_minimum = {value}"
 
 
-def set_regularization(draft: Draft, keys: Keys, value: Any) -> str:
+def set_regularization(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`is_reg`: every second step is of these sets, with `train.reg_weight`."""
     if not keys.read_bool("is_reg"):
         return NO_EFFECT + "asks for nothing"
@@ -264,7 +264,7 @@ def set_regularization(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(lines)
 
 
-def set_prior(draft: Draft, keys: Keys, value: Any) -> str:
+def set_prior(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`prior_reg`: what the model says without the adapter is what is asked."""
     if not keys.read_bool("prior_reg"):
         return NO_EFFECT + "asks for nothing"
@@ -275,7 +275,7 @@ def set_prior(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(_name(keys, "regularization"), True, origin=keys.find("prior_reg"))
 
 
-def set_weight(draft: Draft, keys: Keys, value: Any) -> str:
+def set_weight(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`loss_multiplier`."""
     weight = read_float(value, name="loss_multiplier")
     if weight == 1:

@@ -8,7 +8,7 @@ from typing import Any
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 
 
-def set_path(draft: Draft, keys: Keys, value: Any) -> str:
+def set_path(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`name_or_path`, with `extras_name_or_path` for the other parts."""
     given = keys.find("model.name_or_path")
     if "model.extras_name_or_path" in keys and keys["model.extras_name_or_path"] != value:
@@ -26,7 +26,7 @@ VARIANTS: Mapping[str, str] = {
 }
 
 
-def set_arch(draft: Draft, keys: Keys, value: Any) -> str:
+def set_arch(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`arch`; that of FLUX.1 may be dev or schnell."""
     variant = VARIANTS.get(str(value).partition(":")[0])
     if variant is None:
@@ -55,7 +55,7 @@ def find_bits(kind: object) -> tuple[str, str]:
     return exact or near or ("int8", f"weber has no {name}; int8 is the safest")
 
 
-def set_bits(draft: Draft, keys: Keys, value: Any) -> str:
+def set_bits(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`quantize` with `qtype`, and the text encoder's where `quantize_te` is left out."""
     is_on = keys.read_bool("model.quantize")
     lines = []
@@ -65,11 +65,11 @@ def set_bits(draft: Draft, keys: Keys, value: Any) -> str:
         if "|" in str(keys["model.qtype"]):
             lines.append("the adapter behind | that mends the error of that format is left out")
     if "model.quantize_te" not in keys and is_on:
-        lines.append(set_text_bits(draft, keys, value))
+        lines.append(set_text_bits(draft, keys, value=value))
     return "; ".join(lines) if lines else NO_EFFECT + "asks for nothing"
 
 
-def set_text_bits(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_bits(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`quantize_te`: T5 of FLUX.1, the only text encoder of FLUX.2."""
     name = "model.quantize_te" if "model.quantize_te" in keys else "model.quantize"
     if not keys.read_bool(name):
@@ -80,13 +80,13 @@ def set_text_bits(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join([draft.set(key, bits, origin=keys.find(name)), *([what] if what else [])])
 
 
-def answer_bits(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_bits(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`qtype`."""
     is_on = keys.read_bool("model.quantize") or keys.read_bool("model.quantize_te")
     return f'"{find_bits(value)[0]}"' if is_on else NO_EFFECT + "quantize is not set"
 
 
-def answer_text_bits(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_text_bits(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`qtype_te`, which most models do not read."""
     if keys["family"] != "klein":
         return NO_EFFECT + "the text encoder is packed as model.qtype says there"
@@ -97,7 +97,7 @@ def answer_text_bits(draft: Draft, keys: Keys, value: Any) -> str:
 NUM_BLOCKS: Mapping[str, int] = {"flux": 57, "flux_kontext": 57, "flux2": 56, "flux2_klein_4b": 25, "flux2_klein_9b": 32}
 
 
-def set_offload(draft: Draft, keys: Keys, value: Any) -> str:
+def set_offload(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`layer_offloading`, with its share."""
     if not keys.read_bool("model.layer_offloading"):
         return NO_EFFECT + "asks for nothing"
@@ -109,7 +109,7 @@ def set_offload(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.swap_blocks", count, origin=keys.find("model.layer_offloading"))
 
 
-def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
+def set_checkpointing(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`gradient_checkpointing`."""
     given = keys.find("train.gradient_checkpointing")
     return draft.set("memory.gradient_checkpointing", "all" if keys.read_bool(given.name) else "none", origin=given)
@@ -118,7 +118,7 @@ def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
 _DTYPES = {"bf16": "bf16", "bfloat16": "bf16", "fp32": "fp32", "float32": "fp32", "float": "fp32"}
 
 
-def set_dtype(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dtype(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`train.dtype`: of the model."""
     dtype = _DTYPES.get(str(value).strip().lower())
     if dtype is None:
@@ -126,7 +126,7 @@ def set_dtype(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.dtype", dtype, origin=keys.find("train.dtype"))
 
 
-def set_device(draft: Draft, keys: Keys, value: Any) -> str:
+def set_device(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`device`."""
     name = str(value).strip().lower()
     if name in ("cuda", "cuda:0", "gpu"):
@@ -134,12 +134,12 @@ def set_device(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.device", name, origin=keys.find("device"))
 
 
-def set_adapters(draft: Draft, keys: Keys, value: Any) -> str:
+def set_adapters(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`model.lora_path`, fused before the run."""
     return draft.set("model.adapters", [{"path": str(value)}], origin=keys.find("model.lora_path"))
 
 
-def set_mask_of_text(draft: Draft, keys: Keys, value: Any) -> str:
+def set_mask_of_text(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`attn_masking`."""
     if not keys.read_bool("model.attn_masking"):
         return NO_EFFECT + "asks for nothing"

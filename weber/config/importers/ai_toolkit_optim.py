@@ -43,7 +43,7 @@ def _find_optimizer(keys: Keys) -> str:
     return str(keys["train.optimizer"] or "adamw").strip().lower()
 
 
-def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
+def set_optimizer(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`optimizer`, with what ai-toolkit gives to each."""
     given, name = keys.find("train.optimizer"), _find_optimizer(keys)
     ours = OPTIMIZERS.get(name)
@@ -57,7 +57,7 @@ def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(lines)
 
 
-def set_option(draft: Draft, keys: Keys, value: Any, name: str) -> str:
+def set_option(draft: Draft, keys: Keys, *, value: Any, name: str) -> str:
     """A key of `optimizer_params`."""
     origin, optimizer = keys.find(f"train.optimizer_params.{name}"), _find_optimizer(keys)
     ours = OPTIMIZERS.get(optimizer)
@@ -88,7 +88,7 @@ def _read_number(value: Any) -> Any:
         return value
 
 
-def set_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def set_lr(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`unet_lr` goes before `lr`."""
     name = "train.unet_lr" if "train.unet_lr" in keys else "train.lr"
     if name == "train.unet_lr" and value is keys["train.lr"] and value is not keys["train.unet_lr"]:
@@ -99,7 +99,7 @@ def set_lr(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.lr", lr, origin=keys.find(name))
 
 
-def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`max_grad_norm`, which adafactor does without."""
     norm, given = read_float(value, name="train.max_grad_norm"), keys.find("train.max_grad_norm")
     if _find_optimizer(keys) == "adafactor":
@@ -110,7 +110,7 @@ def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.clip_norm", norm, origin=given)
 
 
-def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def set_schedule(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`lr_scheduler`, with its parameters."""
     given, name = keys.find("train.lr_scheduler"), str(value).strip().lower()
     if name in ("cosine", "cosine_with_restarts"):
@@ -141,7 +141,7 @@ def _set_linear(draft: Draft, keys: Keys) -> str:
     return "; ".join([*lines, draft.set("optim.end_lr", last * lr, origin="train.lr_scheduler_params.end_factor")])
 
 
-def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ema(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`ema_config.use_ema`."""
     if not keys.read_bool("train.ema_config.use_ema"):
         return NO_EFFECT + "asks for nothing"
@@ -152,7 +152,7 @@ def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def answer_ema(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_ema(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`ema_config.ema_decay`."""
     return f"optim.ema_decay = {value}" if keys.read_bool("train.ema_config.use_ema") else NO_EFFECT + "use_ema is not set"
 
@@ -165,14 +165,14 @@ def count_parts(keys: Keys) -> int:
     return max(1, keys.read_int("train.gradient_accumulation_steps") or 1)
 
 
-def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`steps`: with `gradient_accumulation_steps` it counts each picture."""
     steps, parts = read_int(value, name="train.steps"), int(keys["step_parts"])
     line = draft.set("train.steps", max(1, steps // parts), origin=keys.find("train.steps"))
     return line if parts == 1 else f"{line}: {steps} / {parts}, as each of them is a {'half' if parts == 2 else f'{parts}th part'} there"
 
 
-def set_accumulation(draft: Draft, keys: Keys, value: Any) -> str:
+def set_accumulation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`gradient_accumulation`."""
     num, old = read_int(value, name="train.gradient_accumulation"), keys.read_int("train.gradient_accumulation_steps") or 1
     if num > 1 and old != 1:
@@ -187,7 +187,7 @@ def set_accumulation(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.accumulation", num, origin=keys.find("train.gradient_accumulation"))
 
 
-def set_old_accumulation(draft: Draft, keys: Keys, value: Any) -> str:
+def set_old_accumulation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`gradient_accumulation_steps`, the old form."""
     num = read_int(value, name="train.gradient_accumulation_steps")
     if num == -1:

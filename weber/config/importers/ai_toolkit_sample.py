@@ -39,7 +39,7 @@ def paints(keys: Keys) -> bool:
     return bool(keys["items"]) and not keys.read_bool("train.disable_sampling")
 
 
-def set_prompts(draft: Draft, keys: Keys, value: Any) -> str:
+def set_prompts(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`prompts`, or `samples` with keys of their own."""
     if "sample.samples" in keys and value is keys["sample.prompts"] and value is not keys["sample.samples"]:
         return NO_EFFECT + "sample.samples goes before it"
@@ -72,7 +72,7 @@ def set_plain(setting: str, name: str) -> Any:
     return write
 
 
-def set_every(draft: Draft, keys: Keys, value: Any) -> str:
+def set_every(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`sample_every`, in optimizer steps."""
     every = read_int(value, name="sample.sample_every")
     if not paints(keys):
@@ -93,7 +93,7 @@ def set_side(setting: str, name: str) -> Any:
     return write
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`guidance_scale`: of klein it is classifier-free guidance."""
     if not paints(keys):
         return _NONE
@@ -105,7 +105,7 @@ def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.guidance", scale, origin=keys.find("sample.guidance_scale"))
 
 
-def set_negative(draft: Draft, keys: Keys, value: Any) -> str:
+def set_negative(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`neg`: only klein asks twice."""
     if not paints(keys) or value in (None, False, "", "false"):
         return NO_EFFECT + "asks for nothing"
@@ -115,7 +115,7 @@ def set_negative(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.negative_prompt", str(value), origin=keys.find("sample.neg"))
 
 
-def answer_walk(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_walk(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`walk_seed`."""
     if not paints(keys):
         return _NONE
@@ -127,13 +127,13 @@ def answer_walk(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- files
 
 
-def set_place(draft: Draft, keys: Keys, value: Any) -> str:
+def set_place(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`training_folder`, in which there is a folder with the name of the job."""
     folder = f"{str(value).rstrip('/')}/{keys['job_name']}"
     return draft.set("output.folder", folder, origin=keys.find("training_folder"))
 
 
-def set_name(draft: Draft, keys: Keys, value: Any) -> str:
+def set_name(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`config.name`: of the folder and of the files."""
     name = str(value).strip()
     if _FORBIDDEN.search(name) or name != name.strip(". ") or name.endswith(".safetensors"):
@@ -141,7 +141,7 @@ def set_name(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.name", name, origin=keys.find("config.name"))
 
 
-def set_save_every(draft: Draft, keys: Keys, value: Any) -> str:
+def set_save_every(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`save_every`, in optimizer steps."""
     every = read_int(value, name="save.save_every")
     if every <= 0:
@@ -149,7 +149,7 @@ def set_save_every(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.save_every", max(1, every // int(keys["step_parts"])), origin=keys.find("save.save_every"))
 
 
-def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`max_step_saves_to_keep`."""
     num = read_int(value, name="save.max_step_saves_to_keep")
     return draft.set("output.keep_last", num if num > 0 else "all", origin=keys.find("save.max_step_saves_to_keep"))
@@ -158,7 +158,7 @@ def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
 _PRECISIONS = {"float16": "fp16", "fp16": "fp16", "bf16": "bf16", "bfloat16": "bf16", "float32": "fp32", "fp32": "fp32", "float": "fp32"}
 
 
-def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
+def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`save.dtype`."""
     name = _PRECISIONS.get(str(value).strip().lower())
     if keys["kind"] == "full":
@@ -168,6 +168,6 @@ def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.precision", name, origin=keys.find("save.dtype"))
 
 
-def set_log(draft: Draft, keys: Keys, value: Any) -> str:
+def set_log(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`log_dir`."""
     return draft.set("output.tensorboard", True, origin=keys.find("log_dir")) + ", in the run folder"

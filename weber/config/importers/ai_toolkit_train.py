@@ -34,7 +34,7 @@ LISTS: Mapping[str, list[float]] = {
 # ---- the adapter
 
 
-def set_network(draft: Draft, keys: Keys, value: Any) -> str:
+def set_network(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network.type`."""
     given, kind = keys.find("network.type"), str(value).strip().lower()
     if kind in ("lora", "locon"):
@@ -61,7 +61,7 @@ def find_rank(keys: Keys) -> int:
     return rank if rank is not None else keys.read_int("network.linear") or 4
 
 
-def set_rank(draft: Draft, keys: Keys, value: Any) -> str:
+def set_rank(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network.linear`, or its old name `rank`."""
     if keys["kind"] == "lokr":
         full = keys["network.lokr_full_rank"]
@@ -70,17 +70,17 @@ def set_rank(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.rank", find_rank(keys), origin=keys.find("network.rank" if "network.rank" in keys else "network.linear"))
 
 
-def answer_alpha(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_alpha(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network.linear_alpha`, which is not read for these models."""
     return NO_EFFECT + "for FLUX alpha is always the rank there, so that the scale is 1, as here with adapter.alpha left out"
 
 
-def answer_lokr(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_lokr(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network.lokr_full_rank`, `lokr_factor` and `old_lokr_format`; `set_network` writes them."""
     return "under [adapter.lycoris]" if keys["kind"] == "lokr" else NO_EFFECT + 'network.type is not "lokr"'
 
 
-def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network.dropout`."""
     if read_float(value, name="network.dropout") == 0:
         return NO_EFFECT + "asks for nothing"
@@ -89,17 +89,17 @@ def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.dropout", value, origin=keys.find("network.dropout"))
 
 
-def set_only(draft: Draft, keys: Keys, value: Any) -> str:
+def set_only(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network_kwargs.only_if_contains`: parts of names."""
     return _set_parts(draft, keys, value, key="adapter.targets", name="network.network_kwargs.only_if_contains")
 
 
-def set_ignored(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ignored(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`network_kwargs.ignore_if_contains`."""
     return _set_parts(draft, keys, value, key="adapter.exclude", name="network.network_kwargs.ignore_if_contains")
 
 
-def set_trained(draft: Draft, keys: Keys, value: Any) -> str:
+def set_trained(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`model.only_if_contains`: which weights of a whole model are trained."""
     if keys["kind"] != "full":
         return NO_EFFECT + "it is for training whole models"
@@ -125,7 +125,7 @@ def _build_pattern(part: str) -> str:
 # ---- noise levels and the loss
 
 
-def set_timesteps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_timesteps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`timestep_type`, with `content_or_style` and `linear_timesteps`."""
     given, kind = keys.find("train.timestep_type"), str(value).strip().lower()
     style = str(keys["train.content_or_style"] or "balanced").lower()
@@ -165,14 +165,14 @@ def _set_cubic(draft: Draft, weights: list[float], *, origin: str) -> str:
     )
 
 
-def answer_linear(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_linear(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`linear_timesteps` and `linear_timesteps2`; `set_timesteps` writes them."""
     if not (keys.read_bool("train.linear_timesteps") or keys.read_bool("train.linear_timesteps2")):
         return NO_EFFECT + "asks for nothing"
     return 'objective.timesteps = "cubic" with the weights of its bell'
 
 
-def answer_style(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_style(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`content_or_style`; `set_timesteps` writes it."""
     style = str(value).lower()
     if style == "balanced":
@@ -182,7 +182,7 @@ def answer_style(draft: Draft, keys: Keys, value: Any) -> str:
     return f'objective.timesteps = "beta", more {"noise" if style == "content" else "detail"}'
 
 
-def set_loss(draft: Draft, keys: Keys, value: Any) -> str:
+def set_loss(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`loss_type`."""
     given, kind = keys.find("train.loss_type"), str(value).strip().lower()
     if kind in ("mse", "l2"):
@@ -195,14 +195,14 @@ def set_loss(draft: Draft, keys: Keys, value: Any) -> str:
     return REFUSED + 'weber has no such loss; objective.loss stays at "l2"'
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`cfg_scale`, told to models that have a guidance input."""
     if keys["family"] == "klein" or keys["is_schnell"]:
         return NO_EFFECT + "that model has no guidance input"
     return draft.set("objective.guidance", value, origin=keys.find("train.cfg_scale"))
 
 
-def answer_bypass(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_bypass(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`bypass_guidance_embedding`."""
     if not keys.read_bool("train.bypass_guidance_embedding") or keys["family"] not in ("flux", "kontext") or keys["is_schnell"]:
         return NO_EFFECT + "asks for nothing of that model"

@@ -32,7 +32,7 @@ def is_local(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is None
 
 
-def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
+def set_folder(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--instance_data_dir`."""
     if "dataset_name" in keys:
         raise ConfigError(
@@ -44,7 +44,7 @@ def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("data.0.path", value, origin=keys.find("instance_data_dir"))
 
 
-def set_dataset(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dataset(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--dataset_name`: a dataset of the hub, or a folder with a table."""
     given, name = keys.find("dataset_name"), str(value).strip()
     if not is_local(name):
@@ -57,14 +57,14 @@ def set_dataset(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def set_configuration(draft: Draft, keys: Keys, value: Any) -> str:
+def set_configuration(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--dataset_config_name`: the split is always `train`."""
     if "dataset_name" not in keys or is_local(str(keys["dataset_name"]).strip()):
         return NO_EFFECT + "only a dataset of the hub has configurations"
     return draft.set("data.0.hub_split", f"{value}/train", origin=keys.find("dataset_config_name"))
 
 
-def set_image_column(draft: Draft, keys: Keys, value: Any) -> str:
+def set_image_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--image_column`."""
     if "dataset_name" not in keys:
         return NO_DATASET
@@ -73,21 +73,21 @@ def set_image_column(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("data.0.image_column", value, origin=keys.find("image_column"))
 
 
-def set_caption_column(draft: Draft, keys: Keys, value: Any) -> str:
+def set_caption_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--caption_column`."""
     if "dataset_name" not in keys:
         return NO_DATASET + "; every picture has --instance_prompt"
     return draft.set("data.0.caption_column", value, origin=keys.find("caption_column"))
 
 
-def set_reference_column(draft: Draft, keys: Keys, value: Any) -> str:
+def set_reference_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--cond_image_column`, cut like the picture itself."""
     if "dataset_name" not in keys:
         return NO_DATASET
     return draft.set("data.0.conditioning_columns", [str(value)], origin=keys.find("cond_image_column"))
 
 
-def set_prompt(draft: Draft, keys: Keys, value: Any) -> str:
+def set_prompt(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--instance_prompt`: of all pictures, or of those whose caption is empty."""
     given = keys.find("instance_prompt")
     if "caption_column" in keys and "dataset_name" in keys:
@@ -96,7 +96,7 @@ def set_prompt(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(lines)
 
 
-def set_sizes(draft: Draft, keys: Keys, value: Any) -> str:
+def set_sizes(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--resolution`, with the shapes that the other flags ask for."""
     if "aspect_ratio_buckets" in keys:
         return NO_EFFECT + "--aspect_ratio_buckets says all sizes"
@@ -124,7 +124,7 @@ def list_window(keys: Keys) -> dict[str, Any]:
     return {"crop": "random", "num_crops": keys.read_int("repeats") or 1}
 
 
-def set_buckets(draft: Draft, keys: Keys, value: Any) -> str:
+def set_buckets(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--aspect_ratio_buckets="height,width;..."`."""
     given = keys.find("aspect_ratio_buckets")
     lines = [draft.set(f"data.0.{name}", one, origin=given) for name, one in list_shape(keys).items()]
@@ -148,7 +148,7 @@ def read_buckets(text: str) -> list[list[int]]:
     return sizes
 
 
-def answer_buckets(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_buckets(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--use_aspect_ratio_buckets`, which acts through the sizes."""
     if not keys.read_bool("use_aspect_ratio_buckets"):
         return NO_EFFECT + "asks for nothing"
@@ -157,13 +157,13 @@ def answer_buckets(draft: Draft, keys: Keys, value: Any) -> str:
     return 'data.0.aspect = "closest", with the same shapes; small pictures get smaller sizes of them'
 
 
-def set_window(draft: Draft, keys: Keys, value: Any) -> str:
+def set_window(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--center_crop`, or the random crop that is made without it."""
     given = keys.find("center_crop")
     return "; ".join(draft.set(f"data.0.{name}", one, origin=given) for name, one in list_window(keys).items())
 
 
-def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
+def set_mirror(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--random_flip`."""
     if not keys.read_bool("random_flip"):
         return NO_EFFECT + "asks for nothing"
@@ -176,7 +176,7 @@ def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
 _WITHOUT = NO_EFFECT + "read only with --with_prior_preservation"
 
 
-def set_prior(draft: Draft, keys: Keys, value: Any) -> str:
+def set_prior(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--with_prior_preservation`: class images are a set beside the first, in each step as many as of that."""
     if not keys.read_bool("with_prior_preservation"):
         return NO_EFFECT + "asks for nothing"
@@ -209,7 +209,7 @@ def answer_class(name: str, setting: str) -> Any:
     return answer
 
 
-def answer_num_class(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_num_class(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--num_class_images`: those that are missing are painted there."""
     if not keys.read_bool("with_prior_preservation"):
         return _WITHOUT
@@ -217,7 +217,7 @@ def answer_num_class(draft: Draft, keys: Keys, value: Any) -> str:
     return f"data.1.limit = {value}; weber paints none that are missing: paint them with `weber sample` before, or put your own there"
 
 
-def answer_generation(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_generation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How missing class images are painted."""
     if not keys.read_bool("with_prior_preservation"):
         return _WITHOUT

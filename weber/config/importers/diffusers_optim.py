@@ -19,7 +19,7 @@ def name_optimizer(keys: Keys) -> str:
     return "prodigy" if str(keys["optimizer"] or "adamw").lower() == "prodigy" else "adamw"
 
 
-def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
+def set_optimizer(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--optimizer` and `--use_8bit_adam`, with what the script gives to it."""
     given, name = keys.find("optimizer"), name_optimizer(keys)
     written = "adamw_8bit" if name == "adamw" and keys.read_bool("use_8bit_adam") else name
@@ -40,26 +40,26 @@ def _set_prodigy(draft: Draft, keys: Keys) -> list[str]:
     return lines if beta3 is None else [*lines, draft.set("optim.options.beta3", beta3, origin=keys.find("prodigy_beta3"))]
 
 
-def answer_prodigy(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_prodigy(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A flag of prodigy; `set_optimizer` writes it."""
     return "under optim.options" if name_optimizer(keys) == "prodigy" else NO_EFFECT + "the optimizer is not prodigy"
 
 
-def answer_prodigy_switch(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_prodigy_switch(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A switch of prodigy that is on whatever is written behind it."""
-    line = answer_prodigy(draft, keys, value)
+    line = answer_prodigy(draft, keys, value=value)
     is_no = str(value).strip().lower() in ("false", "no", "0", "off")
     return f"{line}; the script takes any text for yes, {value} too" if is_no and not line.startswith(NO_EFFECT) else line
 
 
-def answer_8bit(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_8bit(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--use_8bit_adam`; `set_optimizer` writes it."""
     if name_optimizer(keys) == "prodigy":
         return NO_EFFECT + "the script ignores it with prodigy"
     return draft.set("optim.name", "adamw_8bit", origin=keys.find("use_8bit_adam"))
 
 
-def set_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def set_lr(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--learning_rate`, and what `--scale_lr` makes of it."""
     lr = find_lr(keys)
     if name_optimizer(keys) == "prodigy" and lr < _SMALLEST_PRODIGY_LR:
@@ -76,7 +76,7 @@ def find_lr(keys: Keys) -> float:
     return lr
 
 
-def answer_scale_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_scale_lr(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--scale_lr`; `set_lr` multiplies."""
     if not keys.read_bool("scale_lr"):
         return NO_EFFECT + "asks for nothing"
@@ -84,7 +84,7 @@ def answer_scale_lr(draft: Draft, keys: Keys, value: Any) -> str:
     return f"--learning_rate is multiplied by pictures per step, {factor}: optim.lr = {find_lr(keys):g}"
 
 
-def set_betas(draft: Draft, keys: Keys, value: Any) -> str:
+def set_betas(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--adam_beta1` and `--adam_beta2`."""
     first, second = keys.read_float("adam_beta1"), keys.read_float("adam_beta2")
     pair = (0.9 if first is None else first, 0.999 if second is None else second)
@@ -92,14 +92,14 @@ def set_betas(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.betas", list(pair), origin=origin)
 
 
-def set_text_decay(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_decay(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--adam_weight_decay_text_encoder`."""
     if is_flux2(keys) or not keys.read_bool("train_text_encoder"):
         return NO_EFFECT + "no text encoder is trained"
     return REFUSED + "weight decay is the same for all adapters: optim.weight_decay"
 
 
-def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--max_grad_norm`."""
     norm = read_float(value, name="--max_grad_norm")
     if norm == 0:
@@ -108,7 +108,7 @@ def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.clip_norm", norm, origin=keys.find("max_grad_norm"))
 
 
-def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def set_schedule(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--lr_scheduler` with `--lr_warmup_steps`, `--lr_num_cycles` and `--lr_power`."""
     given, name = keys.find("lr_scheduler"), str(value).strip().lower()
     if name == "piecewise_constant":
@@ -133,14 +133,14 @@ def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join(lines)
 
 
-def answer_warmup(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_warmup(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--lr_warmup_steps`; `set_schedule` writes it."""
     if str(keys["lr_scheduler"] or "constant").lower() == "constant":
         return NO_EFFECT + "--lr_scheduler constant has no warm-up; constant_with_warmup has"
     return f"optim.warmup_steps = {read_int(value, name='--lr_warmup_steps')}"
 
 
-def answer_cycles(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_cycles(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--lr_num_cycles`; `set_schedule` writes it."""
     if keys["lr_scheduler"] != "cosine_with_restarts":
         return NO_EFFECT + "only cosine_with_restarts has cycles"
@@ -148,7 +148,7 @@ def answer_cycles(draft: Draft, keys: Keys, value: Any) -> str:
     return f"optim.cycles = {num}" if num > 1 else NO_EFFECT + "one cycle is a cosine without a restart"
 
 
-def answer_power(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_power(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--lr_power`; `set_schedule` writes it."""
     return f"optim.power = {value}" if keys["lr_scheduler"] == "polynomial" else NO_EFFECT + "only polynomial has a power"
 
@@ -161,7 +161,7 @@ def count_accumulation(keys: Keys) -> int:
     return (keys.read_int("gradient_accumulation_steps") or 1) * (keys.read_int("num_processes") or 1)
 
 
-def set_batch(draft: Draft, keys: Keys, value: Any) -> str:
+def set_batch(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--train_batch_size`; class images are in the same batch."""
     size = read_int(value, name="--train_batch_size")
     if keys.read_bool("with_prior_preservation"):
@@ -170,21 +170,21 @@ def set_batch(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.batch_size", size, origin=keys.find("train_batch_size"))
 
 
-def set_accumulation(draft: Draft, keys: Keys, value: Any) -> str:
+def set_accumulation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--gradient_accumulation_steps`, times the processes."""
     line = draft.set("train.accumulation", count_accumulation(keys), origin=keys.find("gradient_accumulation_steps"))
     num = keys.read_int("num_processes") or 1
     return line if num == 1 else f"{line}: times {num} processes, as weber has one"
 
 
-def set_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--num_train_epochs`."""
     if "max_train_steps" in keys:
         return NO_EFFECT + "--max_train_steps is given"
     return draft.set("train.epochs", value, origin=keys.find("num_train_epochs"))
 
 
-def set_text_lr(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_lr(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--text_encoder_lr`."""
     if is_flux2(keys) or not keys.read_bool("train_text_encoder") or keys["kind"] == "full":
         return NO_EFFECT + "no text encoder is trained"

@@ -48,7 +48,7 @@ def has_guidance(keys: Keys) -> bool:
 # ---- the adapter
 
 
-def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
+def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--lora_layers`: names that the family does not have change nothing there, and are left out here."""
     absent = _NOT_IN_FLUX2 if is_flux2(keys) else _NOT_IN_FLUX1
     names = list(dict.fromkeys(read_texts(value)))
@@ -65,7 +65,7 @@ def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
     return line if not left else f"{line}; the model has no {', '.join(left)}"
 
 
-def set_text_encoder(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_encoder(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--train_text_encoder`: CLIP."""
     if not keys.read_bool("train_text_encoder"):
         return NO_EFFECT + "asks for nothing"
@@ -74,7 +74,7 @@ def set_text_encoder(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.text_encoder", True, origin=keys.find("train_text_encoder"))
 
 
-def set_text_tokens(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_tokens(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--max_sequence_length`: of T5."""
     num = read_int(value, name="--max_sequence_length")
     if is_flux2(keys):
@@ -88,7 +88,7 @@ def set_text_tokens(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("model.text_tokens", num, origin=keys.find("max_sequence_length"))
 
 
-def answer_text_layers(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_text_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--text_encoder_out_layers`."""
     own = ["9", "18", "27"] if keys["family"] == "klein" else ["10", "20", "30"]
     layers = [str(one) for one in read_texts(value, separator=r"[\s,]+")]
@@ -100,7 +100,7 @@ def answer_text_layers(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- noise levels and the loss
 
 
-def set_weighting(draft: Draft, keys: Keys, value: Any) -> str:
+def set_weighting(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--weighting_scheme`: the law of the noise levels, or the weight of each."""
     given, scheme = keys.find("weighting_scheme"), str(value).strip().lower()
     if scheme == "logit_normal":
@@ -140,7 +140,7 @@ def answer_law(law: str, line: str) -> Any:
     return answer
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--guidance_scale`: told to the model while it trains."""
     if not has_guidance(keys):
         return NO_EFFECT + "that model has no guidance input"
@@ -150,7 +150,7 @@ def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- memory and files
 
 
-def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
+def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--mixed_precision`, of the script or of accelerate."""
     given, name = keys.find("mixed_precision"), str(value).strip().lower()
     if "script_precision" in keys.defaults:
@@ -165,14 +165,14 @@ def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
+def set_checkpointing(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--gradient_checkpointing`."""
     if not keys.read_bool("gradient_checkpointing"):
         return NO_EFFECT + "asks for nothing"
     return draft.set("memory.gradient_checkpointing", "all", origin=keys.find("gradient_checkpointing"))
 
 
-def set_fp8(draft: Draft, keys: Keys, value: Any) -> str:
+def set_fp8(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--do_fp8_training`."""
     if not keys.read_bool("do_fp8_training"):
         return NO_EFFECT + "asks for nothing"
@@ -187,7 +187,7 @@ def set_fp8(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join([draft.set("memory.quantize", "fp8", origin=given), draft.set("memory.fp8_matmul", True, origin=given)])
 
 
-def set_bits(draft: Draft, keys: Keys, value: Any) -> str:
+def set_bits(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`load_in_4bit` and `load_in_8bit` of the JSON file."""
     if keys.read_bool("load_in_4bit"):
         given, kind = keys.find("load_in_4bit"), str(keys["bnb_4bit_quant_type"] or "fp4").lower()
@@ -201,14 +201,14 @@ def set_bits(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- pictures on the way
 
 
-def set_validation(draft: Draft, keys: Keys, value: Any) -> str:
+def set_validation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--validation_prompt`, painted as often as `--num_validation_images` says, in the pipeline's own size."""
     if not _paints(keys):
         return NO_EFFECT + "--num_validation_images is 0"
     return _set_prompts(draft, keys, value, name="validation_prompt")
 
 
-def set_final_prompt(draft: Draft, keys: Keys, value: Any) -> str:
+def set_final_prompt(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--final_validation_prompt`, at the end."""
     if not _paints(keys) or "validation_prompt" in keys:
         return NO_EFFECT + "the last pictures are of --validation_prompt, or left out"
@@ -234,7 +234,7 @@ def _count_pictures(keys: Keys) -> int:
     return 4 if num is None else num
 
 
-def set_painting_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_painting_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--validation_epochs`."""
     if not _paints(keys):
         return NO_EFFECT + "there is no --validation_prompt"
@@ -242,7 +242,7 @@ def set_painting_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.every", "1 epoch" if num == 1 else f"{num} epochs", origin=keys.find("validation_epochs"))
 
 
-def set_painting_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_painting_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--validation_steps`, which some scripts have."""
     if not _paints(keys):
         return NO_EFFECT + "there is no --validation_prompt"
@@ -263,7 +263,7 @@ def _paints(keys: Keys) -> bool:
     return ("validation_prompt" in keys or is_final) and _count_pictures(keys) > 0
 
 
-def set_report(draft: Draft, keys: Keys, value: Any) -> str:
+def set_report(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--report_to`."""
     names = read_texts(value)
     if "tensorboard" in names or "all" in names:
@@ -273,7 +273,7 @@ def set_report(draft: Draft, keys: Keys, value: Any) -> str:
     return REFUSED + "weber sends nothing anywhere; output.tensorboard = true writes TensorBoard's files, and metrics.jsonl is always there"
 
 
-def answer_resume(draft: Draft, keys: Keys, value: Any) -> str:
+def answer_resume(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--resume_from_checkpoint`."""
     if str(value).strip().lower() == "latest":
         return NO_EFFECT + "a new run folder has no checkpoint; `weber train` goes on with one of its own"
@@ -283,7 +283,7 @@ def answer_resume(draft: Draft, keys: Keys, value: Any) -> str:
     )
 
 
-def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--checkpoints_total_limit`."""
     num = read_int(value, name="--checkpoints_total_limit")
     return draft.set("output.keep_last", num if num > 0 else "all", origin=keys.find("checkpoints_total_limit"))
