@@ -175,7 +175,7 @@ def _is_unset(value: object) -> bool:
 def convert(setting: Setting, value: object, *, name: str) -> Any:
     """A value in the type of a setting: numbers and yes and no may be texts. Raises ConfigError for what it cannot be."""
     kinds = _list_types(setting.field.annotation)
-    if isinstance(value, str) and str in kinds:
+    if isinstance(value, str) and str in kinds and not (kinds & {int, float} and _is_number(value)):
         return value
     if bool in kinds and not isinstance(value, bool):
         return read_bool(value, name=name)
