@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from weber.config.importers.simpletuner import SIMPLETUNER
 from weber.config.importers.tool import Tool
 
-TOOLS: tuple[Tool, ...] = ()
+TOOLS: tuple[Tool, ...] = (
+    SIMPLETUNER,
+)
