@@ -65,7 +65,7 @@ SET_TABLE: Table = {
     "huggingface.composite_image_config huggingface.filter_func*": refused(
         "a row is a picture here; filter the dataset before, or download it and set path", off=(None, "", False)
     ),
-    "huggingface.composite_image_config.* filter_func*": refused("a row is a picture here; filter the dataset before", off=(None, "", False)),
+    "huggingface.composite_image_config.* filter_func*": refused("a row is a picture here; filter the dataset before"),
     "huggingface.* streaming num_proc auto_load file_extension quality_column": ignored(_WORKERS),
     "video_column huggingface.video_column": ignored(_VIDEO),
     "source metadata subfolder hf_token shard_cache_gb parallel_downloads buffer_size max_file_size optimi?e_captions": ignored(_SHARDS),

@@ -145,4 +145,6 @@ def read_structure(value: Any, *, name: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError) as error:
-        raise ConfigError(f"{name} is neither JSON nor a path.", got=text[:80], expected="JSON", fix=f"correct {name} in that file") from error
+        raise ConfigError(
+            f"{name} is neither JSON nor a path.", got=text[:80], expected="JSON", fix=f"correct {name} in that file"
+        ) from error

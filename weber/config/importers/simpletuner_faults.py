@@ -8,7 +8,7 @@ from typing import Any
 from weber.config.importers.draft import Keys
 from weber.config.importers.simpletuner_captions import find_captions, read_kind
 from weber.config.importers.simpletuner_data import Entry
-from weber.config.importers.simpletuner_facts import has_pictures, is_flux2, is_full, is_lycoris, is_quantized, is_standard, read_precision
+from weber.config.importers.simpletuner_facts import has_pictures, is_flux2, is_lycoris, is_quantized, is_standard, read_precision
 from weber.config.importers.simpletuner_objective import find_law
 from weber.config.importers.simpletuner_optim import count_wave, find_rate
 from weber.config.importers.simpletuner_sets import find_shape, find_unit, is_cropped
@@ -45,15 +45,15 @@ def _describe_clip(keys: Keys) -> str:
 def _describe_wave(keys: Keys) -> str:
     wave = count_wave(keys)
     return (
-        f"its cosine is a wave: the rate falls from {find_rate(keys):g} to lr_end in {wave} steps (lr_warmup_steps, or 1000), rises again in as"
-        " many, and so on; there is no warm-up"
+        f"its cosine is a wave: the rate falls from {find_rate(keys):g} to lr_end in {wave} steps (lr_warmup_steps, or 1000), rises again in"
+        " as many, and so on; there is no warm-up"
     )
 
 
-def _describe_shift(keys: Keys) -> str:
-    return (
-        "flow_schedule_shift is 3.0 where it is left out, though its guide says that there is no shift: half of the noise levels lie above 0.75"
-    )
+_SHIFTED = (
+    "flow_schedule_shift is 3.0 where it is left out, though its guide says that there is no shift: half of the noise levels lie above"
+    " 0.75"
+)
 
 
 def _rounds_weights(keys: Keys) -> bool:
@@ -78,11 +78,11 @@ ROWS: Sequence[Row] = (
         lambda keys: (keys.read_text("lr_scheduler") or "").lower() == "cosine_with_restarts",
         "its cosine_with_restarts counts steps by the remainder of -1, which is 0: the rate stays at learning_rate",
     ),
-    (lambda keys: "flow_schedule_shift" not in keys and find_law(keys) in ("sigmoid", "uniform", "beta", "cubic"), _describe_shift),
+    (lambda keys: "flow_schedule_shift" not in keys and find_law(keys) in ("sigmoid", "uniform", "beta", "cubic"), _SHIFTED),
     (
         lambda keys: keys.read_bool("flow_schedule_auto_shift") and is_flux2(keys),
-        "flow_schedule_auto_shift counts the patches of FLUX.2's latents once more, so four times too few tokens: at 1024 px it shifts by 1.88"
-        " instead of 3.16",
+        "flow_schedule_auto_shift counts the patches of FLUX.2's latents once more, so four times too few tokens: at 1024 px it shifts by"
+        " 1.88 instead of 3.16",
     ),
     (
         lambda keys: keys.read_bool("flow_schedule_auto_shift") and "flow_schedule_shift" in keys,
@@ -99,7 +99,7 @@ ROWS: Sequence[Row] = (
     ),
     (
         lambda keys: is_standard(keys) and (keys.read_text("flux_lora_target") or "") in ("mmdit", "all+ffs+embedder+controlnet"),
-        "flux_lora_target = mmdit is offered, but has no list of layers: to_q, to_k, to_v and to_out.0 get adapters, the text side does not",
+        "flux_lora_target = mmdit is offered, but has no list of layers: to_q, to_k, to_v and to_out.0 get adapters, the text side not",
     ),
     (
         lambda keys: is_standard(keys) and "lora_dropout" not in keys,
@@ -123,7 +123,7 @@ ROWS: Sequence[Row] = (
     ),
     (
         _rounds_weights,
-        "the adapter's weights are bf16 with this optimizer: a step that is smaller than 1/256 of a weight is rounded away (here they are fp32)",
+        "the adapter's weights are bf16 with this optimizer: a step below 1/256 of a weight is rounded away (here they are fp32)",
     ),
     (
         lambda keys: has_pictures(keys) and "validation_guidance" not in keys,
@@ -169,14 +169,14 @@ def _is_downsampled(keys: Keys) -> bool:
 DATA_ROWS: Sequence[Row] = (
     (
         _is_downsampled,
-        "maximum_image_size resizes every picture to target_downsample_size that has not the size of training already, smaller ones too, before"
-        " the window is cut: of a 512 px picture at 1024 with target 1280, 36 % are cut off",
+        "maximum_image_size resizes every picture to target_downsample_size that has not the size of training already, smaller ones too,"
+        " before the window is cut: of a 512 px picture at 1024 with target 1280, 36 % are cut off",
     ),
     (lambda keys: "max_upscale_threshold" in keys, "max_upscale_threshold is never read: small pictures are enlarged"),
     (
         lambda keys: find_unit(keys) == "megapixels" and find_shape(keys) == "square",
-        "with resolution_type = area a square's window reaches beyond the resized picture at 0.5 megapixels (704 of 768 px), and for FLUX.2 at"
-        " 1.0 (992 of 1024 px)",
+        "with resolution_type = area a square's window reaches beyond the resized picture at 0.5 megapixels (704 of 768 px), and for FLUX.2"
+        " at 1.0 (992 of 1024 px)",
     ),
     (
         lambda keys: str(keys["crop_style"] or "").lower() == "random" and find_shape(keys) != "random"
@@ -198,7 +198,7 @@ DATA_ROWS: Sequence[Row] = (
     ),
     (
         lambda keys: bool(keys.read_text("skip_file_discovery")),
-        "skip_file_discovery leaves out the search for new files, sizes or captions: what was added or changed since is not learned, or stale",
+        "skip_file_discovery leaves out the search for new files, sizes or captions: what was changed since is not learned, or stale",
     ),
     (
         lambda keys: keys.read_bool("only_instance_prompt") and find_captions(keys) == "instance" and "caption_strategy" in keys

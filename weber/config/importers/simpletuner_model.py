@@ -118,7 +118,8 @@ def set_kind(draft: Draft, keys: Keys, value: Any) -> str:
             expected="a LoRA on a quantized model, or the whole model in 16 bits",
             fix="write model_type = lora, or remove base_model_precision",
         )
-    return draft.set("adapter.kind", "full" if kind == "full" else "lycoris" if is_lycoris(keys) else "lora", origin=keys.find("model_type"))
+    ours = "full" if kind == "full" else "lycoris" if is_lycoris(keys) else "lora"
+    return draft.set("adapter.kind", ours, origin=keys.find("model_type"))
 
 
 def set_lora_type(draft: Draft, keys: Keys, value: Any) -> str:

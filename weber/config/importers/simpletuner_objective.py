@@ -93,7 +93,9 @@ def name_list_order(draft: Draft, keys: Keys, value: Any) -> str:
     """Whether one of a list is drawn, or each has its turn."""
     if find_law(keys) != "list":
         return f"{NO_EFFECT}it is for flow_custom_timesteps"
-    return "in objective.timestep_order" if str(value).replace("_", "-") == "round-robin" else f"{NO_EFFECT}one is drawn, as here by default"
+    if str(value).replace("_", "-") == "round-robin":
+        return "in objective.timestep_order"
+    return f"{NO_EFFECT}one is drawn, as here by default"
 
 
 def _read_numbers(value: Any, *, name: str) -> list[float]:
@@ -195,7 +197,7 @@ def set_huber_schedule(draft: Draft, keys: Keys, value: Any) -> str:
         return f"{NO_EFFECT}constant is the default here"
     if schedule == "exponential":
         return draft.set("objective.huber_schedule", "exponential", origin=keys.find("huber_schedule"))
-    return f'{REFUSED}it needs a table of signal and noise, which these models do not have; the nearest is objective.huber_schedule = "exponential"'
+    return f'{REFUSED}it needs a table of signal and noise; the nearest is objective.huber_schedule = "exponential"'
 
 
 def set_huber_bend(draft: Draft, keys: Keys, value: Any) -> str:

@@ -163,9 +163,9 @@ def set_rate(draft: Draft, keys: Keys, value: Any) -> str:
     except ValueError:
         return f"{NO_EFFECT}it is a rate of an optimizer that weber does not have; the usual one is taken"
     if found.fixed_lr == 1 and not found.has_rates and rate < 0.01:
-        return f"{REFUSED}of {_read_name(keys)}, which finds its rate itself, it is a factor, and {rate:g} would all but stop the run: 1.0 is taken"
+        return f"{REFUSED}of {_read_name(keys)}, which finds its rate itself, it is a factor; {rate:g} would all but stop it, 1.0 is taken"
     if rate > _LARGEST_FACTOR or rate <= 0:
-        raise ConfigError("no optimizer learns with such a rate.", got=origin.text, expected="a rate such as 1e-4", fix="correct learning_rate")
+        raise ConfigError("no optimizer learns so.", got=origin.text, expected="a rate such as 1e-4", fix="correct learning_rate")
     line = draft.set("optim.lr", rate, origin=origin)
     return line + (f", {read_float(value, name='learning_rate'):g} scaled as lr_scale asks" if keys.read_bool("lr_scale") else "")
 

@@ -54,7 +54,11 @@ def set_every_epochs(draft: Draft, keys: Keys, value: Any) -> str:
         return f"{NO_EFFECT}{_NO_PICTURES}"
     if (keys.read_int("validation_step_interval") or 0) > 0 and "validation_step_interval" in keys:
         return f"{NO_EFFECT}validation_step_interval says how often; weber counts one of both"
-    return draft.set("sampling.every", f"{max(1, round(read_float(value, name='it')))} epochs", origin=keys.find("validation_epoch_interval"))
+    return draft.set("sampling.every", _write_epochs(value), origin=keys.find("validation_epoch_interval"))
+
+
+def _write_epochs(value: Any) -> str:
+    return f"{max(1, round(read_float(value, name='a number of epochs')))} epochs"
 
 
 def _is_klein(keys: Keys) -> bool:
@@ -164,7 +168,7 @@ def set_save_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     """Epochs between checkpoints."""
     if (keys.read_int("checkpoint_step_interval") or 0) > 0 and "checkpoint_step_interval" in keys:
         return f"{NO_EFFECT}checkpoint_step_interval says how often; weber counts one of both"
-    return draft.set("output.save_every", f"{max(1, round(read_float(value, name='it')))} epochs", origin=keys.find("checkpoint_epoch_interval"))
+    return draft.set("output.save_every", _write_epochs(value), origin=keys.find("checkpoint_epoch_interval"))
 
 
 def set_keep(draft: Draft, keys: Keys, value: Any) -> str:

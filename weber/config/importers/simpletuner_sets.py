@@ -150,7 +150,8 @@ def _set_caption_column(draft: Draft, keys: Keys, name: str, value: Any, fallbac
 
 def name_fallback(draft: Draft, keys: Keys, value: Any) -> str:
     """The column that stands in for an empty caption."""
-    return f"in {build_key(keys, 'caption_column')}" if draft.get(build_key(keys, "caption_column")) else f"{NO_EFFECT}no column has captions"
+    column = build_key(keys, "caption_column")
+    return f"in {column}" if draft.get(column) else f"{NO_EFFECT}no column has captions"
 
 
 # ---- sizes and windows
@@ -247,7 +248,8 @@ def set_style(draft: Draft, keys: Keys, value: Any) -> str:
     line = draft.set(build_key(keys, "crop"), _WINDOWS[name], origin=origin)
     if name != "random" or _is_fresh(keys):
         return line
-    return line + ", " + draft.set(build_key(keys, "num_crops"), 1, origin="SimpleTuner draws the window once") + ": drawn once, there as here"
+    number = draft.set(build_key(keys, "num_crops"), 1, origin="SimpleTuner draws the window once")
+    return f"{line}, {number}: drawn once, there as here"
 
 
 def _is_fresh(keys: Keys) -> bool:
