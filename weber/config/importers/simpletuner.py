@@ -74,6 +74,6 @@ SIMPLETUNER = Tool(
     about=(
         "Name config.json, config.toml or config.env, or the folder that holds it; multidatabackend.json, lycoris_config.json and the"
         " prompt library are found beside it. Keys may begin with `--`, numbers and yes and no may be texts, and an empty text or null is"
-        " a key that is left out, as SimpleTuner has it. Sets get `geometry = \"simpletuner\"`, so that sizes and windows are the same to the pixel."
+        " a key that is left out, as SimpleTuner has it. Sets get `geometry = \"simpletuner\"`: the same sizes and windows to the pixel."
     ),
 )

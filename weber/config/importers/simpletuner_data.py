@@ -10,6 +10,7 @@ from typing import Any
 
 from weber.config.importers.answers import Table
 from weber.config.importers.draft import Draft, Keys
+from weber.config.importers.named import find_named
 from weber.config.importers.outcome import Given
 from weber.config.importers.simpletuner_captions import read_kind
 from weber.config.importers.simpletuner_data_keys import (
@@ -23,7 +24,7 @@ from weber.config.importers.simpletuner_data_keys import (
     USERS,
     is_mask,
 )
-from weber.config.importers.simpletuner_facts import find_beside, find_family, is_flux2, is_full
+from weber.config.importers.simpletuner_facts import find_family, is_flux2, is_full
 from weber.config.importers.simpletuner_objective import find_law
 from weber.config.importers.simpletuner_read import build_given, fill_placeholders
 from weber.config.importers.simpletuner_sets import find_unit
@@ -80,9 +81,9 @@ def read_entries(draft: Draft, config: Keys) -> list[Entry]:
     if value is None:
         start = Path(draft.files[0])
         found = next((path for name in _USUAL if (path := find_file(name, beside=start)) is not None), None)
-        path = find_beside(draft, str(found or _USUAL[0]), key="data_backend_config, which was left out,")
+        path = find_named(draft, str(found or _USUAL[0]), key="data_backend_config, which was left out,")
     else:
-        path = find_beside(draft, str(value), key="data_backend_config")
+        path = find_named(draft, str(value), key="data_backend_config")
     return parse_entries(read_tree(path), where=path.name, config=config)
 
 
@@ -213,7 +214,7 @@ def read_filters(draft: Draft, entry: Entry | None) -> list[str]:
     """What is taken out of captions, a line for each."""
     value = None if entry is None else entry.find("caption_filter_list")
     if isinstance(value, str) and value.strip():
-        path = find_beside(draft, value.strip(), key="caption_filter_list")
+        path = find_named(draft, value.strip(), key="caption_filter_list")
         value = read_tree(path) if path.suffix.lower() == ".json" else read_text(path).splitlines()
     return [str(one) for one in value if str(one).strip()] if isinstance(value, list) else []
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from weber.config.importers.draft import Draft, Keys
+from weber.config.importers.named import find_named
 from weber.config.importers.texts import read_tree
-from weber.config.importers.tool import find_file
 from weber.errors import ConfigError
 
 FLAVOURS: Mapping[str, Mapping[str, str]] = {
@@ -96,7 +95,7 @@ def list_prompts(draft: Draft, keys: Keys) -> list[str]:
 
 
 def _read_library(draft: Draft, name: str) -> list[str]:
-    path = find_beside(draft, name, key="user_prompt_library")
+    path = find_named(draft, name, key="user_prompt_library")
     tree = read_tree(path)
     if not isinstance(tree, Mapping):
         raise ConfigError(
@@ -113,22 +112,6 @@ def has_pictures(keys: Keys) -> bool:
     """Whether the file asks for pictures on the way."""
     asks = keys.read_text("validation_prompt") or keys.read_text("user_prompt_library")
     return bool(asks) and not keys.read_bool("validation_disable")
-
-
-def find_beside(draft: Draft, name: str, *, key: str) -> Path:
-    """A file that the settings name, which is then one of those that were read. Raises ConfigError."""
-    start = Path(draft.files[0])
-    path = find_file(name, beside=start)
-    if path is None:
-        raise ConfigError(
-            f"{key} names a file that is not there.",
-            got=name,
-            expected=f"the file beside {start.name} or above it, as SimpleTuner has it",
-            fix=f"copy {name.replace(chr(92), '/').rpartition('/')[2]} into {start.parent}",
-        )
-    if str(path) not in draft.files:
-        draft.files.append(str(path))
-    return path
 
 
 def read_structure(value: Any, *, name: str) -> Any:

@@ -45,8 +45,8 @@ def _describe_clip(keys: Keys) -> str:
 def _describe_wave(keys: Keys) -> str:
     wave = count_wave(keys)
     return (
-        f"its cosine is a wave: the rate falls from {find_rate(keys):g} to lr_end in {wave} steps (lr_warmup_steps, or 1000), rises again in"
-        " as many, and so on; there is no warm-up"
+        f"its cosine is a wave: the rate falls from {find_rate(keys):g} to lr_end in {wave} steps (lr_warmup_steps, or 1000), rises again"
+        " in as many, and so on; there is no warm-up"
     )
 
 

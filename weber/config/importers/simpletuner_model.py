@@ -7,11 +7,11 @@ from typing import Any
 
 from weber.config.importers.answers import Call
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.named import find_named
 from weber.config.importers.outcome import Given
 from weber.config.importers.simpletuner_facts import (
     DEFAULT_FLAVOURS,
     FLAVOURS,
-    find_beside,
     find_family,
     find_flavour,
     is_flux2,
@@ -270,7 +270,7 @@ def set_lycoris(draft: Draft, keys: Keys, value: Any) -> str:
     """What LyCORIS is to do: its own file, key by key."""
     if not is_lycoris(keys):
         return f"{NO_EFFECT}it is read with lora_type = lycoris alone"
-    path = None if isinstance(value, Mapping) else find_beside(draft, str(value), key="lycoris_config")
+    path = None if isinstance(value, Mapping) else find_named(draft, str(value), key="lycoris_config")
     tree = value if path is None else read_tree(path)
     where = keys.find("lycoris_config").where if path is None else path.name
     if not isinstance(tree, Mapping):
