@@ -15,6 +15,7 @@ from weber.config.importers.onetrainer_concepts import (
     DISABLED_TABLE,
     HAS_BUCKETS,
     IS_CACHED,
+    PRIOR_TABLE,
     RESOLUTION,
     VALIDATION_TABLE,
     finish_concept,
@@ -22,7 +23,7 @@ from weber.config.importers.onetrainer_concepts import (
 )
 from weber.config.importers.onetrainer_faults import list_faults
 from weber.config.importers.onetrainer_keys import DEFAULTS, GROUPS, TABLE
-from weber.config.importers.onetrainer_read import check_model, flatten_table, is_flux2, read_config
+from weber.config.importers.onetrainer_read import check_model, flatten_table, is_flux2, is_full, read_config
 from weber.config.importers.onetrainer_samples import PROMPTS, SAMPLE_TABLE, check_samples, is_painting, list_enabled, translate_samples
 from weber.config.importers.texts import read_tree
 from weber.config.importers.tool import Source, Tool, find_file
@@ -72,9 +73,11 @@ def _read_concepts(draft: Draft, keys: Keys) -> list[tuple[Mapping[str, Any], st
     return [(one, where) for one in tree]
 
 
-def _choose_table(tree: Mapping[str, Any]) -> Table:
+def _choose_table(tree: Mapping[str, Any], *, trains_model: bool) -> Table:
     if not tree.get("enabled", True):
         return DISABLED_TABLE
+    if trains_model and str(tree.get("type") or "").upper() == "PRIOR_PREDICTION":
+        return PRIOR_TABLE
     is_validation = str(tree.get("type") or "").upper() == "VALIDATION" or tree.get("validation_concept") is True
     return VALIDATION_TABLE if is_validation else CONCEPT_TABLE
 
@@ -89,7 +92,7 @@ def _translate_concepts(draft: Draft, concepts: list[tuple[Mapping[str, Any], st
     read: list[Keys] = []
     names: list[str] = []
     for number, (tree, where) in enumerate(concepts):
-        table = _choose_table(tree)
+        table = _choose_table(tree, trains_model=is_full(config))
         given = flatten_table(tree, f"{where}, concept {number + 1}")
         if table is not CONCEPT_TABLE:
             draft.apply(Keys(given), table, is_strict=False)
@@ -143,7 +146,7 @@ ONETRAINER = Tool(
     tables={**GROUPS, "A concept": CONCEPT_TABLE, "A sample": SAMPLE_TABLE},
     about=(
         "Name a save or a preset of a FLUX model; the concepts and samples that it names are found beside it. Tables within tables are"
-        " named by dots, as in `transformer.weight_dtype`. Keys of other models are there in every save and have no effect. Sizes are those of"
-        " OneTrainer's own list, as `data.N.buckets`."
+        " named by dots, as in `transformer.weight_dtype`. Keys of other models are there in every save and have no effect. Sizes are"
+        " those of OneTrainer's own list, as `data.N.buckets`."
     ),
 )

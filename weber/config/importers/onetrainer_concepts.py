@@ -33,11 +33,11 @@ def _key(keys: Keys, name: str) -> str:
 
 def build_buckets(edge: int) -> list[list[int]]:
     """OneTrainer's sizes of one resolution: as many pixels as its square, sides of 64 pixels."""
-    sizes: list[list[int]] = []
+    sizes: set[tuple[int, int]] = set()
     for aspect in _ASPECTS:
-        short, long = (round(edge * factor / _STEP) * _STEP for factor in (1 / math.sqrt(aspect), math.sqrt(aspect)))
-        sizes += [size for size in ([long, short], [short, long]) if size not in sizes and min(size) > 0]
-    return sorted(sizes)
+        short, long = (max(_STEP, round(edge * factor / _STEP) * _STEP) for factor in (1 / math.sqrt(aspect), math.sqrt(aspect)))
+        sizes |= {(long, short), (short, long)}
+    return [list(size) for size in sorted(sizes)]
 
 
 def set_sizes(draft: Draft, keys: Keys) -> str:
@@ -296,6 +296,11 @@ VALIDATION_TABLE: Table = {
     "type": refused("weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned", off=()),
     "*": ignored("of a concept that cannot be had"),
 }
+PRIOR_TABLE: Table = {
+    "type": refused("the model is kept as it is beside adapters alone, which can be turned off; this training changes the model itself", off=()),
+    "*": ignored("of a concept that cannot be had"),
+}
+"""Of a concept that keeps the model as it is, where the model itself is trained."""
 DISABLED_TABLE: Table = {"*": ignored("the concept is turned off")}
 
 CONCEPT_DEFAULTS: dict[str, Any] = {

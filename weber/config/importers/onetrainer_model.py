@@ -152,8 +152,12 @@ def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
         return f"{REFUSED}layers are named by patterns with * here: write adapter.targets"
     if name == "layer_filter_preset" and not parts:
         parts = read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
+    if not parts and is_full(keys):
+        return f"{NO_EFFECT}the whole transformer is trained, as here by default"
     if not parts:
-        return draft.set("adapter.targets", "all" if is_full(keys) else ["*"], origin=origin) + ", every linear layer of the transformer"
+        return draft.set("adapter.targets", ["*"], origin=origin) + ", every linear layer of the transformer"
+    if parts == ["transformer_block"] and is_full(keys):
+        return draft.set("adapter.targets", ["transformer_blocks.*", "single_transformer_blocks.*"], origin=origin)
     if parts == ["transformer_block"]:
         return draft.set("adapter.targets", "blocks" if is_flux2(keys) else "ai-toolkit", origin=origin) + ", every layer of the blocks"
     return draft.set("adapter.targets", [f"*{part}*" for part in parts], origin=origin)
