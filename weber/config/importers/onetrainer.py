@@ -23,7 +23,7 @@ from weber.config.importers.onetrainer_concepts import (
 )
 from weber.config.importers.onetrainer_faults import list_faults
 from weber.config.importers.onetrainer_keys import DEFAULTS, GROUPS, TABLE
-from weber.config.importers.onetrainer_read import check_model, flatten_table, is_flux2, is_full, read_config
+from weber.config.importers.onetrainer_read import adopt_defaults, check_model, flatten_table, is_flux2, is_full, read_config
 from weber.config.importers.onetrainer_samples import PROMPTS, SAMPLE_TABLE, check_samples, is_painting, list_enabled, translate_samples
 from weber.config.importers.texts import read_tree
 from weber.config.importers.tool import Source, Tool, find_file
@@ -41,7 +41,7 @@ def _recognize(source: Source) -> bool:
 
 
 def _translate(source: Source, draft: Draft) -> None:
-    keys = Keys(read_config(source.top, draft, source.name), defaults=DEFAULTS)
+    keys = Keys(adopt_defaults(read_config(source.top, draft, source.name)), defaults=DEFAULTS)
     check_model(keys, source.name)
     if is_flux2(keys):
         for name in ("text_encoder.train", "text_encoder_2.train", "text_encoder_2_sequence_length"):

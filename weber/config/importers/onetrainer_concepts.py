@@ -297,7 +297,7 @@ VALIDATION_TABLE: Table = {
     "*": ignored("of a concept that cannot be had"),
 }
 PRIOR_TABLE: Table = {
-    "type": refused("the model is kept as it is beside adapters alone, which can be turned off; this training changes the model itself", off=()),
+    "type": refused("the model is kept as it is beside adapters alone; this training changes the model itself", off=()),
     "*": ignored("of a concept that cannot be had"),
 }
 """Of a concept that keeps the model as it is, where the model itself is trained."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from weber.config.importers.draft import Draft, Keys
@@ -79,6 +80,19 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def flatten_table(tree: Mapping[str, Any], where: str) -> list[Given]:
     """The keys of a concept or a sample."""
     return [Given(name, value, name, where) for name, value in _flatten(tree)]
+
+
+def adopt_defaults(given: Sequence[Given]) -> list[Given]:
+    """What is kept for optimizers of the chosen name takes the place of what `optimizer` leaves out."""
+    values = {one.name: one.value for one in given}
+    chosen = str(values.get("optimizer.optimizer") or values.get("optimizer") or "ADAMW").upper()
+    prefix = f"optimizer_defaults.{chosen}."
+    found: list[Given] = []
+    for one in given:
+        name = f"optimizer.{one.name.removeprefix(prefix)}"
+        is_needed = one.name.startswith(prefix) and name not in values
+        found.append(replace(one, name=name) if is_needed else one)
+    return found
 
 
 def find_type(keys: Keys) -> str:

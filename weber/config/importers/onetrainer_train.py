@@ -44,19 +44,13 @@ def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.name", ours, origin=keys.find(name))
 
 
-def _read_setting(keys: Keys, name: str) -> Any:
-    """A setting of the optimizer, else that which is kept for optimizers of this name."""
-    value = keys[f"optimizer.{name}"]
-    return keys[f"optimizer_defaults.{_read_name(keys)}.{name}"] if value is None else value
-
-
 def set_betas(draft: Draft, keys: Keys, value: Any) -> str:
     """Both decays in one list."""
     ours = _find_ours(keys)
     facts = None if ours is None else FACTS[ours]
     if facts is None or facts.betas is None or len(facts.betas) != 2:
         return f"{NO_EFFECT}the optimizer has no such decays, or cannot be had"
-    one, two = _read_setting(keys, "beta1"), _read_setting(keys, "beta2")
+    one, two = keys["optimizer.beta1"], keys["optimizer.beta2"]
     betas = [facts.betas[0] if one is None else float(one), facts.betas[1] if two is None else float(two)]
     if betas == list(facts.betas):
         return f"{NO_EFFECT}they are the usual ones"
@@ -105,9 +99,9 @@ def set_fused(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 def _is_fused(keys: Keys) -> bool:
-    value, ours = _read_setting(keys, "fused_back_pass"), _find_ours(keys)
-    is_asked = value is not None and read_bool(value, name="optimizer.fused_back_pass")
-    return is_asked and ours is not None and FACTS[ours].is_own and (keys.read_int("gradient_accumulation_steps") or 1) == 1
+    ours = _find_ours(keys)
+    is_one = (keys.read_int("gradient_accumulation_steps") or 1) == 1
+    return keys.read_bool("optimizer.fused_back_pass") and is_one and ours is not None and FACTS[ours].is_own
 
 
 _SCALES: Mapping[str, Callable[[int, int], int]] = {
