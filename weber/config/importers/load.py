@@ -104,6 +104,6 @@ def _build(draft: Draft, tool: Tool) -> RunConfig:
         said = str(error)
         named = [f"{key} comes from {origin}" for key, origin in draft.origins.items() if key in said]
         error.what = f"The settings of {tool.title} make no run of weber: {error.what}"
-        error.fix = "; ".join([error.fix, *named[:4]]) + '; or say it behind the file, such as "section.key=value"'
+        error.fix = "; ".join(one for one in (error.fix, *named[:4]) if one) + '; or say it behind the file, such as "section.key=value"'
         error.rewrite(lambda text: text)
         raise
