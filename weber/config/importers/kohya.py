@@ -63,7 +63,7 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
     given = [_complete_name(one) for one in order.given if one.name not in SET_OPTIONS and one not in sets.used]
     loose = [one for one in given if find_answer(COMMAND, one.name) is None and _is_in(one, order.loose)]
     for one in loose:
-        draft.note(one, "no effect", "no such option there: what a settings file holds beside them is not read")
+        draft.note(one, "no effect", line="no such option there: what a settings file holds beside them is not read")
     given = [one for one in given if one not in loose]
     keys = Keys(given, defaults={**(LORA_DEFAULTS if order.program == LORA else FULL_DEFAULTS), **facts})
     if order.program == FULL:
@@ -117,7 +117,7 @@ def _apply_sets(draft: Draft, sets: Sets, facts: Mapping[str, Any]) -> None:
     noted = {(one.given.spelled, one.given.where) for one in draft.outcomes}
     for given, line in sets.idle:
         if (given.spelled, given.where) not in noted:
-            draft.note(given, "no effect", line)
+            draft.note(given, "no effect", line=line)
             noted.add((given.spelled, given.where))
 
 

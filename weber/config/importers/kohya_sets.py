@@ -63,10 +63,10 @@ def read_sets(order: Order, draft: Draft) -> Sets:
         if path is None:
             raise build_missing(given, "says which pictures are trained on")
         draft.files.append(str(path))
-        draft.note(given, "translated", "the sets of pictures")
+        draft.note(given, "translated", line="the sets of pictures")
         for name in _SOURCES[1:]:
             if name in sources:
-                draft.note(sources[name], "no effect", "dataset_config counts")
+                draft.note(sources[name], "no effect", line="dataset_config counts")
         tree = read_tree(path)
         _read_tree(sets, tree if isinstance(tree, Mapping) else {}, line, where=path.name)
     else:
@@ -159,14 +159,14 @@ def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, draft: 
             continue
         found = list(_list_folders(given, is_class=name == "reg_data_dir"))
         if found:
-            draft.note(given, "translated", f"a set for each folder in it: {', '.join(Path(str(one[0].value)).name for one in found)}")
+            draft.note(given, "translated", line=f"a set for each folder in it: {', '.join(Path(str(one[0].value)).name for one in found)}")
             sets.sets += [PictureSet(_look_up([one, line])) for one in found]
         elif name == "train_data_dir" or Path(str(given.value)).is_dir():
             layer = [replace(given, name="image_dir")]
             sets.sets.append(PictureSet(_look_up([layer, line]), is_parent=True))
             draft.faults.append(_say_parent(given))
         else:
-            draft.note(given, "refused", "the folder is not here: write a set for it, with loss_weight = prior_loss_weight")
+            draft.note(given, "refused", line="the folder is not here: write a set for it, with loss_weight = prior_loss_weight")
 
 
 def _say_parent(given: Given) -> str:
