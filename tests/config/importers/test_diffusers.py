@@ -252,6 +252,51 @@ def test_file_of_fsdp(tmp_path: Path) -> None:
     assert sum(one.given.where == "fsdp.yaml" for one in imported.outcomes) == 13
 
 
+SANE = (
+    "--random_flip --repeats=4",
+    "--resolution=1000 --center_crop",
+    "--max_sequence_length=128 --vae_encode_mode=mode --token_abstraction=TOK",
+    "--train_text_encoder --optimizer=prodigy --learning_rate=1 --text_encoder_lr=1",
+    "--train_text_encoder_ti --train_text_encoder_ti_frac=0.5 --num_new_tokens_per_abstraction=2 --train_transformer_frac=0.5",
+    "--use_8bit_adam --adam_beta1=0.8 --adam_beta2=0.95 --adam_epsilon=1e-7 --adam_weight_decay_text_encoder=1e-3",
+    "--optimizer=lion --lr_scheduler=piecewise_constant --max_grad_norm=0",
+    "--mixed_precision=fp16 --allow_tf32 --upcast_before_saving --dataloader_num_workers=4 --local_rank=-1",
+    "--num_validation_images=0 --validation_prompt=dog --validation_epochs=1",
+    '--final_validation_prompt="a dog" --skip_final_inference --report_to=none',
+    "--checkpoints_total_limit=0 --resume_from_checkpoint=out/checkpoint-500 --cache_dir=/x --logging_dir=logs",
+    '--with_prior_preservation --class_data_dir=pets --class_prompt="a pet" --num_class_images=7 --prior_generation_precision=bf16',
+)
+
+
+@pytest.mark.parametrize("flags", SANE)
+def test_what_may_stand_in_a_command(tmp_path: Path, flags: str) -> None:
+    imported = import_flags(tmp_path, flags)
+    given = [one.given.name for one in imported.outcomes if not one.given.is_default]
+    assert len(given) == len(set(given))
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("attn.to_k,attn.to_q,attn.to_v,attn.to_out.0", ["attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"]),
+        (
+            "attn.to_k,attn.to_out.0,attn.add_k_proj,attn.to_add_out,ff.net.0.proj,ff.net.2,ff_context.net.0.proj,ff_context.net.2",
+            ["attn.to_k", "attn.to_out.0", "attn.add_k_proj", "attn.to_add_out"],
+        ),
+        ("single_transformer_blocks.3.attn.to_qkv_mlp_proj", ["single_transformer_blocks.3.attn.to_qkv_mlp_proj"]),
+    ],
+)
+def test_layers_of_the_document(tmp_path: Path, layers: str, expected: list[str]) -> None:
+    imported = import_flags(tmp_path, f'--lora_layers="{layers}"', script="train_dreambooth_lora_flux2.py")
+    assert imported.tree["adapter"]["targets"] == expected
+
+
+def test_flag_that_only_the_readme_has(tmp_path: Path) -> None:
+    imported = import_flags(tmp_path, '--lora_blocks="attn.to_k,norm1_context.linear, norm1.linear,proj_out"')
+    assert imported.tree["adapter"]["targets"] == ["attn.to_k", "norm1_context.linear", "norm1.linear", "proj_out"]
+    assert has_fault(imported, "have no --lora_blocks")
+
+
 # ---- wrong files
 
 
@@ -267,6 +312,7 @@ def write(folder: Path, text: str, name: str = "train.sh") -> Path:
     [
         ("--learning_rat=1e-4 --rank_size=4", "rank_size"),
         ("--lerning_rate=1e-4", "did you mean learning_rate"),
+        ("--data_df_path=embeddings.parquet", "encoded texts"),
         ("--train_batch_size=two", "train_batch_size is no number"),
         ("--lr_scheduler=cosin", "none of the library's"),
         ("--weighting_scheme=sigmoid", "none of the script's"),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from weber.config.importers.commented import write_commented
 from weber.config.importers.load import import_run
+from weber.config.load import load_config
 
 FOLDER = Path(__file__).parent / "files" / "diffusers"
 
@@ -447,3 +449,11 @@ def test_each_key_has_one_answer(name: str) -> None:
     assert len(given) == len(set(given)) > 0
     assert all(one.line for one in imported.outcomes)
     assert imported.origins.keys() >= {f"data.0.{name}" for name in imported.tree["data"][0]}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_written_as_toml_it_is_the_same_run(name: str, tmp_path: Path) -> None:
+    imported = import_run(FOLDER / name)
+    path = tmp_path / "run.toml"
+    path.write_text(write_commented(imported), encoding="utf-8")
+    assert load_config(path) == imported.config

@@ -274,7 +274,7 @@ nothing of it; here each such key is named. What a key that is left out would be
 AI_TOOLKIT = Tool(
     name="ai-toolkit",
     title="ai-toolkit",
-    files=(),
+    files=("config.yaml", ".job_config.json"),
     recognize=recognize,
     translate=translate,
     tables={"Keys of the job": KEYS, "Keys of each set of pictures": DATASET},

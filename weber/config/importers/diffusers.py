@@ -151,6 +151,7 @@ def _build_facts(call: _Call, given: Sequence[Given]) -> dict[str, Any]:
         facts |= OF_FULL
     dropped = {"num_train_epochs"} if "max_train_steps" in names else set()
     dropped |= {"validation_epochs"} if "validation_steps" in names else set()
+    dropped |= {"lora_layers"} if "lora_blocks" in names else set()
     facts = {name: value for name, value in facts.items() if name not in dropped}
     kind = "full" if call.is_full else "lora"
     return facts | {"family": call.family, "kind": kind, "is_edit": "img2img" in call.script, "script": call.script}
@@ -159,10 +160,18 @@ def _build_facts(call: _Call, given: Sequence[Given]) -> dict[str, Any]:
 def _check_complete(keys: Keys, source: Source) -> None:
     if "pretrained_model_name_or_path" not in keys:
         _refuse_missing("--pretrained_model_name_or_path", "the model that is trained", keys, source)
-    if "instance_data_dir" not in keys and "dataset_name" not in keys and "data_df_path" not in keys:
+    if "data_df_path" in keys:
+        raise ConfigError(
+            "That script reads encoded texts from a table, and no pictures are named.",
+            got=f"--data_df_path {keys['data_df_path']}",
+            expected="pictures with their captions",
+            fix="put --dataset_name or --instance_data_dir, with the captions, in its place; weber encodes them itself",
+        )
+    if "instance_data_dir" not in keys and "dataset_name" not in keys:
         _refuse_missing("--instance_data_dir or --dataset_name", "the pictures", keys, source)
-    if "instance_prompt" not in keys and "caption_column" not in keys and "data_df_path" not in keys:
-        _refuse_missing("--instance_prompt or --caption_column", "the captions", keys, source)
+    if "instance_prompt" not in keys and ("caption_column" not in keys or "instance_data_dir" in keys):
+        flags = "--instance_prompt" if "instance_data_dir" in keys else "--instance_prompt or --caption_column"
+        _refuse_missing(flags, "the captions", keys, source)
 
 
 def _refuse_missing(flags: str, what: str, keys: Keys, source: Source) -> None:

@@ -63,7 +63,7 @@ KEYS: Table = {
     "rank": used("adapter.rank"),
     "lora_alpha": used("adapter.alpha"),
     "lora_dropout": used("adapter.dropout", off=(0, None)),
-    "lora_layers": _call(run.set_layers, "adapter.targets"),
+    "lora_layers lora_blocks": _call(run.set_layers, "adapter.targets"),
     "init_lora_weights": used("adapter.init", "how the scripts start adapters"),
     "train_text_encoder": _call(run.set_text_encoder, "adapter.text_encoder"),
     "use_lora_bias train_norm_layers gaussian_init_lora": refused(_CONTROL),

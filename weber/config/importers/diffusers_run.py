@@ -49,7 +49,7 @@ def has_guidance(keys: Keys) -> bool:
 
 
 def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """`--lora_layers`: names that the family does not have change nothing there, and are left out here."""
+    """`--lora_layers`, which the README calls `--lora_blocks` once: names that the family does not have change nothing there, and are left out here."""
     absent = _NOT_IN_FLUX2 if is_flux2(keys) else _NOT_IN_FLUX1
     names = list(dict.fromkeys(read_texts(value)))
     kept = [name for name in names if re.fullmatch(absent, name) is None]
@@ -61,7 +61,8 @@ def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
             fix="correct --lora_layers, or remove it",
         )
     left = [name for name in names if name not in kept]
-    line = draft.set("adapter.targets", kept, origin=keys.find("lora_layers"))
+    name = "lora_layers" if "lora_layers" in keys or "lora_blocks" not in keys else "lora_blocks"
+    line = draft.set("adapter.targets", kept, origin=keys.find(name))
     return line if not left else f"{line}; the model has no {', '.join(left)}"
 
 
