@@ -134,7 +134,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda keys: bool(keys["is_edit"]) and (keys.read_int("num_processes") or 1) > 1,
         lambda keys: f"With {keys['num_processes']} processes each sees only the first part of the cached batches, never the others",
     ),
-    (lambda keys: "lora_blocks" in keys, _say("The scripts have no --lora_blocks, though their README has: they stop at it. It is --lora_layers")),
+    (lambda keys: "lora_blocks" in keys, _say("The scripts have no --lora_blocks, only their README has: they stop at it")),
     (
         lambda keys: "resume_from_checkpoint" in keys,
         _say("A resume there begins its epoch anew: the order of the pictures is not restored"),

@@ -49,7 +49,7 @@ def has_guidance(keys: Keys) -> bool:
 
 
 def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """`--lora_layers`, which the README calls `--lora_blocks` once: names that the family does not have change nothing there, and are left out here."""
+    """`--lora_layers`, once `--lora_blocks` in the README: names that the family does not have change nothing there, and are left out."""
     absent = _NOT_IN_FLUX2 if is_flux2(keys) else _NOT_IN_FLUX1
     names = list(dict.fromkeys(read_texts(value)))
     kept = [name for name in names if re.fullmatch(absent, name) is None]
