@@ -291,6 +291,20 @@ def test_layers_of_the_document(tmp_path: Path, layers: str, expected: list[str]
     assert imported.tree["adapter"]["targets"] == expected
 
 
+def test_captions_of_other_pictures(tmp_path: Path) -> None:
+    flags = "--dataset_name=a/b --caption_column=text"
+    plain, kontext, flux2 = "train_dreambooth_lora_flux.py", "train_dreambooth_lora_flux_kontext.py", "train_dreambooth_lora_flux2.py"
+
+    def find(script: str, more: str = "") -> list[str]:
+        path = write(tmp_path, f"accelerate launch {script} {MODEL} {flags} {more}")
+        return [fault for fault in import_run(path).faults if "the caption of" in fault]
+
+    assert find(plain) == []
+    assert len(find(plain, "--cache_latents")) == 1
+    assert len(find(kontext)) == 1
+    assert find(flux2)[0].startswith("Until March 2026")
+
+
 def test_flag_that_only_the_readme_has(tmp_path: Path) -> None:
     imported = import_flags(tmp_path, '--lora_blocks="attn.to_k,norm1_context.linear, norm1.linear,proj_out"')
     assert imported.tree["adapter"]["targets"] == ["attn.to_k", "norm1_context.linear", "norm1.linear", "proj_out"]

@@ -36,6 +36,15 @@ def _has_buckets(keys: Keys) -> bool:
     return bool(keys["family"] != "flux") and ("aspect_ratio_buckets" in keys or keys.read_bool("use_aspect_ratio_buckets"))
 
 
+def _mixes_captions(keys: Keys) -> bool:
+    """The scripts for FLUX.1 walk through a shuffled loader once to fill their caches, and once more to train."""
+    if "caption_column" not in keys or is_flux2(keys) or keys["kind"] == "full":
+        return False
+    if keys["family"] == "kontext":
+        return not keys.read_bool("train_text_encoder") or keys.read_bool("cache_latents")
+    return keys.read_bool("cache_latents")
+
+
 def _is_lora(keys: Keys) -> bool:
     return bool(keys["kind"] != "full")
 
@@ -117,6 +126,17 @@ FAULTS: tuple[Fault, ...] = (
     (
         lambda keys: keys.read_bool("remote_text_encoder"),
         _say("--remote_text_encoder sends every caption to a server of Hugging Face, and unpickles what comes back"),
+    ),
+    (
+        _mixes_captions,
+        _say(
+            "What is cached is found by the number of the step, but the order is drawn anew: most pictures were learned with the caption of"
+            " another (diffusers issue 14430 says the same of another script)"
+        ),
+    ),
+    (
+        lambda keys: is_flux2(keys) and "caption_column" in keys,
+        _say("Until March 2026 (diffusers pull request 13353) most pictures were learned with the caption of another"),
     ),
     (
         lambda keys: bool(keys["is_edit"]) and keys["family"] == "flux2" and "validation_prompt" in keys,
