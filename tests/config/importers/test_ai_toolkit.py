@@ -373,6 +373,18 @@ def test_weber_defaults(tmp_path: Path) -> None:
     }
 
 
+def test_steps_of_sides_are_the_models(tmp_path: Path) -> None:
+    sets = [{"folder_path": "a", "bucket_tolerance": 64}]
+    dev = import_job(tmp_path, sets=sets)
+    assert dev.config.data[0].bucket_step == 32
+    assert find_line(dev, "datasets[0].bucket_tolerance")[0] == "no effect"
+    kontext = import_job(tmp_path, sets=sets, model={"arch": "flux_kontext"}, train={"timestep_type": "shift", "batch_size": 2})
+    assert kontext.config.data[0].bucket_step == 16
+    # 16384 tokens on the line through (256, 0.5) and (4096, 1.15): exp(3.2302) = 25.28
+    assert has_fault(kontext, "shifted by 25.3 and not by 3.16")
+    assert has_fault(kontext, "filled up with copies")
+
+
 SANE: tuple[dict[str, Any], ...] = (
     {"network": {"type": "dora"}},
     {"network": {"type": "lokr", "lokr_full_rank": False, "linear": 8}},

@@ -107,6 +107,17 @@ FAULTS: tuple[Fault, ...] = (
         _say("random_crop is drawn once for each picture, when the set is opened, and is the same in all epochs"),
     ),
     (
+        lambda keys: (keys.read_int("train.batch_size") or 1) > 1,
+        _say("A batch that is not full is filled up with copies of its own pictures, which count more than others then"),
+    ),
+    (
+        lambda keys: keys["family"] == "kontext" and str(keys["train.timestep_type"]) in ("shift", "flux_shift", "next_sample"),
+        _say(
+            "For Kontext it counts four times as many tokens as there are: noise levels are shifted by 25.3 and not by 3.16 at 1024 x 1024"
+            " pixels. weber counts them rightly"
+        ),
+    ),
+    (
         lambda keys: bool(keys["flips_x"]),
         _say("flip_x adds mirrored copies, so that a set with it counts twice beside others"),
     ),
