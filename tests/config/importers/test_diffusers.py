@@ -291,6 +291,16 @@ def test_layers_of_the_document(tmp_path: Path, layers: str, expected: list[str]
     assert imported.tree["adapter"]["targets"] == expected
 
 
+def test_dataset_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "metadata.csv").write_text("file_name,text\na.png,a dog\n", encoding="utf-8")
+    text = f"accelerate launch train_dreambooth_lora_flux.py {MODEL} --dataset_name=pets --caption_column=text"
+    data = import_run(write(tmp_path, text)).config.data[0]
+    assert (data.path, data.metadata, data.caption_column) == (Path("pets"), Path("pets/metadata.csv"), "text")
+    hub = import_run(write(tmp_path, text.replace("=pets", "=pets2"))).config.data[0]
+    assert (hub.hub, hub.path) == ("pets2", None)
+
+
 def test_captions_of_other_pictures(tmp_path: Path) -> None:
     flags = "--dataset_name=a/b --caption_column=text"
     plain, kontext, flux2 = "train_dreambooth_lora_flux.py", "train_dreambooth_lora_flux_kontext.py", "train_dreambooth_lora_flux2.py"
@@ -325,6 +335,7 @@ def write(folder: Path, text: str, name: str = "train.sh") -> Path:
     ("flags", "words"),
     [
         ("--learning_rat=1e-4 --rank_size=4", "rank_size"),
+        ("--rank=$RANK", "--rank in train.sh, line 1 has no value"),
         ("--lerning_rate=1e-4", "did you mean learning_rate"),
         ("--data_df_path=embeddings.parquet", "encoded texts"),
         ("--train_batch_size=two", "train_batch_size is no number"),
@@ -355,7 +366,7 @@ def test_wrong_flags(tmp_path: Path, flags: str, words: str) -> None:
         (f"accelerate launch train_dreambooth_lora_flux.py {PICTURES}", "does not say the model"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL}", "does not say the pictures"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL} --instance_data_dir=x", "does not say the captions"),
-        (f"python train_dreambooth_lora_flux.py {PICTURES} --pretrained_model_name_or_path=$MODEL", "the script sets no such variable"),
+        (f"python train_dreambooth_lora_flux.py {PICTURES} --pretrained_model_name_or_path=$MODEL", "has no value"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL} {PICTURES}\n" * 2, "starts 2 runs"),
         (f"accelerate launch --config_file gone.yaml train_dreambooth_lora_flux.py {MODEL} {PICTURES}", "not here"),
         (f"accelerate launch --nonsense 3 train_dreambooth_lora_flux.py {MODEL} {PICTURES}", "nonsense"),

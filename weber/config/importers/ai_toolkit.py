@@ -62,7 +62,8 @@ def translate(source: Source, draft: Draft) -> None:
     if keys["kind"] == "full":
         draft.set("adapter.kind", "full", origin="there is no network: the weights of the model themselves are trained")
     elif "network.network_kwargs.only_if_contains" not in keys and not draft.weber_defaults:
-        draft.set("adapter.targets", "ai-toolkit", origin="what ai-toolkit trains: the linear layers of the blocks")
+        fused = "" if keys["family"] in ("flux", "kontext") else "; there queries, keys and values of a double block are one of them"
+        draft.set("adapter.targets", "ai-toolkit", origin=f"what ai-toolkit trains: the linear layers of the blocks{fused}")
     if keys["is_schnell"] and "model.assistant_lora_path" not in keys and not draft.weber_defaults:
         draft.set("model.assistant", "off", origin="model.assistant_lora_path is left out")
     draft.apply(keys, KEYS, example=EXAMPLE, is_strict=False)
@@ -232,6 +233,7 @@ def _build_facts(
         "has_trigger": bool(trigger) or any(one.get("trigger_word") for one in sets),
         "has_dropout": any(_is_above_0(one.get("caption_dropout_rate")) for one in sets),
         "draws_tags": any(one.get("shuffle_tokens") or _is_above_0(one.get("token_dropout_rate")) for one in sets),
+        "has_json": any(str(one.get("caption_ext")).strip(". ").lower() == "json" for one in sets),
         "crops_once": any(one.get("random_crop") for one in sets),
         "flips_x": any(one.get("flip_x") for one in sets) and len(sets) > 1,
         "has_references": any(one.get("control_path") or one.get("control_path_1") for one in sets),

@@ -103,6 +103,10 @@ FAULTS: tuple[Fault, ...] = (
         _say("FLUX.1 schnell was trained without an assistant LoRA, which breaks its four steps; model.assistant has one"),
     ),
     (
+        lambda keys: bool(keys["has_json"]) and not keys.read_bool("train.unload_text_encoder"),
+        _say("A .json file of a caption is read as it stands there, with its braces; weber reads what it says"),
+    ),
+    (
         lambda keys: bool(keys["crops_once"]),
         _say("random_crop is drawn once for each picture, when the set is opened, and is the same in all epochs"),
     ),
