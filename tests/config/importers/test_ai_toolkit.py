@@ -373,6 +373,13 @@ def test_weber_defaults(tmp_path: Path) -> None:
     }
 
 
+def test_weber_defaults_keep_the_trigger_word(tmp_path: Path) -> None:
+    job = build_job(trigger_word="zork", sets=[{"folder_path": "a", "caption_dropout_rate": 0.1}])
+    data = import_run(write(tmp_path, job), weber_defaults=True).config.data[0]
+    assert [step.text for step in data.caption_steps] == ["zork"]
+    assert (data.captions, data.caption_dropout) == (None, 0.1)
+
+
 def test_steps_of_sides_are_the_models(tmp_path: Path) -> None:
     sets = [{"folder_path": "a", "bucket_tolerance": 64}]
     dev = import_job(tmp_path, sets=sets)
@@ -395,6 +402,8 @@ SANE: tuple[dict[str, Any], ...] = (
     {"train": {"optimizer": "automagic3"}},
     {"train": {"optimizer": "lion", "optimizer_params": {"betas": [0.95, 0.98], "weight_decay": 0.1}}},
     {"train": {"optimizer": "adafactor", "optimizer_params": {"scale_parameter": False, "relative_step": True}}},
+    {"train": {"optimizer": "adagrad", "optimizer_params": {"betas": [0.9, 0.95]}}},
+    {"train": {"optimizer": "ademamix8bit", "optimizer_params": {"betas": [0.9, 0.95], "eps": 1e-7}}},
     {"train": {"loss_type": "pseudo_huber", "cfg_scale": 3.5, "linear_timesteps2": True}},
     {"train": {"loss_type": "wavelet", "max_grad_norm": 0, "lr_scheduler": "polynomial"}},
     {"train": {"gradient_checkpointing": False, "do_cfg": True, "train_text_encoder": True}, "model": {"layer_offloading": True}},

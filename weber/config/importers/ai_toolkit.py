@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weber.config.importers.ai_toolkit_data import name_sets
+from weber.config.importers.ai_toolkit_data import name_sets, set_trigger
 from weber.config.importers.ai_toolkit_faults import list_faults
 from weber.config.importers.ai_toolkit_keys import (
     DATASET,
@@ -71,6 +71,8 @@ def translate(source: Source, draft: Draft) -> None:
         facts = _build_set_facts(entries, sets, keys, number=number)
         one = Keys(_list_entries(entries, number, source), defaults=facts, set_number=number)
         draft.apply(one, DATASET, example=DATASET_EXAMPLE, is_strict=False)
+        if draft.weber_defaults and facts.get("trigger_word"):
+            set_trigger(draft, one, value=facts["trigger_word"])  # the job says it, though the set does not
     draft.faults += list_faults(keys)
 
 

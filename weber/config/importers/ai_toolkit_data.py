@@ -136,7 +136,8 @@ def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
         return NO_EFFECT + "asks for nothing"
     if keys["is_unread"]:
         return _NOT_READ
-    if _has_trigger(keys) and not keys["default_caption"] and rate < 1:
+    is_weighed = "caption_ext" in keys or not draft.weber_defaults  # else captions come from wherever weber has them
+    if _has_trigger(keys) and not keys["default_caption"] and rate < 1 and is_weighed:
         weights = [simplify(round(1 - rate, 6)), simplify(rate)]
         line = draft.set(_name(keys, "caption_weights"), [float(one) for one in weights], origin=given)
         return f"{line}: what is left of a dropped caption is the trigger word, as there"

@@ -60,9 +60,9 @@ KEYS: Table = {
     "caption_dropout": used("data.0.caption_dropout", off=(0, None)),
     "max_train_samples": used("data.0.limit"),
     # the adapter
-    "rank": used("adapter.rank"),
-    "lora_alpha": used("adapter.alpha"),
-    "lora_dropout": used("adapter.dropout", off=(0, None)),
+    "rank": _call(run.set_size("rank", "rank"), "adapter.rank"),
+    "lora_alpha": _call(run.set_size("alpha", "lora_alpha"), "adapter.alpha"),
+    "lora_dropout": _call(run.set_size("dropout", "lora_dropout"), "adapter.dropout", off=(0, None)),
     "lora_layers lora_blocks": _call(run.set_layers, "adapter.targets"),
     "init_lora_weights": used("adapter.init", "how the scripts start adapters"),
     "train_text_encoder": _call(run.set_text_encoder, "adapter.text_encoder"),
