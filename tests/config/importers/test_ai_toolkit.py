@@ -413,7 +413,7 @@ SANE: tuple[dict[str, Any], ...] = (
     {"model": {"arch": "flux_kontext", "extras_name_or_path": "black-forest-labs/FLUX.1-Kontext-dev", "name_or_path": "/x/k"}},
     {"model": {"arch": "flux2_klein_9b:base", "name_or_path": "/x/k9"}, "sample": {"prompts": ["a"], "neg": "b", "guidance_scale": 1}},
     {"save": {"dtype": "float8", "save_every": 0, "max_step_saves_to_keep": -1, "push_to_hub": True}, "device": "cpu", "log_dir": "l"},
-    {"sample": {"prompts": ["a"], "sample_every": 0, "walk_seed": False, "format": "webp", "width": 1000}},
+    {"sample": {"prompts": ["a"], "sample_every": 0, "seed": -1, "walk_seed": False, "format": "webp", "width": 1000}},
     {"sets": [{"folder_path": "a", "square_crop": True, "random_crop": True, "bucket_tolerance": 8, "alpha_mask": True}]},
     {"sets": [{"folder_path": "a", "prior_reg": True}, {"folder_path": "b", "mask_path": "m", "mask_min_value": 0.1, "alpha_mask": True}]},
     {"sets": [{"folder_path": "a", "is_reg": True}]},
