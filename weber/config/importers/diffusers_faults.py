@@ -160,7 +160,7 @@ FAULTS: tuple[Fault, ...] = (
         _say("A resume there begins its epoch anew: the order of the pictures is not restored"),
     ),
     (
-        lambda keys: not is_flux2(keys) and "caption_column" in keys,
+        lambda keys: keys["family"] == "flux" and "caption_column" in keys,
         _say("Captions are encoded anew in every step there; here once"),
     ),
 )  # fmt: skip
