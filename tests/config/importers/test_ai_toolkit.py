@@ -373,6 +373,25 @@ def test_weber_defaults(tmp_path: Path) -> None:
     }
 
 
+def test_weber_defaults_keep_the_trigger_word(tmp_path: Path) -> None:
+    job = build_job(trigger_word="zork", sets=[{"folder_path": "a", "caption_dropout_rate": 0.1}])
+    data = import_run(write(tmp_path, job), weber_defaults=True).config.data[0]
+    assert [step.text for step in data.caption_steps] == ["zork"]
+    assert (data.captions, data.caption_dropout) == (None, 0.1)
+
+
+def test_steps_of_sides_are_the_models(tmp_path: Path) -> None:
+    sets = [{"folder_path": "a", "bucket_tolerance": 64}]
+    dev = import_job(tmp_path, sets=sets)
+    assert dev.config.data[0].bucket_step == 32
+    assert find_line(dev, "datasets[0].bucket_tolerance")[0] == "no effect"
+    kontext = import_job(tmp_path, sets=sets, model={"arch": "flux_kontext"}, train={"timestep_type": "shift", "batch_size": 2})
+    assert kontext.config.data[0].bucket_step == 16
+    # 16384 tokens on the line through (256, 0.5) and (4096, 1.15): exp(3.2302) = 25.28
+    assert has_fault(kontext, "shifted by 25.3 and not by 3.16")
+    assert has_fault(kontext, "filled up with copies")
+
+
 SANE: tuple[dict[str, Any], ...] = (
     {"network": {"type": "dora"}},
     {"network": {"type": "lokr", "lokr_full_rank": False, "linear": 8}},
@@ -383,6 +402,8 @@ SANE: tuple[dict[str, Any], ...] = (
     {"train": {"optimizer": "automagic3"}},
     {"train": {"optimizer": "lion", "optimizer_params": {"betas": [0.95, 0.98], "weight_decay": 0.1}}},
     {"train": {"optimizer": "adafactor", "optimizer_params": {"scale_parameter": False, "relative_step": True}}},
+    {"train": {"optimizer": "adagrad", "optimizer_params": {"betas": [0.9, 0.95]}}},
+    {"train": {"optimizer": "ademamix8bit", "optimizer_params": {"betas": [0.9, 0.95], "eps": 1e-7}}},
     {"train": {"loss_type": "pseudo_huber", "cfg_scale": 3.5, "linear_timesteps2": True}},
     {"train": {"loss_type": "wavelet", "max_grad_norm": 0, "lr_scheduler": "polynomial"}},
     {"train": {"gradient_checkpointing": False, "do_cfg": True, "train_text_encoder": True}, "model": {"layer_offloading": True}},
@@ -392,7 +413,7 @@ SANE: tuple[dict[str, Any], ...] = (
     {"model": {"arch": "flux_kontext", "extras_name_or_path": "black-forest-labs/FLUX.1-Kontext-dev", "name_or_path": "/x/k"}},
     {"model": {"arch": "flux2_klein_9b:base", "name_or_path": "/x/k9"}, "sample": {"prompts": ["a"], "neg": "b", "guidance_scale": 1}},
     {"save": {"dtype": "float8", "save_every": 0, "max_step_saves_to_keep": -1, "push_to_hub": True}, "device": "cpu", "log_dir": "l"},
-    {"sample": {"prompts": ["a"], "sample_every": 0, "walk_seed": False, "format": "webp", "width": 1000}},
+    {"sample": {"prompts": ["a"], "sample_every": 0, "seed": -1, "walk_seed": False, "format": "webp", "width": 1000}},
     {"sets": [{"folder_path": "a", "square_crop": True, "random_crop": True, "bucket_tolerance": 8, "alpha_mask": True}]},
     {"sets": [{"folder_path": "a", "prior_reg": True}, {"folder_path": "b", "mask_path": "m", "mask_min_value": 0.1, "alpha_mask": True}]},
     {"sets": [{"folder_path": "a", "is_reg": True}]},

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from weber.config.importers.commented import write_commented
 from weber.config.importers.load import import_run
+from weber.config.load import load_config
 
 FOLDER = Path(__file__).parent / "files" / "ai_toolkit"
 
@@ -31,6 +33,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "instance_prompt": "m1ra",
                 "caption_weights": [0.95, 0.05],
                 "resolution": [512.0, 768.0, 1024.0],
+                "bucket_step": 32,
                 "caption_steps": [{"kind": "trigger", "text": "m1ra", "separator": " ", "ignore_case": False}],
             },
         ],
@@ -66,6 +69,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "caption_per": "file",
                 "caption_dropout": 0.05,
                 "resolution": [512.0, 768.0, 1024.0],
+                "bucket_step": 16,
                 "repeats": 1,
             },
         ],
@@ -105,6 +109,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "caption_per": "file",
                 "caption_dropout": 0.05,
                 "resolution": [512.0, 768.0],
+                "bucket_step": 16,
             },
         ],
         "adapter": {"targets": "ai-toolkit", "kind": "lora", "rank": 32},
@@ -146,6 +151,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             {
                 "path": "logos",
                 "resolution": 512.0,
+                "bucket_step": 32,
                 "repeats": 6,
                 "mirror": True,
                 "crop": "random",
@@ -178,6 +184,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "conditioning_type": "reference_loose",
                 "reference_sizes": [1024.0, 1024.0],
                 "resolution": 1024.0,
+                "bucket_step": 16,
                 "captions": "textfile",
                 "caption_per": "file",
                 "caption_steps": [{"kind": "trigger", "text": "inkx", "separator": " ", "ignore_case": False}],
@@ -210,6 +217,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "caption_per": "file",
                 "caption_dropout": 0.05,
                 "resolution": [512.0, 768.0, 1024.0],
+                "bucket_step": 32,
             },
         ],
         "adapter": {"kind": "full", "targets": ["transformer_blocks.*", "single_transformer_blocks.*"]},
@@ -226,6 +234,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "path": "/sets/dog/img",
                 "name": "img-1",
                 "resolution": 768.0,
+                "bucket_step": 32,
                 "loss_weight": 2.0,
                 "captions": ["textfile", "instance"],
                 "caption_per": "file",
@@ -236,6 +245,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "path": "/sets/reg/img",
                 "name": "img-2",
                 "resolution": 768.0,
+                "bucket_step": 32,
                 "share": 2.0,
                 "loss_weight": 0.5,
                 "captions": ["textfile", "none"],
@@ -245,6 +255,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             {
                 "path": "/sets/keep",
                 "resolution": 768.0,
+                "bucket_step": 32,
                 "regularization": True,
                 "loss_masks": "/sets/keep_masks",
                 "captions": ["textfile", "instance"],
@@ -270,7 +281,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "resolution": 1024.0,
                 "aspect": "square",
                 "upscale": True,
-                "bucket_step": 32,
+                "bucket_step": 16,
             },
         ],
         "adapter": {"targets": "ai-toolkit", "kind": "lora", "rank": 64},
@@ -282,7 +293,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "row.json": {
         "model": {"path": "black-forest-labs/FLUX.1-dev"},
-        "data": [{"path": "/d", "resolution": 512.0, "captions": ["textfile", "none"], "caption_per": "file"}],
+        "data": [{"path": "/d", "resolution": 512.0, "bucket_step": 32, "captions": ["textfile", "none"], "caption_per": "file"}],
         "adapter": {"targets": "ai-toolkit", "kind": "lora", "rank": 8},
         "memory": {"dtype": "bf16"},
         "objective": {"timesteps": "sigmoid"},
@@ -298,6 +309,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "name": "pics-1",
                 "alpha_mask": True,
                 "resolution": 512.0,
+                "bucket_step": 32,
                 "captions": ["textfile", "none"],
                 "caption_per": "file",
             },
@@ -305,6 +317,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "path": "/b/pics",
                 "name": "pics-2",
                 "resolution": [256.0, 512.0],
+                "bucket_step": 32,
                 "captions": ["textfile", "none"],
                 "caption_per": "file",
             },
@@ -342,3 +355,11 @@ def test_each_key_has_one_answer(name: str) -> None:
     given = [one.given.spelled for one in imported.outcomes if not one.given.is_default]
     assert len(given) == len(set(given)) > 0
     assert all(one.line for one in imported.outcomes)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_written_as_toml_it_is_the_same_run(name: str, tmp_path: Path) -> None:
+    imported = import_run(FOLDER / name)
+    path = tmp_path / "run.toml"
+    path.write_text(write_commented(imported), encoding="utf-8")
+    assert load_config(path) == imported.config

@@ -252,6 +252,75 @@ def test_file_of_fsdp(tmp_path: Path) -> None:
     assert sum(one.given.where == "fsdp.yaml" for one in imported.outcomes) == 13
 
 
+SANE = (
+    "--random_flip --repeats=4",
+    "--resolution=1000 --center_crop",
+    "--max_sequence_length=128 --vae_encode_mode=mode --token_abstraction=TOK",
+    "--train_text_encoder --optimizer=prodigy --learning_rate=1 --text_encoder_lr=1",
+    "--train_text_encoder_ti --train_text_encoder_ti_frac=0.5 --num_new_tokens_per_abstraction=2 --train_transformer_frac=0.5",
+    "--use_8bit_adam --adam_beta1=0.8 --adam_beta2=0.95 --adam_epsilon=1e-7 --adam_weight_decay_text_encoder=1e-3",
+    "--optimizer=lion --lr_scheduler=piecewise_constant --max_grad_norm=0",
+    "--mixed_precision=fp16 --allow_tf32 --upcast_before_saving --dataloader_num_workers=4 --local_rank=-1",
+    "--num_validation_images=0 --validation_prompt=dog --validation_epochs=1",
+    '--final_validation_prompt="a dog" --skip_final_inference --report_to=none',
+    "--checkpoints_total_limit=0 --resume_from_checkpoint=out/checkpoint-500 --cache_dir=/x --logging_dir=logs",
+    '--with_prior_preservation --class_data_dir=pets --class_prompt="a pet" --num_class_images=7 --prior_generation_precision=bf16',
+)
+
+
+@pytest.mark.parametrize("flags", SANE)
+def test_what_may_stand_in_a_command(tmp_path: Path, flags: str) -> None:
+    imported = import_flags(tmp_path, flags)
+    given = [one.given.name for one in imported.outcomes if not one.given.is_default]
+    assert len(given) == len(set(given))
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("attn.to_k,attn.to_q,attn.to_v,attn.to_out.0", ["attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"]),
+        (
+            "attn.to_k,attn.to_out.0,attn.add_k_proj,attn.to_add_out,ff.net.0.proj,ff.net.2,ff_context.net.0.proj,ff_context.net.2",
+            ["attn.to_k", "attn.to_out.0", "attn.add_k_proj", "attn.to_add_out"],
+        ),
+        ("single_transformer_blocks.3.attn.to_qkv_mlp_proj", ["single_transformer_blocks.3.attn.to_qkv_mlp_proj"]),
+    ],
+)
+def test_layers_of_the_document(tmp_path: Path, layers: str, expected: list[str]) -> None:
+    imported = import_flags(tmp_path, f'--lora_layers="{layers}"', script="train_dreambooth_lora_flux2.py")
+    assert imported.tree["adapter"]["targets"] == expected
+
+
+def test_dataset_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "metadata.csv").write_text("file_name,text\na.png,a dog\n", encoding="utf-8")
+    text = f"accelerate launch train_dreambooth_lora_flux.py {MODEL} --dataset_name=pets --caption_column=text"
+    data = import_run(write(tmp_path, text)).config.data[0]
+    assert (data.path, data.metadata, data.caption_column) == (Path("pets"), Path("pets/metadata.csv"), "text")
+    hub = import_run(write(tmp_path, text.replace("=pets", "=pets2"))).config.data[0]
+    assert (hub.hub, hub.path) == ("pets2", None)
+
+
+def test_captions_of_other_pictures(tmp_path: Path) -> None:
+    flags = "--dataset_name=a/b --caption_column=text"
+    plain, kontext, flux2 = "train_dreambooth_lora_flux.py", "train_dreambooth_lora_flux_kontext.py", "train_dreambooth_lora_flux2.py"
+
+    def find(script: str, more: str = "") -> list[str]:
+        path = write(tmp_path, f"accelerate launch {script} {MODEL} {flags} {more}")
+        return [fault for fault in import_run(path).faults if "the caption of" in fault]
+
+    assert find(plain) == []
+    assert len(find(plain, "--cache_latents")) == 1
+    assert len(find(kontext)) == 1
+    assert find(flux2)[0].startswith("Until March 2026")
+
+
+def test_flag_that_only_the_readme_has(tmp_path: Path) -> None:
+    imported = import_flags(tmp_path, '--lora_blocks="attn.to_k,norm1_context.linear, norm1.linear,proj_out"')
+    assert imported.tree["adapter"]["targets"] == ["attn.to_k", "norm1_context.linear", "norm1.linear", "proj_out"]
+    assert has_fault(imported, "have no --lora_blocks")
+
+
 # ---- wrong files
 
 
@@ -266,7 +335,9 @@ def write(folder: Path, text: str, name: str = "train.sh") -> Path:
     ("flags", "words"),
     [
         ("--learning_rat=1e-4 --rank_size=4", "rank_size"),
+        ("--rank=$RANK", "--rank in train.sh, line 1 has no value"),
         ("--lerning_rate=1e-4", "did you mean learning_rate"),
+        ("--data_df_path=embeddings.parquet", "encoded texts"),
         ("--train_batch_size=two", "train_batch_size is no number"),
         ("--lr_scheduler=cosin", "none of the library's"),
         ("--weighting_scheme=sigmoid", "none of the script's"),
@@ -295,7 +366,7 @@ def test_wrong_flags(tmp_path: Path, flags: str, words: str) -> None:
         (f"accelerate launch train_dreambooth_lora_flux.py {PICTURES}", "does not say the model"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL}", "does not say the pictures"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL} --instance_data_dir=x", "does not say the captions"),
-        (f"python train_dreambooth_lora_flux.py {PICTURES} --pretrained_model_name_or_path=$MODEL", "the script sets no such variable"),
+        (f"python train_dreambooth_lora_flux.py {PICTURES} --pretrained_model_name_or_path=$MODEL", "has no value"),
         (f"accelerate launch train_dreambooth_lora_flux.py {MODEL} {PICTURES}\n" * 2, "starts 2 runs"),
         (f"accelerate launch --config_file gone.yaml train_dreambooth_lora_flux.py {MODEL} {PICTURES}", "not here"),
         (f"accelerate launch --nonsense 3 train_dreambooth_lora_flux.py {MODEL} {PICTURES}", "nonsense"),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from weber.config.importers.commented import write_commented
 from weber.config.importers.load import import_run
+from weber.config.load import load_config
 
 FOLDER = Path(__file__).parent / "files" / "diffusers"
 
@@ -420,6 +422,45 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "train": {"steps": 400, "batch_size": 1, "accumulation": 1},
         "output": {"folder": "/srv/out"},
     },
+    "pivotal.cmd": {
+        "model": {"path": "black-forest-labs/FLUX.1-dev"},
+        "data": [
+            {
+                "hub": "acme/two-sisters",
+                "hub_split": "v2/train",
+                "caption_fallback": "photo of TOK",
+                "caption_column": "prompt",
+                "image_column": "file",
+                "resolution": 1024.0,
+                "aspect": "square",
+                "upscale": True,
+                "repeats": 1,
+                "crop": "random",
+                "num_crops": 1,
+            },
+        ],
+        "adapter": {
+            "rank": 8,
+            "alpha": 4.0,
+            "init": "gaussian",
+            "targets": [
+                "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0", "attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj",
+                "attn.to_add_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+            ],
+        },
+        "memory": {"dtype": "bf16", "gradient_checkpointing": "all"},
+        "objective": {"timesteps": "uniform", "guidance": 3.5},
+        "optim": {
+            "lr": 1.0,
+            "name": "prodigy",
+            "options": {"decouple": True, "use_bias_correction": True, "safeguard_warmup": True},
+            "schedule": "constant",
+            "weight_decay": 0.0001,
+            "clip_norm": 1.0,
+        },
+        "train": {"batch_size": 1, "accumulation": 1, "steps": 700, "seed": 0},
+        "output": {"folder": "sisters-lora", "save_every": 2000},
+    },
 }
 
 
@@ -447,3 +488,11 @@ def test_each_key_has_one_answer(name: str) -> None:
     assert len(given) == len(set(given)) > 0
     assert all(one.line for one in imported.outcomes)
     assert imported.origins.keys() >= {f"data.0.{name}" for name in imported.tree["data"][0]}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_written_as_toml_it_is_the_same_run(name: str, tmp_path: Path) -> None:
+    imported = import_run(FOLDER / name)
+    path = tmp_path / "run.toml"
+    path.write_text(write_commented(imported), encoding="utf-8")
+    assert load_config(path) == imported.config

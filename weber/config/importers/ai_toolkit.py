@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weber.config.importers.ai_toolkit_data import name_sets
+from weber.config.importers.ai_toolkit_data import name_sets, set_trigger
 from weber.config.importers.ai_toolkit_faults import list_faults
 from weber.config.importers.ai_toolkit_keys import (
     DATASET,
@@ -62,7 +62,8 @@ def translate(source: Source, draft: Draft) -> None:
     if keys["kind"] == "full":
         draft.set("adapter.kind", "full", origin="there is no network: the weights of the model themselves are trained")
     elif "network.network_kwargs.only_if_contains" not in keys and not draft.weber_defaults:
-        draft.set("adapter.targets", "ai-toolkit", origin="what ai-toolkit trains: the linear layers of the blocks")
+        fused = "" if keys["family"] in ("flux", "kontext") else "; there queries, keys and values of a double block are one of them"
+        draft.set("adapter.targets", "ai-toolkit", origin=f"what ai-toolkit trains: the linear layers of the blocks{fused}")
     if keys["is_schnell"] and "model.assistant_lora_path" not in keys and not draft.weber_defaults:
         draft.set("model.assistant", "off", origin="model.assistant_lora_path is left out")
     draft.apply(keys, KEYS, example=EXAMPLE, is_strict=False)
@@ -70,6 +71,8 @@ def translate(source: Source, draft: Draft) -> None:
         facts = _build_set_facts(entries, sets, keys, number=number)
         one = Keys(_list_entries(entries, number, source), defaults=facts, set_number=number)
         draft.apply(one, DATASET, example=DATASET_EXAMPLE, is_strict=False)
+        if draft.weber_defaults and facts.get("trigger_word"):
+            set_trigger(draft, one, value=facts["trigger_word"])  # the job says it, though the set does not
     draft.faults += list_faults(keys)
 
 
@@ -232,6 +235,7 @@ def _build_facts(
         "has_trigger": bool(trigger) or any(one.get("trigger_word") for one in sets),
         "has_dropout": any(_is_above_0(one.get("caption_dropout_rate")) for one in sets),
         "draws_tags": any(one.get("shuffle_tokens") or _is_above_0(one.get("token_dropout_rate")) for one in sets),
+        "has_json": any(str(one.get("caption_ext")).strip(". ").lower() == "json" for one in sets),
         "crops_once": any(one.get("random_crop") for one in sets),
         "flips_x": any(one.get("flip_x") for one in sets) and len(sets) > 1,
         "has_references": any(one.get("control_path") or one.get("control_path_1") for one in sets),
@@ -274,7 +278,7 @@ nothing of it; here each such key is named. What a key that is left out would be
 AI_TOOLKIT = Tool(
     name="ai-toolkit",
     title="ai-toolkit",
-    files=(),
+    files=("config.yaml", ".job_config.json"),
     recognize=recognize,
     translate=translate,
     tables={"Keys of the job": KEYS, "Keys of each set of pictures": DATASET},

@@ -45,18 +45,12 @@ def set_sizes(draft: Draft, keys: Keys, *, value: Any) -> str:
     lines = [draft.set(_name(keys, "resolution"), sizes if len(sizes) > 1 else sizes[0], origin=keys.find("resolution"))]
     if keys["square_crop"] is not None and keys.read_bool("square_crop"):
         lines += [draft.set(_name(keys, name), one, origin=keys.find("square_crop")) for name, one in _SQUARE.items()]
+    step = 32 if keys["family"] == "flux" else 16
+    lines.append(draft.set(_name(keys, "bucket_step"), step, origin=f"{step}, whatever bucket_tolerance says"))
     return "; ".join(lines)
 
 
 _SQUARE = {"aspect": "square", "upscale": True}
-
-
-def set_step(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """`bucket_tolerance`: sides of buckets are multiples of it."""
-    step = read_int(value, name="bucket_tolerance")
-    if step % 16 != 0:
-        return REFUSED + "sides of pictures are multiples of 16; data.0.bucket_step stays at 64"
-    return draft.set(_name(keys, "bucket_step"), step, origin=keys.find("bucket_tolerance"))
 
 
 def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:
@@ -142,7 +136,8 @@ def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
         return NO_EFFECT + "asks for nothing"
     if keys["is_unread"]:
         return _NOT_READ
-    if _has_trigger(keys) and not keys["default_caption"] and rate < 1:
+    is_weighed = "caption_ext" in keys or not draft.weber_defaults  # else captions come from wherever weber has them
+    if _has_trigger(keys) and not keys["default_caption"] and rate < 1 and is_weighed:
         weights = [simplify(round(1 - rate, 6)), simplify(rate)]
         line = draft.set(_name(keys, "caption_weights"), [float(one) for one in weights], origin=given)
         return f"{line}: what is left of a dropped caption is the trigger word, as there"

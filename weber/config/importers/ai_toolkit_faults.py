@@ -103,8 +103,23 @@ FAULTS: tuple[Fault, ...] = (
         _say("FLUX.1 schnell was trained without an assistant LoRA, which breaks its four steps; model.assistant has one"),
     ),
     (
+        lambda keys: bool(keys["has_json"]) and not keys.read_bool("train.unload_text_encoder"),
+        _say("A .json file of a caption is read as it stands there, with its braces; weber reads what it says"),
+    ),
+    (
         lambda keys: bool(keys["crops_once"]),
         _say("random_crop is drawn once for each picture, when the set is opened, and is the same in all epochs"),
+    ),
+    (
+        lambda keys: (keys.read_int("train.batch_size") or 1) > 1,
+        _say("A batch that is not full is filled up with copies of its own pictures, which count more than others then"),
+    ),
+    (
+        lambda keys: keys["family"] == "kontext" and str(keys["train.timestep_type"]) in ("shift", "flux_shift", "next_sample"),
+        _say(
+            "For Kontext it counts four times as many tokens as there are: noise levels are shifted by 25.3 and not by 3.16 at 1024 x 1024"
+            " pixels. weber counts them rightly"
+        ),
     ),
     (
         lambda keys: bool(keys["flips_x"]),

@@ -225,7 +225,7 @@ DATASET: Table = {
     "resolution": _call(data.set_sizes, "data.0.resolution"),
     "square_crop": ignored('read with resolution: data.0.aspect = "square"'),
     "buckets": refused("pictures of one size are always put together", off=(True, None)),
-    "bucket_tolerance": _call(data.set_step, "data.0.bucket_step"),
+    "bucket_tolerance": ignored("it is overwritten by what the model needs: 32 for FLUX.1, 16 for the others (data.0.bucket_step)"),
     "random_crop": _call(data.set_crop, 'data.0.crop = "random", drawn once'),
     "random_scale": refused("pictures are cut at one size; name several: data.0.resolution = [512, 768]"),
     "scale": refused("the size is that of data.0.resolution", off=(1, None)),

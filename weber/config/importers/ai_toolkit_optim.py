@@ -63,9 +63,14 @@ def set_option(draft: Draft, keys: Keys, *, value: Any, name: str) -> str:
     ours = OPTIMIZERS.get(optimizer)
     if ours is None:
         return NO_EFFECT + "the optimizer is not had"
-    if name in ("weight_decay", "betas"):
-        number = [read_float(one, name="betas") for one in value] if isinstance(value, list) else value
-        return draft.set(f"optim.{name}", number, origin=origin)
+    if name == "weight_decay":
+        return draft.set("optim.weight_decay", value, origin=origin)
+    if name == "betas":
+        betas = [read_float(one, name="betas") for one in (value if isinstance(value, list) else [value])]
+        usual = FACTS[ours].betas
+        if not FACTS[ours].is_tail and (usual is None or len(usual) != len(betas)):
+            return REFUSED + f"{ours} has {'no' if usual is None else len(usual)} betas"
+        return draft.set("optim.betas", betas, origin=origin)
     if name == "eps" and optimizer in _WITH_EPS:
         return REFUSED + "ai-toolkit gives 1e-6 itself and stops at a second one; optim.eps says another"
     if optimizer == "adafactor" and name in ("relative_step", "scale_parameter", "warmup_init"):

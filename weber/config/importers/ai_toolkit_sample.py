@@ -67,7 +67,12 @@ def set_plain(setting: str, name: str) -> Any:
     """A number of all pictures."""
 
     def write(draft: Draft, keys: Keys, value: Any) -> str:
-        return draft.set(f"sampling.{setting}", read_int(value, name=name), origin=keys.find(name)) if paints(keys) else _NONE
+        if not paints(keys):
+            return _NONE
+        number = read_int(value, name=name)
+        if number < 0:
+            return NO_EFFECT + f"drawn anew each time there; sampling.{setting} stays as it is"
+        return draft.set(f"sampling.{setting}", number, origin=keys.find(name))
 
     return write
 

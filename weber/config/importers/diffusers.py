@@ -32,6 +32,10 @@ _OURS = re.compile(r"train_(dreambooth|text_to_image|controlnet|control|instruct
 _FLUX = re.compile(r"train_(dreambooth|text_to_image)\w*_flux(?P<two>2)?\w*\.py")
 _NOT_TRAINED = re.compile(r"train_control\w*\.py")
 _SECRET = ("hub_token",)
+_MAY_BE_EMPTY = (
+    "cache_dir", "class_prompt", "final_validation_prompt", "hub_model_id", "hub_token", "logging_dir", "report_to",
+    "resume_from_checkpoint", "revision", "validation_prompt", "variant",
+)  # fmt: skip
 _HIDDEN = "(kept to itself)"
 _LAUNCHERS = ("launch", "torchrun", "accelerate.commands.launch", "torch.distributed.run", "torch.distributed.launch")
 
@@ -74,7 +78,8 @@ def translate(source: Source, draft: Draft) -> None:
     launch, machine = _list_launch(call, source, draft)
     processes = _find_value([*machine, *launch], "num_processes", "nproc_per_node")
     precision = _find_value([*machine, *launch], "mixed_precision")
-    keys = Keys(given, defaults=facts | {"num_processes": processes, "launch_precision": precision})
+    facts |= {"num_processes": processes, "launch_precision": precision, "beside": str(source.path.parent)}
+    keys = Keys(given, defaults=facts)
     _check_complete(keys, source)
     if call.is_full:
         draft.set("adapter.kind", "full", origin=f"{call.script} trains the weights themselves")
@@ -128,11 +133,24 @@ def _split(command: Command) -> _Call | None:
 def _list_given(call: _Call, source: Source) -> list[Given]:
     where = f"{source.name}, line {call.line}"
     found = [Given(_complete(name), value, f"--{name}", where) for name, value in read_flags(call.behind)]
+    _check_filled(found, where)
     given = [Given(one.name, _HIDDEN, one.spelled, one.where) if one.name in _SECRET else one for one in found]
     for one in given:
         for text in one.value if isinstance(one.value, list) else [one.value]:
             check_read(str(text), name=one.spelled, where=where)
     return given
+
+
+def _check_filled(found: Sequence[Given], where: str) -> None:
+    """A flag without its value is an error there too, unless it takes any text."""
+    empty = next((one for one in found if one.value == "" and one.name not in _MAY_BE_EMPTY), None)
+    if empty is not None:
+        raise ConfigError(
+            f"{empty.spelled} in {where} has no value.",
+            got="an empty text, as of a variable that the script sets nowhere, or in a loop",
+            expected=f"a value of {empty.spelled}",
+            fix="write the value itself, or set the variable above the command",
+        )
 
 
 def _complete(name: str) -> str:
@@ -151,6 +169,7 @@ def _build_facts(call: _Call, given: Sequence[Given]) -> dict[str, Any]:
         facts |= OF_FULL
     dropped = {"num_train_epochs"} if "max_train_steps" in names else set()
     dropped |= {"validation_epochs"} if "validation_steps" in names else set()
+    dropped |= {"lora_layers"} if "lora_blocks" in names else set()
     facts = {name: value for name, value in facts.items() if name not in dropped}
     kind = "full" if call.is_full else "lora"
     return facts | {"family": call.family, "kind": kind, "is_edit": "img2img" in call.script, "script": call.script}
@@ -159,20 +178,27 @@ def _build_facts(call: _Call, given: Sequence[Given]) -> dict[str, Any]:
 def _check_complete(keys: Keys, source: Source) -> None:
     if "pretrained_model_name_or_path" not in keys:
         _refuse_missing("--pretrained_model_name_or_path", "the model that is trained", keys, source)
-    if "instance_data_dir" not in keys and "dataset_name" not in keys and "data_df_path" not in keys:
+    if "data_df_path" in keys:
+        raise ConfigError(
+            "That script reads encoded texts from a table, and no pictures are named.",
+            got=f"--data_df_path {keys['data_df_path']}",
+            expected="pictures with their captions",
+            fix="put --dataset_name or --instance_data_dir, with the captions, in its place; weber encodes them itself",
+        )
+    if "instance_data_dir" not in keys and "dataset_name" not in keys:
         _refuse_missing("--instance_data_dir or --dataset_name", "the pictures", keys, source)
-    if "instance_prompt" not in keys and "caption_column" not in keys and "data_df_path" not in keys:
-        _refuse_missing("--instance_prompt or --caption_column", "the captions", keys, source)
+    if "instance_prompt" not in keys and ("caption_column" not in keys or "instance_data_dir" in keys):
+        flags = "--instance_prompt" if "instance_data_dir" in keys else "--instance_prompt or --caption_column"
+        _refuse_missing(flags, "the captions", keys, source)
 
 
 def _refuse_missing(flags: str, what: str, keys: Keys, source: Source) -> None:
-    empty = [one.spelled for one in keys.given.values() if one.value == ""]
-    because = f"; {', '.join(empty)} is empty, because the script sets no such variable" if empty else ""
+    given = ", ".join(one.spelled for one in keys.given.values())
     raise ConfigError(
         f"The command in {source.path} does not say {what}.",
-        got=f"no {flags}{because}",
+        got=f"{given or 'no flags'}; no {flags}",
         expected=flags,
-        fix="set the variable in the script, above the command" if empty else f"write {flags} into the command",
+        fix=f"write {flags} into the command",
     )
 
 

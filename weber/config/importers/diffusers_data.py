@@ -27,9 +27,10 @@ _FEW_PIXELS = 64
 NO_DATASET = NO_EFFECT + "columns are read with --dataset_name only"
 
 
-def is_local(name: str) -> bool:
-    """Whether a dataset is a folder on that machine, and no dataset of the hub."""
-    return _HUB_ID.fullmatch(name) is None
+def is_local(keys: Keys) -> bool:
+    """Whether the dataset is a folder on that machine, and none of the hub."""
+    name = str(keys["dataset_name"]).strip()
+    return _HUB_ID.fullmatch(name) is None or (Path(str(keys["beside"])) / name).is_dir()
 
 
 def set_folder(draft: Draft, keys: Keys, *, value: Any) -> str:
@@ -47,11 +48,11 @@ def set_folder(draft: Draft, keys: Keys, *, value: Any) -> str:
 def set_dataset(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--dataset_name`: a dataset of the hub, or a folder with a table."""
     given, name = keys.find("dataset_name"), str(value).strip()
-    if not is_local(name):
+    if not is_local(keys):
         return draft.set("data.0.hub", name, origin=given)
     line = draft.set("data.0.path", name, origin=given)
     if "caption_column" in keys or "cond_image_column" in keys:
-        folder = Path(name.replace("\\", "/")).expanduser()
+        folder = Path(str(keys["beside"])) / Path(name.replace("\\", "/")).expanduser()
         table = next((one for one in _TABLES if (folder / one).is_file()), _TABLES[0])
         line += "; " + draft.set("data.0.metadata", f"{name.rstrip('/')}/{table}", origin=given)
     return line
@@ -59,7 +60,7 @@ def set_dataset(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def set_configuration(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--dataset_config_name`: the split is always `train`."""
-    if "dataset_name" not in keys or is_local(str(keys["dataset_name"]).strip()):
+    if "dataset_name" not in keys or is_local(keys):
         return NO_EFFECT + "only a dataset of the hub has configurations"
     return draft.set("data.0.hub_split", f"{value}/train", origin=keys.find("dataset_config_name"))
 
@@ -68,7 +69,7 @@ def set_image_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--image_column`."""
     if "dataset_name" not in keys:
         return NO_DATASET
-    if is_local(str(keys["dataset_name"]).strip()):
+    if is_local(keys):
         return NO_EFFECT + "weber finds the column with the names of the pictures by itself"
     return draft.set("data.0.image_column", value, origin=keys.find("image_column"))
 

@@ -36,6 +36,15 @@ def _has_buckets(keys: Keys) -> bool:
     return bool(keys["family"] != "flux") and ("aspect_ratio_buckets" in keys or keys.read_bool("use_aspect_ratio_buckets"))
 
 
+def _mixes_captions(keys: Keys) -> bool:
+    """The scripts for FLUX.1 walk through a shuffled loader once to fill their caches, and once more to train."""
+    if "caption_column" not in keys or is_flux2(keys) or keys["kind"] == "full":
+        return False
+    if keys["family"] == "kontext":
+        return not keys.read_bool("train_text_encoder") or keys.read_bool("cache_latents")
+    return keys.read_bool("cache_latents")
+
+
 def _is_lora(keys: Keys) -> bool:
     return bool(keys["kind"] != "full")
 
@@ -119,6 +128,17 @@ FAULTS: tuple[Fault, ...] = (
         _say("--remote_text_encoder sends every caption to a server of Hugging Face, and unpickles what comes back"),
     ),
     (
+        _mixes_captions,
+        _say(
+            "What is cached is found by the number of the step, but the order is drawn anew: most pictures were learned with the caption of"
+            " another (diffusers issue 14430 says the same of another script)"
+        ),
+    ),
+    (
+        lambda keys: is_flux2(keys) and "caption_column" in keys,
+        _say("Until March 2026 (diffusers pull request 13353) most pictures were learned with the caption of another"),
+    ),
+    (
         lambda keys: bool(keys["is_edit"]) and keys["family"] == "flux2" and "validation_prompt" in keys,
         _say("--validation_prompt stops that script with an AttributeError (it reads args.validation_image_path, which there is not)"),
     ),
@@ -134,12 +154,13 @@ FAULTS: tuple[Fault, ...] = (
         lambda keys: bool(keys["is_edit"]) and (keys.read_int("num_processes") or 1) > 1,
         lambda keys: f"With {keys['num_processes']} processes each sees only the first part of the cached batches, never the others",
     ),
+    (lambda keys: "lora_blocks" in keys, _say("The scripts have no --lora_blocks, only their README has: they stop at it")),
     (
         lambda keys: "resume_from_checkpoint" in keys,
         _say("A resume there begins its epoch anew: the order of the pictures is not restored"),
     ),
     (
-        lambda keys: not is_flux2(keys) and "caption_column" in keys,
+        lambda keys: keys["family"] == "flux" and "caption_column" in keys,
         _say("Captions are encoded anew in every step there; here once"),
     ),
 )  # fmt: skip

@@ -48,8 +48,21 @@ def has_guidance(keys: Keys) -> bool:
 # ---- the adapter
 
 
+def set_size(setting: str, name: str) -> Any:
+    """`--rank`, `--lora_alpha` and `--lora_dropout`, which the script for the whole model has not."""
+
+    def write(draft: Draft, keys: Keys, value: Any) -> str:
+        if keys["kind"] == "full":
+            return NO_EFFECT + "that script trains the weights themselves, and stops at this flag"
+        return draft.set(f"adapter.{setting}", value, origin=keys.find(name))
+
+    return write
+
+
 def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """`--lora_layers`: names that the family does not have change nothing there, and are left out here."""
+    """`--lora_layers`, once `--lora_blocks` in the README: names that the family does not have change nothing there, and are left out."""
+    if keys["kind"] == "full":
+        return NO_EFFECT + "that script trains the weights themselves, and stops at this flag"
     absent = _NOT_IN_FLUX2 if is_flux2(keys) else _NOT_IN_FLUX1
     names = list(dict.fromkeys(read_texts(value)))
     kept = [name for name in names if re.fullmatch(absent, name) is None]
@@ -61,7 +74,8 @@ def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
             fix="correct --lora_layers, or remove it",
         )
     left = [name for name in names if name not in kept]
-    line = draft.set("adapter.targets", kept, origin=keys.find("lora_layers"))
+    name = "lora_layers" if "lora_layers" in keys or "lora_blocks" not in keys else "lora_blocks"
+    line = draft.set("adapter.targets", kept, origin=keys.find(name))
     return line if not left else f"{line}; the model has no {', '.join(left)}"
 
 
