@@ -40,6 +40,8 @@ if [[ -z "$NAME" ]]; then NAME="none"; fi
 if [ "$STEPS" == "1000" ]; then BIG=yes; else BIG=no; fi
 if [ -f /etc/passwd ]; then KNOWN=1; else KNOWN=2; fi
 OTHER=${MISSING:-fallback}
+NESTED=${MISSING:-"x-${STEPS:-1}-${MISSING:-2}"}
+KEPT=${STEPS:+set}
 HOST=$(hostname)
 """
     script = parse_script(text, dialect="sh")
@@ -51,6 +53,8 @@ HOST=$(hostname)
         "NAME": "none",
         "BIG": "yes",
         "OTHER": "fallback",
+        "NESTED": "x-1000-2",
+        "KEPT": "set",
         "HOST": UNREAD,
     }
     assert script.lines["EVERY"] == 3 and script.commands == []

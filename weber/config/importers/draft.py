@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -175,6 +176,8 @@ def _is_unset(value: object) -> bool:
 def convert(setting: Setting, value: object, *, name: str) -> Any:
     """A value in the type of a setting: numbers and yes and no may be texts. Raises ConfigError for what it cannot be."""
     kinds = _list_types(setting.field.annotation)
+    if isinstance(value, str) and Path in kinds:
+        return str(Path(value))  # a text still, because the run looks for variables of a shell in it
     if isinstance(value, str) and str in kinds and not (kinds & {int, float} and _is_number(value)):
         return value
     if bool in kinds and not isinstance(value, bool):
