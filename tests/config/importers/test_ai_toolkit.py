@@ -364,12 +364,12 @@ def test_weber_defaults(tmp_path: Path) -> None:
     imported = import_run(write(tmp_path, build_job(train={"steps": 5})), weber_defaults=True)
     assert imported.tree == {
         "adapter": {"kind": "lora", "rank": 16},
-        "output": {"name": "one", "folder": Path("out/one")},
+        "output": {"name": "one", "folder": "out/one"},
         "train": {"steps": 5},
         "optim": {"lr": 1e-4},
         "memory": {"dtype": "bf16"},
         "model": {"path": "black-forest-labs/FLUX.1-dev"},
-        "data": [{"path": Path("pics")}],
+        "data": [{"path": "pics"}],
     }
 
 
