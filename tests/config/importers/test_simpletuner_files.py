@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ FILES = Path(__file__).parent / "files" / "simpletuner"
 NAMES = ("webui", "kontext", "toml", "env", "klein", "hub", "tables", "masks", "schnell", "flux2")
 
 
+@cache
 def run(name: str) -> Imported:
     return import_run(next((FILES / name).glob("config.*")))
 
