@@ -110,5 +110,9 @@ def test_no_prompt_for_the_set(tmp_path: Path) -> None:
     check_error(tmp_path, None, SET | {"caption_strategy": "instanceprompt"}, says="instance_prompt", fix="instance_prompt")
 
 
+def test_no_shapes_to_choose_from(tmp_path: Path) -> None:
+    check_error(tmp_path, None, SET | {"crop": True, "crop_aspect": "closest"}, says="no shapes", fix="crop_aspect_buckets")
+
+
 def test_rate_that_would_not_fall(tmp_path: Path) -> None:
     check_error(tmp_path, {"lr_scheduler": "polynomial", "learning_rate": 1e-8}, says="would not go down")
