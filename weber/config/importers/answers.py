@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from weber.config.importers.outcome import OutcomeKind
@@ -54,16 +55,17 @@ Table = Mapping[str, Answer]
 
 def find_answer(table: Table, name: str) -> Answer | None:
     """The answer for a key: by its name, else by a pattern."""
-    rows = _list_rows(table)
+    rows = _index_rows(tuple(table))
     if name in rows:
-        return rows[name]
-    return next((answer for pattern, answer in rows.items() if "*" in pattern and fnmatchcase(name, pattern)), None)
+        return table[rows[name]]
+    return next((table[row] for pattern, row in rows.items() if "*" in pattern and fnmatchcase(name, pattern)), None)
 
 
-def _list_rows(table: Table) -> dict[str, Answer]:
-    return {name: answer for names, answer in table.items() for name in names.split()}
+@cache
+def _index_rows(rows: tuple[str, ...]) -> Mapping[str, str]:
+    return {name: row for row in rows for name in row.split()}
 
 
 def list_names(table: Table) -> list[str]:
     """Every name of a table."""
-    return list(_list_rows(table))
+    return list(_index_rows(tuple(table)))

@@ -24,7 +24,7 @@ from weber.config.importers.onetrainer_concepts import (
 from weber.config.importers.onetrainer_faults import list_faults
 from weber.config.importers.onetrainer_keys import DEFAULTS, GROUPS, TABLE
 from weber.config.importers.onetrainer_read import adopt_defaults, check_model, flatten_table, is_flux2, is_full, read_config
-from weber.config.importers.onetrainer_samples import PROMPTS, SAMPLE_TABLE, check_samples, is_painting, list_enabled, translate_samples
+from weber.config.importers.onetrainer_samples import PROMPTS, SAMPLE_TABLE, check_samples, is_painting, translate_samples
 from weber.config.importers.texts import read_tree
 from weber.config.importers.tool import Source, Tool, find_file
 from weber.errors import ConfigError
@@ -48,8 +48,7 @@ def _translate(source: Source, draft: Draft) -> None:
             keys.defaults.pop(name)
     concepts = _translate_concepts(draft, _read_concepts(draft, keys), keys)
     samples, where = _read_samples(draft, keys)
-    translate_samples(draft, samples, keys, where=where)
-    keys.defaults[PROMPTS] = list_enabled(samples) if is_painting(keys) else []
+    keys.defaults[PROMPTS] = translate_samples(draft, samples, keys, where=where)
     draft.apply(keys, TABLE, is_strict=False)
     draft.faults += list_faults(keys, concepts)
 

@@ -200,6 +200,7 @@ _OUTPUT: Table = {
     "tensorboard": translated(samples.set_tensorboard, "`output.tensorboard`"),
     "tensorboard_*": ignored(_PAGES),
     "validation validate_after": refused(_EVAL, off=(None, "", False, 0, 1)),
+    "transformer text_encoder text_encoder_2 vae": ignored("an empty table"),
     "debug_mode debug_dir __version *.__version": ignored(_PAGES),
     "cloud cloud.* secrets secrets.*": ignored(_CLOUD),
 }

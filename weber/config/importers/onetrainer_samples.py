@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weber.config.importers.answers import Table, ignored, translated
+from weber.config.importers.answers import Table, ignored, refused, translated
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
-from weber.config.importers.onetrainer_read import flatten_table, is_klein
+from weber.config.importers.onetrainer_read import find_type, flatten_table, is_klein
 from weber.config.importers.values import read_bool, read_float, read_int
 from weber.errors import ConfigError
 
@@ -16,6 +16,8 @@ PROMPTS = "the run's prompts"
 IS_FIRST = "it is the first"
 IS_KLEIN = "the model has no guidance"
 _STEP = 16
+_OF_FILL = {"base_image_path": "sampling.conditioning", "mask_image_path": "sampling.masks"}
+"""What a model that repaints needs of each sample."""
 _SEED_LIMIT = 2**62
 
 
@@ -36,17 +38,24 @@ def check_samples(tree: Any, *, where: str) -> list[Mapping[str, Any]]:
     return tree
 
 
-def translate_samples(draft: Draft, samples: Sequence[Mapping[str, Any]], config: Keys, *, where: str) -> None:
-    """All samples: one picture each, and what the first one says for all."""
+def translate_samples(draft: Draft, samples: Sequence[Mapping[str, Any]], config: Keys, *, where: str) -> list[str]:
+    """All samples: one picture each, and what the first one says for all. Returns their texts."""
     enabled = list_enabled(samples)
-    prompts = [str(one["prompt"]).strip() for one in enabled] if is_painting(config) else []
+    repaints = find_type(config) == "FLUX_FILL_DEV_1"
+    can_paint = is_painting(config) and not (repaints and any(not one.get(name) for one in enabled for name in _OF_FILL))
+    prompts = [str(one["prompt"]).strip() for one in enabled] if can_paint else []
     for number, one in enumerate(samples):
         given = flatten_table(one, f"{where}, sample {number + 1}")
         is_on = bool(prompts) and any(one is other for other in enabled)
         context = {PROMPTS: prompts, IS_FIRST: is_on and one is enabled[0], IS_KLEIN: is_klein(config)}
-        draft.apply(Keys(given, defaults=context), SAMPLE_TABLE if is_on else OFF_TABLE, is_strict=False)
-    if prompts:
-        draft.set("sampling.prompts", prompts, origin=f"the samples of {where}")
+        table = SAMPLE_TABLE if is_on else OFF_TABLE if can_paint or not is_painting(config) else BARE_TABLE
+        draft.apply(Keys(given, defaults=context), table, is_strict=False)
+    if not prompts:
+        return []
+    draft.set("sampling.prompts", prompts, origin=f"the samples of {where}")
+    for name, key in _OF_FILL.items() if repaints else ():
+        draft.set(key, [str(one[name]) for one in enabled], origin=f"{name} of the samples of {where}")
+    return prompts
 
 
 def is_painting(config: Keys) -> bool:
@@ -115,11 +124,15 @@ SAMPLE_TABLE: Table = {
     "negative_prompt": translated(_set_negative, "`sampling.negative_prompt` of klein"),
     "noise_scheduler": ignored("pictures are painted with Euler's steps along the model's own noise levels"),
     "frames length": ignored("it is for video and sound"),
-    "sample_inpainting base_image_path mask_image_path": ignored("a model that repaints takes sampling.conditioning and sampling.masks"),
+    "sample_inpainting base_image_path mask_image_path": ignored("of a model that repaints: sampling.conditioning and sampling.masks"),
     "text_encoder_* transformer_attention_mask force_last_timestep __version": ignored("how captions are read is the model's own"),
 }
 """Of a sample that is painted."""
 OFF_TABLE: Table = {"*": ignored("the sample is turned off, or no samples are painted")}
+BARE_TABLE: Table = {
+    "prompt": refused("a model that repaints paints over a picture: give each sample a base_image_path and a mask_image_path", off=()),
+    "*": ignored("of a sample that cannot be painted"),
+}
 
 
 # ---- how often

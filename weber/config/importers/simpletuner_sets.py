@@ -204,6 +204,13 @@ def find_shape(keys: Keys) -> str:
 def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
     """SimpleTuner cuts in any case: with crop = false to a shape near the picture's own."""
     origin, shape = keys.find("crop"), find_shape(keys)
+    if shape in ("closest", "random") and "crop_aspect_buckets" not in keys:
+        raise ConfigError(
+            f"the set {keys.read_text('id')} has no shapes to choose from.",
+            got=keys.find("crop_aspect").text,
+            expected="crop_aspect_buckets, as SimpleTuner needs it too",
+            fix="add crop_aspect_buckets = [1.0, 0.75, 1.5] to that set, or write crop_aspect = preserve",
+        )
     lines = [draft.set(build_key(keys, "aspect"), shape, origin=origin)]
     if shape == "bucket":
         draft.set(build_key(keys, "max_aspect"), _LONGEST, origin="SimpleTuner sets no long pictures aside")

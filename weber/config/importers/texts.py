@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,7 +88,21 @@ def _parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-_PARSERS: Mapping[str, Callable[[str], Any]] = {"YAML": _parse_yaml, "TOML": tomllib.loads, "JSON": json.loads}
+def _parse_json(text: str) -> Any:
+    """JSON, in which a comma may stand behind the last of a list or table, as guides print it."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        try:
+            return json.loads(_LAST_COMMA.sub(lambda found: found[1] or "", text))
+        except json.JSONDecodeError:
+            raise error from None
+
+
+_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])')
+"""A text, which stays as it is, or a comma with nothing behind it."""
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {"YAML": _parse_yaml, "TOML": tomllib.loads, "JSON": _parse_json}
 
 
 def _check_size(tree: Any, *, where: str) -> None:
