@@ -9,10 +9,12 @@ from weber.config.importers.draft import Keys
 from weber.config.importers.kohya_captions import draws, is_raw
 from weber.config.importers.kohya_data import is_bucketed, read_size
 from weber.config.importers.kohya_gui import ZERO_TEXT_RATE
+from weber.config.importers.kohya_network import name_algo
 from weber.config.importers.kohya_optim import is_adapter, is_lycoris, is_relative, moves_at_once, name_optimizer, trains_text
 from weber.config.importers.kohya_train import is_schnell
 
 _NOISY_LR = 5e-5
+_SCALED = ("lora", "locon", "loha", "glora")
 _CAPTION_KEYS = (
     "caption_prefix", "caption_suffix", "enable_wildcard", "secondary_separator", "caption_dropout_every_n_epochs",
 )
@@ -44,7 +46,9 @@ def _say_shift(keys: Keys) -> str:
 
 def _is_scaled(keys: Keys) -> bool:
     alpha, rank = _scale(keys)
-    return is_adapter(keys) and not is_lycoris(keys) and alpha not in (0, rank) and not keys.read_bool("dim_from_weights")
+    if not is_adapter(keys) or keys.read_bool("dim_from_weights") or (is_lycoris(keys) and name_algo(keys) not in _SCALED):
+        return False
+    return alpha not in (0, rank)
 
 
 FAULTS: Sequence[Fault] = (

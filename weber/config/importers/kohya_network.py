@@ -46,8 +46,7 @@ def _put_lycoris(draft: Draft, keys: Keys, origin: Given) -> str:
     algo = name_algo(keys)
     line = "; ".join((draft.set("adapter.kind", "lycoris", origin=origin), draft.set("adapter.lycoris.algo", algo, origin=origin)))
     targets: str | list[str] = ALL_LINEAR
-    wide = keys["network_args.enable_all_linear"]
-    if module == "networks.oft_flux" and (wide is None or not read_bool(wide, name="enable_all_linear")):
+    if module == "networks.oft_flux" and not keys.read_bool("network_args.enable_all_linear"):
         targets = list(ATTENTION)
     if str(keys["network_args.preset"] or "full") == "attn-only":
         targets = list(ATTENTION)
@@ -97,8 +96,7 @@ def _put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
     if is_lycoris(keys):
         if "alpha" not in ACTS or name_algo(keys) not in ACTS["alpha"]:
             return NO_EFFECT + f"{name_algo(keys)} has no scale"
-        rooted = keys["network_args.rs_lora"]
-        if rooted is not None and read_bool(rooted, name="rs_lora"):
+        if keys.read_bool("network_args.rs_lora"):
             number *= float(keys.read_int("network_dim") or 4) ** 0.5
         return draft.set("adapter.lycoris.linear_alpha", number, origin=origin)
     if number == 0:
@@ -211,6 +209,8 @@ def _put_in_dims(draft: Draft, keys: Keys, value: Any) -> str:
 def _put_train_blocks(draft: Draft, keys: Keys, value: Any) -> str:
     """`train_blocks`, and the numbers of blocks beside it."""
     blocks = _list_blocks(keys)
+    if not blocks and not (is_trained(keys, DOUBLE) or is_trained(keys, SINGLE)):
+        return REFUSED + "no block would be trained; all are"
     if not blocks:
         return "all blocks, as here if nothing is said"
     if draft.get("adapter.blocks") == blocks:
@@ -293,18 +293,18 @@ def put_lycoris(name: str, to: str) -> Call:
             return NO_EFFECT + "asks for nothing, here as there"
         if algo not in ACTS.get(acting, (algo,)):
             return NO_EFFECT + f"{algo} has no such setting"
-        if to == "wd_on_output" and (worth is True or not _is_yes(keys, "dora_wd")):
+        if to in _AGAINST_DORA and keys.read_bool("network_args.dora_wd"):
+            return REFUSED + "it cannot act with dora_wd here"
+        if to == "decompose_both" and keys.read_bool("network_args.full_matrix"):
+            return NO_EFFECT + "has no part in full_matrix"
+        if to == "wd_on_output" and (worth is True or not keys.read_bool("network_args.dora_wd")):
             return NO_EFFECT + "as it is if nothing is said"
         return draft.set(f"adapter.lycoris.{to}", worth, origin=origin)
 
     return put
 
 
-def _is_yes(keys: Keys, name: str) -> bool:
-    value = keys[f"network_args.{name}"]
-    return value is not None and read_bool(value, name=name)
-
-
+_AGAINST_DORA = ("dropout", "rank_dropout", "bypass_mode")
 _SWITCHES = ("decompose_both", "full_matrix", "dora_wd", "wd_on_output", "bypass_mode", "rescaled", "unbalanced_factorization")
 
 

@@ -152,11 +152,9 @@ def _list(value: Any) -> list[Any]:
 
 def _put_text_lr(draft: Draft, keys: Keys, value: Any) -> str:
     """`text_encoder_lr`: of CLIP, and of T5, which is not trained."""
-    if not is_adapter(keys):
-        return NO_EFFECT + "flux_train.py trains no text encoder"
     rates = _list(value)
-    if not trains_text(keys):
-        return NO_EFFECT + "CLIP is not trained"
+    if not trains_text(keys) or not rates:
+        return NO_EFFECT + "CLIP is not trained" if rates else NO_EFFECT + "empty: left out, here as there"
     line = _put_text_rate(draft, keys, rates[0], "text_encoder_lr")
     return f"{line}; the second rate is of T5, which is trained with train_t5xxl alone" if len(rates) > 1 else line
 
@@ -263,6 +261,12 @@ def _put_schedule(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
+def _has_course(keys: Keys, name: str) -> bool:
+    """Whether it is that schedule which acts."""
+    is_other = "lr_scheduler_type" in keys or is_schedule_free(keys) or is_relative(keys)
+    return not is_other and str(keys["lr_scheduler"]).strip().lower() == name
+
+
 def _end_fits(keys: Keys, end: float) -> bool:
     rate = keys["unet_lr"] if "unet_lr" in keys else keys["learning_rate"]
     return rate is not None and read_float(rate, name="learning_rate") > end
@@ -271,7 +275,7 @@ def _end_fits(keys: Keys, end: float) -> bool:
 def _put_cycles(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_num_cycles`."""
     number = simplify(read_float(value, name="lr_scheduler_num_cycles"))
-    if str(keys["lr_scheduler"]) != "cosine_with_restarts" or is_schedule_free(keys) or is_relative(keys):
+    if not _has_course(keys, "cosine_with_restarts"):
         return NO_EFFECT + "is for cosine_with_restarts"
     if number < 2:
         return NO_EFFECT + "one fall, without a restart"
@@ -280,7 +284,7 @@ def _put_cycles(draft: Draft, keys: Keys, value: Any) -> str:
 
 def _put_power(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_power`."""
-    if str(keys["lr_scheduler"]) != "polynomial" or is_schedule_free(keys):
+    if not _has_course(keys, "polynomial"):
         return NO_EFFECT + "is for polynomial"
     return draft.set("optim.power", read_float(value, name="lr_scheduler_power"), origin=keys.find("lr_scheduler_power"))
 
@@ -288,7 +292,7 @@ def _put_power(draft: Draft, keys: Keys, value: Any) -> str:
 def _put_min_ratio(draft: Draft, keys: Keys, value: Any) -> str:
     """`lr_scheduler_min_lr_ratio`: the end of `cosine_with_min_lr`, as a share of the rate."""
     rate = keys["unet_lr"] if "unet_lr" in keys else keys["learning_rate"]
-    if str(keys["lr_scheduler"]) != "cosine_with_min_lr" or rate is None:
+    if not _has_course(keys, "cosine_with_min_lr") or rate is None:
         return NO_EFFECT + "is for cosine_with_min_lr"
     end = read_float(rate, name="learning_rate") * read_float(value, name="lr_scheduler_min_lr_ratio")
     return draft.set("optim.end_lr", float(f"{end:.6g}"), origin=keys.find("lr_scheduler_min_lr_ratio"))
@@ -431,7 +435,9 @@ SCHEDULE: Table = {
     "lr_scheduler_min_lr_ratio": translated(_put_min_ratio, "optim.end_lr of cosine_with_min_lr"),
     "lr_scheduler_timescale": ignored("is for inverse_sqrt, which weber does not have"),
     "lr_decay_steps": ignored("is for warmup_stable_decay, which weber does not have"),
-    "lr_scheduler_args lr_scheduler_args.*": refused("weber's schedules have optim.end_lr, cycles and power, and no such setting", off=()),
+    "lr_scheduler_args lr_scheduler_args.*": refused(
+        "weber's schedules have optim.end_lr, cycles and power, and no such setting", off=(None, "", [])
+    ),
     "lr_warmup_steps": translated(_put_warmup_steps, "optim.warmup_steps; a share of the steps where those are known"),
     "lr_warmup_percent": translated(_put_warmup_percent, "lr_warmup of the GUI, percent of max_train_steps: optim.warmup_steps"),
     "learning_rate": translated(_put_lr, "optim.lr"),

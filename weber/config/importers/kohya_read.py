@@ -52,7 +52,7 @@ def is_ours(source: Source) -> bool:
         return True
     if isinstance(top.get("datasets"), list) and top.keys() <= _DATASET_KEYS:
         return True
-    return _is_metadata(top) or _is_config(top)
+    return _is_metadata(top) or (source.path.suffix.lower() == ".toml" and _is_config(top))
 
 
 def read_order(source: Source) -> Order:
@@ -60,6 +60,7 @@ def read_order(source: Source) -> Order:
     if source.script is not None:
         order = _read_script(source)
     elif {"LoRA_type", "flux1_checkbox"} & source.top.keys():
+        _check_model(source.top, is_known=False)
         order = Order(LORA if "LoRA_type" in source.top else FULL, source.path, is_gui=True)
         order.given, order.answered = read_gui(source.top, where=source.name, spell=spell_pairs)
     elif source.top.keys() <= _DATASET_KEYS and isinstance(source.top.get("datasets"), list):
@@ -194,7 +195,7 @@ def _read_toml(tree: Mapping[str, Any], *, where: str) -> Iterator[Given]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _read_toml(value, where=where)
-        elif name in LISTS and value not in (None, ""):
+        elif name in LISTS and value not in (None, "", []):
             yield from spell_pairs(name, value, spelled=name, where=where)
         else:
             yield Given(name, value, name, where)

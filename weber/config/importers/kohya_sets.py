@@ -86,9 +86,10 @@ def read_sets(order: Order, draft: Draft) -> Sets:
 
 
 def _read_tree(sets: Sets, tree: Mapping[str, Any], line: Layer, *, where: str) -> None:
-    general = _list_layer(tree.get("general"), "general", where)
+    general = _list_layer(_check_table(tree.get("general", {}), "general", where), "general", where)
     datasets = tree.get("datasets")
     for number, dataset in enumerate(datasets if isinstance(datasets, list) else []):
+        _check_table(dataset, f"datasets.{number}", where)
         own = _list_layer({key: value for key, value in dataset.items() if key != "subsets"}, f"datasets.{number}", where)
         subsets = dataset.get("subsets") or ([{}] if "image_directory" in dataset else [])
         seen: list[Any] = []
@@ -103,6 +104,12 @@ def _read_tree(sets: Sets, tree: Mapping[str, Any], line: Layer, *, where: str) 
             sets.idle += [(one, _SAID) for one in mine]
         sets.idle += [(one, _SAID) for one in own]
     sets.idle += [(one, _SAID) for one in (*general, *line)]
+
+
+def _check_table(table: Any, key: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: {key} is no table.", got=f"{key} = {table!r}", expected=f"[{key}] with keys", fix=f"correct {key}")
+    return table
 
 
 def _check_level(number: int, place: int, subset: Any, where: str) -> None:
@@ -130,8 +137,8 @@ def _find_idle(subset: Mapping[str, Any], layers: Sequence[Layer], seen: list[An
     return ""
 
 
-def _list_layer(table: Any, spelled: str, where: str) -> Layer:
-    return [Given(name, value, f"{spelled}.{name}", where) for name, value in (table or {}).items()]
+def _list_layer(table: Mapping[str, Any], spelled: str, where: str) -> Layer:
+    return [Given(name, value, f"{spelled}.{name}", where) for name, value in table.items()]
 
 
 def _look_up(layers: Sequence[Layer]) -> Layer:
