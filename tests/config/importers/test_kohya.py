@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from weber.config.importers.commented import write_commented
 from weber.config.importers.load import find_start, find_tool, import_run
 from weber.config.importers.outcome import Imported
+from weber.config.importers.report import write_report
 from weber.config.importers.tool import open_source
 from weber.config.load import build_config
 
@@ -60,6 +63,21 @@ def test_every_setting_says_where_it_came_from(name: str) -> None:
         return [] if key == "optim.options" else [key]
 
     assert [key for key in list_keys(imported.tree, "") if not imported.origins.get(key)] == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_settings_are_read_back_equal(name: str) -> None:
+    imported = read(name)
+    text = write_commented(imported)
+    assert build_config(tomllib.loads(text)) == imported.config
+    assert text.startswith("# Made by `weber import`")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_report_names_every_key_that_was_given(name: str) -> None:
+    imported = read(name)
+    told, ours = write_report(imported), [one for one in imported.outcomes if not one.given.is_default and not one.is_example]
+    assert [one.given.spelled for one in ours if one.given.spelled not in told] == []
 
 
 def test_the_document_on_whole_models() -> None:

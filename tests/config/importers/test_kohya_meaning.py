@@ -205,6 +205,12 @@ def test_folders_named_for_their_repeats(tmp_path: Path) -> None:
     assert (str(third["path"]), third["repeats"], third["loss_weight"]) == (f"{tmp_path}/reg/1_cat", 1, 0.5)
 
 
+def test_a_folder_of_folders_beside_the_script(tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "2_cat").mkdir(parents=True)
+    [one] = run(tmp_path, "").tree["data"]
+    assert (str(one["path"]), one["repeats"]) == (f"{tmp_path}/pictures/2_cat", 2)
+
+
 def test_metadata_with_tags_alone(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text('{"/pictures/1.png": {"tags": "cat, red"}, "/pictures/2.png": {"tags": "dog"}}')
     imported = run(tmp_path, "--resolution 512 --enable_bucket", f"flux_train.py {MODEL} --in_json {tmp_path}/meta.json")

@@ -20,6 +20,7 @@ COMMANDS = [
     (f"{LORA} --v2", "Stable Diffusion 2", "FLUX.1"),
     (f"sdxl_train_network.py {MODEL}", "starts sdxl_train_network.py, which trains another model", "FLUX.1"),
     (f"flux_train_control_net.py {MODEL}", "ControlNet", "FLUX.1"),
+    (f"src/musubi_tuner/flux_kontext_train_network.py {MODEL}", "musubi-tuner", "FLUX.1"),
     ("tag_images_by_wd14_tagger.py p --onnx", "starts no training", "name the script"),
     (f"{LORA} --seed $(date +%s)", "--seed", "write the value"),
     (f"{LORA} --seed soon", "--seed is no number", "correct"),
@@ -46,6 +47,31 @@ def test_a_wrong_command(tmp_path: Path, command: str, what: str, fix: str) -> N
         import_run(tmp_path / "go.sh")
     assert what in str(caught.value)
     assert fix in caught.value.fix
+
+
+SCRIPTS = [
+    ("go.sh", f"LR=1e-4\npython {LORA} --learning_rate $LR \\\n  --output_dir ${{HOME}}/out", "uses HOME", "in place of HOME"),
+    ("go.sh", f"args=()\nargs+=(--seed 3)\npython {LORA} ${{args[@]}}", "builds a list of flags", "print the whole command"),
+    ("go.bat", f"set LR=1\npython {LORA} --learning_rate %lr% ^\n  --output_dir %USERPROFILE%\\out", "uses USERPROFILE", "in place of"),
+    ("go.ps1", f"$lr = 1\npython {LORA} --learning_rate=$LR `\n  --output_dir=$env:OUT/x", "uses OUT", "in place of OUT"),
+    ("go.ps1", f'$more = @()\n[void]$more.Add("--seed=3")\npython {LORA} $more', "builds a list of flags", "print the whole command"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "what", "fix"), SCRIPTS, ids=[f"{name} {what}" for name, _, what, _ in SCRIPTS])
+def test_what_only_running_a_script_would_say(tmp_path: Path, name: str, text: str, what: str, fix: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        import_run(tmp_path / name)
+    assert what in str(caught.value)
+    assert fix in caught.value.fix
+
+
+def test_a_notebook_with_a_value_that_python_works_out(tmp_path: Path) -> None:
+    source = ["out = os.path.join(root, 'out')\n", f"!python {LORA} --output_dir {{out}}"]
+    (tmp_path / "go.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": source}]}))
+    with pytest.raises(ConfigError, match="uses out, and nothing in the file says what that is"):
+        import_run(tmp_path / "go.ipynb")
 
 
 DATASETS = [

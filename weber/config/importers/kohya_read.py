@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weber.config.importers.kohya_gui import read_gui, read_page
+from weber.config.importers.kohya_line import check_variables
 from weber.config.importers.kohya_models import FLUX_KEYS, OTHER_MODELS, OTHER_PROGRAMS, TRAINERS, UI_TYPES, build_other_model
 from weber.config.importers.outcome import Given, Outcome
 from weber.config.importers.shell import Command, check_read, read_flags
@@ -117,6 +118,7 @@ def _read_script(source: Source) -> Order:
             fix="leave one of them in a file of its own, and name that",
         )
     command, program = trainings[0]
+    check_variables(source, command)
     place = next(number for number, word in enumerate(command.words) if _name(word) == program)
     order = Order(program, source.path)
     order.launch = [replace(one, spelled=f"accelerate {one.spelled}") for one in _read_words(command.words[:place], command, source)]

@@ -70,7 +70,7 @@ def read_sets(order: Order, draft: Draft) -> Sets:
         tree = read_tree(path)
         _read_tree(sets, tree if isinstance(tree, Mapping) else {}, line, where=path.name)
     else:
-        _read_options(sets, sources, line, draft)
+        _read_options(sets, sources, line, draft=draft, beside=order.path)
     sets.used = [one for one in order.given if one.name in _SOURCES and one.value not in (None, "")]
     if not sets.sets:
         raise ConfigError(
@@ -154,7 +154,7 @@ def _look_up(layers: Sequence[Layer]) -> Layer:
 # ---- options
 
 
-def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, draft: Draft) -> None:
+def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, *, draft: Draft, beside: Path) -> None:
     folder, table = sources.get("train_data_dir"), sources.get("in_json")
     if table is not None:
         layer = [replace(table, name="metadata_file"), *([replace(folder, name="image_dir")] if folder is not None else [])]
@@ -164,7 +164,7 @@ def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, draft: 
         given = sources.get(name)
         if given is None:
             continue
-        found = list(_list_folders(given, is_class=name == "reg_data_dir"))
+        found = list(_list_folders(given, is_class=name == "reg_data_dir", beside=beside))
         if found:
             draft.note(given, "translated", f"a set for each folder in it: {', '.join(Path(str(one[0].value)).name for one in found)}")
             sets.sets += [PictureSet(_look_up([one, line])) for one in found]
@@ -185,14 +185,15 @@ def _say_parent(given: Given) -> str:
     return f"{given.value} holds no folder named like 10_word: the scripts would have found no pictures. Here all in it are one set."
 
 
-def _list_folders(given: Given, *, is_class: bool) -> Iterator[Layer]:
+def _list_folders(given: Given, *, is_class: bool, beside: Path) -> Iterator[Layer]:
     """The folders of a folder whose names say how often, and what is on their pictures."""
-    folder = Path(str(given.value)).expanduser()
+    named = Path(str(given.value)).expanduser()
+    folder = named if named.is_dir() else beside.parent / named
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
         number, _, words = one.name.partition("_")
         if not one.is_dir() or not number.isdecimal() or int(number) < 1:
             continue
-        keys: dict[str, Any] = {"image_dir": f"{str(given.value).rstrip('/')}/{one.name}", "num_repeats": int(number)}
+        keys: dict[str, Any] = {"image_dir": one.as_posix(), "num_repeats": int(number)}
         keys |= {"is_reg": True} if is_class else {}
         keys |= {"class_tokens": words} if words else {}
         yield [Given(name, value, f"{name} of {one.name}", given.where) for name, value in keys.items()]
