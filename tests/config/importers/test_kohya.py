@@ -114,6 +114,7 @@ def test_the_document_on_whole_models() -> None:
         "optim": {
             "name": "adafactor",
             "lr": 5e-5,
+            "eps": 1e-15,
             "weight_decay": 0.0,
             "clip_norm": "off",
             "schedule": "constant",
@@ -174,7 +175,7 @@ def test_fluxgym() -> None:
         },
         "memory": {"dtype": "bf16", "quantize": "fp8", "gradient_checkpointing": "all", "swap_blocks": 27},
         "objective": {"timesteps": "shift", "shift": 3.1582, "guidance": 1.0},
-        "optim": {"name": "adafactor", "lr": 8e-4, "weight_decay": 0.0, "clip_norm": "off", "schedule": "constant"},
+        "optim": {"name": "adafactor", "lr": 8e-4, "eps": 1e-15, "weight_decay": 0.0, "clip_norm": "off", "schedule": "constant"},
         "train": {"epochs": 12, "batch_size": 1, "seed": 7},
         "sampling": {
             "prompts": ["a LNTRN lantern on a pier at dusk", "a LNTRN lantern in the snow"],
@@ -331,7 +332,7 @@ def test_a_save_of_the_gui_for_a_whole_model() -> None:
     assert tree["train"] == {"epochs": 5, "batch_size": 1, "seed": 1}
     assert tree["memory"]["swap_blocks"] == 53
     assert tree["optim"] == {
-        "name": "adafactor", "lr": 1e-5, "weight_decay": 0.01, "schedule": "constant", "fused_backward": True,
+        "name": "adafactor", "lr": 1e-5, "eps": 1e-15, "weight_decay": 0.01, "schedule": "constant", "fused_backward": True,
     }
 
 

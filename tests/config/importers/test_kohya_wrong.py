@@ -16,6 +16,7 @@ LORA = f"flux_train_network.py {MODEL} --network_module networks.lora_flux"
 COMMANDS = [
     (f"{LORA} --learning_rat_e 1e-4", "--learning_rat_e", "write learning_rate"),
     (f"{LORA} --networkdim 8 --max_train_epoch_s 3", "--networkdim (did you mean network_dim?)", "network_dim"),
+    (f"{LORA} --shuffel_caption", "--shuffel_caption (did you mean shuffle_caption?)", "shuffle_caption"),
     (f"{LORA} --model_type chroma", "weber trains FLUX", "FLUX.1"),
     (f"{LORA} --v2", "Stable Diffusion 2", "FLUX.1"),
     (f"sdxl_train_network.py {MODEL}", "starts sdxl_train_network.py, which trains another model", "FLUX.1"),

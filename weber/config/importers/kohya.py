@@ -80,12 +80,13 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
 
 
 def _list_answers(given: Sequence[Given]) -> Table:
-    """The table, with rows for entries of lists that have none of their own."""
+    """The table, with rows for entries of lists that have none of their own, and for options of sets, which may have been meant."""
     known = set(list_names(COMMAND))
     own = [one.name for one in given if one.name.startswith("optimizer_args.") and one.name not in known]
     other = [one.name for one in given if one.name.startswith("network_args.") and one.name not in known]
     options = {name: translated(put_option(name.partition(".")[2]), OPTIMIZER["optimizer_args.*"].why) for name in own}
-    return {**COMMAND, **options, **{name: ignored(explain_unknown(name)) for name in other}}
+    meant = {name: SET[name] for name in SET_OPTIONS if name in SET and name not in known}
+    return {**COMMAND, **meant, **options, **{name: ignored(explain_unknown(name)) for name in other}}
 
 
 def _complete_name(given: Given) -> Given:

@@ -24,7 +24,7 @@ OTHER_PROGRAMS: Mapping[str, str] = {
         ),
         _IMAGES,
     ),
-    **dict.fromkeys(("flux_kontext_train_network.py", "flux_2_train_network.py"), "which is musubi-tuner's, and weber reads no files of it."),
+    **dict.fromkeys(("flux_kontext_train_network.py", "flux_2_train_network.py"), "which is musubi-tuner's: weber reads no files of it."),
     **dict.fromkeys(
         (
             "make_captions.py", "make_captions_by_git.py", "tag_images_by_wd14_tagger.py", "merge_captions_to_metadata.py",

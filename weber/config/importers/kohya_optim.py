@@ -23,6 +23,7 @@ _ROUNDING = ("adafactor", "adamw_8bit", "adamw_bf16", "lion", "lion_8bit")
 """Optimizers that train weights in bf16 here: with stochastic rounding."""
 
 _LOWEST_FACTOR = 0.01
+_ADAFACTOR_EPS = 1e-15
 _POLYNOMIAL_END = 1e-7  # lr_end of transformers' get_polynomial_decay_schedule_with_warmup
 
 
@@ -78,6 +79,8 @@ def _put_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
     line = draft.set("optim.name", name, origin=given)
     if name in _NO_DECAY and "optimizer_args.weight_decay" not in keys and not draft.weber_defaults:
         line += "; " + draft.set("optim.weight_decay", 0.0, origin=f"the default of {_spell(keys)}")
+    if name == "adafactor" and "optimizer_args.eps" not in keys and not draft.weber_defaults:
+        line += "; " + draft.set("optim.eps", _ADAFACTOR_EPS, origin="the root of the 1e-30 that it adds to squares there")
     if _spell(keys).lower() in _NESTEROV:
         for option, worth in (("momentum", keys["optimizer_args.momentum"] or 0.9), ("nesterov", True)):
             line += "; " + draft.set(f"optim.options.{option}", worth, origin=given)
