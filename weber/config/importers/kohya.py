@@ -13,7 +13,7 @@ from weber.config.importers.kohya_data import SET, SET_DEFAULTS
 from weber.config.importers.kohya_faults import FAULTS, SET_FAULTS, list_faults
 from weber.config.importers.kohya_keys import COMMAND, EXAMPLE, FULL_DEFAULTS, LAUNCH, LORA_DEFAULTS, TABLES
 from weber.config.importers.kohya_network import explain_unknown
-from weber.config.importers.kohya_optim import OPTIMIZER, put_option
+from weber.config.importers.kohya_optim import ARGUMENTS, put_option
 from weber.config.importers.kohya_read import FULL, LORA, Order, is_ours, read_order
 from weber.config.importers.kohya_samples import SAMPLE_DEFAULTS, SAMPLES, paints, read_samples
 from weber.config.importers.kohya_sets import SET_OPTIONS, Sets, read_sets
@@ -84,7 +84,7 @@ def _list_answers(given: Sequence[Given]) -> Table:
     known = set(list_names(COMMAND))
     own = [one.name for one in given if one.name.startswith("optimizer_args.") and one.name not in known]
     other = [one.name for one in given if one.name.startswith("network_args.") and one.name not in known]
-    options = {name: translated(put_option(name.partition(".")[2]), OPTIMIZER["optimizer_args.*"].why) for name in own}
+    options = {name: translated(put_option(name.partition(".")[2]), ARGUMENTS["optimizer_args.*"].why) for name in own}
     meant = {name: SET[name] for name in SET_OPTIONS if name in SET and name not in known}
     return {**COMMAND, **meant, **options, **{name: ignored(explain_unknown(name)) for name in other}}
 

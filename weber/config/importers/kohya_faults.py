@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from weber.config.importers.draft import Keys
 from weber.config.importers.kohya_captions import draws, is_raw
 from weber.config.importers.kohya_data import is_bucketed, read_size
+from weber.config.importers.kohya_facts import is_adapter, is_lycoris, is_relative, moves_at_once, name_optimizer, trains_text
 from weber.config.importers.kohya_gui import ZERO_TEXT_RATE
-from weber.config.importers.kohya_network import name_algo
-from weber.config.importers.kohya_optim import is_adapter, is_lycoris, is_relative, moves_at_once, name_optimizer, trains_text
+from weber.config.importers.kohya_lycoris import name_algo
 from weber.config.importers.kohya_train import is_schnell
 
 _NOISY_LR = 5e-5
