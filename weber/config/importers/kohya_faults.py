@@ -146,7 +146,7 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault(
         lambda keys: bool(keys["run.is_gui"]) and keys["run.lost_dropout"] is True,
-        lambda keys: "rank_dropout and module_dropout were not passed on: the GUI does not know them for LoRA_type = Flux1.",
+        lambda keys: "rank_dropout and module_dropout were not passed on: before July 2026 the GUI had none for LoRA_type = Flux1.",
     ),
 )
 """Of the command."""
