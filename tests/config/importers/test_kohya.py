@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from weber.config.importers.commented import write_commented
 from weber.config.importers.load import find_start, find_tool, import_run
 from weber.config.importers.outcome import Imported
+from weber.config.importers.report import write_report
 from weber.config.importers.tool import open_source
 from weber.config.load import build_config
 
@@ -62,6 +65,21 @@ def test_every_setting_says_where_it_came_from(name: str) -> None:
     assert [key for key in list_keys(imported.tree, "") if not imported.origins.get(key)] == []
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_settings_are_read_back_equal(name: str) -> None:
+    imported = read(name)
+    text = write_commented(imported)
+    assert build_config(tomllib.loads(text)) == imported.config
+    assert text.startswith("# Made by `weber import`")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_report_names_every_key_that_was_given(name: str) -> None:
+    imported = read(name)
+    told, ours = write_report(imported), [one for one in imported.outcomes if not one.given.is_default and not one.is_example]
+    assert [one.given.spelled for one in ours if one.given.spelled not in told] == []
+
+
 def test_the_document_on_whole_models() -> None:
     imported = read("seed/FLUX_finetune.sh")
     assert plain(imported.tree) == {
@@ -96,6 +114,7 @@ def test_the_document_on_whole_models() -> None:
         "optim": {
             "name": "adafactor",
             "lr": 5e-5,
+            "eps": 1e-15,
             "weight_decay": 0.0,
             "clip_norm": "off",
             "schedule": "constant",
@@ -112,8 +131,8 @@ def test_the_document_on_whole_models() -> None:
     }
     assert [one.given.spelled for one in imported.outcomes if one.kind == "refused"] == []
     told = "\n".join(imported.faults)
-    for words in ("fp8_base did nothing", "keep_tokens = 1 did nothing", '"|||" in a caption reached T5', "max_bucket_reso = 1024", "noise or blur"):
-        assert words in told
+    said = ("fp8_base did nothing", "keep_tokens = 1 did nothing", '"|||" in a caption reached T5', "max_bucket_reso = 1024", "or blur")
+    assert [words for words in said if words not in told] == []
 
 
 def test_the_document_s_dataset_alone_asks_for_its_script() -> None:
@@ -156,7 +175,7 @@ def test_fluxgym() -> None:
         },
         "memory": {"dtype": "bf16", "quantize": "fp8", "gradient_checkpointing": "all", "swap_blocks": 27},
         "objective": {"timesteps": "shift", "shift": 3.1582, "guidance": 1.0},
-        "optim": {"name": "adafactor", "lr": 8e-4, "weight_decay": 0.0, "clip_norm": "off", "schedule": "constant"},
+        "optim": {"name": "adafactor", "lr": 8e-4, "eps": 1e-15, "weight_decay": 0.0, "clip_norm": "off", "schedule": "constant"},
         "train": {"epochs": 12, "batch_size": 1, "seed": 7},
         "sampling": {
             "prompts": ["a LNTRN lantern on a pier at dusk", "a LNTRN lantern in the snow"],
@@ -254,13 +273,15 @@ def test_a_notebook_with_two_datasets() -> None:
     }
     assert imported.tree["adapter"] == {"targets": "ai-toolkit", "rank": 16, "alpha": 16.0}
     assert imported.tree["objective"] == {
-        "timesteps": "sigmoid", "sigmoid_scale": 0.5, "guidance": 1.0, "loss": "huber", "huber_c": 0.2, "huber_schedule": "exponential",
+        "timesteps": "sigmoid", "sigmoid_scale": 0.5, "guidance": 1.0,
+        "loss": "huber", "huber_c": 0.2, "huber_schedule": "exponential",
     }
 
 
 def test_a_save_of_lora_scripts() -> None:
     tree = plain(read("lantern.toml").tree)
-    assert tree["adapter"] == {"kind": "lycoris", "targets": "ai-toolkit", "lycoris": {"algo": "loha", "linear_dim": 8, "linear_alpha": 4.0}}
+    lycoris = {"algo": "loha", "linear_dim": 8, "linear_alpha": 4.0}
+    assert tree["adapter"] == {"kind": "lycoris", "targets": "ai-toolkit", "lycoris": lycoris}
     assert tree["data"][0]["resolution"] == "768x1024"
     assert (tree["data"][0]["shortest_side"], tree["data"][0]["longest_side"]) == (192, 2048)
     assert tree["sampling"] == {
@@ -311,7 +332,7 @@ def test_a_save_of_the_gui_for_a_whole_model() -> None:
     assert tree["train"] == {"epochs": 5, "batch_size": 1, "seed": 1}
     assert tree["memory"]["swap_blocks"] == 53
     assert tree["optim"] == {
-        "name": "adafactor", "lr": 1e-5, "weight_decay": 0.01, "schedule": "constant", "fused_backward": True,
+        "name": "adafactor", "lr": 1e-5, "eps": 1e-15, "weight_decay": 0.01, "schedule": "constant", "fused_backward": True,
     }
 
 
@@ -329,7 +350,8 @@ def test_a_save_of_the_gui_for_a_lora() -> None:
     }
     assert "text_encoder" not in tree["adapter"]
     assert tree["optim"] == {
-        "name": "adamw_8bit", "lr": 4e-4, "weight_decay": 0.1, "betas": [0.9, 0.95], "schedule": "cosine", "warmup_steps": 200, "clip_norm": 1.0,
+        "name": "adamw_8bit", "lr": 4e-4, "weight_decay": 0.1, "betas": [0.9, 0.95], "schedule": "cosine", "warmup_steps": 200,
+        "clip_norm": 1.0,
     }
     assert tree["train"] == {"steps": 2000, "batch_size": 2, "accumulation": 2}
     assert tree["sampling"]["prompts"] == ["a cat", "a dog"]

@@ -11,9 +11,10 @@ from weber.config.importers.answers import Table, find_answer, ignored, list_nam
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.kohya_data import SET, SET_DEFAULTS
 from weber.config.importers.kohya_faults import FAULTS, SET_FAULTS, list_faults
+from weber.config.importers.kohya_gui import is_added
 from weber.config.importers.kohya_keys import COMMAND, EXAMPLE, FULL_DEFAULTS, LAUNCH, LORA_DEFAULTS, TABLES
 from weber.config.importers.kohya_network import explain_unknown
-from weber.config.importers.kohya_optim import OPTIMIZER, put_option
+from weber.config.importers.kohya_optim import ARGUMENTS, put_option
 from weber.config.importers.kohya_read import FULL, LORA, Order, is_ours, read_order
 from weber.config.importers.kohya_samples import SAMPLE_DEFAULTS, SAMPLES, paints, read_samples
 from weber.config.importers.kohya_sets import SET_OPTIONS, Sets, read_sets
@@ -36,7 +37,7 @@ def translate(source: Source, draft: Draft) -> None:
         "run.masked_loss": any(one.name == "masked_loss" and _is_on(one.value) for one in order.given),
         "run.is_gui": order.is_gui,
         "run.beside": str(order.path),
-        "run.zero_clip": source.top.get("max_grad_norm") == 0,
+        "run.zero_clip": "LoRA_type" in source.top and source.top.get("max_grad_norm") == 0,
         "run.lost_dropout": source.top.get("LoRA_type") == "Flux1" and any(map(source.top.get, ("rank_dropout", "module_dropout"))),
     }
     draft.outcomes += order.answered
@@ -64,7 +65,10 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
     loose = [one for one in given if find_answer(COMMAND, one.name) is None and _is_in(one, order.loose)]
     for one in loose:
         draft.note(one, "no effect", line="no such option there: what a settings file holds beside them is not read")
-    given = [one for one in given if one not in loose]
+    unknown = [one for one in given if order.is_gui and find_answer(COMMAND, one.name) is None and not is_added(one)]
+    for one in unknown:
+        draft.note(one, "refused", line="weber knows no such key of the GUI: look up what it is, and set it here")
+    given = [one for one in given if one not in (*loose, *unknown)]
     keys = Keys(given, defaults={**(LORA_DEFAULTS if order.program == LORA else FULL_DEFAULTS), **facts})
     if order.program == FULL:
         draft.set("adapter.kind", "full", origin=FULL)
@@ -80,12 +84,13 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
 
 
 def _list_answers(given: Sequence[Given]) -> Table:
-    """The table, with rows for entries of lists that have none of their own."""
+    """The table, with rows for entries of lists that have none of their own, and for options of sets, which may have been meant."""
     known = set(list_names(COMMAND))
     own = [one.name for one in given if one.name.startswith("optimizer_args.") and one.name not in known]
     other = [one.name for one in given if one.name.startswith("network_args.") and one.name not in known]
-    options = {name: translated(put_option(name.partition(".")[2]), OPTIMIZER["optimizer_args.*"].why) for name in own}
-    return {**COMMAND, **options, **{name: ignored(explain_unknown(name)) for name in other}}
+    options = {name: translated(put_option(name.partition(".")[2]), ARGUMENTS["optimizer_args.*"].why) for name in own}
+    meant = {name: SET[name] for name in SET_OPTIONS if name in SET and name not in known}
+    return {**COMMAND, **meant, **options, **{name: ignored(explain_unknown(name)) for name in other}}
 
 
 def _complete_name(given: Given) -> Given:

@@ -124,8 +124,8 @@ def _put_batch(draft: Draft, keys: Keys, value: Any) -> str:
 def _put_attributes(draft: Draft, keys: Keys, value: Any) -> str:
     """`custom_attributes`, of which the scripts for FLUX read one."""
     asked = value.get("diff_output_preservation") if isinstance(value, Mapping) else None
-    if not asked:
-        return NO_EFFECT + "the scripts for FLUX read diff_output_preservation alone"
+    if not asked or not keys["run.is_adapter"]:
+        return NO_EFFECT + "flux_train_network.py reads diff_output_preservation, and nothing else"
     return draft.set(f"data.{keys.set_number}.regularization", True, origin=keys.find("custom_attributes"))
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from weber.config.importers.draft import Keys
 from weber.config.importers.kohya_captions import draws, is_raw
 from weber.config.importers.kohya_data import is_bucketed, read_size
+from weber.config.importers.kohya_facts import is_adapter, is_lycoris, is_relative, moves_at_once, name_optimizer, trains_text
 from weber.config.importers.kohya_gui import ZERO_TEXT_RATE
-from weber.config.importers.kohya_optim import is_adapter, is_lycoris, is_relative, moves_at_once, name_optimizer, trains_text
+from weber.config.importers.kohya_lycoris import name_algo
 from weber.config.importers.kohya_train import is_schnell
 
 _NOISY_LR = 5e-5
+_SCALED = ("lora", "locon", "loha", "glora")
 _CAPTION_KEYS = (
     "caption_prefix", "caption_suffix", "enable_wildcard", "secondary_separator", "caption_dropout_every_n_epochs",
 )
@@ -44,7 +46,9 @@ def _say_shift(keys: Keys) -> str:
 
 def _is_scaled(keys: Keys) -> bool:
     alpha, rank = _scale(keys)
-    return is_adapter(keys) and not is_lycoris(keys) and alpha not in (0, rank) and not keys.read_bool("dim_from_weights")
+    if not is_adapter(keys) or keys.read_bool("dim_from_weights") or (is_lycoris(keys) and name_algo(keys) not in _SCALED):
+        return False
+    return alpha not in (0, rank)
 
 
 FAULTS: Sequence[Fault] = (
@@ -142,7 +146,7 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault(
         lambda keys: bool(keys["run.is_gui"]) and keys["run.lost_dropout"] is True,
-        lambda keys: "rank_dropout and module_dropout were not passed on: the GUI does not know them for LoRA_type = Flux1.",
+        lambda keys: "rank_dropout and module_dropout were not passed on: before July 2026 the GUI had none for LoRA_type = Flux1.",
     ),
 )
 """Of the command."""

@@ -8,9 +8,10 @@ from typing import Any
 from weber.config.importers.answers import Table, ignored, refused
 from weber.config.importers.kohya_data import SET
 from weber.config.importers.kohya_network import ADAPTER, LORA
-from weber.config.importers.kohya_optim import SCHEDULE
+from weber.config.importers.kohya_optim import OPTIMIZER
 from weber.config.importers.kohya_output import MEMORY, OUTPUT
 from weber.config.importers.kohya_samples import SAMPLES, SAMPLING
+from weber.config.importers.kohya_schedule import SCHEDULE
 from weber.config.importers.kohya_train import LENGTH, MODEL, OBJECTIVE
 
 _SHARED: Mapping[str, Any] = {
@@ -97,6 +98,7 @@ COMMAND: Table = {
     **ADAPTER,
     **OBJECTIVE,
     **SCHEDULE,
+    **OPTIMIZER,
     **LENGTH,
     **MEMORY,
     **SAMPLING,
@@ -123,7 +125,8 @@ TABLES: Mapping[str, Table] = {
     "Model": MODEL,
     "Adapter": ADAPTER,
     "Objective": OBJECTIVE,
-    "Optimizer, rates and schedule": SCHEDULE,
+    "Rates and schedule": SCHEDULE,
+    "Optimizer": OPTIMIZER,
     "Length": LENGTH,
     "Memory": MEMORY,
     "Pictures on the way": SAMPLING,

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 NUM_DOUBLE, NUM_SINGLE = 19, 38
 
+ALL_LINEAR = "ai-toolkit"
+"""The set of targets that holds every linear layer of the blocks, modulation included, as kohya's LoRA does."""
+
 DOUBLE = "transformer_blocks"
 SINGLE = "single_transformer_blocks"
 

@@ -16,7 +16,7 @@ OTHER_PROGRAMS: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "train_network.py", "train_db.py", "fine_tune.py", "train_textual_inversion.py", "train_textual_inversion_XTI.py",
-            "train_controlnet.py", "train_control_net.py", "train_leco.py",
+            "train_control_net.py", "train_leco.py",
             "sdxl_train.py", "sdxl_train_network.py", "sdxl_train_textual_inversion.py", "sdxl_train_control_net.py",
             "sdxl_train_control_net_lllite.py", "sdxl_train_leco.py",
             "sd3_train.py", "sd3_train_network.py", "lumina_train.py", "lumina_train_network.py",
@@ -24,6 +24,7 @@ OTHER_PROGRAMS: Mapping[str, str] = {
         ),
         _IMAGES,
     ),
+    **dict.fromkeys(("flux_kontext_train_network.py", "flux_2_train_network.py"), "which is musubi-tuner's: weber reads no files of it."),
     **dict.fromkeys(
         (
             "make_captions.py", "make_captions_by_git.py", "tag_images_by_wd14_tagger.py", "merge_captions_to_metadata.py",

@@ -8,10 +8,11 @@ from typing import Any
 
 from weber.config.importers.answers import Call, Table, ignored, refused, translated
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
-from weber.config.importers.kohya_layers import ATTENTION, BLOCKS, DOUBLE, INPUTS, SINGLE, TYPE_DIMS, RegexPool
-from weber.config.importers.kohya_optim import is_adapter, is_lycoris, trains_text
+from weber.config.importers.kohya_facts import is_adapter, is_lycoris, trains_text
+from weber.config.importers.kohya_layers import ALL_LINEAR, BLOCKS, DOUBLE, INPUTS, SINGLE, TYPE_DIMS, RegexPool
+from weber.config.importers.kohya_lycoris import LYCORIS, name_algo, put_form
 from weber.config.importers.outcome import Given
-from weber.config.importers.values import read_bool, read_float, read_int, read_texts, simplify
+from weber.config.importers.values import read_float, read_int, read_texts
 from weber.config.lycoris import ACTS
 from weber.config.near import find_near
 from weber.config.regexes import check_regex
@@ -19,11 +20,8 @@ from weber.config.toml import write_value
 from weber.errors import ConfigError
 
 LORA = "networks.lora_flux"
-_NAMED_ALGOS = {"networks.loha": "loha", "networks.lokr": "lokr", "networks.oft_flux": "diag-oft"}
 _WIDTH = 3072  # of FLUX.1
 _MOST_RULES = 120
-ALL_LINEAR = "ai-toolkit"
-"""The set of targets that holds every linear layer of the blocks, modulation included, as kohya's LoRA does."""
 
 
 def _put_module(draft: Draft, keys: Keys, value: Any) -> str:
@@ -32,42 +30,13 @@ def _put_module(draft: Draft, keys: Keys, value: Any) -> str:
     if not is_adapter(keys):
         return NO_EFFECT + "flux_train.py trains the model itself"
     if is_lycoris(keys):
-        return _put_lycoris(draft, keys, origin)
+        return put_form(draft, keys)
     line = draft.set("adapter.targets", ALL_LINEAR, origin=origin)
     if module == LORA:
         return f"{line}: queries, keys and values have factors of their own here, where they share the first one there"
     if module == "networks.lora":
         return f"{line}; the module for FLUX is {LORA}: with networks.lora the run would have found no layers"
     return REFUSED + f"weber does not train {module}; a LoRA is trained, as {LORA} does"
-
-
-def _put_lycoris(draft: Draft, keys: Keys, origin: Given) -> str:
-    module = str(keys["network_module"])
-    algo = name_algo(keys)
-    line = "; ".join((draft.set("adapter.kind", "lycoris", origin=origin), draft.set("adapter.lycoris.algo", algo, origin=origin)))
-    targets: str | list[str] = ALL_LINEAR
-    wide = keys["network_args.enable_all_linear"]
-    if module == "networks.oft_flux" and (wide is None or not read_bool(wide, name="enable_all_linear")):
-        targets = list(ATTENTION)
-    if str(keys["network_args.preset"] or "full") == "attn-only":
-        targets = list(ATTENTION)
-    return f"{line}; {draft.set('adapter.targets', targets, origin=origin)}"
-
-
-def name_algo(keys: Keys) -> str:
-    """The form of LyCORIS. ConfigError: one that weber does not train."""
-    named = _NAMED_ALGOS.get(str(keys["network_module"]))
-    algo = named or str(keys["network_args.algo"] or "lora").strip().lower()
-    algo = {"oft": "diag-oft", "locon": "locon", "native": "full"}.get(algo, algo)
-    if algo not in ("lora", "locon", "loha", "lokr", "full", "diag-oft", "boft", "glora"):
-        given = keys.find("network_args.algo")
-        raise ConfigError(
-            f"{given.spelled} is a form of LyCORIS that weber does not train.",
-            got=given.text,
-            expected="lora, locon, loha, lokr, full, diag-oft, boft or glora",
-            fix="write one of these, such as lokr",
-        )
-    return algo
 
 
 def _put_dim(draft: Draft, keys: Keys, value: Any) -> str:
@@ -97,8 +66,7 @@ def _put_alpha(draft: Draft, keys: Keys, value: Any) -> str:
     if is_lycoris(keys):
         if "alpha" not in ACTS or name_algo(keys) not in ACTS["alpha"]:
             return NO_EFFECT + f"{name_algo(keys)} has no scale"
-        rooted = keys["network_args.rs_lora"]
-        if rooted is not None and read_bool(rooted, name="rs_lora"):
+        if keys.read_bool("network_args.rs_lora"):
             number *= float(keys.read_int("network_dim") or 4) ** 0.5
         return draft.set("adapter.lycoris.linear_alpha", number, origin=origin)
     if number == 0:
@@ -211,6 +179,8 @@ def _put_in_dims(draft: Draft, keys: Keys, value: Any) -> str:
 def _put_train_blocks(draft: Draft, keys: Keys, value: Any) -> str:
     """`train_blocks`, and the numbers of blocks beside it."""
     blocks = _list_blocks(keys)
+    if not blocks and not (is_trained(keys, DOUBLE) or is_trained(keys, SINGLE)):
+        return REFUSED + "no block would be trained; all are"
     if not blocks:
         return "all blocks, as here if nothing is said"
     if draft.get("adapter.blocks") == blocks:
@@ -277,60 +247,8 @@ def say(line: str) -> Call:
     return lambda draft, keys, value: line
 
 
-# ---- network_args of LyCORIS
-
-
-def put_lycoris(name: str, to: str) -> Call:
-    """A setting that LyCORIS has by another name, in the forms in which it acts."""
-
-    def put(draft: Draft, keys: Keys, value: Any) -> str:
-        if not is_lycoris(keys):
-            return NO_EFFECT + f"{keys['network_module']} does not read it"
-        acting = {"dora_wd": "weight_decompose", "wd_on_output": "wd_on_out"}.get(to, to)
-        algo, origin = name_algo(keys), keys.find(f"network_args.{name}")
-        worth: Any = read_bool(value, name=name) if to in _SWITCHES else simplify(read_float(value, name=name))
-        if worth in (False, 0) and to != "wd_on_output":
-            return NO_EFFECT + "asks for nothing, here as there"
-        if algo not in ACTS.get(acting, (algo,)):
-            return NO_EFFECT + f"{algo} has no such setting"
-        if to == "wd_on_output" and (worth is True or not _is_yes(keys, "dora_wd")):
-            return NO_EFFECT + "as it is if nothing is said"
-        return draft.set(f"adapter.lycoris.{to}", worth, origin=origin)
-
-    return put
-
-
-def _is_yes(keys: Keys, name: str) -> bool:
-    value = keys[f"network_args.{name}"]
-    return value is not None and read_bool(value, name=name)
-
-
-_SWITCHES = ("decompose_both", "full_matrix", "dora_wd", "wd_on_output", "bypass_mode", "rescaled", "unbalanced_factorization")
-
-
-def _put_algo(draft: Draft, keys: Keys, value: Any) -> str:
-    """`algo`: set with the module."""
-    if not is_lycoris(keys):
-        return NO_EFFECT + f"{keys['network_module']} does not read it"
-    return f'adapter.lycoris.algo = "{name_algo(keys)}"'
-
-
-def _put_preset(draft: Draft, keys: Keys, value: Any) -> str:
-    """`preset`: which layers LyCORIS finds in FLUX."""
-    preset = str(value).strip()
-    if not is_lycoris(keys):
-        return NO_EFFECT + f"{keys['network_module']} does not read it"
-    if preset in ("full", "full-lin", "attn-mlp", "unet-only", "unet-transformer-only"):
-        return f'adapter.targets = "{ALL_LINEAR}": in FLUX it finds all linear layers of the blocks'
-    if preset == "attn-only":
-        return "adapter.targets: attention of the blocks with two streams, where LyCORIS finds it"
-    return REFUSED + f'weber knows no such preset; all linear layers of the blocks are taken: adapter.targets = "{ALL_LINEAR}"'
-
-
 _CONVOLUTIONS = "FLUX has no convolutions"
-_DROPOUTS = ("rank_dropout", "module_dropout")
 _OFF = (None, False, "", "False", "false")
-_ONLY_LYCORIS = 'weber drops ranks and whole layers with LyCORIS alone: adapter.kind = "lycoris", with algo = "lora"'
 
 NETWORK: Table = {
     **{f"network_args.{name}": translated(put_type_dim(name), "adapter.rules with a rank, or adapter.exclude for 0") for name in TYPE_DIMS},
@@ -346,43 +264,13 @@ NETWORK: Table = {
     ),
     "network_args.ggpo_sigma network_args.ggpo_beta": refused("weber has no such perturbation", off=(None, "", 0)),
     "network_args.verbose": ignored("says what is printed"),
-    "network_args.enable_all_linear": ignored("is read with networks.oft_flux, as adapter.targets"),
-    "network_args.algo": translated(_put_algo, "adapter.lycoris.algo"),
-    "network_args.preset": translated(_put_preset, "adapter.targets"),
-    **{
-        f"network_args.{name}": translated(put_lycoris(name, to), f"adapter.lycoris.{to}")
-        for name, to in {
-            **{one: one for one in ("factor", "constraint", "dropout", *_SWITCHES)},
-            "constrain": "constraint",
-        }.items()
-    },
-    "network_args.use_tucker network_args.use_cp": ignored(f"is for convolutions: {_CONVOLUTIONS}"),
-    "network_args.use_scalar": refused("no run could go on from files with it", off=_OFF),
-    "network_args.train_norm": refused("the norms of FLUX are of a kind that LyCORIS does not change", off=_OFF),
-    "network_args.rank_dropout_scale": refused("weber does not scale what is left", off=_OFF),
-    "network_args.block_size": ignored("is for dylora"),
-    "network_args.rs_lora": translated(
-        say("in adapter.lycoris.linear_alpha, which is multiplied by the root of the rank"), "adapter.lycoris.linear_alpha"
-    ),
+    **LYCORIS,
     "network_args.train_llm_adapter network_args.warn_on_unmatched": ignored("is for other models"),
     "network_args.*": ignored("no such argument there, and it was not read"),
 }
 """Entries of `network_args`."""
 
 
-def _put_lora_dropout(name: str) -> Call:
-    def put(draft: Draft, keys: Keys, value: Any) -> str:
-        if read_float(value, name=name) == 0:
-            return NO_EFFECT + "asks for nothing, here as there"
-        return put_lycoris(name, name)(draft, keys, value) if is_lycoris(keys) else REFUSED + _ONLY_LYCORIS
-
-    return put
-
-
-NETWORK = {
-    **{f"network_args.{name}": translated(_put_lora_dropout(name), f"adapter.lycoris.{name}") for name in _DROPOUTS},
-    **NETWORK,
-}
 _KNOWN = {name for names in NETWORK for name in names.split() if "*" not in name}
 
 ADAPTER: Table = {

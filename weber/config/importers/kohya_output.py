@@ -6,7 +6,7 @@ from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
-from weber.config.importers.kohya_optim import is_adapter, is_lycoris, moves_at_once
+from weber.config.importers.kohya_facts import is_adapter, is_lycoris, moves_at_once
 from weber.config.importers.values import read_bool, read_int
 
 _SPLIT_MODE_BLOCKS = 18

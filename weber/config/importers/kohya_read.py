@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weber.config.importers.kohya_gui import read_gui, read_page
+from weber.config.importers.kohya_gui import check_gui, read_gui
+from weber.config.importers.kohya_line import check_variables
 from weber.config.importers.kohya_models import FLUX_KEYS, OTHER_MODELS, OTHER_PROGRAMS, TRAINERS, UI_TYPES, build_other_model
+from weber.config.importers.kohya_page import read_page
 from weber.config.importers.outcome import Given, Outcome
 from weber.config.importers.shell import Command, check_read, read_flags
 from weber.config.importers.texts import read_tree
@@ -52,7 +54,7 @@ def is_ours(source: Source) -> bool:
         return True
     if isinstance(top.get("datasets"), list) and top.keys() <= _DATASET_KEYS:
         return True
-    return _is_metadata(top) or _is_config(top)
+    return _is_metadata(top) or (source.path.suffix.lower() == ".toml" and _is_config(top))
 
 
 def read_order(source: Source) -> Order:
@@ -60,8 +62,10 @@ def read_order(source: Source) -> Order:
     if source.script is not None:
         order = _read_script(source)
     elif {"LoRA_type", "flux1_checkbox"} & source.top.keys():
+        check_gui(source.top)
         order = Order(LORA if "LoRA_type" in source.top else FULL, source.path, is_gui=True)
-        order.given, order.answered = read_gui(source.top, where=source.name, spell=spell_pairs)
+        given, order.answered = read_gui(source.top, where=source.name, spell=spell_pairs)
+        order.given = _keep_last(order, given)
     elif source.top.keys() <= _DATASET_KEYS and isinstance(source.top.get("datasets"), list):
         order = Order("", source.path, sets=source.top)
     elif _is_metadata(source.top):
@@ -73,7 +77,7 @@ def read_order(source: Source) -> Order:
         )
     else:
         order = _read_config(source)
-    _check_model({one.name: one.value for one in order.given}, is_known=source.script is not None)
+    _check_model({one.name: one.value for one in order.given}, is_known=order.is_gui or source.script is not None)
     return order
 
 
@@ -116,6 +120,7 @@ def _read_script(source: Source) -> Order:
             fix="leave one of them in a file of its own, and name that",
         )
     command, program = trainings[0]
+    check_variables(source, command)
     place = next(number for number, word in enumerate(command.words) if _name(word) == program)
     order = Order(program, source.path)
     order.launch = [replace(one, spelled=f"accelerate {one.spelled}") for one in _read_words(command.words[:place], command, source)]
@@ -194,7 +199,7 @@ def _read_toml(tree: Mapping[str, Any], *, where: str) -> Iterator[Given]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _read_toml(value, where=where)
-        elif name in LISTS and value not in (None, ""):
+        elif name in LISTS and value not in (None, "", []):
             yield from spell_pairs(name, value, spelled=name, where=where)
         else:
             yield Given(name, value, name, where)

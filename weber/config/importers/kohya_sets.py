@@ -70,7 +70,7 @@ def read_sets(order: Order, draft: Draft) -> Sets:
         tree = read_tree(path)
         _read_tree(sets, tree if isinstance(tree, Mapping) else {}, line, where=path.name)
     else:
-        _read_options(sets, sources, line, draft)
+        _read_options(sets, sources, line, draft=draft, beside=order.path)
     sets.used = [one for one in order.given if one.name in _SOURCES and one.value not in (None, "")]
     if not sets.sets:
         raise ConfigError(
@@ -86,9 +86,10 @@ def read_sets(order: Order, draft: Draft) -> Sets:
 
 
 def _read_tree(sets: Sets, tree: Mapping[str, Any], line: Layer, *, where: str) -> None:
-    general = _list_layer(tree.get("general"), "general", where)
+    general = _list_layer(_check_table(tree.get("general", {}), "general", where), "general", where)
     datasets = tree.get("datasets")
     for number, dataset in enumerate(datasets if isinstance(datasets, list) else []):
+        _check_table(dataset, f"datasets.{number}", where)
         own = _list_layer({key: value for key, value in dataset.items() if key != "subsets"}, f"datasets.{number}", where)
         subsets = dataset.get("subsets") or ([{}] if "image_directory" in dataset else [])
         seen: list[Any] = []
@@ -103,6 +104,12 @@ def _read_tree(sets: Sets, tree: Mapping[str, Any], line: Layer, *, where: str) 
             sets.idle += [(one, _SAID) for one in mine]
         sets.idle += [(one, _SAID) for one in own]
     sets.idle += [(one, _SAID) for one in (*general, *line)]
+
+
+def _check_table(table: Any, key: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: {key} is no table.", got=f"{key} = {table!r}", expected=f"[{key}] with keys", fix=f"correct {key}")
+    return table
 
 
 def _check_level(number: int, place: int, subset: Any, where: str) -> None:
@@ -130,8 +137,8 @@ def _find_idle(subset: Mapping[str, Any], layers: Sequence[Layer], seen: list[An
     return ""
 
 
-def _list_layer(table: Any, spelled: str, where: str) -> Layer:
-    return [Given(name, value, f"{spelled}.{name}", where) for name, value in (table or {}).items()]
+def _list_layer(table: Mapping[str, Any], spelled: str, where: str) -> Layer:
+    return [Given(name, value, f"{spelled}.{name}", where) for name, value in table.items()]
 
 
 def _look_up(layers: Sequence[Layer]) -> Layer:
@@ -147,7 +154,7 @@ def _look_up(layers: Sequence[Layer]) -> Layer:
 # ---- options
 
 
-def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, draft: Draft) -> None:
+def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, *, draft: Draft, beside: Path) -> None:
     folder, table = sources.get("train_data_dir"), sources.get("in_json")
     if table is not None:
         layer = [replace(table, name="metadata_file"), *([replace(folder, name="image_dir")] if folder is not None else [])]
@@ -157,7 +164,7 @@ def _read_options(sets: Sets, sources: Mapping[str, Given], line: Layer, draft: 
         given = sources.get(name)
         if given is None:
             continue
-        found = list(_list_folders(given, is_class=name == "reg_data_dir"))
+        found = list(_list_folders(given, is_class=name == "reg_data_dir", beside=beside))
         if found:
             draft.note(given, "translated", line=f"a set for each folder in it: {', '.join(Path(str(one[0].value)).name for one in found)}")
             sets.sets += [PictureSet(_look_up([one, line])) for one in found]
@@ -178,14 +185,15 @@ def _say_parent(given: Given) -> str:
     return f"{given.value} holds no folder named like 10_word: the scripts would have found no pictures. Here all in it are one set."
 
 
-def _list_folders(given: Given, *, is_class: bool) -> Iterator[Layer]:
+def _list_folders(given: Given, *, is_class: bool, beside: Path) -> Iterator[Layer]:
     """The folders of a folder whose names say how often, and what is on their pictures."""
-    folder = Path(str(given.value)).expanduser()
+    named = Path(str(given.value)).expanduser()
+    folder = named if named.is_dir() else beside.parent / named
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
         number, _, words = one.name.partition("_")
         if not one.is_dir() or not number.isdecimal() or int(number) < 1:
             continue
-        keys: dict[str, Any] = {"image_dir": f"{str(given.value).rstrip('/')}/{one.name}", "num_repeats": int(number)}
+        keys: dict[str, Any] = {"image_dir": one.as_posix(), "num_repeats": int(number)}
         keys |= {"is_reg": True} if is_class else {}
         keys |= {"class_tokens": words} if words else {}
         yield [Given(name, value, f"{name} of {one.name}", given.where) for name, value in keys.items()]
