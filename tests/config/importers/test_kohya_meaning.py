@@ -149,7 +149,7 @@ def test_nothing_of_the_scripts_with_our_own_defaults(tmp_path: Path) -> None:
     imported = import_run(tmp_path / "go.sh", weber_defaults=True)
     assert imported.tree == {
         "model": {"path": "m/flux1-dev.safetensors"},
-        "data": [{"path": Path("pictures"), "resolution": 512.0}],
+        "data": [{"path": "pictures", "resolution": 512.0}],
         "adapter": {"targets": "ai-toolkit"},
     }
 
