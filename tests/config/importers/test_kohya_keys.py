@@ -89,36 +89,47 @@ txt_attn_dim txt_mlp_dim txt_mod_dim unbalanced_factorization use_cp use_scalar 
 """peers.md 1.3, and those of LyCORIS."""
 
 GUI_KEYS = """
-LoRA_type LyCORIS_preset adaptive_noise_scale additional_parameters ae apply_t5_attn_mask async_upload base_weights
-base_weights_multiplier block_alphas block_dims block_lr_zero_threshold blocks_to_swap blockwise_fused_optimizers bucket_no_upscale
-bucket_reso_steps bypass_mode cache_latents cache_latents_to_disk caption_dropout_every_n_epochs caption_dropout_rate
-caption_extension clip_l clip_skip color_aug constrain conv_alpha conv_block_alphas conv_block_dims conv_dim
-cpu_offload_checkpointing dataset_config debiased_estimation_loss decompose_both dim_from_weights discrete_flow_shift dora_wd
-double_blocks_to_swap down_lr_weight dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph enable_bucket epoch
-extra_accelerate_launch_args factor flip_aug flux1_cache_text_encoder_outputs flux1_cache_text_encoder_outputs_to_disk
-flux1_checkbox fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass ggpo_beta ggpo_sigma gpu_ids
-gradient_accumulation_steps gradient_checkpointing guidance_scale highvram huber_c huber_scale huber_schedule
-huggingface_path_in_repo huggingface_repo_id huggingface_repo_type huggingface_repo_visibility huggingface_token img_attn_dim
-img_mlp_dim img_mod_dim in_dims ip_noise_gamma ip_noise_gamma_random_strength keep_tokens learning_rate log_config
-log_tracker_config log_tracker_name log_with logging_dir loraplus_lr_ratio loraplus_text_encoder_lr_ratio loraplus_unet_lr_ratio
-loss_type lowvram lr_scheduler lr_scheduler_args lr_scheduler_num_cycles lr_scheduler_power lr_scheduler_type lr_warmup
+LoRA_type LyCORIS_preset adaptive_noise_scale additional_parameters ae anima_checkbox apply_t5_attn_mask async_upload base_weights
+base_weights_multiplier block_alphas block_dims block_lr_zero_threshold blocks_to_swap blockwise_fused_optimizers
+bucket_no_upscale bucket_reso_steps bypass_mode cache_latents cache_latents_to_disk caption_dropout_every_n_epochs
+caption_dropout_rate caption_extension clip_g clip_g_dropout_rate clip_l clip_skip color_aug constrain conv_alpha
+conv_block_alphas conv_block_dims conv_dim cpu_offload_checkpointing dataset_config debiased_estimation_loss decompose_both
+dim_from_weights discrete_flow_shift dora_wd double_blocks_to_swap down_lr_weight dynamo_backend dynamo_mode dynamo_use_dynamic
+dynamo_use_fullgraph enable_all_linear enable_bucket epoch extra_accelerate_launch_args factor flip_aug
+flux1_cache_text_encoder_outputs flux1_cache_text_encoder_outputs_to_disk flux1_checkbox fp8_base fp8_base_unet full_bf16
+full_fp16 fused_backward_pass ggpo_beta ggpo_sigma gpu_ids gradient_accumulation_steps gradient_checkpointing guidance_scale
+headless highvram huber_c huber_scale huber_schedule huggingface_path_in_repo huggingface_repo_id huggingface_repo_type
+huggingface_repo_visibility huggingface_token hunyuan_image_checkbox img_attn_dim img_mlp_dim img_mod_dim in_dims ip_noise_gamma
+ip_noise_gamma_random_strength keep_tokens learning_rate log_config log_tracker_config log_tracker_name log_with logging_dir
+logit_mean logit_std loraplus_lr_ratio loraplus_text_encoder_lr_ratio loraplus_unet_lr_ratio loss_type lowvram lr_scheduler
+lr_scheduler_args lr_scheduler_num_cycles lr_scheduler_power lr_scheduler_type lr_warmup lr_warmup_steps lumina_checkbox
 main_process_port masked_loss max_bucket_reso max_data_loader_n_workers max_grad_norm max_resolution max_timestep max_token_length
 max_train_epochs max_train_steps mem_eff_attn mem_eff_save metadata_author metadata_description metadata_license metadata_tags
-metadata_title mid_lr_weight min_bucket_reso min_snr_gamma min_timestep mixed_precision model_list model_prediction_type
-module_dropout multi_gpu multires_noise_discount multires_noise_iterations network_alpha network_dim network_dropout network_weights
-noise_offset noise_offset_random_strength noise_offset_type num_cpu_threads_per_process num_machines num_processes optimizer
-optimizer_args output_dir output_name persistent_data_loader_workers pretrained_model_name_or_path prior_loss_weight random_crop
+metadata_title mid_lr_weight min_bucket_reso min_snr_gamma min_timestep mixed_precision mode_scale model_list
+model_prediction_type model_type module_dropout multi_gpu multires_noise_discount multires_noise_iterations network_alpha
+network_dim network_dropout network_weights noise_offset noise_offset_random_strength noise_offset_type
+num_cpu_threads_per_process num_machines num_processes optimizer optimizer_args output_dir output_name
+persistent_data_loader_workers pos_emb_random_crop_rate pretrained_model_name_or_path print_only prior_loss_weight random_crop
 rank_dropout rank_dropout_scale reg_data_dir rescaled resume resume_from_huggingface sample_every_n_epochs sample_every_n_steps
-sample_prompts sample_sampler save_as_bool save_every_n_epochs save_every_n_steps save_last_n_steps save_last_n_steps_state
-save_model_as save_precision save_state save_state_on_train_end save_state_to_huggingface scale_v_pred_loss_like_noise_pred
-scale_weight_norms sdxl sdxl_cache_text_encoder_outputs sdxl_no_half_vae seed shuffle_caption single_blocks_to_swap single_dim
-single_mod_dim split_mode split_qkv stop_text_encoder_training t5xxl t5xxl_max_token_length text_encoder_lr timestep_sampling
-train_batch_size train_blocks train_data_dir train_double_block_indices train_lora_ggpo train_norm train_on_input
-train_single_block_indices train_t5xxl training_comment txt_attn_dim txt_mlp_dim txt_mod_dim unet_lr unit up_lr_weight use_cp
-use_scalar use_tucker v2 v_parameterization v_pred_like_loss vae vae_batch_size wandb_api_key wandb_run_name weighted_captions
-xformers
+sample_prompts sample_sampler save_as_bool save_clip save_every_n_epochs save_every_n_steps save_last_n_epochs
+save_last_n_epochs_state save_last_n_steps save_last_n_steps_state save_model_as save_precision save_state save_state_on_train_end
+save_state_to_huggingface save_t5xxl scale_v_pred_loss_like_noise_pred scale_weight_norms sd3_checkbox sdxl
+sdxl_cache_text_encoder_outputs sdxl_no_half_vae seed show_timesteps show_timesteps_resolution shuffle_caption
+single_blocks_to_swap single_dim single_mod_dim skip_cache_check split_mode split_qkv stop_text_encoder_training t5xxl
+t5xxl_device t5xxl_dtype t5xxl_lr t5xxl_max_token_length text_encoder_lr timestep_sampling train_batch_size train_blocks
+train_data_dir train_double_block_indices train_inpainting train_lora_ggpo train_norm train_on_input train_single_block_indices
+train_t5xxl training_comment txt_attn_dim txt_mlp_dim txt_mod_dim unet_lr unit up_lr_weight use_cp use_scalar use_tucker v2
+v_parameterization v_pred_like_loss vae vae_batch_size wandb_api_key wandb_run_name weighted_captions weighting_scheme xformers
 """
 """What a save of the kohya_ss GUI holds."""
+
+FULL_GUI_KEYS = """
+batch_size block_lr caption_metadata_filename dataset_repeats disable_mmap_load_safetensors flux1_clip_l flux1_t5xxl
+flux_fused_backward_pass full_path fused_optimizer_groups generate_caption_database generate_image_buckets image_folder
+latent_metadata_filename learning_rate_te learning_rate_te1 learning_rate_te2 no_token_padding sdxl_checkbox train_dir
+train_text_encoder use_latent_files
+"""
+"""What its tabs for whole models hold beside it."""
 
 PAGE_KEYS = """
 ae base_weights base_weights_multiplier bucket_no_upscale bucket_reso_steps cache_latents cache_latents_to_disk
@@ -133,7 +144,7 @@ negative_sampling_method network_alpha network_args_custom network_dim network_d
 network_train_text_encoder_only network_train_unet_only network_weights no_half_vae noise_offset noise_strength
 optimizer_args_custom optimizer_type output_dir output_name persistent_data_loader_workers positive_prompts
 pretrained_model_name_or_path prior_loss_weight prodigy_d0 prodigy_d_coef random_crop randomly_choice_prompt reg_data_dir resolution
-resume sample_cfg sample_every_n_epochs sample_height sample_sampler sample_seed sample_steps sample_width save_every_n_epochs
+prompt_file resume sample_cfg sample_every_n_epochs sample_height sample_sampler sample_seed sample_steps sample_width save_every_n_epochs
 save_last_n_epochs_state save_model_as save_precision save_state scale_weight_norms sdpa seed shuffle_caption sigmoid_scale t5xxl
 t5xxl_max_token_length text_encoder_lr timestep_sampling train_batch_size train_data_dir train_norm train_t5xxl ui_custom_params
 unet_lr vae_batch_size wandb_api_key weighted_captions
@@ -165,13 +176,22 @@ def test_every_network_argument_has_an_answer() -> None:
     assert [name for name in NETWORK_KEYS.split() if not is_answered(NETWORK, f"network_args.{name}")] == []
 
 
-@pytest.mark.parametrize("kind", ["Flux1", "LyCORIS/LoKr", "LyCORIS/LoCon", "Standard"])
+@pytest.mark.parametrize("kind", ["Flux1", "Flux1 OFT", "LyCORIS/LoKr", "LyCORIS/LoCon", "Kohya LoKr", "Standard"])
 def test_every_key_of_the_gui_has_an_answer(kind: str) -> None:
     given, answered = read_gui(dict.fromkeys(GUI_KEYS.split(), "1") | {"LoRA_type": kind}, where="save.json", spell=spell_pairs)
     known = {one.given.name for one in answered} | {one.spelled.partition(" ")[0].rstrip(":") for one in given}
     assert set(GUI_KEYS.split()) - known <= {"additional_parameters", "optimizer_args", "lr_scheduler_args"}  # of which "1" is no entry
     assert [one.name for one in given if find_answer(COMMAND, one.name) is None and one.name not in SET_OPTIONS] == []
     assert [name for name in RENAMED.values() if not is_answered(COMMAND, name) and name not in SET_OPTIONS] == []
+
+
+@pytest.mark.parametrize("value", ["1", 0, False, ""])
+def test_every_key_of_its_tabs_for_whole_models_has_an_answer(value: object) -> None:
+    names = [name for name in f"{GUI_KEYS} {FULL_GUI_KEYS}".split() if name != "LoRA_type"]
+    given, answered = read_gui(dict.fromkeys(names, value), where="save.json", spell=spell_pairs)
+    known = {one.given.name for one in answered} | {one.spelled.partition(" ")[0].rstrip(":") for one in given}
+    assert set(names) - known <= {"additional_parameters", "optimizer_args", "lr_scheduler_args", "text_encoder_lr", "unet_lr"}
+    assert [one.name for one in given if find_answer(COMMAND, one.name) is None and one.name not in SET_OPTIONS] == []
 
 
 def test_every_key_of_lora_scripts_has_an_answer() -> None:

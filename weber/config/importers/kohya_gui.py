@@ -28,6 +28,11 @@ RENAMED: Mapping[str, str] = {
 }
 """Key of the GUI -> option of the scripts, where the names differ."""
 
+_FLUX_NAMES: Mapping[str, str] = {
+    "clip_l": "flux1_clip_l", "t5xxl": "flux1_t5xxl", "fused_backward_pass": "flux_fused_backward_pass",
+}
+"""Where whole models are trained: what is for other models -> the same for FLUX.1."""
+
 _FLUX_ARGS = (
     "img_attn_dim", "img_mlp_dim", "img_mod_dim", "single_dim", "txt_attn_dim", "txt_mlp_dim", "txt_mod_dim", "single_mod_dim", "in_dims",
     "train_double_block_indices", "train_single_block_indices", "split_qkv", "train_t5xxl",
@@ -203,6 +208,8 @@ def _find_reason(name: str, top: Mapping[str, Any]) -> str | None:
         if name in ("conv_alpha", "factor") and not _acts_alone(name, top):
             return _NOT_PASSED
         return "passed on with train_lora_ggpo alone" if name in _GGPO and not top.get("train_lora_ggpo") else None
+    if "LoRA_type" not in top and _FLUX_NAMES.get(name) in top:
+        return _OTHER_MODEL
     if name == "train_blocks":
         return 'the GUI passes on "single" with split_mode, and nothing else'
     if name in _DROPOUTS and top.get("LoRA_type") == "Flux1":

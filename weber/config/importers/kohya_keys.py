@@ -75,9 +75,12 @@ PICTURES: Table = {
 
 INTERFACES: Table = {
     "model_train_type": ignored("says that lora-scripts trains FLUX with it"),
-    "lycoris_algo lokr_factor conv_dim conv_alpha dropout train_norm train_t5xxl prodigy_d_coef prodigy_d0 optimizer_args_custom "
+    "lycoris_algo lokr_factor conv_dim conv_alpha dropout train_norm prodigy_d_coef prodigy_d0 optimizer_args_custom "
     "network_args_custom": ignored("lora-scripts makes network_args and optimizer_args of it"),
-    "enable_preview randomly_choice_prompt enable_base_weight enable_block_weights ui_custom_params": ignored("is of the page alone"),
+    "train_t5xxl": ignored("the scripts read it in network_args alone"),
+    "enable_preview randomly_choice_prompt prompt_file enable_base_weight enable_block_weights ui_custom_params": ignored(
+        "is of the page alone"
+    ),
     "positive_prompts negative_prompts sample_width sample_height sample_cfg sample_seed sample_steps": ignored(
         "lora-scripts makes sample_prompts of it"
     ),

@@ -175,11 +175,13 @@ def _read_config(source: Source) -> Order:
     if kind and kind not in UI_TYPES:
         raise build_other_model(f"model_train_type = {kind}", where=source.name)
     given = list(_read_toml(source.top, where=source.name))
+    order = Order(LORA, source.path)
     if kind:
-        given = list(read_page(given, spell=spell_pairs))
+        given, order.answered = read_page(given, spell=spell_pairs)
+        given = _keep_last(order, given)
     keys = {one.name: one.value for one in given}
     is_adapter = UI_TYPES[kind] if kind else bool({"network_module", "network_dim", "network_alpha"} & keys.keys())
-    return Order(LORA if is_adapter else FULL, source.path, given=given, loose=given)
+    return replace(order, program=LORA if is_adapter else FULL, given=given, loose=given)
 
 
 def _take_config(order: Order, config: Given) -> None:
