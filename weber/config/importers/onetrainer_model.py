@@ -145,13 +145,10 @@ def set_start(draft: Draft, keys: Keys, value: Any) -> str:
 
 def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
     """Layers whose names hold one of some texts; without any text all layers of the transformer."""
-    parts = read_texts(value) if value is not None else []
-    name = "layer_filter" if "layer_filter" in keys else "layer_filter_preset"
-    origin = keys.find(name)
+    parts = _read_filter(keys)
+    origin = keys.find("layer_filter" if "layer_filter" in keys else "layer_filter_preset")
     if keys.read_bool("layer_filter_regex") and parts:
         return f"{REFUSED}layers are named by patterns with * here: write adapter.targets"
-    if name == "layer_filter_preset" and not parts:
-        parts = read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
     if not parts and is_full(keys):
         return f"{NO_EFFECT}the whole transformer is trained, as here by default"
     if not parts:
@@ -170,7 +167,7 @@ def name_preset(draft: Draft, keys: Keys, value: Any) -> str:
     """The name of a filter; its text counts."""
     if "layer_filter" in keys or str(value).lower() not in _PRESETS:
         return f"{NO_EFFECT}layer_filter has the text that counts"
-    return set_layers(draft, keys, None)
+    return set_layers(draft, keys, value)
 
 
 # ---- memory
@@ -347,11 +344,11 @@ def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 _LORA_FORMATS = {
-    "KOHYA_LORA": ["diffusers", "kohya"],
-    "LEGACY_LORA": ["diffusers", "kohya"],
-    "SAFETENSORS": ["diffusers", "kohya"],
-    "ORIGINAL_LORA": ["diffusers", "comfyui"],
-    "COMFY_LORA": ["diffusers", "comfyui"],
+    "KOHYA_LORA": "kohya",
+    "LEGACY_LORA": "kohya",
+    "SAFETENSORS": "kohya",
+    "ORIGINAL_LORA": "comfyui",
+    "COMFY_LORA": "comfyui",
 }
 
 
@@ -362,4 +359,25 @@ def set_format(draft: Draft, keys: Keys, value: Any) -> str:
         return draft.set("output.formats", ["merged-diffusers" if word == "DIFFUSERS" else "merged-bfl"], origin=origin)
     if word not in _LORA_FORMATS or find_form(keys) != "lora":
         return f"{NO_EFFECT}the layout of diffusers is written in any case"
-    return draft.set("output.formats", _LORA_FORMATS[word], origin=origin)
+    layout = _LORA_FORMATS[word]
+    lost = [one for one in _LOST[layout] if _is_trained(keys, one) and (is_flux2(keys) or "modulation" not in one)]
+    if keys.read_bool("lora_decompose"):
+        return f"{REFUSED}programs do not agree on DoRA in that layout: diffusers' is written"
+    if lost:
+        return f"{REFUSED}programs that read it would lose {' and '.join(lost)}: diffusers' is written; train blocks alone (layer_filter)"
+    return draft.set("output.formats", ["diffusers", layout], origin=origin)
+
+
+def _is_trained(keys: Keys, layer: str) -> bool:
+    """Whether a layer outside of the blocks gets an adapter."""
+    parts = _read_filter(keys)
+    return not parts or any(part in layer for part in parts)
+
+
+def _read_filter(keys: Keys) -> list[str]:
+    parts = read_texts(keys["layer_filter"]) if "layer_filter" in keys else []
+    return parts or read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
+
+
+_LOST = {"kohya": ("norm_out.linear", "proj_out", "double_stream_modulation_img.linear"), "comfyui": ("norm_out.linear",)}
+"""Layers outside of the blocks that a layout cannot carry; those of FLUX.2 share their modulation."""

@@ -218,8 +218,12 @@ def set_start(draft: Draft, keys: Keys, value: Any) -> str:
 
 def set_format(draft: Draft, keys: Keys, value: Any) -> str:
     """The layout of the file; that of diffusers is always written."""
-    if is_full(keys) or str(value).strip().lower() == "diffusers":
-        return f"{NO_EFFECT}the layout of diffusers is written in any case" if not is_full(keys) else f"{NO_EFFECT}{_name_other(keys)}"
+    if not is_standard(keys):
+        return f"{NO_EFFECT}{'a whole model is written' if is_full(keys) else 'LyCORIS has its own layout'}"
+    if str(value).strip().lower() == "diffusers":
+        return f"{NO_EFFECT}the layout of diffusers is written in any case"
+    if keys.read_bool("use_dora") and "quanto" not in read_precision(keys):
+        return f"{REFUSED}programs do not agree on DoRA in that layout: diffusers' is written"
     return draft.set("output.formats", ["diffusers", "comfyui"], origin=keys.find("lora_format"))
 
 
