@@ -6,7 +6,8 @@ The pictures are columns as `build_dataset` keeps them, of two sets and five buc
 Each part runs in a process of its own; its memory is what its pages have grown by, without those of mapped files, or the most that it had
 at once, with those. Goals: opening at most 0.5 s and 64 bytes a picture, an epoch's plan at most 2 s and 100 MB, the whole `weber plan` of
 `pocket` at most 15 s and 1 GB with all pages. Samples of `pocket` are read from the cache as steps do: at least 5,000 a second. Then half
-as many pictures as files, each with a caption file, are found in a folder of which all is known: 100,000 files in at most 5 s.
+as many pictures as files, each with a caption file, are found in a folder of which all is known: 100,000 files in at most 5 s. Last, with
+everything in the cache, one caption is edited: one text is encoded, once for each text encoder.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -27,8 +29,12 @@ from unittest.mock import patch
 import machine
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
+from weber.cache.catalog import draw_shard_name
+from weber.cache.key import build_text_key
+from weber.cache.shard import write_shard
 from weber.cache.store import Store
 from weber.config.data import DataConfig
 from weber.config.load import build_config
@@ -38,7 +44,7 @@ from weber.data.columns import TextPacker, build_columns, read_columns, write_co
 from weber.data.dataset import Dataset
 from weber.data.pictures import Part, Pictures, Shared
 from weber.data.sets import PictureLimits
-from weber.planning.plan import build_plan
+from weber.planning.plan import Plan, build_plan
 from weber.planning.report import build_report
 from weber.progress import ignore_progress
 from weber.track.progress import Watcher, build_console
@@ -50,6 +56,7 @@ SIZES = ((64, 64), (80, 48), (48, 80), (96, 32), (32, 96))
 GOALS = {"open": (0.5, 64.0), "epoch": (2.0, 100e6), "plan": (15.0, 1e9)}
 STEP = 123_456
 NUM_LOADED = 200
+NUM_PER_SHARD = 5000
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000004000000040010000000082124c730000000f49444154789c63601805a3807c0000024000015936a103"
     "0000000049454e44ae426082"
@@ -63,7 +70,7 @@ def build_options() -> argparse.ArgumentParser:
     parser.add_argument("--files", type=machine.read_count, default=100_000, help="files that are known, half of them captions")
     parser.add_argument("--rounds", type=machine.read_count, default=3, help="processes for each part, of which the median is printed")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    parser.add_argument("--part", choices=[*GOALS, "files", "load"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=[*GOALS, "files", "load", "edit"], help=argparse.SUPPRESS)
     return parser
 
 
@@ -93,6 +100,10 @@ def main(words: Sequence[str] | None = None) -> None:
         seconds, *_ = measure("files", folder, options)
         verdict = "met" if seconds <= 5 else "MISSED"
         print(f"{options.files} known files, half of them captions: {seconds:.2f} s, goal 5 s for 100,000: {verdict}")
+        write_sets(folder / "edited", options.pictures, edited=options.pictures // 3)
+        before, after = machine.run_alone(__file__, ["--part", "edit", "--folder", str(folder), "--threads", str(options.threads)])
+        verdict = "met" if (set(before.values()), set(after.values())) == ({0}, {1}) else "MISSED"
+        print(f"texts to encode with all of them in the cache: {before}; after one caption was edited: {after}: {verdict}")
 
 
 def measure(part: str, folder: Path, options: argparse.Namespace) -> tuple[float, float, float]:
@@ -146,6 +157,14 @@ def epoch_part(folder: Path) -> tuple[float, float, float]:
 
 def plan_part(folder: Path) -> tuple[float, float, float]:
     """What `weber plan` does, but for finding the pictures."""
+    for name in ("diffusers.models", "transformers", "peft"):
+        import_module(name)
+    gc.freeze()  # as `weber plan` does when all is imported (weber/imports.py)
+    return clock(lambda: build_report(plan_sets(folder)))
+
+
+def plan_sets(folder: Path) -> Plan:
+    """The plan of a run on both sets."""
     config = build_config(
         {
             "model": {"variant": "pocket"},
@@ -154,16 +173,27 @@ def plan_part(folder: Path) -> tuple[float, float, float]:
             "output": {"folder": str(folder / "run"), "cache": str(folder / "cache")},
         }
     )
-    for name in ("diffusers.models", "transformers", "peft"):
-        import_module(name)
-    gc.freeze()  # as `weber plan` does when all is imported (weber/imports.py)
     with patch("weber.planning.plan.build_dataset", lambda *_, **__: Dataset(open_sets(folder), (), 0)):
-        return clock(lambda: build_report(build_plan(config)))
+        return build_plan(config)
 
 
 def files_part(folder: Path) -> tuple[float, float, float]:
     """Find files that are known."""
     return clock(lambda: read_files(folder))
+
+
+def edit_part(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Texts that a store lacks which has all of them, of each text encoder: as they are, and after one caption was edited."""
+    cache, plan = folder / "edit cache", plan_sets(folder)
+    cache.mkdir()
+    for part in plan.encoders.family.text_parts:
+        texts, encoder = iter(plan.needs.texts), plan.encoders.identify(part)
+        while portion := list(islice(texts, NUM_PER_SHARD)):
+            keys = [build_text_key(text, encoder=encoder, dtype=plan.encoders.dtype) for text in portion]
+            write_shard(cache / draw_shard_name(), {key: {"text": torch.zeros(1)} for key in keys})
+    Store(cache).catalog.keep_index()
+    edited = plan_sets(folder / "edited")
+    return plan.needs.count_missing_texts(Store(cache)), edited.needs.count_missing_texts(Store(cache))
 
 
 def load_part(folder: Path) -> float:
@@ -188,7 +218,7 @@ def load_part(folder: Path) -> float:
     return best
 
 
-PARTS = {"open": open_part, "epoch": epoch_part, "plan": plan_part, "files": files_part, "load": load_part}
+PARTS = {"open": open_part, "epoch": epoch_part, "plan": plan_part, "files": files_part, "load": load_part, "edit": edit_part}
 
 
 def open_sets(folder: Path) -> Pictures:
@@ -201,9 +231,10 @@ def open_sets(folder: Path) -> Pictures:
     return Pictures(parts)
 
 
-def write_sets(folder: Path, num_pictures: int) -> int:
-    """Columns of half the pictures for each set; their bytes."""
+def write_sets(folder: Path, num_pictures: int, *, edited: int | None = None) -> int:
+    """Columns of half the pictures for each set; their bytes. `edited`: the number of a picture of the first set with another caption."""
     num = max(1, num_pictures // len(SETS))
+    folder.mkdir(exist_ok=True)
     for name in SETS:
         shapes = np.arange(num, dtype=np.int32) % len(SIZES)
         sizes = np.array(SIZES, np.int32)[shapes]
@@ -211,7 +242,8 @@ def write_sets(folder: Path, num_pictures: int) -> int:
         paths, captions, files = TextPacker(), TextPacker(), TextPacker()
         for number in range(num):
             paths.add(f"{number // 10_000:04}/{number:08}.jpg")
-            captions.add(f"{name}: a picture of number {number}, in front of a red wall, seen from the left")
+            side = "right" if number == edited and name == SETS[0] else "left"
+            captions.add(f"{name}: a picture of number {number}, in front of a red wall, seen from the {side}")
             files.add("")
         arrays = {
             "content": np.frombuffer(contents, np.uint8).reshape(-1, 16),

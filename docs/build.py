@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from weber.config.importers.page import build_page as build_tool_page
+from weber.config.importers.table import TOOLS
 from weber.config.load import build_config
 from weber.config.model import ModelConfig
 from weber.config.run import RunConfig
@@ -123,6 +125,7 @@ def main() -> None:
         page: build_memory_page(page.read_text(encoding="utf-8")),
         optimizers: build_page(optimizers.read_text(encoding="utf-8")),
     }
+    written |= {FOLDER / f"coming-from-{tool.name}.md": build_tool_page(tool) for tool in TOOLS}
     for path, text in written.items():
         path.write_text(text, encoding="utf-8", newline="\n")
 

@@ -19,6 +19,7 @@ from weber.config.load import save_config
 SIGNATURES = {
     "export": ["source", "formats", "base", "out", "progress"],
     "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
+    "import_run": ["path", "overrides", "tool", "weber_defaults"],
     "inspect": ["file"],
     "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
     "open_run": ["place", "base", "memory", "progress"],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from weber.adapters.extract import Extraction
     from weber.adapters.inspect import Report as FileReport
+    from weber.config.importers.outcome import Imported
     from weber.config.run import RunConfig
     from weber.planning.plan import Plan
     from weber.planning.report import Report
@@ -95,6 +96,17 @@ def plan(
             return build_plan(settings, watcher.report, card=card)
 
 
+def import_run(path: Place, overrides: Sequence[str] = (), *, tool: str | None = None, weber_defaults: bool = False) -> Imported:
+    """The settings of another trainer as a run: its `config`, and what became of each key (`outcomes`).
+
+    `tool`: whose file it is, left out: as it looks; `weber_defaults`: what the file leaves out is as weber has it.
+    """
+    with _speaking_of_arguments():
+        from weber.config.importers.load import import_run as read
+
+        return read(Path(path), overrides, tool=tool, weber_defaults=weber_defaults)
+
+
 def report(plan: Plan, *, progress: Progress | None = None) -> Report:
     """A plan in words, by section, with its estimate of memory and time; `str` of it is what `weber plan` prints."""
     with _speaking_of_arguments():
@@ -120,11 +132,11 @@ def train(
     the run is saved and left with KeyboardInterrupt, as after Ctrl-C.
     """
     with _speaking_of_arguments():
-        settings = read_config(config, overrides)
+        settings, imported = _read_run(config, overrides)
         from weber.training import assemble
         from weber.training.stop import Stop
 
-        return assemble.train(settings, resume=resume, watcher=_build_watcher(progress), stop=Stop(stop))
+        return assemble.train(settings, resume=resume, watcher=_build_watcher(progress), stop=Stop(stop), imported=imported)
 
 
 def open_run(
@@ -223,17 +235,27 @@ def extract(
 
 
 def read_config(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that a config, a TOML file or a tree of plain values means, with `section.key=value` texts over it."""
-    from weber.config.load import build_config, load_config, write_overrides
+    """The run that a config, a file (of weber, or of another trainer) or a tree of plain values means, with `section.key=value` texts over
+    it."""
+    return _read_run(config, overrides)[0]
+
+
+def _read_run(
+    config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str]
+) -> tuple[RunConfig, Imported | None]:
+    from weber.config.load import build_config, is_own, load_config, write_overrides
     from weber.config.run import RunConfig
 
     if isinstance(config, RunConfig) and not overrides:
-        return config
+        return config, None
     if isinstance(config, str | os.PathLike):
-        return load_config(Path(config), overrides)
+        from weber.config.importers.load import load_any
+
+        path = Path(config)
+        return (load_config(path, overrides), None) if is_own(path) else load_any(path, overrides)
     tree = config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else copy.deepcopy(dict(config))
     write_overrides(tree, overrides)
-    return build_config(tree)
+    return build_config(tree), None
 
 
 def _build_wish(prompts: str | Sequence[str], asked: Asked) -> Wish:

@@ -148,6 +148,15 @@ def test_a_part_that_fails_says_why(load: Callable[[str], ModuleType], tmp_path:
         load("machine").run_alone(str(script), ["badly"])
 
 
+def test_probe(run: Run) -> None:
+    units, _, line = run("probe", "--steps", "1", "--widths", "64", "--tokens", "64")
+    assert units.startswith("units for bf16: ")
+    width, fp32, bf16, gain, said, seconds = _read_numbers(line)
+    assert width == 64 and fp32 > 0 and bf16 > 0 and said > 0 and seconds > 0
+    assert gain == pytest.approx(fp32 / bf16, rel=0.05, abs=0.01)
+    assert line.split()[-2:] == ["no", "fp32"], "so small a model is not tried"
+
+
 def test_step(run: Run) -> None:
     _, _, *lines = run("step", "--steps", "2", "--tokens", "64")
     kinds = "lora", "full", "bf16"

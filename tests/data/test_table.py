@@ -32,6 +32,14 @@ def test_three_kinds_say_the_same(tmp_path: Path) -> None:
     assert [row.where for row in comma.rows] == ["line 2", "line 5"]
 
 
+def test_json_with_a_table_under_the_name_of_each_picture(tmp_path: Path) -> None:
+    tree = {"/pictures/a.png": {"caption": "one", "train_resolution": [64, 64]}, "b.png": {"tags": "cat, red"}}
+    table = _read(tmp_path / "a.json", json.dumps(tree))
+    assert [row.cells["image"] for row in table.rows] == list(tree)
+    assert [row.where for row in table.rows] == ["the entry /pictures/a.png", "the entry b.png"]
+    assert table.columns == ("image", "caption", "train_resolution", "tags")
+
+
 def test_columns_are_those_of_any_row(tmp_path: Path) -> None:
     table = _read(tmp_path / "a.jsonl", '{"file_name": "a"}\n{"file_name": "b", "text": "t", "image": 3}')
     assert table.columns == ("file_name", "text", "image")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from docs import build
+from weber.config.importers.table import TOOLS
 
-PAGES = ("config.md", "config.schema.json", "memory.md", "optimizers.md")
+PAGES = ("config.md", "config.schema.json", "memory.md", "optimizers.md", *(f"coming-from-{tool.name}.md" for tool in TOOLS))
 
 
 def test_pages_are_written_anew_and_the_words_around_their_tables_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

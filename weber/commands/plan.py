@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weber.commands.terminal import build_watcher, read_settings, say
+from weber.commands.terminal import build_watcher, read_run, say
 from weber.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path |
     Parameters
     ----------
     config
-        A TOML file of settings.
+        A TOML file of settings, or a file of another trainer (see `weber import`).
     overrides
         `section.key=value`, for example `optim.lr=2e-4`.
     card
@@ -24,8 +24,10 @@ def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path |
     """
     if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
         raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
-    settings = read_settings(config, overrides)
+    settings, imported = read_run(config, overrides)
+    from weber.config.importers.report import write_report
     from weber.planning.data_report import save_list
+    from weber.planning.old_run import describe_old_run
     from weber.planning.places import check_places
     from weber.planning.plan import build_plan
     from weber.planning.plot import build_plot
@@ -41,6 +43,9 @@ def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path |
         report = build_report(built, watcher.report)
     if built.machine.wish is None:  # of another machine the disk is another one
         check_space(built)
+    if imported is not None:
+        lines = describe_old_run(imported, built)
+        say("\n".join([write_report(imported), "", "What the old run really did:", *(f"  {line}" for line in lines), ""]))
     say(report)
     if plot is not None:
         save_picture(build_plot(built), plot)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from weber.imports import begin_work
 
 if TYPE_CHECKING:
+    from weber.config.importers.outcome import Imported
     from weber.config.run import RunConfig
     from weber.track.progress import Watcher
 
@@ -26,9 +27,18 @@ def say(text: str) -> None:
 
 def read_settings(config: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings of a run. Called before anything heavy is imported, so that a mistake in them is told at once."""
-    from weber.config.load import load_config
+    return read_run(config, overrides)[0]
 
-    return load_config(config, overrides)
+
+def read_run(config: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Imported | None]:
+    """The settings of a run, of whatever trainer; with what became of them, if they were not weber's own."""
+    from weber.config.load import is_own, load_config
+
+    if is_own(config):
+        return load_config(config, overrides), None
+    from weber.config.importers.load import load_any
+
+    return load_any(config, overrides)
 
 
 def read_memory(overrides: Sequence[str]) -> dict[str, object]:

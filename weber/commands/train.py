@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from weber.commands.terminal import build_watcher, read_settings, say
+from weber.commands.terminal import build_watcher, read_run, say
 from weber.errors import ConfigError
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
@@ -31,13 +31,13 @@ def train(config: Path, /, *overrides: str, resume: Annotated[str | bool, Parame
     Parameters
     ----------
     config
-        A TOML file of settings.
+        A TOML file of settings, or a file of another trainer (see `weber import`).
     overrides
         `section.key=value`, for example `optim.lr=2e-4` or `data.0.repeats=10`.
     resume
         Go on from the latest good checkpoint in output.folder; with a step or a checkpoint's folder behind it, from that one.
     """
-    settings = read_settings(config, overrides)
+    settings, imported = read_run(config, overrides)
     if resume is True and (config.parent / "metrics.jsonl").is_file() and not settings.output.folder.exists():
         raise ConfigError(
             "The run folder was moved: its settings name another place.",
@@ -46,7 +46,7 @@ def train(config: Path, /, *overrides: str, resume: Annotated[str | bool, Parame
         )
     from weber.training import assemble
 
-    finished = assemble.train(settings, resume=resume, watcher=build_watcher())
+    finished = assemble.train(settings, resume=resume, watcher=build_watcher(), imported=imported)
     say(f"The result is {finished}")
 
 

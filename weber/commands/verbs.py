@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, lists, plan, sample, train
+from weber.commands import bench, cache, files, imports, lists, plan, sample, train
 from weber.version import VERSION
 
 app = App(
     name="weber", help="Fine-tune image models: a LoRA from a folder of pictures.", version=VERSION, result_action="return_value"
 )
 app.command(train.train, help_format="plaintext")
+app.command(imports.import_settings, name="import")
 for _verb in (
     plan.plan,
     cache.app,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     return build_config(tree)
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is TOML with no other sections than ours: no other trainer need be asked whether it knows it."""
+    if path.suffix != ".toml" or not path.is_file():
+        return False
+    try:
+        return set(tomllib.loads(path.read_text(encoding="utf-8-sig"))) <= set(RunConfig.model_fields)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        return True  # what is wrong with it is said when it is loaded
+
+
 def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
     """Put `section.key=value` texts into a tree of plain values. Raises ConfigError for what is none."""
     values: dict[str, object] = {}
@@ -41,7 +52,7 @@ def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
         values[key] = value
     for key, value in values.items():
         if value is not None:
-            place_value(tree, key, value)
+            place_value(tree, key, value=value)
     for key in sorted((key for key, value in values.items() if value is None), reverse=True, key=_sort_entries):
         _leave_out(tree, key)
 
@@ -96,7 +107,7 @@ def _compare(key: str, table: Mapping[str, Any], section: SectionRows) -> list[t
     return [(f"{key}.{one.name}", table[one.name], one.default) for one in plain if table[one.name] != one.default]
 
 
-def place_value(tree: dict[str, object], key: str, value: object) -> None:
+def place_value(tree: dict[str, object], key: str, *, value: object) -> None:
     """Put a value at its place in the tree, making the sections and list entries on the way."""
     parts = key.split(".")
     place: object = tree
@@ -120,7 +131,7 @@ def place_value(tree: dict[str, object], key: str, value: object) -> None:
 def _leave_out(tree: dict[str, object], key: str) -> None:
     """Take what the file says out of the tree; what it does not say is left out already. An unknown key stays, to be explained."""
     if not is_known(key):
-        place_value(tree, key, LEFT_OUT)
+        place_value(tree, key, value=LEFT_OUT)
         return
     *above, last = key.split(".")
     place: Any = tree

@@ -30,8 +30,9 @@ class MemoryConfig(Section):
     """Where the model runs. `auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
 
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of the frozen base model. `auto`: bf16 on GPUs that have it, otherwise fp32 (bf16 convolutions on CPUs without
-    bf16 units are 15-20 times slower)."""
+    """Precision of the frozen base model. `auto`: bf16 on GPUs that have it. On CPUs fp32, but bf16 for adapters where the processor has
+    units for it (AVX-512 BF16, AMX) and a short trial at the run's sizes is faster; it is tried once and kept in `output.cache`. (On
+    CPUs without such units bf16 convolutions are 15-20 times slower.)"""
 
     fit: Amount | None = None
     """Memory that the run may take: a number of GB, or with a unit (`"11.5GiB"`, `"24000MB"`); a card (`"RTX 4090"`); or `"auto"` for the

@@ -63,8 +63,7 @@ SCALES = (0.25, 0.5, 0.75, 0.999, 1.001, 1.25, 1.5)
 
 def count_changes(part: Part, *, most: int) -> Changes:
     """See `Changes`; `most` of each kind are named."""
-    sizes, firsts = part.array("size").astype(np.int64), _list_firsts(part)
-    cut = np.maximum(0, 1 - firsts[:, 4] * firsts[:, 5] / (firsts[:, 0] * firsts[:, 1]))
+    sizes, firsts, cut = part.array("size").astype(np.int64), _list_firsts(part), measure_cuts(part)
     scale = np.sqrt(firsts[:, 0] * firsts[:, 1] / (sizes[:, 0] * sizes[:, 1]))
 
     def name(places: NDArray[np.int64]) -> list[Change]:
@@ -84,6 +83,13 @@ def count_changes(part: Part, *, most: int) -> Changes:
     worst = [np.lexsort((np.arange(len(cut)), -numbers))[:most] for numbers in (cut, scale)]
     cut_most, enlarged_most = worst[0][cut[worst[0]] > CUTS[1]], worst[1][scale[worst[1]] > SCALES[4]]
     return Changes(part.shared.set_name, cuts.tolist(), scales.tolist(), name(cut_most), name(enlarged_most))
+
+
+def measure_cuts(part: Part) -> NDArray[np.float64]:
+    """Share of each picture (N,) that its first window cuts away."""
+    firsts = _list_firsts(part)
+    cuts: NDArray[np.float64] = np.maximum(0, 1 - firsts[:, 4] * firsts[:, 5] / (firsts[:, 0] * firsts[:, 1]))
+    return cuts
 
 
 def _list_firsts(part: Part) -> NDArray[np.int64]:

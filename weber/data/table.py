@@ -1,4 +1,4 @@
-"""Tables that say what belongs to each picture: JSON Lines, CSV or a JSON list."""
+"""Tables that say what belongs to each picture: JSON Lines, CSV, a JSON list, or JSON with a table under the name of each picture."""
 
 from __future__ import annotations
 
@@ -145,6 +145,9 @@ def _read_lines(text: str, name: str) -> Iterator[TableRow]:
 
 def _read_list(text: str, name: str) -> Iterator[TableRow]:
     items = _parse(text, name, first=1)
+    if isinstance(items, dict) and items and all(isinstance(item, dict) for item in items.values()):
+        yield from (TableRow(f"the entry {_cut(key)}", {IMAGE_COLUMNS[0]: key, **item}) for key, item in items.items())
+        return
     if not isinstance(items, list):
         raise DataError(f"{name} holds no list", got=_cut(text), expected=f"[{_EXPECTED_ROW}, ...]", fix="write a list of rows")
     for number, item in enumerate(items, 1):

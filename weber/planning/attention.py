@@ -39,16 +39,16 @@ def build_use(family: Family, *, device: torch.device, dtype: torch.dtype, sampl
     return Use(
         device,
         dtype,
-        num_heads=_read_number(family, "num_attention_heads"),
+        num_heads=read_number(family, "num_attention_heads"),
         num_tokens=max((count_tokens(family, replace(sample, batch=1)) for sample in samples), default=1),
-        width=_read_number(family, "attention_head_dim"),
+        width=read_number(family, "attention_head_dim"),
         has_mask=is_masked(family),
         capability=read_capability(device) if is_here else None,
     )
 
 
-def _read_number(family: Family, name: str) -> int:
-    """What a model's own file leaves out, the library knows."""
+def read_number(family: Family, name: str) -> int:
+    """A number of the transformer's configuration. What a model's own file leaves out, the library knows."""
     number = family.transformer_config.get(name)
     if number is None:
         skeleton: Any = family.load_skeleton()

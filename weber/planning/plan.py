@@ -49,6 +49,7 @@ from weber.planning.limits import check_frozen_memory, check_memory
 from weber.planning.machine import Machine, choose_machine
 from weber.planning.model import Model, find_model
 from weber.planning.needs import Needs
+from weber.planning.precision import settle_precision
 from weber.planning.prompts import Prompt, build_prompts
 from weber.planning.resolve import build_resolved
 from weber.planning.turns import build_batches, check_uses
@@ -155,7 +156,6 @@ def build_plan(
     machine = choose_machine(config.memory, card)
     if is_run:
         machine.check_here()
-    device, dtype = machine.device, machine.dtype
     model = find_model(config, is_run=is_run)
     family = model.family
     asked, config = config, _fit_sizes(config, family)
@@ -169,6 +169,8 @@ def build_plan(
     if config.output.tensorboard:
         check_tensorboard()
     skeleton = _load_skeleton(config, family)
+    machine = settle_precision(machine, config, family=family, progress=progress)
+    device, dtype = machine.device, machine.dtype
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
     check_attention(config, family, machine=machine)
@@ -205,7 +207,7 @@ def build_plan(
     workload = build_workload(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
-    resolved = build_resolved(config, family, num_steps=num_steps)
+    resolved = build_resolved(config, family, num_steps=num_steps, dtype=dtype if machine.bf16_gain is not None else None)
     parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
     return _fit(Plan(asked, config, resolved, *parts, fit=None))
 

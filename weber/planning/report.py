@@ -125,6 +125,7 @@ def _describe_model(plan: Plan) -> list[str]:
     where = str(plan.device) if wish is None else f"{wish.title}, which is not here,"
     lines = [
         f"{plan.family.variant} ({home}) on {where} in {_name(plan.dtype)}, {short}",
+        *_describe_gain(plan),
         *([] if lacking is None else [f"planned from the sizes that weber ships: {lacking.what[:1].lower()}{lacking.what[1:]}"]),
         *longer.splitlines(),
         f"{describe_law(objective)}{guidance}, gradient checkpointing {memory.gradient_checkpointing}",
@@ -286,6 +287,14 @@ def _describe_changes(plan: Plan) -> list[str]:
 
 def _show(value: object) -> str:
     return "none" if value is None else str(value) if isinstance(value, Path) else repr(value)
+
+
+def _describe_gain(plan: Plan) -> list[str]:
+    """Why a processor computes in the precision that it does, where that was tried."""
+    gain = plan.machine.bf16_gain
+    if gain is None:
+        return []
+    return [f"bf16 was tried at this run's sizes and takes {1 / gain:.2f} of the time of fp32 here; memory.dtype names either"]
 
 
 def _name(dtype: torch.dtype) -> str:

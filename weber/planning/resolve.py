@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from weber.config import elsewhere
 from weber.config.adapter import AdapterConfig
 from weber.config.data import DataConfig
@@ -15,15 +17,17 @@ from weber.families.family import Family
 from weber.planning.checks import sample_size
 
 
-def build_resolved(config: RunConfig, family: Family, *, num_steps: int) -> RunConfig:
-    """`config` with the model's own values where nothing was said, and with absolute paths."""
+def build_resolved(config: RunConfig, family: Family, *, num_steps: int, dtype: torch.dtype | None = None) -> RunConfig:
+    """`config` with the model's own values where nothing was said, and with absolute paths. `dtype`: the precision that was found by
+    trying."""
+    found = {} if dtype is None else {"dtype": "bf16" if dtype == torch.bfloat16 else "fp32"}
     objective, defaults = config.objective, family.sample_defaults
     return config.model_copy(
         update={
             "model": _resolve_model(config.model, family),
             "data": [_resolve_set(one) for one in config.data],
             "adapter": _resolve_adapter(config.adapter),
-            "memory": config.memory.model_copy(update={"fit": None}),  # what it has chosen is there
+            "memory": config.memory.model_copy(update={"fit": None} | found),  # what `fit` has chosen is there
             "optim": config.optim.build_resolved(config.adapter.form),
             "objective": objective.model_copy(
                 update={

@@ -19,6 +19,8 @@ from weber.checkpoint.lock import lock_folder
 from weber.checkpoint.resume import Found
 from weber.checkpoint.save import CONFIG_NAME
 from weber.config.adapter import SHIFTED_STARTS
+from weber.config.importers.outcome import Imported
+from weber.config.importers.report import write_summary
 from weber.config.load import save_config
 from weber.config.optim import OptimConfig
 from weber.config.run import RunConfig
@@ -34,6 +36,7 @@ from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
+from weber.planning.old_run import PAGE_NAME, write_import
 from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan
 from weber.planning.report import build_hint, build_summary
@@ -65,10 +68,13 @@ class Encoded:
     texts: int
 
 
-def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | None = None) -> Path:
+def train(
+    config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | None = None, imported: Imported | None = None
+) -> Path:
     """Run a config to the end, from its start or a checkpoint; returns the finished result: an adapter file, or a model.
 
-    `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it.
+    `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
+    another trainer; it is said, and kept in the run folder.
     """
     folder, stop = build_absolute(config.output.folder), stop or Stop()
     check_places(config)
@@ -79,6 +85,8 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
             plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
+            if imported is not None:
+                watcher.write(write_summary(imported))
             watcher.write(build_summary(plan, stop.guard(watcher.report)))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
@@ -87,6 +95,8 @@ def train(config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | N
             is_same = check_start(plan, start, watcher=watcher)
             previous = read_previous(folder)
             save_config(plan.resolved, folder / CONFIG_NAME)
+            if imported is not None:
+                (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
             training = _prepare(plan, start=start, previous=previous, watcher=watcher, stop=stop)
             if not is_same:
                 leave_branch(folder, start, watcher=watcher)

@@ -26,7 +26,7 @@ SIZES_1024 = [
     [1280, 832], [1344, 768], [1472, 704], [1600, 640], [1792, 576], [1920, 576], [2048, 512],
 ]  # fmt: skip
 CONCEPT: dict[str, Any] = {
-    "path": Path("pictures/dog"),
+    "path": "pictures/dog",
     "recursive": False,
     "crop": "random",
     "num_crops": 1,
@@ -55,7 +55,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "data": [
             {
                 "name": "ohwx",
-                "path": Path("D:/pictures/ohwx"),
+                "path": "D:/pictures/ohwx",
                 "recursive": True,
                 "repeats": 4,
                 "mirror": True,
@@ -89,8 +89,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "every": "5 epochs",
         },
         "output": {
-            "folder": Path("D:/training/ohwx"),
-            "cache": Path("D:/training/cache"),
+            "folder": "D:/training/ohwx",
+            "cache": "D:/training/cache",
             "tensorboard": True,
             "precision": "bf16",
             "name": "ohwx_v3",
@@ -105,7 +105,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "objective": {"timesteps": "uniform", "shift": 3.1582},
         "optim": {"lr": 3e-4, "name": "adamw", "schedule": "constant", "warmup_steps": 200},
         "train": {"batch_size": 4, "epochs": 100},
-        "output": {"formats": ["diffusers", "kohya"], "name": "dog", "folder": Path("workspace/run")},
+        "output": {"formats": ["diffusers", "kohya"], "name": "dog", "folder": "workspace/run"},
     },
     "klein": {
         "data": [CONCEPT],
@@ -133,7 +133,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "schedule": "constant",
         },
         "train": {"epochs": 10},
-        "output": {"formats": ["merged-bfl"], "folder": Path("workspace/run"), "name": "model"},
+        "output": {"formats": ["merged-bfl"], "folder": "workspace/run", "name": "model"},
     },
     "lokr": {
         "adapter": {

@@ -47,7 +47,7 @@ def test_what_is_taken_where_nothing_is_said(tmp_path: Path) -> None:
         "objective": {"timesteps": "uniform"},
         "optim": {"name": "adamw", "lr": 3e-6, "schedule": "constant", "warmup_steps": 200},
         "train": {"epochs": 100},
-        "output": {"folder": Path("workspace/run"), "name": "model"},
+        "output": {"folder": "workspace/run", "name": "model"},
     }
     assert tree["data"][0]["buckets"] == build_buckets(512)
 
@@ -155,7 +155,7 @@ def test_older_name_of_the_transformer(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_left_behind(tmp_path: Path, config: dict[str, Any], output: dict[str, Any]) -> None:
-    assert run(tmp_path, config).tree["output"] == {"folder": Path("workspace/run"), "name": "model"} | output
+    assert run(tmp_path, config).tree["output"] == {"folder": "workspace/run", "name": "model"} | output
 
 
 @pytest.mark.parametrize(

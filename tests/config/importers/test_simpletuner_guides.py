@@ -75,7 +75,7 @@ SQUARES = {
     "crop": "center",
     "resolution": 512.0,
     "minimum_megapixels": 0.25,
-    "path": Path("datasets/pseudo-camera-10k"),
+    "path": "datasets/pseudo-camera-10k",
     "captions": "filename",
     "geometry": "simpletuner",
     "upscale": True,
@@ -88,7 +88,7 @@ OWN_SHAPES = {
     "max_aspect": 16.0,
     "resolution": 1024.0,
     "minimum_megapixels": 1.0,
-    "path": Path("datasets/dreambooth-subject"),
+    "path": "datasets/dreambooth-subject",
     "captions": "instance",
     "instance_prompt": "the name of your subject goes here",
     "crop": "random",
@@ -173,7 +173,7 @@ def test_simple_guide(tmp_path: Path) -> None:
         "optim": {"lr": 1e-4, "name": "adamw_bf16", "eps": 1e-6, "schedule": "constant", "clip_norm": "off"},
         "train": {"batch_size": 4, "steps": 5000},
         "sampling": {"every": 100, "prompts": ["A happy pizza."], "steps": 30, "guidance": 7.5, "width": 256, "height": 256},
-        "output": {"save_every": 200, "folder": Path("simpletuner-results"), "keep_last": 5},
+        "output": {"save_every": 200, "folder": "simpletuner-results", "keep_last": 5},
     }
 
 
@@ -242,7 +242,7 @@ def test_variables_of_2024(tmp_path: Path) -> None:
     }
     assert imported.tree["adapter"] == {"kind": "lora", "rank": 4, "dropout": 0.1, "targets": "all"}
     assert imported.tree["train"] == {"steps": 1000, "batch_size": 1, "accumulation": 1}
-    assert imported.tree["output"]["folder"] == Path("output/models")
+    assert imported.tree["output"]["folder"] == "output/models"
 
 
 QUANTISED = """
@@ -270,7 +270,7 @@ def test_quantised_block_of_2024(tmp_path: Path) -> None:
         "objective": OBJECTIVE,
         "optim": {"name": "adamw_bf16", "eps": 1e-6, "lr": 4e-7, "schedule": "constant", "clip_norm": "off"},
         "train": {"steps": 1000, "batch_size": 4},
-        "output": {"folder": Path("output/models"), "save_every": 500, "keep_last": 5},
+        "output": {"folder": "output/models", "save_every": 500, "keep_last": 5},
     }
     lines = {one.given.spelled: one for one in imported.outcomes}
     assert lines["--lora_init_type"].kind == "no effect"
@@ -310,7 +310,7 @@ def test_x_flux_block_of_2024(tmp_path: Path) -> None:
             "clip_norm": "off",
         },
         "train": {"steps": 1000, "batch_size": 1, "accumulation": 2},
-        "output": {"folder": Path("output/models"), "save_every": 2500, "keep_last": 5},
+        "output": {"folder": "output/models", "save_every": 2500, "keep_last": 5},
     }
     lines = {one.given.spelled: one.line for one in imported.outcomes}
     assert "LR_SCHEDULE" in lines["LR_SCHEDULER"]

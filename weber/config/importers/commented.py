@@ -18,18 +18,19 @@ def write_commented(imported: Imported) -> str:
     for line in write_toml({name: imported.tree[name] for name in order}).splitlines():
         if found := re.fullmatch(r"(\[\[?)([^\]]+)\]\]?", line):
             header = _name_header(found[2], counts, is_list=found[1] == "[[")
-            lines.append(line)
+            whole = header.rpartition(".")[0] if found[1] == "[[" else header
+            lines += _write(line, imported.origins.get(whole))
             continue
-        key = f"{header}.{line.partition(' = ')[0]}"
-        origin = imported.origins.get(key)
-        if origin is None:
-            lines.append(line)
-        elif len(line) + len(origin) + 4 <= _WIDTH:
-            lines.append(f"{line}  # {origin}")
-        else:
-            lines += [f"# {origin}", line]
+        lines += _write(line, imported.origins.get(f"{header}.{line.partition(' = ')[0]}"))
     files = ", ".join(imported.files)
     return f"# Made by `weber import` from {files} ({imported.title}).\n\n" + "\n".join(lines) + "\n"
+
+
+def _write(line: str, origin: str | None) -> list[str]:
+    """The line with where it came from, behind it or where it is long above it."""
+    if origin is None:
+        return [line]
+    return [f"{line}  # {origin}"] if len(line) + len(origin) + 4 <= _WIDTH else [f"# {origin}", line]
 
 
 def _name_header(name: str, counts: Counter[str], *, is_list: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -78,7 +79,7 @@ class Draft:
         spelled = origin.spelled if isinstance(origin, Given) else origin
         setting = find_setting(key)
         converted = value if setting is None else convert(setting, value, name=spelled)
-        place_value(self.tree, key, converted)
+        place_value(self.tree, key, value=converted)
         self.origins[key] = _describe_origin(origin)
         return f"{key} = {write_value(converted)}"
 
@@ -101,7 +102,7 @@ class Draft:
         place.pop(last, None)
         self.origins.pop(key, None)
 
-    def note(self, given: Given, kind: OutcomeKind, line: str, *, is_example: bool = False) -> None:
+    def note(self, given: Given, kind: OutcomeKind, *, line: str, is_example: bool = False) -> None:
         """Say what became of a key."""
         self.outcomes.append(Outcome(given, kind, line, is_example))
 
@@ -115,16 +116,16 @@ class Draft:
             raise _build_unknown_error(unknown, table)
         for one in unknown:
             near = find_near(one.name, list_names(table))
-            self.note(one, "no effect", "no such key there, and it was not read" + (f"; was {near} meant?" if near else ""))
+            self.note(one, "no effect", line="no such key there, and it was not read" + (f"; was {near} meant?" if near else ""))
         for given in _list_given(keys, table, weber_defaults=self.weber_defaults):
             answer = find_answer(table, given.name)
             assert answer is not None
             is_example = not given.is_default and given.name in (example or {}) and is_same(given.value, (example or {})[given.name])
             if _is_unset(given.value):
-                self.note(given, "no effect", "empty: left out, here as there", is_example=is_example)
+                self.note(given, "no effect", line="empty: left out, here as there", is_example=is_example)
             else:
                 kind, line = self._answer(answer, keys, given)
-                self.note(given, kind, line, is_example=is_example)
+                self.note(given, kind, line=line, is_example=is_example)
 
     def _answer(self, answer: Answer, keys: Keys, given: Given) -> tuple[OutcomeKind, str]:
         if any(is_same(given.value, value) for value in answer.off):
@@ -175,7 +176,9 @@ def _is_unset(value: object) -> bool:
 def convert(setting: Setting, value: object, *, name: str) -> Any:
     """A value in the type of a setting: numbers and yes and no may be texts. Raises ConfigError for what it cannot be."""
     kinds = _list_types(setting.field.annotation)
-    if isinstance(value, str) and str in kinds:
+    if isinstance(value, str) and Path in kinds:
+        return str(Path(value))  # a text still, because the run looks for variables of a shell in it
+    if isinstance(value, str) and str in kinds and not (kinds & {int, float} and _is_number(value)):
         return value
     if bool in kinds and not isinstance(value, bool):
         return read_bool(value, name=name)

@@ -10,7 +10,7 @@ from weber.config.importers.draft import Draft
 from weber.config.importers.outcome import Imported
 from weber.config.importers.table import TOOLS
 from weber.config.importers.tool import Source, Tool, open_source
-from weber.config.load import build_config, write_overrides
+from weber.config.load import build_config, load_config, write_overrides
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 
@@ -33,20 +33,23 @@ def import_run(path: Path, overrides: Sequence[str] = (), *, tool: str | None = 
     return Imported(known.name, known.title, config, draft.tree, draft.origins, draft.outcomes, draft.faults, draft.files)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is one of weber's own settings, or may be meant as such: TOML in which no other trainer knows its own."""
-    if path.is_dir() or path.suffix.lower() not in _ALL_ENDINGS:
-        return not path.is_dir()
-    if path.suffix.lower() != ".toml":
+def load_any(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Imported | None]:
+    """The run that a file describes: one of weber's own, or of another trainer, with what became of its keys. Raises ConfigError."""
+    if path.is_dir() or path.suffix.lower() in _OTHERS or _is_known(path):
+        imported = import_run(path, overrides)
+        return imported.config, imported
+    return load_config(path, overrides), None
+
+
+def _is_known(path: Path) -> bool:
+    """Whether another trainer knows a TOML file; what is wrong with one that cannot be read is said by the reader of our own."""
+    if path.suffix.lower() != ".toml" or not path.is_file():
         return False
-    try:
-        source = open_source(path)
-    except ConfigError:
-        return True  # what is wrong with it is said by the reader of our own files
-    return set(source.top) <= set(RunConfig.model_fields) or not any(one.recognize(source) for one in TOOLS)
+    source = open_source(path)
+    return not set(source.top) <= set(RunConfig.model_fields) and any(tool.recognize(source) for tool in TOOLS)
 
 
-_ALL_ENDINGS = (".json", ".yaml", ".yml", ".toml", ".ipynb", ".sh", ".bash", ".env", ".txt", ".bat", ".cmd", ".ps1")
+_OTHERS = (".json", ".yaml", ".yml", ".ipynb", ".sh", ".bash", ".env", ".txt", ".bat", ".cmd", ".ps1")
 
 
 def find_start(path: Path) -> Path:
@@ -56,7 +59,7 @@ def find_start(path: Path) -> Path:
     names = [name for tool in TOOLS for name in tool.files]
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
-        inside = sorted(one.name for one in path.iterdir() if one.is_file() and one.suffix.lower() in _ALL_ENDINGS)
+        inside = sorted(one.name for one in path.iterdir() if one.is_file() and one.suffix.lower() in (*_OTHERS, ".toml"))
         raise ConfigError(
             f"{path} is a folder without a file that any known trainer begins with.",
             got=", ".join(inside[:5]) or "no file of settings",

@@ -57,7 +57,7 @@ def read_config(tree: Mapping[str, Any], draft: Draft, where: str) -> list[Given
             continue
         is_newer = spelled == name and not (is_old and name.startswith("transformer."))
         loser, given[name] = (given[name], one) if is_newer else (one, given[name])
-        draft.note(loser, "no effect", f"{given[name].spelled} says it")
+        draft.note(loser, "no effect", line=f"{given[name].spelled} says it")
     return list(given.values())
 
 

@@ -40,6 +40,13 @@ def write_report(imported: Imported) -> str:
     return "\n".join([head, *(line for group in list_groups(imported) for line in _write_group(group))])
 
 
+def write_summary(imported: Imported) -> str:
+    """What cannot be had, and how many keys had which answer, for the start of a run."""
+    refused = [one for one in imported.outcomes if one.kind == "refused"]
+    head = f"{', '.join(imported.files)}: {imported.title}, {_count(imported.outcomes)}; all of them in import.md in the run folder"
+    return "\n".join([head, *(f"  cannot be had: {_write(one)}" for one in refused)])
+
+
 def write_page(imported: Imported) -> str:
     """The same as Markdown, for the run folder."""
     lines = [f"# What became of the settings of {imported.title}", "", f"Read: {', '.join(f'`{one}`' for one in imported.files)}."]

@@ -220,17 +220,33 @@ def _expand(line: str, place: int, variables: Mapping[str, str]) -> tuple[str, i
                 break
             end += 1
         return UNREAD, min(end, len(line) - 1)
-    if found := re.match(rf"\$\{{({_NAME})(?:(:?[-=+])([^}}]*))?\}}", rest):
-        value = variables.get(found[1], "")
-        other = _split_sh(f'"{found[3]}"', variables)[0] if found[3] else ""
-        if found[2] and (not value) != found[2].endswith("+"):
-            value = other
-        return value, place + found.end() - 1
+    if found := re.match(rf"\$\{{({_NAME})(:?[-=+]|\}})", rest):
+        end = _find_brace(rest)
+        value, sign = variables.get(found[1], ""), found[2]
+        if sign != "}" and (not value) != sign.endswith("+"):
+            words = _split_sh(f'"{_unquote(rest[found.end() : end])}"', variables)
+            value = words[0] if words else ""
+        return value, place + end
     if found := re.match(rf"\$({_NAME})", rest):
         return variables.get(found[1], ""), place + found.end() - 1
     if found := re.match(r"\$([@*#?\d])", rest):
         return "", place + 1
     return "$", place
+
+
+def _find_brace(text: str) -> int:
+    """Where the brace ends that a text begins with, behind its first `$`; at the end of the text where it does not."""
+    depth = 0
+    for place, one in enumerate(text):
+        depth += (one == "{") - (one == "}")
+        if place and depth == 0:
+            return place
+    return len(text) - 1
+
+
+def _unquote(text: str) -> str:
+    """A text without the quotes around it."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 _OPERATORS: Mapping[type[ast.AST], Callable[..., int]] = {

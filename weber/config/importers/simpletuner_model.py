@@ -281,7 +281,8 @@ def set_lycoris(draft: Draft, keys: Keys, value: Any) -> str:
         raise ConfigError(f"{path} holds no settings of LyCORIS.", got=str(tree)[:60], expected='{"algo": "lokr", ...}', fix="correct it")
     for name, one in tree.items():
         given = Given(str(name), one, str(name), where)
-        draft.note(given, *_answer_lycoris(draft, given))
+        kind, said = _answer_lycoris(draft, given)
+        draft.note(given, kind, line=said)
     return "the table [adapter.lycoris]" + ("" if path is None else f", as {path.name} has it")
 
 

@@ -96,7 +96,7 @@ def read_config(source: Source, draft: Draft, table: Table) -> list[Given]:
     last = {one.name: one for one in given}
     for one in given:
         if last[one.name] is not one:
-            draft.note(one, "no effect", f"given again as {last[one.name].text}, and the last one counts")
+            draft.note(one, "no effect", line=f"given again as {last[one.name].text}, and the last one counts")
     return list(last.values())
 
 
@@ -154,18 +154,18 @@ def _read_variable(name: str, text: str, where: str, draft: Draft, table: Table)
         if is_on:
             yield Given("model_family", "flux", name, where)
         else:
-            draft.note(given, "no effect", "it says that it is no FLUX.1; which model it is, another key says")
+            draft.note(given, "no effect", line="it says that it is no FLUX.1; which model it is, another key says")
         return
     if name in OTHER_MODELS:
         if is_on:
             raise build_model_error(f"{name} = {text}", where)
-        draft.note(given, "no effect", "it says which model it is not")
+        draft.note(given, "no effect", line="it says which model it is not")
         return
     option = normalize(VARIABLES.get(name, name.lower()))
     is_read = name in VARIABLES or name in _SAME_NAMES or name.startswith("SDNQ_")
     if not is_read or find_answer(table, option) is None:
         near = "; the variable is called LR_SCHEDULE" if name == "LR_SCHEDULER" else ""
-        draft.note(given, "no effect", f"no option of SimpleTuner is read from this variable{near}")
+        draft.note(given, "no effect", line=f"no option of SimpleTuner is read from this variable{near}")
         return
     yield Given(option, check_read(text, name=name, where=where), name, where)
 

@@ -1,0 +1,37 @@
+accelerate launch  
+  --num_cpu_threads_per_process 8 flux_train.py \  
+  --pretrained_model_name_or_path "/Local path/flux1-dev.safetensors" \
+  --clip_l "/Local path/clip_l.safetensors" \
+  --t5xxl "/Local path/t5xxl_fp16.safetensors" \
+  --ae "/Local path/ae.safetensors" \
+  --save_model_as safetensors \
+  --sdpa \
+  --persistent_data_loader_workers \
+  --max_data_loader_n_workers 8 \
+  --seed 1024 \
+  --gradient_checkpointing \
+  --mixed_precision bf16 \
+  --save_precision bf16 \
+  --dataset_config "/Local path/data_config.toml" \
+  --output_dir "/Local path/Model save address" \
+  --output_name "FLUX_model" \
+  --learning_rate 5e-5 \
+  --max_train_epochs 10  \
+  --sdpa \
+  --highvram \
+  --cache_text_encoder_outputs_to_disk \
+  --cache_latents_to_disk \
+  --save_every_n_epochs 1 \
+  --optimizer_type adafactor \
+  --optimizer_args "relative_step=False" "scale_parameter=False" "warmup_init=False" \
+  --lr_scheduler constant_with_warmup \
+  --max_grad_norm 0.0 \
+  --timestep_sampling shift \
+  --discrete_flow_shift 3.1582 \
+  --model_prediction_type raw \
+  --guidance_scale 1.0 \
+  --loss_type l2 \
+  --fused_backward_pass \
+  --blocks_to_swap 35 \
+  --fp8_base 
+
