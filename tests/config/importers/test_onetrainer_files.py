@@ -93,7 +93,6 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "cache": "D:/training/cache",
             "tensorboard": True,
             "precision": "bf16",
-            "formats": ["diffusers", "kohya"],
             "name": "ohwx_v3",
             "keep_last": 2,
             "save_every": "10 epochs",
@@ -200,6 +199,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 
 REFUSED: dict[str, set[str]] = {
+    "save": {"output_model_format"},
     "preset": {"backup_after"},
     "klein": {"cfg_scale"},
     "masked": {"masked_training"},

@@ -82,12 +82,12 @@ def test_noise_levels_guidance_and_loss(tmp_path: Path, config: dict[str, Any], 
 
 
 def test_densities() -> None:
-    flat = build_densities("SIGMOID", 0.0, 0.0, shift=1.0)
+    flat = build_densities("SIGMOID", weight=0.0, bias=0.0, shift=1.0)
     assert set(flat) == {0.5}
-    rising = build_densities("SIGMOID", 10.0, 0.0, shift=1.0)
+    rising = build_densities("SIGMOID", weight=10.0, bias=0.0, shift=1.0)
     assert rising[0] == pytest.approx(0.006693, abs=1e-6)
     assert rising[10] == 0.5
-    assert build_densities("INVERTED_PARABOLA", 8.0, 0.0, shift=1.0)[::10] == [0.0, 2.0, 0.0]
+    assert build_densities("INVERTED_PARABOLA", weight=8.0, bias=0.0, shift=1.0)[::10] == [0.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize(

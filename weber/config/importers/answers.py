@@ -39,6 +39,11 @@ def translated(call: Call, why: str, *, off: Sequence[Any] = ()) -> Answer:
     return Answer("translated", why=why, call=call, off=tuple(off))
 
 
+def stated(function: Callable[..., str], why: str, *, off: Sequence[Any] = ()) -> Answer:
+    """The same, for a function that takes the value by its name: `function(draft, keys, value=value)`."""
+    return translated(lambda draft, keys, value: function(draft, keys, value=value), why, off=off)
+
+
 def refused(why: str, *, off: Sequence[Any] = (None, False, 0, "")) -> Answer:
     """It cannot be had: what to do instead. `off`: values with which nothing is asked for."""
     return Answer("refused", why=why, off=tuple(off))

@@ -41,14 +41,14 @@ def _recognize(source: Source) -> bool:
 
 
 def _translate(source: Source, draft: Draft) -> None:
-    keys = Keys(adopt_defaults(read_config(source.top, draft, source.name)), defaults=DEFAULTS)
+    keys = Keys(adopt_defaults(read_config(source.top, draft, where=source.name)), defaults=DEFAULTS)
     check_model(keys, source.name)
     if is_flux2(keys):
         for name in ("text_encoder.train", "text_encoder_2.train", "text_encoder_2_sequence_length"):
             keys.defaults.pop(name)
     concepts = _translate_concepts(draft, _read_concepts(draft, keys), keys)
     samples, where = _read_samples(draft, keys)
-    keys.defaults[PROMPTS] = translate_samples(draft, samples, keys, where=where)
+    keys.defaults[PROMPTS] = translate_samples(draft, samples, config=keys, where=where)
     draft.apply(keys, TABLE, is_strict=False)
     draft.faults += list_faults(keys, concepts)
 

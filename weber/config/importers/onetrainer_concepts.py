@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from weber.config.importers.answers import Call, Table, ignored, refused, translated, used
+from weber.config.importers.answers import Call, Table, ignored, refused, stated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.named import find_named
 from weber.config.importers.texts import read_text
@@ -64,19 +64,19 @@ def set_sizes(draft: Draft, keys: Keys) -> str:
     return f"{line}, {draft.set(_key(keys, 'share'), share, origin=origin)}: a picture has one of them at a time there"
 
 
-def set_path(draft: Draft, keys: Keys, value: Any) -> str:
+def set_path(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The folder of the pictures."""
     return draft.set(_key(keys, "path"), str(value).strip(), origin=keys.find("path"))
 
 
-def set_type(draft: Draft, keys: Keys, value: Any) -> str:
+def set_type(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Pictures to learn, or to stay as they are."""
     if str(value).strip().upper() == "PRIOR_PREDICTION":
         return draft.set(_key(keys, "regularization"), True, origin=keys.find("type"))
     return f"{NO_EFFECT}pictures to learn"
 
 
-def set_balance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_balance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How often each picture comes in an epoch."""
     number = read_float(value, name="balancing")
     if (keys.read_text("balancing_strategy") or "REPEATS").upper() == "SAMPLES":
@@ -91,12 +91,12 @@ def set_balance(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(_key(keys, "share"), share, origin=keys.find("balancing"))
 
 
-def name_strategy(draft: Draft, keys: Keys, value: Any) -> str:
+def name_strategy(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What balancing counts."""
     return f"{NO_EFFECT}with balancing: how often each picture comes in an epoch"
 
 
-def set_weight(draft: Draft, keys: Keys, value: Any) -> str:
+def set_weight(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How much its pictures count."""
     weight = read_float(value, name="loss_weight")
     if weight == 1:
@@ -106,7 +106,7 @@ def set_weight(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(_key(keys, "loss_weight"), weight, origin=keys.find("loss_weight"))
 
 
-def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
+def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Any window, or that in the middle."""
     if not read_bool(value, name="image.enable_crop_jitter"):
         return f'{NO_EFFECT}data.N.crop = "center" is the default here'
@@ -118,13 +118,13 @@ def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}, {count}: as many windows of a picture are kept as image_variations says"
 
 
-def name_variations(draft: Draft, keys: Keys, value: Any) -> str:
+def name_variations(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Windows, colors and mirrored pictures that are kept."""
     acts = keys[IS_CACHED] and (keys["image.enable_crop_jitter"] is None or keys.read_bool("image.enable_crop_jitter"))
     return f"in {_key(keys, 'num_crops')}" if acts else f"{NO_EFFECT}nothing of the pictures is drawn"
 
 
-def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
+def set_mirror(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Each picture as it is and mirrored."""
     if not read_bool(value, name="image.enable_random_flip"):
         return f"{NO_EFFECT}{_NOTHING}"
@@ -134,7 +134,7 @@ def set_mirror(draft: Draft, keys: Keys, value: Any) -> str:
 _COLORS = ("brightness", "contrast", "saturation", "hue")
 
 
-def set_colors(draft: Draft, keys: Keys, value: Any) -> str:
+def set_colors(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Other colors, by one strength for all of them."""
     acting = [one for one in _COLORS if keys.read_bool(f"image.enable_random_{one}")]
     strengths = [keys.read_float(f"image.random_{one}_max_strength") or 0.0 for one in acting]
@@ -145,7 +145,7 @@ def set_colors(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}, one strength for brightness, contrast and saturation"
 
 
-def name_override(draft: Draft, keys: Keys, value: Any) -> str:
+def name_override(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Sizes of its own."""
     if not keys.read_bool("image.enable_resolution_override"):
         return f"{NO_EFFECT}{_NOTHING}"
@@ -160,7 +160,7 @@ def find_source(keys: Keys) -> str:
     return (keys.read_text("text.prompt_source") or "sample").lower()
 
 
-def set_source(draft: Draft, keys: Keys, value: Any) -> str:
+def set_source(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Caption files, a file of prompts for all, or the names of the pictures."""
     source, origin = find_source(keys), keys.find("text.prompt_source")
     if source == "concept":
@@ -182,7 +182,7 @@ def set_source(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(_key(keys, "captions"), ["textfile", "none"], origin=origin) + ": a picture without a caption file has an empty one"
 
 
-def name_prompt_path(draft: Draft, keys: Keys, value: Any) -> str:
+def name_prompt_path(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The file of prompts."""
     return f"in {_key(keys, 'instance_prompt')}" if find_source(keys) == "concept" else f"{NO_EFFECT}captions come from elsewhere"
 
@@ -226,7 +226,7 @@ def _why_no_drop(keys: Keys) -> str:
     return ""
 
 
-def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What is done to tags."""
     steps = build_steps(keys)
     name = "text.enable_tag_shuffling" if keys.read_bool("text.enable_tag_shuffling") else "text.tag_dropout_enable"
@@ -239,12 +239,12 @@ def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{_key(keys, 'caption_steps')}: {', '.join(step['kind'] for step in steps)}"
 
 
-def name_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def name_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A part of the steps."""
     return f"in {_key(keys, 'caption_steps')}" if build_steps(keys) else f"{NO_EFFECT}tags stay as they are"
 
 
-def name_texts(draft: Draft, keys: Keys, value: Any) -> str:
+def name_texts(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How many texts of a picture are kept."""
     if build_steps(keys) and keys[IS_CACHED]:
         return f"in {_key(keys, 'caption_variants')}"
@@ -260,32 +260,32 @@ def _refuse_if(why: str) -> Call:
 
 CONCEPT_TABLE: Table = {
     "name": used(".name"),
-    "path": translated(set_path, "`path`"),
+    "path": stated(set_path, "`path`"),
     "enabled": ignored("the concept takes part"),
-    "type": translated(set_type, "`regularization` for PRIOR_PREDICTION; VALIDATION cannot be had"),
+    "type": stated(set_type, "`regularization` for PRIOR_PREDICTION; VALIDATION cannot be had"),
     "include_subdirectories": used(".recursive"),
-    "balancing": translated(set_balance, "`repeats` for whole numbers, else `share`"),
-    "balancing_strategy": translated(name_strategy, "REPEATS is `repeats`; SAMPLES cannot be had"),
-    "loss_weight": translated(set_weight, "`loss_weight`"),
-    "image_variations": translated(name_variations, "`num_crops`"),
-    "text_variations": translated(name_texts, "`caption_variants`"),
-    "image.enable_crop_jitter": translated(set_crop, '`crop = "random"`'),
-    "image.enable_random_flip": translated(set_mirror, "`mirror`"),
-    "image.enable_random_brightness image.enable_random_contrast image.enable_random_saturation image.enable_random_hue": translated(
+    "balancing": stated(set_balance, "`repeats` for whole numbers, else `share`"),
+    "balancing_strategy": stated(name_strategy, "REPEATS is `repeats`; SAMPLES cannot be had"),
+    "loss_weight": stated(set_weight, "`loss_weight`"),
+    "image_variations": stated(name_variations, "`num_crops`"),
+    "text_variations": stated(name_texts, "`caption_variants`"),
+    "image.enable_crop_jitter": stated(set_crop, '`crop = "random"`'),
+    "image.enable_random_flip": stated(set_mirror, "`mirror`"),
+    "image.enable_random_brightness image.enable_random_contrast image.enable_random_saturation image.enable_random_hue": stated(
         set_colors, "`color_jitter`, one strength for all"
     ),
     "image.random_*_max_strength": ignored("with enable_random_...: data.N.color_jitter"),
     "image.random_rotate_max_angle": ignored("it is for enable_random_rotate"),
-    "image.enable_fixed_* image.enable_random_rotate": translated(_refuse_if(_CHANGED), "changed copies beside the pictures"),
-    "image.enable_random_circular_mask_shrink image.enable_random_mask_rotate_crop": translated(
+    "image.enable_fixed_* image.enable_random_rotate": stated(_refuse_if(_CHANGED), "changed copies beside the pictures"),
+    "image.enable_random_circular_mask_shrink image.enable_random_mask_rotate_crop": stated(
         _refuse_if("masks are taken as they are"), "masks are taken as they are"
     ),
-    "image.enable_resolution_override image.resolution_override": translated(name_override, "`buckets` or `resolution`"),
-    "text.prompt_source": translated(set_source, "`captions`: sample is textfile, concept the lines of a file, filename"),
-    "text.prompt_path": translated(name_prompt_path, "`instance_prompt`, the lines of that file"),
-    "text.enable_tag_shuffling text.tag_dropout_enable": translated(set_steps, "`[[data.caption_steps]]`: drop, shuffle"),
-    "text.keep_tags_count text.tag_delimiter text.tag_dropout_*": translated(name_steps, "`[[data.caption_steps]]`: keep, separator, rate"),
-    "text.caps_randomize_enable": translated(_refuse_if("weber changes no case of letters"), "no case of letters is changed"),
+    "image.enable_resolution_override image.resolution_override": stated(name_override, "`buckets` or `resolution`"),
+    "text.prompt_source": stated(set_source, "`captions`: sample is textfile, concept the lines of a file, filename"),
+    "text.prompt_path": stated(name_prompt_path, "`instance_prompt`, the lines of that file"),
+    "text.enable_tag_shuffling text.tag_dropout_enable": stated(set_steps, "`[[data.caption_steps]]`: drop, shuffle"),
+    "text.keep_tags_count text.tag_delimiter text.tag_dropout_*": stated(name_steps, "`[[data.caption_steps]]`: keep, separator, rate"),
+    "text.caps_randomize_enable": stated(_refuse_if("weber changes no case of letters"), "no case of letters is changed"),
     "text.caps_randomize_*": ignored("it is for caps_randomize_enable"),
     "seed concept_stats concept_stats.* __version image.__version text.__version uuid": ignored("it is of OneTrainer's own pages"),
     "image text": ignored("an empty table"),

@@ -8,7 +8,7 @@ from typing import Any
 from weber.config.importers import onetrainer_model as model
 from weber.config.importers import onetrainer_samples as samples
 from weber.config.importers import onetrainer_train as train
-from weber.config.importers.answers import Table, ignored, refused, translated, used
+from weber.config.importers.answers import Table, ignored, refused, stated, used
 
 _CACHED = "pictures and captions are encoded once into output.cache and found by their content, so that nothing stale is used"
 _OTHER = "it is of other models"
@@ -32,15 +32,15 @@ _STOP = "what learns, learns to the end of the run"
 _FOLLOWS = "with the key whose unit it is"
 
 _MODEL: Table = {
-    "model_type": translated(model.set_type, "which model: `model.variant` and `model.path` say it; other models are refused"),
+    "model_type": stated(model.set_type, "which model: `model.variant` and `model.path` say it; other models are refused"),
     "base_model_name": used("model.path"),
-    "transformer.model_name": translated(model.set_part("transformer.model_name", "model.transformer"), "`model.transformer`"),
-    "vae.model_name": translated(model.set_part("vae.model_name", "model.vae"), "`model.vae`"),
+    "transformer.model_name": stated(model.set_part("transformer.model_name", "model.transformer"), "`model.transformer`"),
+    "vae.model_name": stated(model.set_part("vae.model_name", "model.vae"), "`model.vae`"),
     "unet unet.* prior prior.* effnet_encoder effnet_encoder.* decoder decoder.* decoder_*": ignored(_OTHER),
     "unconditional_transformer unconditional_transformer.* text_encoder_3* text_encoder_4*": ignored(_OTHER),
     "text_encoder.model_name text_encoder_2.model_name": ignored("the text encoders are the model's own: model.text_encoder names others"),
     "*.include *.train_embedding": ignored("every part of the model takes part"),
-    "text_encoder_2_sequence_length": translated(model.set_tokens, "`model.text_tokens` of FLUX.1; left out it is 77 there"),
+    "text_encoder_2_sequence_length": stated(model.set_tokens, "`model.text_tokens` of FLUX.1; left out it is 77 there"),
     "text_encoder_sequence_length text_encoder_layer_skip text_encoder_2_layer_skip": ignored(_LENGTH),
     "transformer.attention_mask": refused("padding stays as T5 encodes it; objective.text_mask keeps the model from looking at it"),
     "*.attention_mask": ignored(_LENGTH),
@@ -49,64 +49,64 @@ _MODEL: Table = {
 }
 
 _ADAPTER: Table = {
-    "training_method": translated(model.set_method, "`adapter.kind`; EMBEDDING and FINE_TUNE_VAE are refused"),
-    "peft_type": translated(model.set_peft, "`adapter.kind`, and `[adapter.lycoris]` for LOHA, LOKR and OFT_2"),
-    "lora_rank": translated(model.for_lora("lora_rank", "adapter.rank"), "`adapter.rank`"),
-    "lora_alpha": translated(model.for_lora("lora_alpha", "adapter.alpha"), "`adapter.alpha`; left out it is 1.0 there"),
-    "dropout_probability": translated(model.for_lora("dropout_probability", "adapter.dropout"), "`adapter.dropout`"),
-    "lora_decompose": translated(model.set_dora, "`adapter.dora`"),
+    "training_method": stated(model.set_method, "`adapter.kind`; EMBEDDING and FINE_TUNE_VAE are refused"),
+    "peft_type": stated(model.set_peft, "`adapter.kind`, and `[adapter.lycoris]` for LOHA, LOKR and OFT_2"),
+    "lora_rank": stated(model.for_lora("lora_rank", "adapter.rank"), "`adapter.rank`"),
+    "lora_alpha": stated(model.for_lora("lora_alpha", "adapter.alpha"), "`adapter.alpha`; left out it is 1.0 there"),
+    "dropout_probability": stated(model.for_lora("dropout_probability", "adapter.dropout"), "`adapter.dropout`"),
+    "lora_decompose": stated(model.set_dora, "`adapter.dora`"),
     "lora_decompose_norm_epsilon lora_decompose_output_axis": ignored("with lora_decompose: lengths are of outputs here"),
     "lora_weight_dtype": ignored("the weights of adapters are fp32"),
-    "lora_model_name": translated(model.set_start, "`adapter.start_from`"),
-    "layer_filter": translated(model.set_layers, "`adapter.targets`: each text as `*text*`; blocks are a set of their own"),
-    "layer_filter_preset": translated(model.name_preset, "`adapter.targets`, where layer_filter is left out"),
+    "lora_model_name": stated(model.set_start, "`adapter.start_from`"),
+    "layer_filter": stated(model.set_layers, "`adapter.targets`: each text as `*text*`; blocks are a set of their own"),
+    "layer_filter_preset": stated(model.name_preset, "`adapter.targets`, where layer_filter is left out"),
     "layer_filter_regex": ignored("with layer_filter: regular expressions cannot be had"),
-    "lokr_dim lokr_decompose_both lokr_decompose_factor lokr_weight_decompose lokr_dora_on_output lokr_full_matrix": translated(
+    "lokr_dim lokr_decompose_both lokr_decompose_factor lokr_weight_decompose lokr_dora_on_output lokr_full_matrix": stated(
         model.name_lycoris("lokr"), "`[adapter.lycoris]`"
     ),
     "lokr_use_tucker": ignored("it is for convolutions, which these models do not have"),
     "lokr_vec_trick": ignored(_OPTIMIZER),
-    "oft_block_size oft_scaled": translated(model.name_lycoris("oft_2"), "`[adapter.lycoris]`"),
+    "oft_block_size oft_scaled": stated(model.name_lycoris("oft_2"), "`[adapter.lycoris]`"),
     "oft_block_share": refused("each layer turns by itself"),
     "transformer.train": ignored("the transformer learns"),
-    "text_encoder.train": translated(train.set_clip_training, "`adapter.text_encoder` of FLUX.1"),
-    "text_encoder.learning_rate": translated(train.set_clip_rate, "`optim.text_encoder_lr`"),
-    "text_encoder_2.train": translated(train.refuse_t5, "T5 does not learn here"),
+    "text_encoder.train": stated(train.set_clip_training, "`adapter.text_encoder` of FLUX.1"),
+    "text_encoder.learning_rate": stated(train.set_clip_rate, "`optim.text_encoder_lr`"),
+    "text_encoder_2.train": stated(train.refuse_t5, "T5 does not learn here"),
     "text_encoder_2.learning_rate vae.learning_rate vae.train": ignored("this part does not learn"),
     "*.stop_training_after *.stop_training_after_unit": ignored(_STOP),
-    "text_encoder.dropout_probability text_encoder_2.dropout_probability": translated(train.set_dropout, "`data.N.caption_dropout`"),
+    "text_encoder.dropout_probability text_encoder_2.dropout_probability": stated(train.set_dropout, "`data.N.caption_dropout`"),
     "*.dropout_probability": ignored(_OTHER),
     "embedding embedding.* additional_embeddings embedding_learning_rate embedding_weight_dtype": ignored(_TOKENS),
     "preserve_embedding_norm bundle_additional_embeddings": ignored(_TOKENS),
 }
 
 _MEMORY: Table = {
-    "transformer.weight_dtype": translated(
+    "transformer.weight_dtype": stated(
         model.for_bits("transformer.weight_dtype", "memory.quantize"), "`memory.quantize`; of whole models `adapter.precision`"
     ),
-    "text_encoder.weight_dtype": translated(
+    "text_encoder.weight_dtype": stated(
         model.for_bits("text_encoder.weight_dtype", "memory.quantize_text_encoder"), "`memory.quantize_text_encoder`"
     ),
-    "text_encoder_2.weight_dtype": translated(
+    "text_encoder_2.weight_dtype": stated(
         model.for_bits("text_encoder_2.weight_dtype", "memory.quantize_text_encoder_2"), "`memory.quantize_text_encoder_2`"
     ),
     "vae.weight_dtype": ignored("the autoencoder runs in the precision that it needs"),
     "weight_dtype": ignored("it is for parts whose own weight_dtype is NONE"),
     "quantization.svd_dtype": refused("weber has no further branch beside packed weights", off=(None, "", "NONE", False)),
     "quantization quantization.*": ignored("the transformer's blocks are packed; norms, embeddings and the last layer stay as they are"),
-    "train_dtype": translated(model.set_train_dtype, "`memory.dtype`"),
+    "train_dtype": stated(model.set_train_dtype, "`memory.dtype`"),
     "fallback_train_dtype enable_autocast_cache": ignored("adapters are fp32 and the frozen model is bf16 on GPUs that have it"),
-    "train_device": translated(model.set_device, "`memory.device`"),
+    "train_device": stated(model.set_device, "`memory.device`"),
     "temp_device": ignored(_PARTS),
-    "transformer.gradient_checkpointing gradient_checkpointing": translated(model.set_checkpointing, "`memory.gradient_checkpointing`"),
+    "transformer.gradient_checkpointing gradient_checkpointing": stated(model.set_checkpointing, "`memory.gradient_checkpointing`"),
     "*.gradient_checkpointing": ignored(_PARTS),
-    "transformer.activation_offloading": translated(model.set_offload, "`memory.offload_activations`"),
+    "transformer.activation_offloading": stated(model.set_offload, "`memory.offload_activations`"),
     "*.activation_offloading": ignored(_PARTS),
-    "transformer.offload_fraction layer_offload_fraction": translated(model.set_swap, "`memory.swap_blocks`, a number of blocks"),
+    "transformer.offload_fraction layer_offload_fraction": stated(model.set_swap, "`memory.swap_blocks`, a number of blocks"),
     "*.offload_fraction": ignored(_PARTS),
     "enable_activation_offloading async_offloading": ignored(_PARTS),
-    "compile": translated(model.set_compile, "`memory.compile`"),
-    "attention_mechanism": translated(model.set_attention, "`memory.attention`"),
+    "compile": stated(model.set_compile, "`memory.compile`"),
+    "attention_mechanism": stated(model.set_attention, "`memory.attention`"),
     "multi_gpu": refused(_DEVICES),
     "device_indexes gradient_reduce_precision fused_gradient_reduce async_gradient_reduce*": ignored(_DEVICES),
     "dataloader_threads": ignored("pictures and captions are encoded before the first step, so that nothing is loaded while it trains"),
@@ -116,51 +116,51 @@ _MEMORY: Table = {
 }
 
 _TRAIN: Table = {
-    "optimizer.optimizer optimizer": translated(train.set_optimizer, "`optim.name`"),
-    "optimizer.beta1 optimizer.beta2": translated(train.set_betas, "`optim.betas`"),
-    "optimizer.eps": translated(train.for_number("eps", "optim.eps"), "`optim.eps`"),
-    "optimizer.weight_decay": translated(train.for_number("weight_decay", "optim.weight_decay"), "`optim.weight_decay`"),
-    "optimizer.d0 optimizer.d_coef optimizer.growth_rate optimizer.decouple optimizer.use_bias_correction": translated(
+    "optimizer.optimizer optimizer": stated(train.set_optimizer, "`optim.name`"),
+    "optimizer.beta1 optimizer.beta2": stated(train.set_betas, "`optim.betas`"),
+    "optimizer.eps": stated(train.for_number("eps", "optim.eps"), "`optim.eps`"),
+    "optimizer.weight_decay": stated(train.for_number("weight_decay", "optim.weight_decay"), "`optim.weight_decay`"),
+    "optimizer.d0 optimizer.d_coef optimizer.growth_rate optimizer.decouple optimizer.use_bias_correction": stated(
         train.set_option, "`optim.options` of prodigy"
     ),
-    "optimizer.safeguard_warmup optimizer.beta3 optimizer.momentum optimizer.dampening optimizer.nesterov": translated(
+    "optimizer.safeguard_warmup optimizer.beta3 optimizer.momentum optimizer.dampening optimizer.nesterov": stated(
         train.set_option, "`optim.options` of prodigy and sgd"
     ),
-    "optimizer.fused_back_pass": translated(train.set_fused, "`optim.fused_backward`"),
+    "optimizer.fused_back_pass": stated(train.set_fused, "`optim.fused_backward`"),
     "optimizer.*": ignored(_OPTIMIZER),
     "optimizer_defaults optimizer_defaults.*": ignored("kept for each optimizer, and read where `optimizer` leaves a setting out"),
-    "learning_rate": translated(train.set_rate, "`optim.lr`; left out it is 3e-6 there"),
-    "transformer.learning_rate": translated(train.name_own_rate, "`optim.lr`, before the common one"),
-    "learning_rate_scaler": translated(train.set_scaler, "in `optim.lr`"),
-    "learning_rate_scheduler": translated(train.set_schedule, "`optim.schedule`"),
-    "learning_rate_warmup_steps": translated(train.set_warmup, "`optim.warmup_steps`; left out it is 200 there"),
+    "learning_rate": stated(train.set_rate, "`optim.lr`; left out it is 3e-6 there"),
+    "transformer.learning_rate": stated(train.name_own_rate, "`optim.lr`, before the common one"),
+    "learning_rate_scaler": stated(train.set_scaler, "in `optim.lr`"),
+    "learning_rate_scheduler": stated(train.set_schedule, "`optim.schedule`"),
+    "learning_rate_warmup_steps": stated(train.set_warmup, "`optim.warmup_steps`; left out it is 200 there"),
     "learning_rate_cycles": ignored("with COSINE_WITH_HARD_RESTARTS: optim.cycles"),
-    "learning_rate_min_factor": translated(train.set_end_rate, "`optim.end_lr`, that share of the rate"),
+    "learning_rate_min_factor": stated(train.set_end_rate, "`optim.end_lr`, that share of the rate"),
     "custom_learning_rate_scheduler scheduler_params": refused(
         "weber runs no code of others; optim.schedule says the course", off=(None, "", [])
     ),
-    "epochs": translated(train.set_epochs, "`train.epochs`; left out it is 100 there"),
+    "epochs": stated(train.set_epochs, "`train.epochs`; left out it is 100 there"),
     "batch_size": used("train.batch_size"),
     "gradient_accumulation_steps": used("train.accumulation"),
-    "clip_grad_norm": translated(train.set_clip, "`optim.clip_norm`"),
-    "ema": translated(train.set_ema, "`optim.ema_decay`, `optim.ema_on`"),
-    "ema_decay ema_update_step_interval": translated(train.name_ema, "`optim.ema_decay`, for every step"),
+    "clip_grad_norm": stated(train.set_clip, "`optim.clip_norm`"),
+    "ema": stated(train.set_ema, "`optim.ema_decay`, `optim.ema_on`"),
+    "ema_decay ema_update_step_interval": stated(train.name_ema, "`optim.ema_decay`, for every step"),
     "loss_scaler": refused("a scale of the loss changes nothing under an optimizer that divides by its gradients", off=("NONE", None, "")),
 }
 
 _OBJECTIVE: Table = {
-    "timestep_distribution": translated(train.set_law, "`objective.timesteps` with its parameters"),
-    "noising_weight noising_bias": translated(train.name_law, "`objective.logit_std`, `logit_mean`, `mode_scale`, `beta_shape`"),
-    "timestep_shift": translated(train.set_shift, "`objective.shift`"),
-    "dynamic_timestep_shifting": translated(train.set_dynamic, '`objective.shift = "tokens"`'),
+    "timestep_distribution": stated(train.set_law, "`objective.timesteps` with its parameters"),
+    "noising_weight noising_bias": stated(train.name_law, "`objective.logit_std`, `logit_mean`, `mode_scale`, `beta_shape`"),
+    "timestep_shift": stated(train.set_shift, "`objective.shift`"),
+    "dynamic_timestep_shifting": stated(train.set_dynamic, '`objective.shift = "tokens"`'),
     "min_noising_strength": refused(_RANGE),
     "max_noising_strength": refused(_RANGE, off=(1, None, "")),
-    "transformer.guidance_scale": translated(train.set_guidance, "`objective.guidance`"),
+    "transformer.guidance_scale": stated(train.set_guidance, "`objective.guidance`"),
     "*.guidance_scale": ignored(_OTHER),
-    "mse_strength mae_strength log_cosh_strength huber_strength": translated(train.set_loss, "`objective.loss`, the strongest"),
-    "huber_delta": translated(train.name_huber, "`objective.huber_c`"),
+    "mse_strength mae_strength log_cosh_strength huber_strength": stated(train.set_loss, "`objective.loss`, the strongest"),
+    "huber_delta": stated(train.name_huber, "`objective.huber_c`"),
     "vb_loss_strength": ignored(_OTHER),
-    "loss_weight_fn": translated(train.set_weighting, "`objective.weighting`; SIGMA cannot be had"),
+    "loss_weight_fn": stated(train.set_weighting, "`objective.weighting`; SIGMA cannot be had"),
     "loss_weight_strength": ignored("it is for weights that these models do not have"),
     "offset_noise_weight perturbation_noise_weight": refused(_NOISE),
     "generalized_offset_noise": ignored("it is for offset_noise_weight"),
@@ -180,24 +180,24 @@ _DATA: Table = {
 
 _OUTPUT: Table = {
     "sample_definition_file_name samples": ignored("the samples, each of which is one of sampling.prompts here"),
-    "sample_after": translated(samples.set_sample_after, "`sampling.every`; minutes cannot be had"),
+    "sample_after": stated(samples.set_sample_after, "`sampling.every`; minutes cannot be had"),
     "sample_after_unit backup_after_unit save_every_unit validate_after_unit": ignored(_FOLLOWS),
     "sample_skip_first": ignored("pictures are painted at the start, every sampling.every and at the end"),
     "sample_image_format sample_video_format sample_audio_format samples_to_tensorboard": ignored("pictures are written as PNG"),
     "non_ema_sampling": ignored('the trained weights paint; sampling.weights = "ema" takes their running mean'),
-    "backup_after": translated(samples.set_backup_after, "`output.save_every`; minutes cannot be had"),
-    "save_every": translated(samples.set_save_every, "`output.save_every`"),
+    "backup_after": stated(samples.set_backup_after, "`output.save_every`; minutes cannot be had"),
+    "save_every": stated(samples.set_save_every, "`output.save_every`"),
     "save_skip_first save_filename_prefix backup_before_save": ignored("every checkpoint holds all that a resume needs"),
-    "rolling_backup": translated(samples.set_keep, "`output.keep_last`"),
-    "rolling_backup_count": translated(samples.name_keep, "`output.keep_last`"),
+    "rolling_backup": stated(samples.set_keep, "`output.keep_last`"),
+    "rolling_backup_count": stated(samples.name_keep, "`output.keep_last`"),
     "continue_last_backup": ignored("`weber train RUN --resume` goes on with a run; a backup of OneTrainer holds no state that weber has"),
     "workspace_dir": used("output.folder"),
-    "output_model_destination": translated(model.set_destination, "`output.name`, in output.folder"),
-    "output_dtype": translated(model.set_precision, "`output.precision`"),
-    "output_model_format": translated(model.set_format, "`output.formats`"),
+    "output_model_destination": stated(model.set_destination, "`output.name`, in output.folder"),
+    "output_dtype": stated(model.set_precision, "`output.precision`"),
+    "output_model_format": stated(model.set_format, "`output.formats`"),
     "prevent_overwrites": ignored("every result is written beside its name and put there when it is whole"),
     "include_train_config": ignored("weber writes into the header of a file what it knows: settings, data and base model"),
-    "tensorboard": translated(samples.set_tensorboard, "`output.tensorboard`"),
+    "tensorboard": stated(samples.set_tensorboard, "`output.tensorboard`"),
     "tensorboard_*": ignored(_PAGES),
     "validation validate_after": refused(_EVAL, off=(None, "", False, 0, 1)),
     "transformer text_encoder text_encoder_2 vae": ignored("an empty table"),

@@ -28,7 +28,7 @@ _PLAIN = ("FLOAT_32", "TFLOAT_32", "BFLOAT_16", "FLOAT_16", "NONE")
 _BLOCKS = {"flux1": 57, "dev": 56, "9b": 32, "4b": 25}
 
 
-def set_type(draft: Draft, keys: Keys, value: Any) -> str:
+def set_type(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The model; which one its files say, except where no name is given."""
     kind, origin = find_type(keys), keys.find("model_type")
     if kind == "FLUX_FILL_DEV_1":
@@ -47,13 +47,13 @@ def set_part(name: str, key: str) -> Call:
     return call
 
 
-def set_method(draft: Draft, keys: Keys, value: Any) -> str:
+def set_method(draft: Draft, keys: Keys, *, value: Any) -> str:
     """An adapter, or the model itself."""
     form = find_form(keys)
     return draft.set("adapter.kind", form if form in ("full", "lora") else "lycoris", origin=keys.find("training_method"))
 
 
-def set_peft(draft: Draft, keys: Keys, value: Any) -> str:
+def set_peft(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The form of the adapter; those of LyCORIS take their sizes from keys of their own."""
     form, origin = find_form(keys), keys.find("peft_type")
     if form == "full":
@@ -127,7 +127,7 @@ def for_lora(name: str, key: str) -> Call:
     return call
 
 
-def set_dora(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dora(draft: Draft, keys: Keys, *, value: Any) -> str:
     """DoRA: lengths of outputs here, of inputs there unless it is said."""
     if find_form(keys) != "lora" or not keys.read_bool("lora_decompose"):
         return f"{NO_EFFECT}{_NOTHING}"
@@ -136,22 +136,19 @@ def set_dora(draft: Draft, keys: Keys, value: Any) -> str:
     return line if is_output else f"{line}: a length for each output, where OneTrainer has one for each input (lora_decompose_output_axis)"
 
 
-def set_start(draft: Draft, keys: Keys, value: Any) -> str:
+def set_start(draft: Draft, keys: Keys, *, value: Any) -> str:
     """An adapter to start from."""
     if is_full(keys):
         return f"{NO_EFFECT}the model itself is trained"
     return draft.set("adapter.start_from", str(value).strip(), origin=keys.find("lora_model_name"))
 
 
-def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
+def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Layers whose names hold one of some texts; without any text all layers of the transformer."""
-    parts = read_texts(value) if value is not None else []
-    name = "layer_filter" if "layer_filter" in keys else "layer_filter_preset"
-    origin = keys.find(name)
+    parts = _read_filter(keys)
+    origin = keys.find("layer_filter" if "layer_filter" in keys else "layer_filter_preset")
     if keys.read_bool("layer_filter_regex") and parts:
         return f"{REFUSED}layers are named by patterns with * here: write adapter.targets"
-    if name == "layer_filter_preset" and not parts:
-        parts = read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
     if not parts and is_full(keys):
         return f"{NO_EFFECT}the whole transformer is trained, as here by default"
     if not parts:
@@ -166,11 +163,11 @@ def set_layers(draft: Draft, keys: Keys, value: Any) -> str:
 _PRESETS = {"attn-mlp": "attn, ff.net, proj_mlp", "attn-only": "attn", "blocks": "transformer_block", "full": ""}
 
 
-def name_preset(draft: Draft, keys: Keys, value: Any) -> str:
+def name_preset(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The name of a filter; its text counts."""
     if "layer_filter" in keys or str(value).lower() not in _PRESETS:
         return f"{NO_EFFECT}layer_filter has the text that counts"
-    return set_layers(draft, keys, None)
+    return set_layers(draft, keys, value=value)
 
 
 # ---- memory
@@ -214,7 +211,7 @@ def _add_products(draft: Draft, keys: Keys, name: str, word: str) -> str:
     return ", " + draft.set("memory.int8_matmul" if word.startswith("INT") else "memory.fp8_matmul", True, origin=keys.find(name))
 
 
-def set_train_dtype(draft: Draft, keys: Keys, value: Any) -> str:
+def set_train_dtype(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The precision in which the model computes."""
     word = str(value).strip().upper()
     if word == "FLOAT_16":
@@ -224,7 +221,7 @@ def set_train_dtype(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{NO_EFFECT}memory.dtype = "auto" is bf16 on GPUs that have it'
 
 
-def set_device(draft: Draft, keys: Keys, value: Any) -> str:
+def set_device(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where the model runs."""
     word = str(value).strip().lower()
     if word in ("cuda", "mps", "auto"):
@@ -254,7 +251,7 @@ def _offloads(keys: Keys) -> bool:
     return is_offloaded and keys["enable_activation_offloading"] is not False
 
 
-def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
+def set_checkpointing(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Blocks are computed again in the backward pass, with what they keep in the memory of the host."""
     name = "transformer.gradient_checkpointing" if "transformer.gradient_checkpointing" in keys else "gradient_checkpointing"
     if not _is_checkpointed(keys):
@@ -264,7 +261,7 @@ def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{NO_EFFECT}memory.gradient_checkpointing = "all" is the default here'
 
 
-def set_offload(draft: Draft, keys: Keys, value: Any) -> str:
+def set_offload(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What checkpointing keeps, in the memory of the host."""
     if not _offloads(keys) or not _is_checkpointed(keys):
         return f"{NO_EFFECT}{_NOTHING}"
@@ -278,7 +275,7 @@ def _count_blocks(keys: Keys) -> int:
     return next((number for word, number in _BLOCKS.items() if word in name and word != "flux1"), _BLOCKS["dev"])
 
 
-def set_swap(draft: Draft, keys: Keys, value: Any) -> str:
+def set_swap(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A share of the blocks outside of the GPU."""
     fraction = _find_fraction(keys)
     name = "transformer.offload_fraction" if "transformer.offload_fraction" in keys else "layer_offload_fraction"
@@ -290,7 +287,7 @@ def set_swap(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.swap_blocks", number, origin=keys.find(name)) + f", {fraction:g} of {_count_blocks(keys)} blocks"
 
 
-def set_compile(draft: Draft, keys: Keys, value: Any) -> str:
+def set_compile(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Compiled blocks, where nothing else stands against it."""
     if not read_bool(value, name="compile"):
         return f"{NO_EFFECT}nothing is compiled, as here by default"
@@ -304,7 +301,7 @@ def set_compile(draft: Draft, keys: Keys, value: Any) -> str:
 _ATTENTION = {"FLASH": "flash", "CUDNN": "cudnn"}
 
 
-def set_attention(draft: Draft, keys: Keys, value: Any) -> str:
+def set_attention(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What computes attention."""
     word = str(value).strip().upper()
     if word in _ATTENTION:
@@ -312,7 +309,7 @@ def set_attention(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{NO_EFFECT}memory.attention = "auto" takes what is fastest'
 
 
-def set_tokens(draft: Draft, keys: Keys, value: Any) -> str:
+def set_tokens(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How many tokens of a text T5 makes; OneTrainer takes 77 unless it is told otherwise."""
     tokens = read_int(value, name="text_encoder_2_sequence_length")
     if is_flux2(keys):
@@ -325,7 +322,7 @@ def set_tokens(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- what is left behind
 
 
-def set_destination(draft: Draft, keys: Keys, value: Any) -> str:
+def set_destination(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The name of the finished file; it lies in the run folder."""
     path = PurePosixPath(re.sub(r"\\", "/", str(value).strip()))
     stem = path.stem if path.suffix else path.name
@@ -334,7 +331,7 @@ def set_destination(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.name", stem, origin=keys.find("output_model_destination")) + ", in output.folder"
 
 
-def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
+def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The precision of the finished file."""
     word = {"FLOAT_32": "fp32", "BFLOAT_16": "bf16", "FLOAT_16": "fp16"}.get(str(value).strip().upper())
     if is_full(keys):
@@ -347,19 +344,40 @@ def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 _LORA_FORMATS = {
-    "KOHYA_LORA": ["diffusers", "kohya"],
-    "LEGACY_LORA": ["diffusers", "kohya"],
-    "SAFETENSORS": ["diffusers", "kohya"],
-    "ORIGINAL_LORA": ["diffusers", "comfyui"],
-    "COMFY_LORA": ["diffusers", "comfyui"],
+    "KOHYA_LORA": "kohya",
+    "LEGACY_LORA": "kohya",
+    "SAFETENSORS": "kohya",
+    "ORIGINAL_LORA": "comfyui",
+    "COMFY_LORA": "comfyui",
 }
 
 
-def set_format(draft: Draft, keys: Keys, value: Any) -> str:
+def set_format(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The layout of the finished file."""
     word, origin = str(value).strip().upper(), keys.find("output_model_format")
     if is_full(keys):
         return draft.set("output.formats", ["merged-diffusers" if word == "DIFFUSERS" else "merged-bfl"], origin=origin)
     if word not in _LORA_FORMATS or find_form(keys) != "lora":
         return f"{NO_EFFECT}the layout of diffusers is written in any case"
-    return draft.set("output.formats", _LORA_FORMATS[word], origin=origin)
+    layout = _LORA_FORMATS[word]
+    lost = [one for one in _LOST[layout] if _is_trained(keys, one) and (is_flux2(keys) or "modulation" not in one)]
+    if keys.read_bool("lora_decompose"):
+        return f"{REFUSED}programs do not agree on DoRA in that layout: diffusers' is written"
+    if lost:
+        return f"{REFUSED}programs that read it would lose {' and '.join(lost)}: diffusers' is written; train blocks alone (layer_filter)"
+    return draft.set("output.formats", ["diffusers", layout], origin=origin)
+
+
+def _is_trained(keys: Keys, layer: str) -> bool:
+    """Whether a layer outside of the blocks gets an adapter."""
+    parts = _read_filter(keys)
+    return not parts or any(part in layer for part in parts)
+
+
+def _read_filter(keys: Keys) -> list[str]:
+    parts = read_texts(keys["layer_filter"]) if "layer_filter" in keys else []
+    return parts or read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
+
+
+_LOST = {"kohya": ("norm_out.linear", "proj_out", "double_stream_modulation_img.linear"), "comfyui": ("norm_out.linear",)}
+"""Layers outside of the blocks that a layout cannot carry; those of FLUX.2 share their modulation."""

@@ -41,7 +41,7 @@ _LAST_PRIOR = 8
 """Before this version the transformer of FLUX stood under `prior`."""
 
 
-def read_config(tree: Mapping[str, Any], draft: Draft, where: str) -> list[Given]:
+def read_config(tree: Mapping[str, Any], draft: Draft, *, where: str) -> list[Given]:
     """Every key of a save or a preset, once; of two that mean the same the newer name counts."""
     version = tree.get("__version")
     is_old = isinstance(version, int) and version < _LAST_PRIOR

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weber.config.importers.answers import Table, ignored, refused, translated
+from weber.config.importers.answers import Table, ignored, refused, stated
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.onetrainer_read import find_type, flatten_table, is_klein
 from weber.config.importers.values import read_bool, read_float, read_int
@@ -38,7 +38,7 @@ def check_samples(tree: Any, *, where: str) -> list[Mapping[str, Any]]:
     return tree
 
 
-def translate_samples(draft: Draft, samples: Sequence[Mapping[str, Any]], config: Keys, *, where: str) -> list[str]:
+def translate_samples(draft: Draft, samples: Sequence[Mapping[str, Any]], *, config: Keys, where: str) -> list[str]:
     """All samples: one picture each, and what the first one says for all. Returns their texts."""
     enabled = list_enabled(samples)
     repaints = find_type(config) == "FLUX_FILL_DEV_1"
@@ -113,15 +113,15 @@ def _set_negative(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 SAMPLE_TABLE: Table = {
-    "prompt": translated(_set_prompt, "`sampling.prompts`"),
+    "prompt": stated(_set_prompt, "`sampling.prompts`"),
     "enabled": ignored("the sample is painted"),
-    "width": translated(_set_width, "`sampling.width`, of the first sample"),
-    "height": translated(_set_height, "`sampling.height`, of the first sample"),
-    "diffusion_steps": translated(_set_steps, "`sampling.steps`, of the first sample"),
-    "cfg_scale": translated(_set_scale, "`sampling.guidance`; of klein `sampling.cfg`"),
-    "seed": translated(_set_seed, "`sampling.seed`, of the first sample"),
+    "width": stated(_set_width, "`sampling.width`, of the first sample"),
+    "height": stated(_set_height, "`sampling.height`, of the first sample"),
+    "diffusion_steps": stated(_set_steps, "`sampling.steps`, of the first sample"),
+    "cfg_scale": stated(_set_scale, "`sampling.guidance`; of klein `sampling.cfg`"),
+    "seed": stated(_set_seed, "`sampling.seed`, of the first sample"),
     "random_seed": ignored("pictures keep their noise, so that they can be compared"),
-    "negative_prompt": translated(_set_negative, "`sampling.negative_prompt` of klein"),
+    "negative_prompt": stated(_set_negative, "`sampling.negative_prompt` of klein"),
     "noise_scheduler": ignored("pictures are painted with Euler's steps along the model's own noise levels"),
     "frames length": ignored("it is for video and sound"),
     "sample_inpainting base_image_path mask_image_path": ignored("of a model that repaints: sampling.conditioning and sampling.masks"),
@@ -140,7 +140,7 @@ BARE_TABLE: Table = {
 _LONG = ("MINUTE", "SECOND", "HOUR")
 
 
-def set_sample_after(draft: Draft, keys: Keys, value: Any) -> str:
+def set_sample_after(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Epochs or steps between pictures."""
     unit = (keys.read_text("sample_after_unit") or "MINUTE").upper()
     if not keys[PROMPTS]:
@@ -159,13 +159,13 @@ def _set_interval(draft: Draft, keys: Keys, key: str, name: str, unit: str, valu
     return draft.set(key, f"{number} epochs" if unit == "EPOCH" else number, origin=keys.find(name))
 
 
-def set_save_every(draft: Draft, keys: Keys, value: Any) -> str:
+def set_save_every(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Epochs or steps between saved adapters: a checkpoint here holds both the adapter and what a resume needs."""
     unit = (keys.read_text("save_every_unit") or "NEVER").upper()
     return _set_interval(draft, keys, "output.save_every", "save_every", unit, value)
 
 
-def set_backup_after(draft: Draft, keys: Keys, value: Any) -> str:
+def set_backup_after(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The same for backups, where nothing is saved beside them."""
     if (keys.read_text("save_every_unit") or "NEVER").upper() in ("EPOCH", "STEP") and (keys.read_int("save_every") or 0) > 0:
         return f"{NO_EFFECT}a checkpoint at every save_every holds all that a resume needs"
@@ -173,7 +173,7 @@ def set_backup_after(draft: Draft, keys: Keys, value: Any) -> str:
     return _set_interval(draft, keys, "output.save_every", "backup_after", unit, value)
 
 
-def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How many backups are kept."""
     if not keys.read_bool("rolling_backup"):
         return draft.set("output.keep_last", "all", origin=keys.find("rolling_backup"))
@@ -181,12 +181,12 @@ def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.keep_last", max(1, number), origin=keys.find("rolling_backup"))
 
 
-def name_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def name_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The number of backups."""
     return "in output.keep_last" if keys.read_bool("rolling_backup") else f"{NO_EFFECT}it is for rolling_backup"
 
 
-def set_tensorboard(draft: Draft, keys: Keys, value: Any) -> str:
+def set_tensorboard(draft: Draft, keys: Keys, *, value: Any) -> str:
     """TensorBoard's files."""
     if not read_bool(value, name="tensorboard"):
         return f"{NO_EFFECT}asks for nothing, here as there"

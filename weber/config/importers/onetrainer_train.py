@@ -34,7 +34,7 @@ def _find_ours(keys: Keys) -> str | None:
         return None
 
 
-def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
+def set_optimizer(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The optimizer."""
     try:
         ours = read_optimizer_name(_read_name(keys))
@@ -44,7 +44,7 @@ def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.name", ours, origin=keys.find(name))
 
 
-def set_betas(draft: Draft, keys: Keys, value: Any) -> str:
+def set_betas(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Both decays in one list."""
     ours = _find_ours(keys)
     facts = None if ours is None else FACTS[ours]
@@ -76,7 +76,7 @@ def for_number(name: str, key: str) -> Call:
     return call
 
 
-def set_option(draft: Draft, keys: Keys, value: Any) -> str:
+def set_option(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Further settings of an optimizer of a library."""
     ours, options = _find_ours(keys), dict[str, Any]()
     for name in _OPTIONS.get(_read_name(keys), ()):
@@ -90,7 +90,7 @@ def set_option(draft: Draft, keys: Keys, value: Any) -> str:
     return f"in optim.options, with {', '.join(options)}"
 
 
-def set_fused(draft: Draft, keys: Keys, value: Any) -> str:
+def set_fused(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Weights that move as soon as their gradient is there."""
     if not _is_fused(keys):
         return f"{NO_EFFECT}{_NOTHING}, or weber's optimizer moves all weights at once"
@@ -122,7 +122,7 @@ def find_rate(keys: Keys) -> float:
     return rate * scale(keys.read_int("batch_size") or 1, keys.read_int("gradient_accumulation_steps") or 1)
 
 
-def set_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The learning rate."""
     name = "transformer.learning_rate" if "transformer.learning_rate" in keys else "learning_rate"
     ours, rate = _find_ours(keys), find_rate(keys)
@@ -133,12 +133,12 @@ def set_rate(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.lr", rate, origin=keys.find(name))
 
 
-def name_own_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def name_own_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The transformer's own rate, which goes before the common one."""
     return f"optim.lr = {find_rate(keys):g}"
 
 
-def set_scaler(draft: Draft, keys: Keys, value: Any) -> str:
+def set_scaler(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The rate, multiplied by the pictures of a step."""
     return f"{NO_EFFECT}{_NOTHING}" if str(value).upper() == "NONE" else f"in optim.lr = {find_rate(keys):g}"
 
@@ -152,7 +152,7 @@ def _is_free(keys: Keys) -> bool:
     return ours is not None and FACTS[ours].is_mean
 
 
-def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def set_schedule(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The course of the rate."""
     schedule, origin = _read_schedule(keys), keys.find("learning_rate_scheduler")
     if _is_free(keys):
@@ -172,7 +172,7 @@ def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
             return f"{REFUSED}weber's rates go down once, from optim.lr to optim.end_lr: the rate is constant here; the nearest is cosine"
 
 
-def set_end_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_end_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The rate at the end, as a share of the first."""
     factor = read_float(value, name="learning_rate_min_factor")
     falls = _read_schedule(keys) in ("LINEAR", "COSINE", "COSINE_WITH_HARD_RESTARTS") and not _is_free(keys)
@@ -181,7 +181,7 @@ def set_end_rate(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.end_lr", min(factor, 1.0) * find_rate(keys), origin=keys.find("learning_rate_min_factor"))
 
 
-def set_warmup(draft: Draft, keys: Keys, value: Any) -> str:
+def set_warmup(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Steps of warm-up: above 1 a number of batches, else a share of the run."""
     number = read_float(value, name="learning_rate_warmup_steps")
     if number <= 0 or _is_free(keys):
@@ -192,7 +192,7 @@ def set_warmup(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.warmup_steps", steps, origin=keys.find("learning_rate_warmup_steps"))
 
 
-def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The largest norm of all gradients."""
     if _is_fused(keys):
         return f"{NO_EFFECT}with a fused back pass OneTrainer clips each tensor by itself, and weber not at all"
@@ -202,7 +202,7 @@ def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.clip_norm", limit if limit > 0 else "off", origin=keys.find("clip_grad_norm"))
 
 
-def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ema(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The running mean; OneTrainer moves it at every fifth step, weber at each."""
     mode = str(value).strip().upper()
     if mode == "OFF" or _is_free(keys):
@@ -215,7 +215,7 @@ def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}: {decay:g} at every step of {interval} there"
 
 
-def name_ema(draft: Draft, keys: Keys, value: Any) -> str:
+def name_ema(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A part of the running mean."""
     is_off = (keys.read_text("ema") or "OFF").upper() == "OFF"
     return f"{NO_EFFECT}no running mean is kept" if is_off else "in optim.ema_decay"
@@ -229,7 +229,7 @@ def _read_law(keys: Keys) -> tuple[str, float, float]:
     return law, keys.read_float("noising_weight") or 0.0, keys.read_float("noising_bias") or 0.0
 
 
-def set_law(draft: Draft, keys: Keys, value: Any) -> str:
+def set_law(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The law of noise levels, with what weight and bias mean for it."""
     law, weight, bias = _read_law(keys)
     origin = keys.find("timestep_distribution")
@@ -252,7 +252,7 @@ def set_law(draft: Draft, keys: Keys, value: Any) -> str:
             return f"{line}, {draft.set('objective.beta_shape', shape, origin=keys.find('noising_weight'))}"
         case "SIGMOID" | "INVERTED_PARABOLA":
             line = draft.set("objective.timesteps", "cubic", origin=origin)
-            draft.set("objective.cubic_weights", build_densities(law, weight, bias, shift=find_shift(keys)), origin=origin)
+            draft.set("objective.cubic_weights", build_densities(law, weight=weight, bias=bias, shift=find_shift(keys)), origin=origin)
             return f"{line}, with its densities as objective.cubic_weights"
         case _:
             raise ConfigError(
@@ -266,7 +266,7 @@ def set_law(draft: Draft, keys: Keys, value: Any) -> str:
 _POINTS = 21
 
 
-def build_densities(law: str, weight: float, bias: float, *, shift: float) -> list[float]:
+def build_densities(law: str, *, weight: float, bias: float, shift: float) -> list[float]:
     """Densities at equal distances, before the shift. OneTrainer shifts those of SIGMOID twice."""
     levels = [number / (_POINTS - 1) for number in range(_POINTS)]
     if law == "SIGMOID":
@@ -275,7 +275,7 @@ def build_densities(law: str, weight: float, bias: float, *, shift: float) -> li
     return [round(max(0.0, 2 - weight * (one - bias - 0.5) ** 2), 6) for one in levels]
 
 
-def name_law(draft: Draft, keys: Keys, value: Any) -> str:
+def name_law(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Weight and bias are of the law."""
     law = _read_law(keys)[0]
     if law in ("UNIFORM", "COS_MAP"):
@@ -288,7 +288,7 @@ def find_shift(keys: Keys) -> float:
     return 1.0 if keys.read_bool("dynamic_timestep_shifting") else keys.read_float("timestep_shift") or 1.0
 
 
-def set_shift(draft: Draft, keys: Keys, value: Any) -> str:
+def set_shift(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How far noise levels are pushed to noise."""
     if keys.read_bool("dynamic_timestep_shifting"):
         return f"{NO_EFFECT}dynamic_timestep_shifting goes before it"
@@ -296,14 +296,14 @@ def set_shift(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{NO_EFFECT}1 shifts nothing" if shift == 1 else draft.set("objective.shift", shift, origin=keys.find("timestep_shift"))
 
 
-def set_dynamic(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dynamic(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The shift by the number of tokens."""
     if not read_bool(value, name="dynamic_timestep_shifting"):
         return f"{NO_EFFECT}{_NOTHING}"
     return draft.set("objective.shift", "tokens", origin=keys.find("dynamic_timestep_shifting"))
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The guidance that the model is told while it is trained."""
     guidance = read_float(value, name="transformer.guidance_scale")
     if is_klein(keys):
@@ -318,7 +318,7 @@ def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
 _LOSSES = {"mse_strength": "l2", "mae_strength": "l1", "huber_strength": "huber", "log_cosh_strength": "log_cosh"}
 
 
-def set_loss(draft: Draft, keys: Keys, value: Any) -> str:
+def set_loss(draft: Draft, keys: Keys, *, value: Any) -> str:
     """One loss, where OneTrainer adds several."""
     strengths = {name: 1.0 if name == "mse_strength" and keys[name] is None else keys.read_float(name) or 0.0 for name in _LOSSES}
     acting = [name for name, strength in strengths.items() if strength > 0]
@@ -335,12 +335,12 @@ def set_loss(draft: Draft, keys: Keys, value: Any) -> str:
     return line if strengths[best] == 1 else f"{line}; a strength changes nothing under an optimizer that divides by its gradients"
 
 
-def name_huber(draft: Draft, keys: Keys, value: Any) -> str:
+def name_huber(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where the Huber loss bends."""
     return "in objective.huber_c" if (keys.read_float("huber_strength") or 0) > 0 else f"{NO_EFFECT}it is for huber_strength"
 
 
-def set_weighting(draft: Draft, keys: Keys, value: Any) -> str:
+def set_weighting(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Weights by noise level."""
     word = str(value).strip().upper()
     if word == "CONSTANT":
@@ -351,12 +351,12 @@ def set_weighting(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- length, text encoders
 
 
-def set_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Passes over the data."""
     return draft.set("train.epochs", read_int(value, name="epochs"), origin=keys.find("epochs"))
 
 
-def set_clip_training(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip_training(draft: Draft, keys: Keys, *, value: Any) -> str:
     """CLIP with an adapter of its own."""
     if not read_bool(value, name="text_encoder.train"):
         return f"{NO_EFFECT}{_NOTHING}"
@@ -367,22 +367,22 @@ def set_clip_training(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.text_encoder", True, origin=keys.find("text_encoder.train"))
 
 
-def set_clip_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """CLIP's own rate."""
-    line = set_clip_training(draft, keys, keys["text_encoder.train"]) if keys["text_encoder.train"] is not None else NO_EFFECT
+    line = set_clip_training(draft, keys, value=keys["text_encoder.train"]) if keys["text_encoder.train"] is not None else NO_EFFECT
     if line.startswith((NO_EFFECT, REFUSED)):
         return f"{NO_EFFECT}CLIP does not learn"
     return draft.set("optim.text_encoder_lr", read_float(value, name="it"), origin=keys.find("text_encoder.learning_rate"))
 
 
-def refuse_t5(draft: Draft, keys: Keys, value: Any) -> str:
+def refuse_t5(draft: Draft, keys: Keys, *, value: Any) -> str:
     """T5 does not learn here."""
     if not read_bool(value, name="text_encoder_2.train") or is_flux2(keys):
         return f"{NO_EFFECT}{_NOTHING}"
     return f"{REFUSED}weber trains the transformer, and CLIP with adapter.text_encoder = true; T5 stays as it is"
 
 
-def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The empty caption in place of the picture's own; there what the text encoders say becomes nothing."""
     first, second = keys.read_float("text_encoder.dropout_probability") or 0.0, keys.read_float("text_encoder_2.dropout_probability") or 0.0
     name = "text_encoder_2.dropout_probability" if second > 0 and not is_flux2(keys) else "text_encoder.dropout_probability"

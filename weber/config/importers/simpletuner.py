@@ -35,9 +35,9 @@ def _is_list_of_sets(tree: Any) -> bool:
 def _translate(source: Source, draft: Draft) -> None:
     if isinstance(source.tree, list):
         config = Keys([])
-        translate_sets(draft, parse_entries(source.tree, where=source.name, config=config), config)
+        translate_sets(draft, parse_entries(source.tree, where=source.name, config=config), config=config)
         return
-    given = fill_placeholders(read_config(source, draft, TABLE), TABLE, {})
+    given = fill_placeholders(read_config(source, draft, table=TABLE), TABLE, variables={})
     keys = Keys(given, defaults=DEFAULTS)
     _check_family(keys, source)
     if "model_flavour" not in keys and "pretrained_model_name_or_path" not in keys:
@@ -45,9 +45,9 @@ def _translate(source: Source, draft: Draft) -> None:
     if draft.weber_defaults and keys["lora_type"] == "lycoris" and "lycoris_config" not in keys:
         keys.given["lycoris_config"] = Given("lycoris_config", DEFAULTS["lycoris_config"], "lycoris_config", source.name)
     entries = read_entries(draft, keys)
-    sets = translate_sets(draft, entries, keys)
+    sets = translate_sets(draft, entries, config=keys)
     draft.apply(keys, TABLE, example=EXAMPLE)
-    draft.faults += [*list_faults(keys), *list_data_faults(entries, sets, keys)]
+    draft.faults += [*list_faults(keys), *list_data_faults(entries, sets, config=keys)]
 
 
 def _check_family(keys: Keys, source: Source) -> None:

@@ -52,7 +52,7 @@ _CAPTIONS = {
 }
 
 
-def set_captions(draft: Draft, keys: Keys, value: Any) -> str:
+def set_captions(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where captions come from, with the prompt of the set."""
     captions = find_captions(keys)
     line = draft.set(build_key(keys, "captions"), captions, origin=keys.find("caption_strategy"))
@@ -75,7 +75,7 @@ def _set_instance(draft: Draft, keys: Keys) -> None:
     draft.set(build_key(keys, "instance_prompt"), read_texts_or_one(prompt), origin=keys.find("instance_prompt"))
 
 
-def set_instance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_instance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The caption of every picture, or what comes before it."""
     if find_captions(keys) == "instance":
         _set_instance(draft, keys)
@@ -85,21 +85,21 @@ def set_instance(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{NO_EFFECT}captions come from {find_captions(keys)}"
 
 
-def set_only_instance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_only_instance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The prompt of the set alone."""
     if not keys.read_bool("only_instance_prompt"):
         return f"{NO_EFFECT}asks for nothing, here as there"
     return f'{build_key(keys, "captions")} = "instance"'
 
 
-def name_split_lines(draft: Draft, keys: Keys, value: Any) -> str:
+def name_split_lines(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Whether each line of a caption file is a caption."""
     if find_captions(keys) != "textfile" or not keys.read_bool("disable_multiline_split"):
         return f"{NO_EFFECT}each line of a caption file is a caption of its own, as here by default"
     return f'{build_key(keys, "caption_per")} = "file"'
 
 
-def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What is done to captions: the prompt before them, tags in another order."""
     steps = build_steps(keys)
     if not steps:
@@ -131,7 +131,7 @@ def build_steps(keys: Keys) -> list[dict[str, Any]]:
     return steps
 
 
-def name_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def name_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A part of the steps."""
     acts = keys.read_bool("caption_shuffle.enable")
     return f"in {build_key(keys, 'caption_steps')}" if acts else f"{NO_EFFECT}tags stay in their order"

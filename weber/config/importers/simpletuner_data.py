@@ -104,9 +104,9 @@ def _parse_entry(tree: Mapping[str, Any], number: int, *, where: str, config: Ke
     kind = str(tree.get("dataset_type") or "image").strip().lower()
     is_off = any(read_bool(tree[key], name=key) for key in ("disabled", "disable") if tree.get(key) is not None)
     is_off = is_off or _has_no_share(tree)
-    given = [build_given(key, value, key, f"{where}, {name}") for key, value in _flatten(tree)]
+    given = [build_given(key, value, spelled=key, where=f"{where}, {name}") for key, value in _flatten(tree)]
     variables = {"model_family": find_family(config), "output_dir": str(config["output_dir"] or ""), "id": name}
-    return Entry(name, kind, fill_placeholders(given, choose_table(kind, is_off=is_off), variables), is_off)
+    return Entry(name, kind, fill_placeholders(given, choose_table(kind, is_off=is_off), variables=variables), is_off)
 
 
 def _has_no_share(tree: Mapping[str, Any]) -> bool:
@@ -143,7 +143,7 @@ def choose_table(kind: str, *, is_off: bool) -> Table:
 # ---- into a draft
 
 
-def translate_sets(draft: Draft, entries: Sequence[Entry], config: Keys) -> list[Keys]:
+def translate_sets(draft: Draft, entries: Sequence[Entry], *, config: Keys) -> list[Keys]:
     """Each set of pictures as a [[data]]; every key of every set gets its answer. Returns the keys of sets of pictures."""
     pictures = [one for one in entries if not one.is_off and one.kind not in (*_CACHES, "conditioning", *OTHER_TABLES)]
     if not pictures:

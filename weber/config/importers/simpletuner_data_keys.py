@@ -6,7 +6,7 @@ from typing import Any
 
 from weber.config.importers import simpletuner_captions as captions
 from weber.config.importers import simpletuner_sets as sets
-from weber.config.importers.answers import Table, ignored, refused, translated, used
+from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.values import read_float
 
@@ -42,25 +42,25 @@ SET_TABLE: Table = {
     "type": ignored("where the pictures are is said by the other keys"),
     "dataset_type": ignored("a set of pictures to learn"),
     "disabled disable": ignored("the set takes part"),
-    "instance_data_dir instance_data_root": translated(sets.set_folder, "`path`"),
-    "aws_bucket_name": translated(sets.set_bucket, "`path`, as s3://bucket/folder"),
-    "aws_data_prefix": translated(sets.name_bucket, "`path`, behind the bucket"),
+    "instance_data_dir instance_data_root": stated(sets.set_folder, "`path`"),
+    "aws_bucket_name": stated(sets.set_bucket, "`path`, as s3://bucket/folder"),
+    "aws_data_prefix": stated(sets.name_bucket, "`path`, behind the bucket"),
     "aws_*": ignored(_KEYS),
-    "csv_file parquet.path": translated(sets.set_table, "`metadata`"),
-    "csv_url_column parquet.filename_column": translated(sets.set_image_column, "`image_column`"),
-    "csv_caption_column parquet.caption_column": translated(sets.set_caption_column, "`caption_column`"),
-    "parquet.fallback_caption_column huggingface.fallback_caption_column": translated(sets.name_fallback, "`caption_column`, a list"),
+    "csv_file parquet.path": stated(sets.set_table, "`metadata`"),
+    "csv_url_column parquet.filename_column": stated(sets.set_image_column, "`image_column`"),
+    "csv_caption_column parquet.caption_column": stated(sets.set_caption_column, "`caption_column`"),
+    "parquet.fallback_caption_column huggingface.fallback_caption_column": stated(sets.name_fallback, "`caption_column`, a list"),
     "parquet.width_column parquet.height_column huggingface.width_column huggingface.height_column": ignored(
         "sizes are read from the pictures, or from columns named width and height"
     ),
     "parquet.identifier_includes_extension": ignored("a name in a table is found with its ending or by its stem"),
     "parquet.*": ignored(_VIDEO),
     "csv_*": ignored(_CACHED),
-    "dataset_name huggingface.dataset_name": translated(sets.set_hub, "`hub`"),
-    "split dataset_config huggingface.split huggingface.dataset_config": translated(sets.set_split, "`hub_split`"),
-    "revision huggingface.revision": translated(sets.for_hub("revision", "hub_revision"), "`hub_revision`"),
-    "image_column huggingface.image_column": translated(sets.for_hub("image_column", "image_column"), "`image_column`"),
-    "huggingface.caption_column": translated(sets.set_hub_caption, "`caption_column`"),
+    "dataset_name huggingface.dataset_name": stated(sets.set_hub, "`hub`"),
+    "split dataset_config huggingface.split huggingface.dataset_config": stated(sets.set_split, "`hub_split`"),
+    "revision huggingface.revision": stated(sets.for_hub("revision", "hub_revision"), "`hub_revision`"),
+    "image_column huggingface.image_column": stated(sets.for_hub("image_column", "image_column"), "`image_column`"),
+    "huggingface.caption_column": stated(sets.set_hub_caption, "`caption_column`"),
     "caption_column": ignored("SimpleTuner reads it in the block huggingface alone"),
     "huggingface.composite_image_config huggingface.filter_func*": refused(
         "a row is a picture here; filter the dataset before, or download it and set path", off=(None, "", False)
@@ -71,36 +71,36 @@ SET_TABLE: Table = {
     "source metadata subfolder hf_token shard_cache_gb parallel_downloads buffer_size max_file_size optimi?e_captions": ignored(_SHARDS),
     "webshart webshart.* webshart_*": ignored(_SHARDS),
     "metadata_backend": ignored("what belongs to a picture is read from files beside it, or from the table that is named"),
-    "resolution": translated(sets.set_resolution, "`resolution`"),
-    "resolution_type": translated(sets.set_unit, "`resolution_type`: pixel_area is `area`, area `megapixels`, pixel `shorter_edge`"),
-    "crop": translated(sets.set_crop, "`aspect`; with false too a window is cut, near the picture's own shape"),
-    "crop_aspect": translated(sets.set_shape, "`aspect`"),
-    "crop_style": translated(sets.set_style, "`crop`"),
-    "crop_aspect_buckets": translated(sets.set_aspects, "`aspects`, `aspect_weights`"),
-    "minimum_image_size": translated(sets.set_smallest, "`minimum_megapixels` or `minimum_edge`"),
-    "maximum_image_size": translated(sets.name_largest, "`downsample_to`: every picture is resized to it, whatever its size"),
-    "target_downsample_size": translated(sets.set_downsample, "`downsample_to`"),
-    "minimum_aspect_ratio maximum_aspect_ratio": translated(sets.set_range, "`aspect_range`; nothing where all become squares"),
+    "resolution": stated(sets.set_resolution, "`resolution`"),
+    "resolution_type": stated(sets.set_unit, "`resolution_type`: pixel_area is `area`, area `megapixels`, pixel `shorter_edge`"),
+    "crop": stated(sets.set_crop, "`aspect`; with false too a window is cut, near the picture's own shape"),
+    "crop_aspect": stated(sets.set_shape, "`aspect`"),
+    "crop_style": stated(sets.set_style, "`crop`"),
+    "crop_aspect_buckets": stated(sets.set_aspects, "`aspects`, `aspect_weights`"),
+    "minimum_image_size": stated(sets.set_smallest, "`minimum_megapixels` or `minimum_edge`"),
+    "maximum_image_size": stated(sets.name_largest, "`downsample_to`: every picture is resized to it, whatever its size"),
+    "target_downsample_size": stated(sets.set_downsample, "`downsample_to`"),
+    "minimum_aspect_ratio maximum_aspect_ratio": stated(sets.set_range, "`aspect_range`; nothing where all become squares"),
     "max_upscale_threshold": ignored("SimpleTuner never reads it, so that small pictures are enlarged, as here in this set"),
-    "repeats": translated(sets.set_repeats, "`repeats`, one more: it counts further passes there"),
-    "probability": translated(sets.set_share, "`share`"),
-    "start_epoch start_step": translated(sets.set_start, "`start_after`, one less"),
-    "end_epoch end_step": translated(sets.set_stop, "`stop_after`"),
+    "repeats": stated(sets.set_repeats, "`repeats`, one more: it counts further passes there"),
+    "probability": stated(sets.set_share, "`share`"),
+    "start_epoch start_step": stated(sets.set_start, "`start_after`, one less"),
+    "end_epoch end_step": stated(sets.set_stop, "`stop_after`"),
     "disable_after_epoch_step": refused("a set does not fade out; stop_after ends it", off=(None, "", 0)),
     "max_num_samples": used(".limit"),
-    "train_batch_size": translated(sets.refuse_batch, "one batch size for all sets: `train.batch_size`"),
-    "is_regularisation_data is_regularization_data is_regularisation is_regularization": translated(
+    "train_batch_size": stated(sets.refuse_batch, "one batch size for all sets: `train.batch_size`"),
+    "is_regularisation_data is_regularization_data is_regularisation is_regularization": stated(
         sets.set_regularization, "`regularization`"
     ),
-    "slider_strength": translated(_name_slider, "two adapters, of which `weber merge` makes a slider"),
-    "timestep_sampling_offset": translated(_set_offset, "one law for all sets: `objective.sigmoid_offset`"),
-    "caption_strategy": translated(captions.set_captions, "`captions`"),
-    "instance_prompt": translated(captions.set_instance, "`instance_prompt`, or a step of captions"),
-    "prepend_instance_prompt caption_shuffle.enable": translated(captions.set_steps, "`[[data.caption_steps]]`: prefix, shuffle"),
-    "only_instance_prompt": translated(captions.set_only_instance, '`captions = "instance"`'),
+    "slider_strength": stated(_name_slider, "two adapters, of which `weber merge` makes a slider"),
+    "timestep_sampling_offset": stated(_set_offset, "one law for all sets: `objective.sigmoid_offset`"),
+    "caption_strategy": stated(captions.set_captions, "`captions`"),
+    "instance_prompt": stated(captions.set_instance, "`instance_prompt`, or a step of captions"),
+    "prepend_instance_prompt caption_shuffle.enable": stated(captions.set_steps, "`[[data.caption_steps]]`: prefix, shuffle"),
+    "only_instance_prompt": stated(captions.set_only_instance, '`captions = "instance"`'),
     "use_captions": ignored("SimpleTuner reads it in a few tools alone; only_instance_prompt leaves captions out"),
-    "disable_multiline_split": translated(captions.name_split_lines, '`caption_per = "file"`'),
-    "caption_shuffle.*": translated(captions.name_steps, "`[[data.caption_steps]]`: shuffle, and `caption_variants`"),
+    "disable_multiline_split": stated(captions.name_split_lines, '`caption_per = "file"`'),
+    "caption_shuffle.*": stated(captions.name_steps, "`[[data.caption_steps]]`: shuffle, and `caption_variants`"),
     "caption_filter_list": ignored("SimpleTuner reads it in the set of text embeds alone"),
     "conditioning_data": ignored(_LINKED),
     "conditioning conditioning.*": refused("weber makes no pictures of others; make them before, and name their folder"),
@@ -151,12 +151,12 @@ def _name_captions(draft: Draft, keys: Keys, value: Any) -> str:
 CONDITIONING_TABLE: Table = {
     "id source_dataset_id": ignored(_LINKED),
     "type dataset_type": ignored("a set of references or masks"),
-    "instance_data_dir instance_data_root aws_bucket_name aws_data_prefix image_column huggingface.image_column": translated(
+    "instance_data_dir instance_data_root aws_bucket_name aws_data_prefix image_column huggingface.image_column": stated(
         _name_users, "`conditioning` or `loss_masks` of the set that it belongs to"
     ),
     "dataset_name huggingface.dataset_name": ignored("the column is one of the set of pictures"),
-    "conditioning_type": translated(_name_type, "`conditioning_type`, or `loss_masks`"),
-    "caption_strategy instance_prompt only_instance_prompt prepend_instance_prompt": translated(
+    "conditioning_type": stated(_name_type, "`conditioning_type`, or `loss_masks`"),
+    "caption_strategy instance_prompt only_instance_prompt prepend_instance_prompt": stated(
         _name_captions, "captions are those of the set of pictures"
     ),
     "resolution resolution_type crop crop_aspect crop_style minimum_image_size maximum_image_size target_downsample_size": ignored(
@@ -174,7 +174,7 @@ def _name_filter(draft: Draft, keys: Keys, value: Any) -> str:
 
 
 TEXT_TABLE: Table = {
-    "caption_filter_list": translated(_name_filter, "`[[data.caption_steps]]`: replace and regex"),
+    "caption_filter_list": stated(_name_filter, "`[[data.caption_steps]]`: replace and regex"),
     "*": ignored(_CACHED),
 }
 """Of a set that keeps encoded texts or pictures."""

@@ -212,7 +212,7 @@ DATA_ROWS: Sequence[Row] = (
 )
 
 
-def list_data_faults(entries: Sequence[Entry], sets: Sequence[Keys], config: Keys) -> list[str]:
+def list_data_faults(entries: Sequence[Entry], sets: Sequence[Keys], *, config: Keys) -> list[str]:
     """What the keys of sets did; several sets with the same line stand in one."""
     found: dict[str, list[str]] = {}
     alignment = 16 if is_flux2(config) else 64

@@ -54,7 +54,7 @@ def for_bits(name: str, key: str) -> Call:
     return call
 
 
-def set_int8_matmul(draft: Draft, keys: Keys, value: Any) -> str:
+def set_int8_matmul(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Products in 8 bits too."""
     name = next(one for one in ("quantize_activations", "sdnq_use_quantized_matmul") if one in keys)
     if not keys.read_bool(name):
@@ -64,14 +64,14 @@ def set_int8_matmul(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.int8_matmul", True, origin=keys.find(name))
 
 
-def set_quantize_on(draft: Draft, keys: Keys, value: Any) -> str:
+def set_quantize_on(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where weights are packed; the outcome is the same."""
     if not is_quantized(keys) or str(value).strip().lower() != "cpu":
         return f"{NO_EFFECT}weights are packed one layer at a time, on the GPU where there is one; the outcome is the same"
     return draft.set("memory.quantize_on", "cpu", origin=keys.find("quantize_via"))
 
 
-def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
+def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The precision in which the base model computes."""
     word = str(value).strip().lower()
     if word == "fp16":
@@ -85,7 +85,7 @@ def set_precision(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{NO_EFFECT}memory.dtype = "auto" is bf16 on GPUs that have it'
 
 
-def set_default_dtype(draft: Draft, keys: Keys, value: Any) -> str:
+def set_default_dtype(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The precision of frozen weights that are not packed."""
     mixed = (keys.read_text("mixed_precision") or "bf16").lower()
     if str(value).strip().lower() == "fp32" and is_quantized(keys) and mixed != "bf16":
@@ -112,14 +112,14 @@ def _offloads(keys: Keys) -> bool:
     return (keys.read_text("gradient_checkpointing_backend") or "").lower().startswith("unsloth")
 
 
-def set_checkpointing(draft: Draft, keys: Keys, value: Any) -> str:
+def set_checkpointing(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Blocks are computed again in the backward pass, or nothing is."""
     if _is_checkpointed(keys):
         return f'{NO_EFFECT}memory.gradient_checkpointing = "all" is the default here'
     return draft.set("memory.gradient_checkpointing", "none", origin=keys.find("gradient_checkpointing"))
 
 
-def set_interval(draft: Draft, keys: Keys, value: Any) -> str:
+def set_interval(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Every n-th block alone is computed again."""
     interval = keys.read_int("gradient_checkpointing_interval") or 0
     if interval < 2 or not _is_checkpointed(keys):
@@ -129,14 +129,14 @@ def set_interval(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.gradient_checkpointing", interval, origin=keys.find("gradient_checkpointing_interval"))
 
 
-def set_offload(draft: Draft, keys: Keys, value: Any) -> str:
+def set_offload(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What checkpointing keeps, in the memory of the host."""
     if not _offloads(keys) or not _is_checkpointed(keys):
         return f"{NO_EFFECT}weber computes whole blocks again, in its own way"
     return draft.set("memory.offload_activations", True, origin=keys.find("gradient_checkpointing_backend"))
 
 
-def set_swap(draft: Draft, keys: Keys, value: Any) -> str:
+def set_swap(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Blocks of the transformer outside of the GPU."""
     number = keys.read_int("musubi_blocks_to_swap") or 0
     name = next((one for one in ("enable_group_offload", "ramtorch") if keys.read_bool(one)), "musubi_blocks_to_swap")
@@ -147,14 +147,14 @@ def set_swap(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("memory.swap_blocks", number if name == "musubi_blocks_to_swap" else "all", origin=keys.find(name))
 
 
-def set_swap_disk(draft: Draft, keys: Keys, value: Any) -> str:
+def set_swap_disk(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Blocks in a file instead of the memory of the host."""
     if not keys.read_bool("enable_group_offload") or not _is_checkpointed(keys):
         return f"{NO_EFFECT}no blocks are offloaded"
     return draft.set("memory.swap_to", "disk", origin=keys.find("group_offload_to_disk_path")) + ", in output.cache"
 
 
-def set_compile(draft: Draft, keys: Keys, value: Any) -> str:
+def set_compile(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Compiled blocks, where nothing else stands against it."""
     backend = str(value).strip().lower()
     if backend in ("no", "none", "false", "eager"):
@@ -186,7 +186,7 @@ _ATTENTION: Mapping[str, str] = {
 }
 
 
-def set_attention(draft: Draft, keys: Keys, value: Any) -> str:
+def set_attention(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What computes attention; SageAttention paints and does not train."""
     word, origin = str(value).strip().lower().replace("_", "-"), keys.find("attention_mechanism")
     if word.startswith("sage"):
@@ -203,7 +203,7 @@ def set_attention(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{REFUSED}weber has no such attention; memory.attention = "auto" takes what is fastest'
 
 
-def set_xformers(draft: Draft, keys: Keys, value: Any) -> str:
+def set_xformers(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The old switch of xformers."""
     if not keys.read_bool("enable_xformers_memory_efficient_attention") or "attention_mechanism" in keys:
         return f"{NO_EFFECT}asks for nothing, here as there"

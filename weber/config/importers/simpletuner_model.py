@@ -46,7 +46,7 @@ _TARGETS: Mapping[str, str | list[str]] = {
 _STARTS = ("default", "gaussian", "loftq", "olora", "pissa")
 
 
-def set_family(draft: Draft, keys: Keys, value: Any) -> str:
+def set_family(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The family is one of the variant; alone it says nothing that the model's files do not."""
     family, given = find_family(keys), "model_flavour" in keys or "pretrained_model_name_or_path" in keys
     if given:
@@ -54,7 +54,7 @@ def set_family(draft: Draft, keys: Keys, value: Any) -> str:
     return f"a model of {'FLUX.2' if family == 'flux2' else 'FLUX.1'}; without a flavour it is {DEFAULT_FLAVOURS[family]}"
 
 
-def set_flavour(draft: Draft, keys: Keys, value: Any) -> str:
+def set_flavour(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A flavour is a variant."""
     family, flavour = find_family(keys), str(value).strip().lower()
     variant = FLAVOURS[family].get(flavour)
@@ -68,14 +68,14 @@ def set_flavour(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("model.variant", variant, origin=keys.find("model_flavour"))
 
 
-def set_model(draft: Draft, keys: Keys, value: Any) -> str:
+def set_model(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A folder or a hub id."""
     if str(value).strip().lower().endswith(_GGUF):
         return f"{REFUSED}weber packs weights itself, from a model in 16 bits: name that one, with memory.quantize"
     return draft.set("model.path", str(value).strip(), origin=keys.find("pretrained_model_name_or_path"))
 
 
-def set_transformer(draft: Draft, keys: Keys, value: Any) -> str:
+def set_transformer(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The folder of the transformer itself, or a hub id that has it in the usual place."""
     subfolder = keys.read_text("pretrained_transformer_subfolder") or "transformer"
     path = str(value).strip()
@@ -84,7 +84,7 @@ def set_transformer(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("model.transformer", path, origin=keys.find("pretrained_transformer_model_name_or_path"))
 
 
-def set_vae(draft: Draft, keys: Keys, value: Any) -> str:
+def set_vae(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Another autoencoder; that of the model itself needs no mention."""
     path = str(value).strip()
     if path == keys.read_text("pretrained_model_name_or_path"):
@@ -94,14 +94,14 @@ def set_vae(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("model.vae", path, origin=keys.find("pretrained_vae_model_name_or_path"))
 
 
-def set_t5(draft: Draft, keys: Keys, value: Any) -> str:
+def set_t5(draft: Draft, keys: Keys, *, value: Any) -> str:
     """T5 is the second text encoder of FLUX.1."""
     if is_flux2(keys):
         return f"{NO_EFFECT}FLUX.2 has no T5"
     return draft.set("model.text_encoder_2", str(value).strip(), origin=keys.find("pretrained_t5_model_name_or_path"))
 
 
-def set_kind(draft: Draft, keys: Keys, value: Any) -> str:
+def set_kind(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`lora`, `lycoris` or the model itself."""
     kind = str(value).strip().lower()
     if kind not in ("full", "lora"):
@@ -122,7 +122,7 @@ def set_kind(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.kind", ours, origin=keys.find("model_type"))
 
 
-def set_lora_type(draft: Draft, keys: Keys, value: Any) -> str:
+def set_lora_type(draft: Draft, keys: Keys, *, value: Any) -> str:
     """PEFT's LoRA or LyCORIS."""
     if is_full(keys):
         return f"{NO_EFFECT}the model itself is trained"
@@ -150,7 +150,7 @@ def _name_other(keys: Keys) -> str:
     return "LyCORIS takes its sizes from lycoris_config alone"
 
 
-def set_init(draft: Draft, keys: Keys, value: Any) -> str:
+def set_init(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How the adapter starts."""
     start = str(value).strip().lower()
     if not is_standard(keys):
@@ -173,7 +173,7 @@ def set_init(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.init", start, origin=keys.find("lora_init_type"))
 
 
-def set_dora(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dora(draft: Draft, keys: Keys, *, value: Any) -> str:
     """DoRA, which SimpleTuner turns off on models that quanto packs."""
     if not keys.read_bool("use_dora"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -184,7 +184,7 @@ def set_dora(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.dora", True, origin=keys.find("use_dora"))
 
 
-def set_targets(draft: Draft, keys: Keys, value: Any) -> str:
+def set_targets(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Which layers get an adapter."""
     origin, target = keys.find("flux_lora_target"), str(value).strip().lower()
     if not is_standard(keys):
@@ -200,7 +200,7 @@ def set_targets(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.targets", _DEFAULT_LAYERS, origin=origin) + f", which SimpleTuner trains for {target}"
 
 
-def set_modules(draft: Draft, keys: Keys, value: Any) -> str:
+def set_modules(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A list of layers by the ends of their names."""
     if not is_standard(keys):
         return f"{NO_EFFECT}{_name_other(keys)}"
@@ -209,28 +209,32 @@ def set_modules(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("adapter.targets", names, origin=keys.find("peft_lora_target_modules"))
 
 
-def set_start(draft: Draft, keys: Keys, value: Any) -> str:
+def set_start(draft: Draft, keys: Keys, *, value: Any) -> str:
     """An adapter to start from."""
     if is_full(keys):
         return f"{NO_EFFECT}{_name_other(keys)}"
     return draft.set("adapter.start_from", str(value).strip(), origin=keys.find("init_lora"))
 
 
-def set_format(draft: Draft, keys: Keys, value: Any) -> str:
+def set_format(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The layout of the file; that of diffusers is always written."""
-    if is_full(keys) or str(value).strip().lower() == "diffusers":
-        return f"{NO_EFFECT}the layout of diffusers is written in any case" if not is_full(keys) else f"{NO_EFFECT}{_name_other(keys)}"
+    if not is_standard(keys):
+        return f"{NO_EFFECT}{'a whole model is written' if is_full(keys) else 'LyCORIS has its own layout'}"
+    if str(value).strip().lower() == "diffusers":
+        return f"{NO_EFFECT}the layout of diffusers is written in any case"
+    if keys.read_bool("use_dora") and "quanto" not in read_precision(keys):
+        return f"{REFUSED}programs do not agree on DoRA in that layout: diffusers' is written"
     return draft.set("output.formats", ["diffusers", "comfyui"], origin=keys.find("lora_format"))
 
 
-def set_assistant(draft: Draft, keys: Keys, value: Any) -> str:
+def set_assistant(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A LoRA that takes part while training."""
     if keys.read_bool("disable_assistant_lora"):
         return f"{NO_EFFECT}disable_assistant_lora turns it off"
     return draft.set("model.assistant", str(value).strip(), origin=keys.find("assistant_lora_path"))
 
 
-def set_no_assistant(draft: Draft, keys: Keys, value: Any) -> str:
+def set_no_assistant(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Without the assistant that comes with a distilled model."""
     if not keys.read_bool("disable_assistant_lora") or not _has_assistant(keys):
         return f"{NO_EFFECT}there is no assistant LoRA to leave out, or it stays"
@@ -252,7 +256,7 @@ def _has_assistant(keys: Keys) -> bool:
     return "assistant_lora_path" in keys or find_flavour(keys) == "schnell"
 
 
-def set_text_mask(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_mask(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The padding behind captions, hidden."""
     if not keys.read_bool("flux_attention_masked_training"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -266,7 +270,7 @@ def set_text_mask(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- lycoris_config.json
 
 
-def set_lycoris(draft: Draft, keys: Keys, value: Any) -> str:
+def set_lycoris(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What LyCORIS is to do: its own file, key by key."""
     if not is_lycoris(keys):
         return f"{NO_EFFECT}it is read with lora_type = lycoris alone"

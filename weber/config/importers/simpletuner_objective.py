@@ -29,7 +29,7 @@ def find_law(keys: Keys) -> str:
     return "sigmoid"
 
 
-def set_sigmoid(draft: Draft, keys: Keys, value: Any) -> str:
+def set_sigmoid(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The law that is taken where no other is asked for."""
     origin, scale = keys.find("flow_sigmoid_scale"), read_float(value, name="flow_sigmoid_scale")
     if find_law(keys) != "sigmoid":
@@ -38,14 +38,14 @@ def set_sigmoid(draft: Draft, keys: Keys, value: Any) -> str:
     return line if scale == 1 else f"{line}, {draft.set('objective.sigmoid_scale', scale, origin=origin)}"
 
 
-def set_uniform(draft: Draft, keys: Keys, value: Any) -> str:
+def set_uniform(draft: Draft, keys: Keys, *, value: Any) -> str:
     """All noise levels are as likely."""
     if find_law(keys) != "uniform":
         return f"{NO_EFFECT}asks for nothing, or another law goes before it"
     return draft.set("objective.timesteps", "uniform", origin=keys.find("flow_use_uniform_schedule"))
 
 
-def set_beta(draft: Draft, keys: Keys, value: Any) -> str:
+def set_beta(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The beta law with both of its parameters."""
     if find_law(keys) != "beta":
         return f"{NO_EFFECT}asks for nothing, or another law goes before it"
@@ -55,19 +55,19 @@ def set_beta(draft: Draft, keys: Keys, value: Any) -> str:
     return line if shape == [2.0, 2.0] else f"{line}, {draft.set('objective.beta_shape', shape, origin=origin)}"
 
 
-def name_beta(draft: Draft, keys: Keys, value: Any) -> str:
+def name_beta(draft: Draft, keys: Keys, *, value: Any) -> str:
     """One of its parameters."""
     return "in objective.beta_shape" if find_law(keys) == "beta" else f"{NO_EFFECT}it is for flow_use_beta_schedule"
 
 
-def set_fast(draft: Draft, keys: Keys, value: Any) -> str:
+def set_fast(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Four steps of a distilled model."""
     if find_law(keys) != "fast":
         return f"{NO_EFFECT}asks for nothing, or another law goes before it"
     return draft.set("objective.timesteps", "fast", origin=keys.find("flux_fast_schedule"))
 
 
-def set_cubic(draft: Draft, keys: Keys, value: Any) -> str:
+def set_cubic(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A curve through densities."""
     origin = keys.find("flow_cubic_schedule_weights")
     if find_law(keys) != "cubic":
@@ -77,7 +77,7 @@ def set_cubic(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}, {draft.set('objective.cubic_weights', weights, origin=origin)}"
 
 
-def set_list(draft: Draft, keys: Keys, value: Any) -> str:
+def set_list(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Noise levels of a list."""
     origin = keys.find("flow_custom_timesteps")
     levels = _read_numbers(value, name="flow_custom_timesteps")
@@ -89,7 +89,7 @@ def set_list(draft: Draft, keys: Keys, value: Any) -> str:
     return ", ".join(lines)
 
 
-def name_list_order(draft: Draft, keys: Keys, value: Any) -> str:
+def name_list_order(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Whether one of a list is drawn, or each has its turn."""
     if find_law(keys) != "list":
         return f"{NO_EFFECT}it is for flow_custom_timesteps"
@@ -106,7 +106,7 @@ def _read_numbers(value: Any, *, name: str) -> list[float]:
     return numbers
 
 
-def set_shift(draft: Draft, keys: Keys, value: Any) -> str:
+def set_shift(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How far noise levels are pushed to noise."""
     shift, origin = read_float(value, name="flow_schedule_shift"), keys.find("flow_schedule_shift")
     if find_law(keys) in ("list", "fast"):
@@ -118,7 +118,7 @@ def set_shift(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("objective.shift", shift, origin=origin)
 
 
-def set_auto_shift(draft: Draft, keys: Keys, value: Any) -> str:
+def set_auto_shift(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The shift by the number of tokens."""
     if not keys.read_bool("flow_schedule_auto_shift"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -142,7 +142,7 @@ def _why_no_guidance(keys: Keys) -> str:
     return "" if takes_guidance(keys) else "the model has no guidance input"
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The guidance that the model is told while it is trained."""
     if why := _why_no_guidance(keys):
         return f"{NO_EFFECT}{why}"
@@ -154,7 +154,7 @@ def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("objective.guidance", guidance, origin=keys.find("flux_guidance_value"))
 
 
-def set_guidance_mode(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance_mode(draft: Draft, keys: Keys, *, value: Any) -> str:
     """One guidance, or one drawn for each sample."""
     if why := _why_no_guidance(keys):
         return f"{NO_EFFECT}{why}"
@@ -167,7 +167,7 @@ def set_guidance_mode(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("objective.guidance_range", sorted([low, high]), origin=keys.find("flux_guidance_mode"))
 
 
-def name_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def name_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """An end of the range."""
     acts = _is_range(keys) and not _why_no_guidance(keys)
     return "in objective.guidance_range" if acts else f"{NO_EFFECT}it is for flux_guidance_mode = random-range"
@@ -176,7 +176,7 @@ def name_guidance(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- loss
 
 
-def set_loss(draft: Draft, keys: Keys, value: Any) -> str:
+def set_loss(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The distance between what is answered and what is asked."""
     loss = str(value).strip().lower()
     if loss not in ("l2", "huber", "smooth_l1"):
@@ -188,7 +188,7 @@ def _is_huber(keys: Keys) -> bool:
     return (keys.read_text("loss_type") or "l2").lower() in ("huber", "smooth_l1")
 
 
-def set_huber_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def set_huber_schedule(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How the bend of the loss follows the noise level."""
     schedule = str(value).strip().lower()
     if not _is_huber(keys):
@@ -200,7 +200,7 @@ def set_huber_schedule(draft: Draft, keys: Keys, value: Any) -> str:
     return f'{REFUSED}it needs a table of signal and noise; the nearest is objective.huber_schedule = "exponential"'
 
 
-def set_huber_bend(draft: Draft, keys: Keys, value: Any) -> str:
+def set_huber_bend(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where the loss bends."""
     if not _is_huber(keys):
         return f"{NO_EFFECT}it is for the losses huber and smooth_l1"
@@ -210,7 +210,7 @@ def set_huber_bend(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- tokens that are left out, and the model's own steps
 
 
-def set_tread(draft: Draft, keys: Keys, value: Any) -> str:
+def set_tread(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Blocks in which tokens of the picture are left out."""
     tree, origin = read_structure(value, name="tread_config"), keys.find("tread_config")
     routes = tree.get("routes") if isinstance(tree, Mapping) else None
@@ -232,7 +232,7 @@ def set_tread(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("objective.tread", tables, origin=origin)
 
 
-def set_rollout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_rollout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The model's own steps as input."""
     table = _build_rollout(keys)
     if table is None:
@@ -260,6 +260,6 @@ def _build_rollout(keys: Keys) -> dict[str, Any] | None:
     return table
 
 
-def name_rollout(draft: Draft, keys: Keys, value: Any) -> str:
+def name_rollout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A part of the rollout."""
     return "in [objective.rollout]" if _build_rollout(keys) is not None else f"{NO_EFFECT}no rollout is asked for"

@@ -58,7 +58,7 @@ def _find_ours(keys: Keys) -> str:
     return read_optimizer_name(_read_name(keys))
 
 
-def set_optimizer(draft: Draft, keys: Keys, value: Any) -> str:
+def set_optimizer(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The optimizer with the settings that SimpleTuner gives it."""
     origin, name = keys.find("optimizer"), _read_name(keys)
     try:
@@ -102,7 +102,7 @@ def _read_value(text: str) -> Any:
         return text
 
 
-def set_optimizer_config(draft: Draft, keys: Keys, value: Any) -> str:
+def set_optimizer_config(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Settings of the optimizer: those that all have, and those of its library."""
     origin = keys.find("optimizer_config")
     try:
@@ -126,7 +126,7 @@ def set_optimizer_config(draft: Draft, keys: Keys, value: Any) -> str:
     return "; ".join([*lines, left] if left else lines) if lines else f"{REFUSED}{left}"
 
 
-def set_betas(draft: Draft, keys: Keys, value: Any) -> str:
+def set_betas(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Both decays, which SimpleTuner takes together only."""
     if "optimizer_beta1" not in keys or "optimizer_beta2" not in keys:
         raise ConfigError(
@@ -155,7 +155,7 @@ def find_rate(keys: Keys) -> float:
     return rate
 
 
-def set_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The learning rate."""
     rate, origin = find_rate(keys), keys.find("learning_rate")
     try:
@@ -170,7 +170,7 @@ def set_rate(draft: Draft, keys: Keys, value: Any) -> str:
     return line + (f", {read_float(value, name='learning_rate'):g} scaled as lr_scale asks" if keys.read_bool("lr_scale") else "")
 
 
-def set_scale(draft: Draft, keys: Keys, value: Any) -> str:
+def set_scale(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The rate, scaled by the pictures of a step."""
     if not keys.read_bool("lr_scale"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -195,7 +195,7 @@ def count_wave(keys: Keys) -> int:
     return keys.read_int("lr_warmup_steps") or 1000
 
 
-def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
+def set_schedule(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The course of the rate. SimpleTuner's cosine is a wave whose half is `lr_warmup_steps`; here it is one fall."""
     schedule, origin = _read_schedule(keys), keys.find("lr_scheduler")
     if _is_free(keys):
@@ -218,14 +218,14 @@ def set_schedule(draft: Draft, keys: Keys, value: Any) -> str:
             return f"{REFUSED}weber's rates go down once, from optim.lr to optim.end_lr: the rate is constant here; set optim.schedule"
 
 
-def set_warmup(draft: Draft, keys: Keys, value: Any) -> str:
+def set_warmup(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Steps in which the rate rises, but for schedules that use the number otherwise."""
     if _read_schedule(keys) in ("cosine", "cosine_with_restarts", "sine") and not _is_free(keys):
         return f"{NO_EFFECT}there is no warm-up: SimpleTuner's {_read_schedule(keys)} takes it for the length of its wave"
     return draft.set("optim.warmup_steps", keys.read_int("lr_warmup_steps"), origin=keys.find("lr_warmup_steps"))
 
 
-def set_end_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_end_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The rate at the end."""
     schedule, end = _read_schedule(keys), keys.read_float("lr_end") or 0.0
     if schedule not in ("polynomial", "cosine") or _is_free(keys):
@@ -242,7 +242,7 @@ def set_end_rate(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.end_lr", end, origin=keys.find("lr_end"))
 
 
-def set_power(draft: Draft, keys: Keys, value: Any) -> str:
+def set_power(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The exponent of the polynomial schedule."""
     if _read_schedule(keys) != "polynomial" or _is_free(keys):
         return f"{NO_EFFECT}it is for the polynomial schedule"
@@ -252,7 +252,7 @@ def set_power(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- clipping, running mean, where the state lies
 
 
-def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
+def set_clip(draft: Draft, keys: Keys, *, value: Any) -> str:
     """SimpleTuner clips each number of the gradient by default, not its norm."""
     limit, origin = keys.read_float("max_grad_norm") or 0.0, keys.find("max_grad_norm")
     if _read_name(keys) in _UNCLIPPED:
@@ -267,7 +267,7 @@ def set_clip(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}: SimpleTuner clips each number of the gradient at {limit:g}, which none reaches, and not the norm"
 
 
-def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ema(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The running mean of the weights."""
     if not keys.read_bool("use_ema"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -276,21 +276,21 @@ def set_ema(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("optim.ema_decay", keys.read_float("ema_decay") or 0.995, origin=keys.find("use_ema"))
 
 
-def set_ema_decay(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ema_decay(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Its decay."""
     if not keys.read_bool("use_ema") or _is_free(keys):
         return f"{NO_EFFECT}no running mean is kept"
     return draft.set("optim.ema_decay", keys.read_float("ema_decay"), origin=keys.find("ema_decay"))
 
 
-def set_ema_device(draft: Draft, keys: Keys, value: Any) -> str:
+def set_ema_device(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where it lies."""
     if not keys.read_bool("use_ema") or _is_free(keys) or str(value).lower() == "cpu" or keys.read_bool("ema_cpu_only"):
         return f"{NO_EFFECT}no running mean is kept, or it lies in the memory of the host as here by default"
     return draft.set("optim.ema_on", "device", origin=keys.find("ema_device"))
 
 
-def set_state_place(draft: Draft, keys: Keys, value: Any) -> str:
+def set_state_place(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The optimizer's state in the memory of the host."""
     if str(value).strip().lower() in ("none", "no"):
         return f"{NO_EFFECT}asks for nothing, here as there"
@@ -305,7 +305,7 @@ def set_state_place(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- length
 
 
-def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
+def set_steps(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Optimizer steps; 0 means that epochs count."""
     steps = keys.read_int("max_train_steps") or 0
     if steps <= 0:
@@ -313,7 +313,7 @@ def set_steps(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.steps", steps, origin=keys.find("max_train_steps"))
 
 
-def set_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Passes over the data, where no steps are given."""
     if (keys.read_int("max_train_steps") or 0) > 0:
         return f"{NO_EFFECT}max_train_steps says how long"
@@ -328,7 +328,7 @@ def set_epochs(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.epochs", int(epochs), origin=keys.find("num_train_epochs"))
 
 
-def set_seed(draft: Draft, keys: Keys, value: Any) -> str:
+def set_seed(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The seed; 0 and -1 mean another one at each start."""
     seed = keys.read_int("seed")
     if seed is None or seed <= 0:
@@ -336,6 +336,6 @@ def set_seed(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.seed", seed, origin=keys.find("seed"))
 
 
-def set_text_rate(draft: Draft, keys: Keys, value: Any) -> str:
+def set_text_rate(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The rate of text encoders, which SimpleTuner does not train for these models."""
     return f"{NO_EFFECT}{'the whole model' if is_full(keys) else 'the transformer alone'} is trained; no text encoder learns"

@@ -90,7 +90,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}\s]+)\}")
 _ENVIRONMENT = "env:"
 
 
-def read_config(source: Source, draft: Draft, table: Table) -> list[Given]:
+def read_config(source: Source, draft: Draft, *, table: Table) -> list[Given]:
     """The options of a file, by their names now; of several values of one the last counts, as there."""
     given = list(_read_script(source, draft, table) if source.script is not None else _read_top(source))
     last = {one.name: one for one in given}
@@ -107,10 +107,10 @@ def normalize(key: str) -> str:
 
 
 def _read_top(source: Source) -> Iterator[Given]:
-    yield from (build_given(normalize(str(key)), value, str(key), source.name) for key, value in source.top.items())
+    yield from (build_given(normalize(str(key)), value, spelled=str(key), where=source.name) for key, value in source.top.items())
 
 
-def build_given(name: str, value: Any, spelled: str, where: str) -> Given:
+def build_given(name: str, value: Any, *, spelled: str, where: str) -> Given:
     """A key as it was given; what is secret is not kept."""
     return Given(name, _HIDDEN if name in SECRETS and value not in (None, "") else value, spelled, where)
 
@@ -140,7 +140,7 @@ def starts_training(words: Sequence[str]) -> bool:
 def _read_words(words: Sequence[str], where: str) -> Iterator[Given]:
     for name, value in read_flags(words):
         text = " ".join(value) if isinstance(value, list) else value
-        yield build_given(normalize(name), _strip_quotes(text) if isinstance(text, str) else text, f"--{name}", where)
+        yield build_given(normalize(name), _strip_quotes(text) if isinstance(text, str) else text, spelled=f"--{name}", where=where)
 
 
 def _strip_quotes(text: str) -> str:
@@ -180,7 +180,7 @@ def build_model_error(got: str, where: str) -> ConfigError:
     )
 
 
-def fill_placeholders(given: Iterable[Given], table: Table, variables: Mapping[str, str]) -> list[Given]:
+def fill_placeholders(given: Iterable[Given], table: Table, *, variables: Mapping[str, str]) -> list[Given]:
     """`{model_family}` and the like in texts, and `{env:NAME}` where the environment has it. ConfigError: what is needed is not known."""
     filled = [replace(one, value=_fill(one.value, variables, is_needed=_is_needed(one, table))) for one in given]
     unknown = {one.spelled: name for one in filled if _is_needed(one, table) for name in _list_unknown(one.value)}
@@ -205,9 +205,16 @@ def _fill(value: Any, variables: Mapping[str, str], *, is_needed: bool) -> Any:
         return [_fill(one, variables, is_needed=is_needed) for one in value]
     if not isinstance(value, str):
         return value
-    environment = {f"{_ENVIRONMENT}{name}": text for name, text in os.environ.items()} if is_needed else {}
-    known = {**variables, **environment}
-    return _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), value)
+    return _PLACEHOLDER.sub(lambda found: _find_text(found[1], variables, is_needed=is_needed), value)
+
+
+def _find_text(name: str, variables: Mapping[str, str], *, is_needed: bool) -> str:
+    placeholder = f"{{{name}}}"
+    if name in variables or not (is_needed and name.startswith(_ENVIRONMENT)):
+        return variables.get(name, placeholder)
+    unset = f"${{{name.removeprefix(_ENVIRONMENT)}}}"
+    text = os.path.expandvars(unset)
+    return placeholder if text == unset else text
 
 
 def _list_unknown(value: Any) -> list[str]:

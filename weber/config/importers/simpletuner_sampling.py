@@ -15,7 +15,7 @@ _NO_PICTURES = "no pictures are painted on the way"
 _SEED_LIMIT = 2**62
 
 
-def set_prompts(draft: Draft, keys: Keys, value: Any) -> str:
+def set_prompts(draft: Draft, keys: Keys, *, value: Any) -> str:
     """All texts together: that of the file and those of the library."""
     prompts = list_prompts(draft, keys)
     if not prompts:
@@ -36,7 +36,7 @@ def for_pictures(name: str, key: str) -> Call:
     return call
 
 
-def set_every(draft: Draft, keys: Keys, value: Any) -> str:
+def set_every(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Steps between pictures."""
     steps = keys.read_int("validation_step_interval") or 0
     if not has_pictures(keys):
@@ -48,7 +48,7 @@ def set_every(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.every", steps, origin=keys.find("validation_step_interval"))
 
 
-def set_every_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_every_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Epochs between pictures."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
@@ -73,7 +73,7 @@ def find_cfg(keys: Keys) -> float:
     return real
 
 
-def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_guidance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The guidance of pictures."""
     origin = keys.find("validation_guidance")
     if not has_pictures(keys):
@@ -88,7 +88,7 @@ def set_guidance(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.guidance", read_float(value, name="validation_guidance"), origin=origin)
 
 
-def set_cfg(draft: Draft, keys: Keys, value: Any) -> str:
+def set_cfg(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Classifier-free guidance of pictures."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
@@ -98,7 +98,7 @@ def set_cfg(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.cfg", scale, origin=keys.find("validation_guidance_real"))
 
 
-def set_negative(draft: Draft, keys: Keys, value: Any) -> str:
+def set_negative(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What classifier-free guidance leads away from."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
@@ -107,7 +107,7 @@ def set_negative(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("sampling.negative_prompt", str(value), origin=keys.find("validation_negative_prompt"))
 
 
-def set_size(draft: Draft, keys: Keys, value: Any) -> str:
+def set_size(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The size of pictures, the first of several."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
@@ -133,14 +133,14 @@ def _round(pixels: int) -> int:
     return max(_STEP, round(pixels / _STEP) * _STEP)
 
 
-def set_picture_seed(draft: Draft, keys: Keys, value: Any) -> str:
+def set_picture_seed(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The seed of pictures."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
     return draft.set("sampling.seed", read_int(value, name="validation_seed") % _SEED_LIMIT, origin=keys.find("validation_seed"))
 
 
-def set_weights(draft: Draft, keys: Keys, value: Any) -> str:
+def set_weights(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Which weights paint."""
     mode = str(value).strip().lower()
     if not has_pictures(keys) or not keys.read_bool("use_ema"):
@@ -154,7 +154,7 @@ def set_weights(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- what is left behind
 
 
-def set_save(draft: Draft, keys: Keys, value: Any) -> str:
+def set_save(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Steps between checkpoints."""
     steps = keys.read_int("checkpoint_step_interval") or 0
     if "checkpoint_step_interval" not in keys and "checkpoint_epoch_interval" in keys:
@@ -164,20 +164,20 @@ def set_save(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("output.save_every", steps, origin=keys.find("checkpoint_step_interval"))
 
 
-def set_save_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+def set_save_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Epochs between checkpoints."""
     if (keys.read_int("checkpoint_step_interval") or 0) > 0 and "checkpoint_step_interval" in keys:
         return f"{NO_EFFECT}checkpoint_step_interval says how often; weber counts one of both"
     return draft.set("output.save_every", _write_epochs(value), origin=keys.find("checkpoint_epoch_interval"))
 
 
-def set_keep(draft: Draft, keys: Keys, value: Any) -> str:
+def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How many checkpoints are kept."""
     number = read_int(value, name="checkpoints_total_limit")
     return draft.set("output.keep_last", number if number > 0 else "all", origin=keys.find("checkpoints_total_limit"))
 
 
-def set_report(draft: Draft, keys: Keys, value: Any) -> str:
+def set_report(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where curves are shown."""
     word = str(value).strip().lower()
     if word in ("tensorboard", "all"):
@@ -185,7 +185,7 @@ def set_report(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{NO_EFFECT}weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
 
 
-def refuse_resume(draft: Draft, keys: Keys, value: Any) -> str:
+def refuse_resume(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Checkpoints of another trainer hold another optimizer."""
     if str(value).strip().lower() in ("latest", "null", "none"):
         return f"{NO_EFFECT}`weber train RUN --resume` goes on with a run; a checkpoint of SimpleTuner holds no state that weber has"

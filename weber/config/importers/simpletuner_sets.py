@@ -26,7 +26,7 @@ _SHAPES = {"square": "square", "preserve": "bucket", "closest": "closest", "rand
 # ---- for all sets at once
 
 
-def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
+def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The empty caption, in every set."""
     chance = read_float(value, name="caption_dropout_probability")
     if chance == 0:
@@ -37,7 +37,7 @@ def set_dropout(draft: Draft, keys: Keys, value: Any) -> str:
     return f"caption_dropout = {chance:g} in each of {len(sets)} sets" if len(sets) > 1 else f"data.0.caption_dropout = {chance:g}"
 
 
-def set_balance(draft: Draft, keys: Keys, value: Any) -> str:
+def set_balance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What has the same weight: each picture, or each set."""
     if str(value).strip().lower() != "uniform" or len(draft.tree.get("data") or []) < 2:
         return f"{NO_EFFECT}sets are drawn by their number of pictures, as here"
@@ -47,7 +47,7 @@ def set_balance(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- where pictures are
 
 
-def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
+def set_folder(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The folder of a set; a bucket's is made of its parts."""
     if read_kind(keys) not in ("local", "memory"):
         return f"{NO_EFFECT}a set of type {read_kind(keys)} has its pictures elsewhere"
@@ -55,7 +55,7 @@ def set_folder(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "path"), str(value).strip(), origin=keys.find(name))
 
 
-def set_bucket(draft: Draft, keys: Keys, value: Any) -> str:
+def set_bucket(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A bucket of S3 with its folder."""
     if read_kind(keys) != "aws":
         return f"{NO_EFFECT}it is for sets of type aws"
@@ -64,12 +64,12 @@ def set_bucket(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "path"), address, origin=keys.find("aws_bucket_name"))
 
 
-def name_bucket(draft: Draft, keys: Keys, value: Any) -> str:
+def name_bucket(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The folder in the bucket."""
     return f"in {build_key(keys, 'path')}" if read_kind(keys) == "aws" else f"{NO_EFFECT}it is for sets of type aws"
 
 
-def set_hub(draft: Draft, keys: Keys, value: Any) -> str:
+def set_hub(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A dataset of the hub."""
     if read_kind(keys) != "huggingface":
         return f"{NO_EFFECT}it is for sets of type huggingface"
@@ -81,7 +81,7 @@ def _find(keys: Keys, name: str) -> Any:
     return keys.find(name if name in keys else f"huggingface.{name}")
 
 
-def set_split(draft: Draft, keys: Keys, value: Any) -> str:
+def set_split(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The split, behind the configuration where there is one."""
     if read_kind(keys) != "huggingface":
         return f"{NO_EFFECT}it is for sets of type huggingface"
@@ -104,7 +104,7 @@ def for_hub(name: str, setting: str) -> Call:
     return call
 
 
-def set_hub_caption(draft: Draft, keys: Keys, value: Any) -> str:
+def set_hub_caption(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The column of captions, with the one that stands in for it."""
     if find_captions(keys) != "metadata":
         return f"{NO_EFFECT}captions come from {find_captions(keys)}"
@@ -112,7 +112,7 @@ def set_hub_caption(draft: Draft, keys: Keys, value: Any) -> str:
     return _set_caption_column(draft, keys, "huggingface.caption_column", value, fallback)
 
 
-def set_table(draft: Draft, keys: Keys, value: Any) -> str:
+def set_table(draft: Draft, keys: Keys, *, value: Any) -> str:
     """A table with a row for each picture."""
     name = "csv_file" if "csv_file" in keys else "parquet.path"
     if name == "parquet.path" and find_captions(keys) != "metadata" and (keys.read_text("metadata_backend") or "") != "parquet":
@@ -120,7 +120,7 @@ def set_table(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "metadata"), str(value).strip(), origin=keys.find(name))
 
 
-def set_image_column(draft: Draft, keys: Keys, value: Any) -> str:
+def set_image_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The column with the name, or the address, of the picture."""
     name = "csv_url_column" if "csv_url_column" in keys else "parquet.filename_column"
     if not has_table(keys):
@@ -128,7 +128,7 @@ def set_image_column(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "image_column"), str(value).strip(), origin=keys.find(name))
 
 
-def set_caption_column(draft: Draft, keys: Keys, value: Any) -> str:
+def set_caption_column(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The column with the caption."""
     name = "csv_caption_column" if "csv_caption_column" in keys else "parquet.caption_column"
     if not has_table(keys) or find_captions(keys) != "metadata":
@@ -148,7 +148,7 @@ def _set_caption_column(draft: Draft, keys: Keys, name: str, value: Any, fallbac
     return draft.set(build_key(keys, "caption_column"), read_texts_or_one(columns), origin=keys.find(name))
 
 
-def name_fallback(draft: Draft, keys: Keys, value: Any) -> str:
+def name_fallback(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The column that stands in for an empty caption."""
     column = build_key(keys, "caption_column")
     return f"in {column}" if draft.get(column) else f"{NO_EFFECT}no column has captions"
@@ -170,12 +170,12 @@ def find_unit(keys: Keys) -> str:
     return _UNITS[name]
 
 
-def set_resolution(draft: Draft, keys: Keys, value: Any) -> str:
+def set_resolution(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The size of training pictures."""
     return draft.set(build_key(keys, "resolution"), read_float(value, name="resolution"), origin=keys.find("resolution"))
 
 
-def set_unit(draft: Draft, keys: Keys, value: Any) -> str:
+def set_unit(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Its unit."""
     unit = find_unit(keys)
     if unit == "area":
@@ -201,7 +201,7 @@ def find_shape(keys: Keys) -> str:
     return _SHAPES[name] if is_cropped(keys) else "bucket"
 
 
-def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
+def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:
     """SimpleTuner cuts in any case: with crop = false to a shape near the picture's own."""
     origin, shape = keys.find("crop"), find_shape(keys)
     if shape in ("closest", "random") and "crop_aspect_buckets" not in keys:
@@ -217,14 +217,14 @@ def set_crop(draft: Draft, keys: Keys, value: Any) -> str:
     return lines[0] if is_cropped(keys) else f"{lines[0]}: it is cut there too, to a shape near its own"
 
 
-def set_shape(draft: Draft, keys: Keys, value: Any) -> str:
+def set_shape(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The shape that is cut out."""
     if not is_cropped(keys):
         return f"{NO_EFFECT}with crop = false the picture keeps about its own shape"
     return f'{build_key(keys, "aspect")} = "{find_shape(keys)}"'
 
 
-def set_aspects(draft: Draft, keys: Keys, value: Any) -> str:
+def set_aspects(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Shapes to choose from, with their weights."""
     if find_shape(keys) not in ("closest", "random"):
         return f"{NO_EFFECT}it is for crop_aspect closest or random"
@@ -242,7 +242,7 @@ def set_aspects(draft: Draft, keys: Keys, value: Any) -> str:
     return line
 
 
-def set_style(draft: Draft, keys: Keys, value: Any) -> str:
+def set_style(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Which window is kept. A random one is drawn once there, unless sets are encoded anew each epoch."""
     name, origin = str(value).strip().lower(), keys.find("crop_style")
     if name not in _WINDOWS:
@@ -264,7 +264,7 @@ def _is_fresh(keys: Keys) -> bool:
     return anew or find_shape(keys) == "random"
 
 
-def set_smallest(draft: Draft, keys: Keys, value: Any) -> str:
+def set_smallest(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Smaller pictures are set aside."""
     size, origin = read_float(value, name="minimum_image_size"), keys.find("minimum_image_size")
     if size <= 0:
@@ -278,7 +278,7 @@ def set_smallest(draft: Draft, keys: Keys, value: Any) -> str:
             return draft.set(build_key(keys, "minimum_megapixels"), size * size / _MEBI, origin=origin)
 
 
-def set_downsample(draft: Draft, keys: Keys, value: Any) -> str:
+def set_downsample(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The size that pictures are resized to before the window is cut out, whatever their own."""
     size = read_float(value, name="target_downsample_size")
     if not is_cropped(keys) or not (keys.read_float("maximum_image_size") or 0):
@@ -288,7 +288,7 @@ def set_downsample(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "downsample_to"), size, origin=keys.find("target_downsample_size"))
 
 
-def name_largest(draft: Draft, keys: Keys, value: Any) -> str:
+def name_largest(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The size above which SimpleTuner says that it resizes; it resizes all."""
     if draft.get(build_key(keys, "downsample_to")) or _has_downsample(keys):
         return f"in {build_key(keys, 'downsample_to')}: SimpleTuner resizes every picture to it, whatever its size"
@@ -299,7 +299,7 @@ def _has_downsample(keys: Keys) -> bool:
     return is_cropped(keys) and (keys.read_float("target_downsample_size") or 0) > (keys.read_float("resolution") or 0)
 
 
-def set_range(draft: Draft, keys: Keys, value: Any) -> str:
+def set_range(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Pictures of other shapes are set aside, except where all become squares."""
     low, high = keys.read_float("minimum_aspect_ratio"), keys.read_float("maximum_aspect_ratio")
     if find_shape(keys) == "square":
@@ -312,7 +312,7 @@ def set_range(draft: Draft, keys: Keys, value: Any) -> str:
 # ---- how often
 
 
-def set_repeats(draft: Draft, keys: Keys, value: Any) -> str:
+def set_repeats(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Further passes there, all of them here."""
     repeats = read_int(value, name="repeats")
     if repeats <= 0:
@@ -320,7 +320,7 @@ def set_repeats(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set(build_key(keys, "repeats"), repeats + 1, origin=keys.find("repeats")) + f": {repeats} further passes there"
 
 
-def set_share(draft: Draft, keys: Keys, value: Any) -> str:
+def set_share(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How often a set is drawn beside the others."""
     share = read_float(value, name="probability")
     if share == 1:
@@ -329,7 +329,7 @@ def set_share(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{line}; SimpleTuner draws it so until it is used up, and then goes on with the other sets"
 
 
-def set_start(draft: Draft, keys: Keys, value: Any) -> str:
+def set_start(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where a set begins to take part."""
     epoch, step = keys.read_int("start_epoch") or 1, keys.read_int("start_step") or 0
     if epoch > 1:
@@ -339,7 +339,7 @@ def set_start(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{NO_EFFECT}it takes part from the first step"
 
 
-def set_stop(draft: Draft, keys: Keys, value: Any) -> str:
+def set_stop(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where it takes part for the last time."""
     epoch, step = keys.read_int("end_epoch") or 0, keys.read_int("end_step") or 0
     if epoch > 0:
@@ -349,7 +349,7 @@ def set_stop(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{NO_EFFECT}it takes part to the end"
 
 
-def refuse_batch(draft: Draft, keys: Keys, value: Any) -> str:
+def refuse_batch(draft: Draft, keys: Keys, *, value: Any) -> str:
     """All sets have one batch size."""
     common = keys.read_int("the run's batch size")
     if common is not None and read_int(value, name="train_batch_size") == common:
@@ -357,7 +357,7 @@ def refuse_batch(draft: Draft, keys: Keys, value: Any) -> str:
     return f"{REFUSED}all sets have the batch size of the run, train.batch_size"
 
 
-def set_regularization(draft: Draft, keys: Keys, value: Any) -> str:
+def set_regularization(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The model stays as it is on these pictures."""
     name = "is_regularisation_data" if "is_regularisation_data" in keys else "is_regularization_data"
     if not read_bool(value, name=name):
