@@ -132,7 +132,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 },
             },
         },
-        "memory": {"quantize": "int8", "compile": True, "attention": "flash3"},
+        "memory": {"quantize": "int8", "attention": "flash3"},
         "data.0.bucket_step": 16,
         "sampling.cfg": 4.0,
         "sampling.negative_prompt": "blurry, cropped, ugly",
@@ -192,6 +192,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 REFUSED: dict[str, set[str]] = {
     "kontext": {"caption_strategy"},
+    "klein": {"dynamo_backend"},
     "masks": {"dataset_type"},
     "schnell": {"lr_scheduler"},
 }

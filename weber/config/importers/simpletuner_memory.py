@@ -161,11 +161,16 @@ def set_compile(draft: Draft, keys: Keys, *, value: Any) -> str:
         return f"{NO_EFFECT}nothing is compiled, as here by default"
     if backend != "inductor":
         return f"{REFUSED}weber compiles with inductor alone: memory.compile = true"
-    against = _swaps(keys) or (_offloads(keys) and _is_checkpointed(keys)) or _BITS.get(read_precision(keys)) == "nf4"
-    recomputes_all = _is_checkpointed(keys) and (keys.read_int("gradient_checkpointing_interval") or 0) < 2
-    if against or (_computes_packed(keys) and not recomputes_all):
-        return f"{REFUSED}weber does not compile blocks that are moved, or packed as they are here; its own operations need no compiler"
+    if not _can_compile(keys):
+        return f"{REFUSED}weber does not compile blocks with layers of LyCORIS, that are moved, or packed as these are; its own operations need no compiler"
     return draft.set("memory.compile", True, origin=keys.find("dynamo_backend"))
+
+
+def _can_compile(keys: Keys) -> bool:
+    is_moved = _swaps(keys) or (_offloads(keys) and _is_checkpointed(keys))
+    against = is_moved or keys.read_text("lora_type") == "lycoris" or _BITS.get(read_precision(keys)) == "nf4"
+    recomputes_all = _is_checkpointed(keys) and (keys.read_int("gradient_checkpointing_interval") or 0) < 2
+    return not against and (recomputes_all or not _computes_packed(keys))
 
 
 def _computes_packed(keys: Keys) -> bool:
@@ -196,6 +201,8 @@ def set_attention(draft: Draft, keys: Keys, *, value: Any) -> str:
         if not has_pictures(keys):
             return f"{NO_EFFECT}it is for pictures on the way there too, and none are painted"
         return draft.set("sampling.attention", "sage", origin=origin)
+    if _ATTENTION.get(word) == "flash3" and (keys.read_text("dynamo_backend") or "").lower() == "inductor" and _can_compile(keys):
+        return f"{REFUSED}PyTorch's compiler does not see into FlashAttention 3, and the blocks are compiled; remove one of them"
     if word in _ATTENTION:
         return draft.set("memory.attention", _ATTENTION[word], origin=origin)
     if word in ("diffusers", "native", "sdpa"):
