@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from weber.config.importers.ai_toolkit_keys import DATASET, KEYS
+from weber.config.importers.ai_toolkit.keys import DATASET, KEYS
 from weber.config.importers.answers import find_answer
 from weber.config.importers.load import import_run
 from weber.config.importers.outcome import Imported

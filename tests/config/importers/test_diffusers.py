@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weber.config.importers.answers import find_answer
-from weber.config.importers.diffusers_keys import ACCELERATE, BITSANDBYTES, KEYS
+from weber.config.importers.diffusers.keys import ACCELERATE, BITSANDBYTES, KEYS
 from weber.config.importers.load import import_run
 from weber.config.importers.outcome import Imported
 from weber.errors import ConfigError

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from weber.config.importers.answers import Table, find_answer, list_names
-from weber.config.importers.kohya import KOHYA
-from weber.config.importers.kohya_data import SET
-from weber.config.importers.kohya_gui import RENAMED, read_gui
-from weber.config.importers.kohya_keys import COMMAND
-from weber.config.importers.kohya_network import NETWORK
-from weber.config.importers.kohya_read import spell_pairs
-from weber.config.importers.kohya_samples import SAMPLES
-from weber.config.importers.kohya_sets import SET_OPTIONS
+from weber.config.importers.kohya.data import SET
+from weber.config.importers.kohya.gui import RENAMED, read_gui
+from weber.config.importers.kohya.keys import COMMAND
+from weber.config.importers.kohya.network import NETWORK
+from weber.config.importers.kohya.read import spell_pairs
+from weber.config.importers.kohya.samples import SAMPLES
+from weber.config.importers.kohya.sets import SET_OPTIONS
+from weber.config.importers.kohya.start import KOHYA
 from weber.config.importers.load import import_run
 
 OPTIONS = """

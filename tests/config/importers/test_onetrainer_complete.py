@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from weber.config.importers.answers import Answer, find_answer, list_names
-from weber.config.importers.onetrainer_concepts import CONCEPT_TABLE
-from weber.config.importers.onetrainer_keys import DEFAULTS, GROUPS, TABLE
-from weber.config.importers.onetrainer_read import OLD_NAMES
-from weber.config.importers.onetrainer_samples import SAMPLE_TABLE
+from weber.config.importers.onetrainer.concepts import CONCEPT_TABLE
+from weber.config.importers.onetrainer.keys import DEFAULTS, GROUPS, TABLE
+from weber.config.importers.onetrainer.read import OLD_NAMES
+from weber.config.importers.onetrainer.samples import SAMPLE_TABLE
 
 # fmt: off
 KEYS = """

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from weber.config.importers.load import import_run
-from weber.config.importers.onetrainer_concepts import build_buckets
-from weber.config.importers.onetrainer_train import build_densities
+from weber.config.importers.onetrainer.concepts import build_buckets
+from weber.config.importers.onetrainer.train import build_densities
 from weber.config.importers.outcome import Imported
 from weber.errors import ConfigError
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from weber.config.importers.answers import Answer, find_answer, list_names
-from weber.config.importers.simpletuner_data_keys import CONDITIONING_TABLE, SET_TABLE, TEXT_TABLE
-from weber.config.importers.simpletuner_keys import DEFAULTS, EXAMPLE, GROUPS, TABLE
-from weber.config.importers.simpletuner_read import OTHER_MODELS, normalize
-from weber.config.importers.simpletuner_read import VARIABLES as READ_VARIABLES
+from weber.config.importers.simpletuner.data_keys import CONDITIONING_TABLE, SET_TABLE, TEXT_TABLE
+from weber.config.importers.simpletuner.keys import DEFAULTS, EXAMPLE, GROUPS, TABLE
+from weber.config.importers.simpletuner.read import OTHER_MODELS, normalize
+from weber.config.importers.simpletuner.read import VARIABLES as READ_VARIABLES
 
 # fmt: off
 OPTIONS = """

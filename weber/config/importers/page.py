@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from weber.config.importers.answers import Answer, Table
 from weber.config.importers.tool import Tool
 
+_WIDTH = 140
 _KINDS = {"used": "the same", "translated": "said otherwise", "refused": "cannot be had", "no effect": "no effect"}
 
 
@@ -15,7 +18,7 @@ def build_page(tool: Tool) -> str:
         "",
         "<!-- Made by docs/build.py from weber/config/importers: change it there. -->",
         "",
-        tool.about.strip(),
+        *wrap(tool.about.strip(), _WIDTH),
         "",
         "`weber import FILE` says what becomes of each key, with the values of your file, and `weber import FILE -o run.toml` writes it as",
         "settings of weber. `weber train FILE` trains with it as it is, and leaves the same list as `import.md` in the run folder.",
@@ -44,5 +47,4 @@ def _write_names(names: str) -> str:
 
 def _describe(answer: Answer) -> str:
     key = f"`{answer.key.removeprefix('.')}`" if answer.key else ""
-    said = ": ".join(part for part in (key, answer.why.replace("|", "\\|")) if part)
-    return said[:1].upper() + said[1:] if not key else said
+    return ": ".join(part for part in (key, answer.why.replace("|", "\\|")) if part)
