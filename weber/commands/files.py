@@ -110,3 +110,23 @@ def extract(
     say(f"{out}: {len(kept)} layers; of their change {kept[0]:.1%} (least) to {kept[-1]:.1%} is kept")
     if found.left_out:
         say(f"{len(found.left_out)} changed tensors are outside of the targets and were left out, such as {found.left_out[0]}")
+
+
+def report(run: Path, other: Path | None = None, /, *, out: Path | None = None) -> None:
+    """Write a run as one page for a browser: curves, pictures, settings, data, the plan beside what happened. Needs no network.
+
+    Parameters
+    ----------
+    run
+        A run folder, also of a run that is at work.
+    other
+        Another run to compare it with: settings that differ, curves in one picture, pictures of the same prompts.
+    out
+        The HTML file; report.html in the run folder if left out.
+    """
+    from weber.report.page import write_report
+
+    watcher = build_watcher()
+    with watcher.shown():
+        page = write_report(run, other, out=out, progress=watcher.report)
+    say(f"Open {page} in a browser.")

@@ -20,6 +20,7 @@ for _verb in (
     files.export,
     files.merge,
     files.extract,
+    files.report,
     bench.app,
     train.demo,
     lists.schema,

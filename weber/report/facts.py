@@ -1,0 +1,117 @@
+"""What a run folder tells of its run, as plain values for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from PIL import Image
+
+from weber.checkpoint.save import CONFIG_NAME, list_checkpoints
+from weber.config.load import list_changes, load_config
+from weber.config.run import RunConfig
+from weber.config.toml import write_value
+from weber.errors import CheckpointError
+from weber.results.runs import find_home
+from weber.track.jsonl import read_metrics
+
+MOST_POINTS = 2000
+"""Of longer curves the points are means."""
+MOST_EDGE = 512
+"""Pictures in the page are no larger; the files stay as they are."""
+MOST_STEPS = 12
+"""Steps of which pictures are in the page: the first, the last, and others evenly between them."""
+
+_STEP = re.compile(r"step-(\d{6,})")
+_NUMBERS = ("loss", "loss_regularization", "grad_norm", "lr", "seconds", "peak_memory_bytes")
+
+
+def read_run(place: Path) -> dict[str, Any]:
+    """Settings, curves, pictures, files and commands of a run, given its folder or anything in it. Raises CheckpointError."""
+    home = find_home(place.expanduser().absolute())
+    if home is None:
+        raise CheckpointError(
+            "This is not a run folder." if place.exists() else "There is no such run.",
+            got=str(place),
+            expected=f"a folder with {CONFIG_NAME}",
+            fix="give output.folder of a run",
+        )
+    folder, config = home.folder, load_config(home.folder / CONFIG_NAME)
+    lines = read_metrics(folder)
+    steps = [int(line["step"]) for line in lines]
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "title": f"{config.model.variant or config.model.path or 'a model'}, {config.adapter.form}",
+        "wanted": config.train.steps,
+        "done": max(steps, default=0),
+        "seconds": sum(seconds),
+        "perStep": median(seconds) if seconds else None,
+        "memory": max((line["peak_memory_bytes"] for line in lines if line.get("peak_memory_bytes")), default=None),
+        "curves": {name: _list_points(lines, name) for name in _NUMBERS if any(name in line for line in lines)},
+        "settings": [[key, write_value(value), _write_default(default)] for key, value, default in list_changes(config) if value is not None],
+        "prompts": list(config.sampling.prompts),
+        "seed": config.sampling.seed,
+        "pictures": list(_read_pictures(folder / "pictures")),
+        "checkpoints": [[path.name, step] for step, path in list_checkpoints(folder)],
+        "results": _list_results(folder),
+        "commands": _list_commands(folder, config),
+        "imported": _read_text(folder / "import.md"),
+    }
+
+
+def _write_default(value: object) -> str:
+    return "" if value is None else write_value(value)
+
+
+def _list_points(lines: Sequence[Mapping[str, float]], name: str) -> list[list[float]]:
+    """Step and value; of many the means of portions."""
+    points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+    size = -(-len(points) // MOST_POINTS) or 1
+    portions = [points[start : start + size] for start in range(0, len(points), size)]
+    return [[one[-1][0], sum(value for _, value in one) / len(one)] for one in portions]
+
+
+def _read_pictures(folder: Path) -> Iterator[dict[str, Any]]:
+    """The pictures of some steps, as data of the page."""
+    found = {int(match[1]): one for one in folder.glob("step-*") if one.is_dir() and (match := _STEP.fullmatch(one.name))}
+    steps = sorted(found)
+    if len(steps) > MOST_STEPS:
+        places = [round(number * (len(steps) - 1) / (MOST_STEPS - 1)) for number in range(MOST_STEPS)]
+        steps = [steps[place] for place in dict.fromkeys(places)]
+    for step in steps:
+        files = sorted(found[step].glob("*.png"))
+        yield {"step": step, "names": [file.stem for file in files], "images": [_read_picture(file) for file in files]}
+
+
+def _read_picture(file: Path) -> str:
+    with Image.open(file) as image:
+        small = image.convert("RGB")
+        small.thumbnail((MOST_EDGE, MOST_EDGE), Image.Resampling.LANCZOS)
+        data = io.BytesIO()
+        small.save(data, "WEBP", quality=88)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _list_results(folder: Path) -> list[list[Any]]:
+    files = [one for one in sorted(folder.glob("*.safetensors")) if one.is_file()]
+    return [[one.name, one.stat().st_size] for one in files]
+
+
+def _list_commands(folder: Path, config: RunConfig) -> list[list[str]]:
+    prompt = (config.sampling.prompts or ["..."])[0].replace('"', "'")
+    return [
+        ["go on", f"weber train {folder / CONFIG_NAME} --resume"],
+        ["paint", f'weber sample {folder} --prompt "{prompt}"'],
+        ["for ComfyUI", f"weber export {folder} --format comfyui"],
+    ]
+
+
+def _read_text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
