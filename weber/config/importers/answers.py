@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.outcome import OutcomeKind
 
-if TYPE_CHECKING:
-    from weber.config.importers.draft import Draft, Keys
-
-Call = Callable[["Draft", "Keys", Any], str]
+Call = Callable[[Draft, Keys, Any], str]
 """Writes settings into a draft and says what they are. Takes the draft, all keys of that table, and the value."""
 
 

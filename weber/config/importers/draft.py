@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from weber.config.importers.answers import Answer, Table, find_answer, list_names
-from weber.config.importers.outcome import Given, Outcome, OutcomeKind, write_plain
+from weber.config.importers.outcome import Given, Outcome, OutcomeKind
 from weber.config.importers.values import UNSET, read_bool, read_float, read_int
 from weber.config.load import place_value
-from weber.config.near import find_near
 from weber.config.settings import Setting, find_setting
 from weber.config.toml import write_value
-from weber.errors import ConfigError
 
 
 class Keys:
@@ -33,16 +30,16 @@ class Keys:
     def __getitem__(self, name: str) -> Any:
         """The value of a key: of the file, else the other trainer's default, else None."""
         found = self.given.get(name)
-        return self.defaults.get(name) if found is None or _is_unset(found.value) else found.value
+        return self.defaults.get(name) if found is None or is_unset(found.value) else found.value
 
     def __contains__(self, name: object) -> bool:
         """Whether the file says something there."""
-        return name in self.given and not _is_unset(self.given[str(name)].value)
+        return name in self.given and not is_unset(self.given[str(name)].value)
 
     def find(self, name: str) -> Given:
         """The key as it was given, or as the default that it is."""
         found = self.given.get(name)
-        if found is not None and not _is_unset(found.value):
+        if found is not None and not is_unset(found.value):
             return found
         return Given(name, self.defaults.get(name), name, "", is_default=True)
 
@@ -106,38 +103,6 @@ class Draft:
         """Say what became of a key."""
         self.outcomes.append(Outcome(given, kind, line, is_example))
 
-    def apply(self, keys: Keys, table: Table, *, example: Mapping[str, Any] | None = None, is_strict: bool = True) -> None:
-        """Answer each key by the table: those of the file, then those that the other trainer takes by default.
-
-        `example`: values of the trainer's own example. `is_strict`: unknown keys are errors, as they are there; else they had no effect.
-        """
-        unknown = [one for one in keys.given.values() if find_answer(table, one.name) is None]
-        if unknown and is_strict:
-            raise _build_unknown_error(unknown, table)
-        for one in unknown:
-            near = find_near(one.name, list_names(table))
-            self.note(one, "no effect", line="no such key there, and it was not read" + (f"; was {near} meant?" if near else ""))
-        for given in _list_given(keys, table, weber_defaults=self.weber_defaults):
-            answer = find_answer(table, given.name)
-            assert answer is not None
-            is_example = not given.is_default and given.name in (example or {}) and is_same(given.value, (example or {})[given.name])
-            if _is_unset(given.value):
-                self.note(given, "no effect", line="empty: left out, here as there", is_example=is_example)
-            else:
-                kind, line = self._answer(answer, keys, given)
-                self.note(given, kind, line=line, is_example=is_example)
-
-    def _answer(self, answer: Answer, keys: Keys, given: Given) -> tuple[OutcomeKind, str]:
-        if any(is_same(given.value, value) for value in answer.off):
-            return "no effect", answer.why if answer.kind == "no effect" else "asks for nothing, here as there"
-        if answer.kind == "used":
-            key = answer.key if not answer.key.startswith(".") else f"data.{keys.set_number}{answer.key}"
-            return "used", self.set(key, given.value, origin=given)
-        if answer.call is not None:
-            line = answer.call(self, keys, given.value)
-            return ("no effect", line.removeprefix(NO_EFFECT)) if line.startswith(NO_EFFECT) else _find_kind(answer, line)
-        return answer.kind, answer.why
-
 
 NO_EFFECT = "no effect: "
 """What the line of a translation begins with where the key had no effect with the others that are given."""
@@ -145,31 +110,8 @@ REFUSED = "refused: "
 """The same where this value cannot be had."""
 
 
-def _find_kind(answer: Answer, line: str) -> tuple[OutcomeKind, str]:
-    return ("refused", line.removeprefix(REFUSED)) if line.startswith(REFUSED) else (answer.kind, line)
-
-
-def _list_given(keys: Keys, table: Table, *, weber_defaults: bool) -> Iterator[Given]:
-    yield from (one for one in keys.given.values() if find_answer(table, one.name) is not None)
-    if not weber_defaults:
-        left_out = [name for name in keys.defaults if name not in keys and find_answer(table, name) is not None]
-        yield from (keys.find(name) for name in left_out if not _is_unset(keys.defaults[name]))
-
-
-def is_same(one: object, other: object) -> bool:
-    """Whether two values are the same in the eyes of a trainer that reads texts as numbers."""
-    if one == other and isinstance(one, bool) == isinstance(other, bool):
-        return True
-    if one is None or other is None:
-        return False
-    first, second = write_plain(one).strip().lower(), write_plain(other).strip().lower()
-    try:
-        return first == second or float(first) == float(second)
-    except ValueError:
-        return False
-
-
-def _is_unset(value: object) -> bool:
+def is_unset(value: object) -> bool:
+    """Whether files hold that where nothing was chosen."""
     return any(value is one or value == one for one in UNSET) and not isinstance(value, bool)
 
 
@@ -211,16 +153,3 @@ def _describe_origin(origin: Given | str) -> str:
     if isinstance(origin, str):
         return origin
     return f"{origin.text}, the default there" if origin.is_default else f"{origin.text} ({origin.where})" if origin.where else origin.text
-
-
-def _build_unknown_error(unknown: Sequence[Given], table: Table) -> ConfigError:
-    names = list_names(table)
-    near = {one.spelled: find_near(one.name, [name for name in names if "*" not in name]) for one in unknown}
-    first = unknown[0]
-    listed = ", ".join(f"{spelled} (did you mean {found}?)" if found else spelled for spelled, found in near.items())
-    return ConfigError(
-        f"{first.where} holds {'keys' if len(unknown) > 1 else 'a key'} that its trainer does not have: {listed}.",
-        got=first.text,
-        expected="keys of that trainer, as its documentation spells them",
-        fix=f"write {near[first.spelled]}, or remove the key" if near[first.spelled] else "remove the key",
-    )

@@ -20,6 +20,7 @@ from weber.config.importers.ai_toolkit.keys import (
 )
 from weber.config.importers.ai_toolkit.optim import count_parts
 from weber.config.importers.ai_toolkit.sample import list_samples
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.outcome import Given
 from weber.config.importers.texts import parse_tree
@@ -66,11 +67,11 @@ def translate(source: Source, draft: Draft) -> None:
         draft.set("adapter.targets", "ai-toolkit", origin=f"what ai-toolkit trains: the linear layers of the blocks{fused}")
     if keys["is_schnell"] and "model.assistant_lora_path" not in keys and not draft.weber_defaults:
         draft.set("model.assistant", "off", origin="model.assistant_lora_path is left out")
-    draft.apply(keys, KEYS, example=EXAMPLE, is_strict=False)
+    apply(draft, keys, table=KEYS, example=EXAMPLE, is_strict=False)
     for number, entries in enumerate(sets):
         facts = _build_set_facts(entries, sets, keys, number=number)
         one = Keys(_list_entries(entries, number, source), defaults=facts, set_number=number)
-        draft.apply(one, DATASET, example=DATASET_EXAMPLE, is_strict=False)
+        apply(draft, one, table=DATASET, example=DATASET_EXAMPLE, is_strict=False)
         if draft.weber_defaults and facts.get("trigger_word"):
             set_trigger(draft, one, value=facts["trigger_word"])  # the job says it, though the set does not
     draft.faults += list_faults(keys)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weber.config.importers.answers import find_answer, list_names
+from weber.config.importers.apply import apply
 from weber.config.importers.diffusers.faults import list_faults
 from weber.config.importers.diffusers.keys import (
     ACCELERATE,
@@ -83,7 +84,7 @@ def translate(source: Source, draft: Draft) -> None:
     _check_complete(keys, source)
     if call.is_full:
         draft.set("adapter.kind", "full", origin=f"{call.script} trains the weights themselves")
-    draft.apply(keys, KEYS, example=EXAMPLE)
+    apply(draft, keys, table=KEYS, example=EXAMPLE)
     _apply_launch(draft, keys, launch, machine)
     _apply_bits(draft, keys, source)
     draft.faults += list_faults(keys)
@@ -246,10 +247,10 @@ def _apply_launch(draft: Draft, keys: Keys, launch: Sequence[Given], machine: Se
         facts["script_precision"] = keys["mixed_precision"]
     says_processes = _find_value(launch, "num_processes", "nproc_per_node") is not None
     says_precision = _find_value(launch, "mixed_precision") is not None
-    draft.apply(Keys(launch, defaults=facts), ACCELERATE)
+    apply(draft, Keys(launch, defaults=facts), table=ACCELERATE)
     facts |= {"script_precision": True} if says_precision else {}
     facts |= {"launch_processes": True} if says_processes else {}
-    draft.apply(Keys(machine, defaults=facts), ACCELERATE, is_strict=False)
+    apply(draft, Keys(machine, defaults=facts), table=ACCELERATE, is_strict=False)
 
 
 # ---- other files
@@ -264,7 +265,7 @@ def _apply_bits(draft: Draft, keys: Keys, source: Source) -> None:
     tree = read_tree(path)
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path} is not for bitsandbytes.", got="no keys", expected='{"load_in_4bit": true}', fix="name its JSON file")
-    draft.apply(Keys([Given(name, value, name, path.name) for name, value in tree.items()]), BITSANDBYTES, is_strict=False)
+    apply(draft, Keys([Given(name, value, name, path.name) for name, value in tree.items()]), table=BITSANDBYTES, is_strict=False)
 
 
 def _find_beside(named: str, source: Source, *, flag: str, what: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from weber.config.importers.answers import Table, find_answer, ignored, list_names, translated
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.kohya.data import SET, SET_DEFAULTS
 from weber.config.importers.kohya.faults import FAULTS, SET_FAULTS, list_faults
@@ -72,13 +73,13 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
     keys = Keys(given, defaults={**(LORA_DEFAULTS if order.program == LORA else FULL_DEFAULTS), **facts})
     if order.program == FULL:
         draft.set("adapter.kind", "full", origin=FULL)
-    draft.apply(Keys(order.launch), LAUNCH)
-    draft.apply(keys, _list_answers(given), example=EXAMPLE)
+    apply(draft, Keys(order.launch), table=LAUNCH)
+    apply(draft, keys, table=_list_answers(given), example=EXAMPLE)
     draft.faults += list_faults(FAULTS, keys)
     if paints(keys):
         samples = read_samples(keys.find("sample_prompts"), draft, beside=order.path)
         defaults = {**SAMPLE_DEFAULTS, "run.is_schnell": is_schnell(keys)} if samples else {}
-        draft.apply(Keys(samples, defaults=defaults), SAMPLES, is_strict=False)
+        apply(draft, Keys(samples, defaults=defaults), table=SAMPLES, is_strict=False)
     if draft.get("sampling.every") is not None and draft.get("sampling.prompts") is None:
         draft.remove("sampling.every")
 
@@ -115,7 +116,7 @@ def _apply_sets(draft: Draft, sets: Sets, facts: Mapping[str, Any]) -> None:
     for number, one in enumerate(sets.sets):
         defaults = {**SET_DEFAULTS, **facts, "run.is_parent": one.is_parent}
         keys = Keys(one.given, defaults=defaults, set_number=number)
-        draft.apply(keys, SET)
+        apply(draft, keys, table=SET)
         faults += list_faults(SET_FAULTS, keys)
     draft.faults += list(dict.fromkeys(faults))
     draft.outcomes[before:] = _fold(draft.outcomes[before:])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.onetrainer.read import find_type, flatten_table, is_klein
 from weber.config.importers.values import read_bool, read_float, read_int
@@ -49,7 +50,7 @@ def translate_samples(draft: Draft, samples: Sequence[Mapping[str, Any]], *, con
         is_on = bool(prompts) and any(one is other for other in enabled)
         context = {PROMPTS: prompts, IS_FIRST: is_on and one is enabled[0], IS_KLEIN: is_klein(config)}
         table = SAMPLE_TABLE if is_on else OFF_TABLE if can_paint or not is_painting(config) else BARE_TABLE
-        draft.apply(Keys(given, defaults=context), table, is_strict=False)
+        apply(draft, Keys(given, defaults=context), table=table, is_strict=False)
     if not prompts:
         return []
     draft.set("sampling.prompts", prompts, origin=f"the samples of {where}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weber.config.importers.answers import Table
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.named import find_named
 from weber.config.importers.onetrainer.concepts import (
@@ -49,7 +50,7 @@ def _translate(source: Source, draft: Draft) -> None:
     concepts = _translate_concepts(draft, _read_concepts(draft, keys), keys)
     samples, where = _read_samples(draft, keys)
     keys.defaults[PROMPTS] = translate_samples(draft, samples, config=keys, where=where)
-    draft.apply(keys, TABLE, is_strict=False)
+    apply(draft, keys, table=TABLE, is_strict=False)
     draft.faults += list_faults(keys, concepts)
 
 
@@ -94,10 +95,10 @@ def _translate_concepts(draft: Draft, concepts: list[tuple[Mapping[str, Any], st
         table = _choose_table(tree, trains_model=is_full(config))
         given = flatten_table(tree, f"{where}, concept {number + 1}")
         if table is not CONCEPT_TABLE:
-            draft.apply(Keys(given), table, is_strict=False)
+            apply(draft, Keys(given), table=table, is_strict=False)
             continue
         keys = Keys(given, defaults=CONCEPT_DEFAULTS | context, set_number=len(read))
-        draft.apply(keys, table, is_strict=False)
+        apply(draft, keys, table=table, is_strict=False)
         set_sizes(draft, keys)
         finish_concept(draft, keys)
         _name_apart(draft, keys, names)

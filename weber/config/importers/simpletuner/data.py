@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weber.config.importers.answers import Table
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.named import find_named
 from weber.config.importers.outcome import Given
@@ -156,7 +157,7 @@ def translate_sets(draft: Draft, entries: Sequence[Entry], *, config: Keys) -> l
     read: list[Keys] = []
     for number, entry in enumerate(pictures):
         keys = _build_keys(entry, config, number=number, is_alone=len(pictures) == 1)
-        draft.apply(keys, SET_TABLE, is_strict=False)
+        apply(draft, keys, table=SET_TABLE, is_strict=False)
         _add_geometry(draft, keys, config)
         _add_filters(draft, entry, entries, keys)
         read.append(keys)
@@ -164,7 +165,7 @@ def translate_sets(draft: Draft, entries: Sequence[Entry], *, config: Keys) -> l
     for entry in entries:
         if entry not in pictures:
             table = choose_table(entry.kind, is_off=entry.is_off)
-            draft.apply(Keys(entry.given, defaults={USERS: users.get(entry.id)}), table, is_strict=False)
+            apply(draft, Keys(entry.given, defaults={USERS: users.get(entry.id)}), table=table, is_strict=False)
     return read
 
 

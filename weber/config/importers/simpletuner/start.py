@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from weber.config.importers.apply import apply
 from weber.config.importers.draft import Draft, Keys
 from weber.config.importers.outcome import Given
 from weber.config.importers.simpletuner.data import parse_entries, read_entries, translate_sets
@@ -46,7 +47,7 @@ def _translate(source: Source, draft: Draft) -> None:
         keys.given["lycoris_config"] = Given("lycoris_config", DEFAULTS["lycoris_config"], "lycoris_config", source.name)
     entries = read_entries(draft, keys)
     sets = translate_sets(draft, entries, config=keys)
-    draft.apply(keys, TABLE, example=EXAMPLE)
+    apply(draft, keys, table=TABLE, example=EXAMPLE)
     draft.faults += [*list_faults(keys), *list_data_faults(entries, sets, config=keys)]
 
 
