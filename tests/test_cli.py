@@ -22,7 +22,10 @@ from weber.commands.train import place_resume
 from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
-VERBS = ("bench", "cache", "demo", "export", "extract", "import", "inspect", "merge", "plan", "sample", "schema", "train", "variants")
+VERBS = (
+    "bench", "cache", "demo", "export", "extract", "import", "inspect", "merge",
+    "plan", "report", "sample", "schema", "train", "variants",
+)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ SIGNATURES = {
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
+    "write_report": ["run", "other", "out", "progress"],
 }
 ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention"]
 

@@ -55,7 +55,7 @@ def read_run(place: Path) -> dict[str, Any]:
         "perStep": median(seconds) if seconds else None,
         "memory": max((line["peak_memory_bytes"] for line in lines if line.get("peak_memory_bytes")), default=None),
         "curves": {name: _list_points(lines, name) for name in _NUMBERS if any(name in line for line in lines)},
-        "settings": [[key, write_value(value), _write_default(default)] for key, value, default in list_changes(config) if value is not None],
+        "settings": _list_settings(config),
         "prompts": list(config.sampling.prompts),
         "seed": config.sampling.seed,
         "pictures": list(_read_pictures(folder / "pictures")),
@@ -66,8 +66,10 @@ def read_run(place: Path) -> dict[str, Any]:
     }
 
 
-def _write_default(value: object) -> str:
-    return "" if value is None else write_value(value)
+def _list_settings(config: RunConfig) -> list[list[str]]:
+    """Key, value and default of what differs, as TOML."""
+    changes = [one for one in list_changes(config) if one[1] is not None]
+    return [[key, write_value(value), "" if default is None else write_value(default)] for key, value, default in changes]
 
 
 def _list_points(lines: Sequence[Mapping[str, float]], name: str) -> list[list[float]]:

@@ -64,8 +64,7 @@ function drawChart(name, title, format) {
     if (!sorted.length) return;
     const pick = (share) => sorted[Math.round(share * (sorted.length - 1))];
     const isLong = sorted.length > 50;
-    const means = shown.flat().map((one) => one[1]);
-    let low = Math.min(isLong ? pick(0.01) : sorted[0], ...means), high = Math.max(isLong ? pick(0.99) : pick(1), ...means);
+    let low = isLong ? pick(0.01) : sorted[0], high = isLong ? pick(0.99) : pick(1);
     if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
     const x = (step) => left + (step - range[0]) / (range[1] - range[0] || 1) * (width - left - right);
     const y = (value) => height - bottom - (Math.min(high, Math.max(low, value)) - low) / (high - low) * (height - top - bottom);
