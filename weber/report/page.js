@@ -181,7 +181,7 @@ function showSettings() {
 
 function showCards(run, number) {
   const planned = run.planned ?? {};
-  const beside = (value, wanted, format) => wanted === undefined ? format(value) : `${format(value)}; planned ${format(wanted)}`;
+  const beside = (value, wanted, format) => wanted === undefined ? format(value) : `${format(value)}; the plan says ${format(wanted)}`;
   const cards = [
     [run.wanted ? `${run.done} of ${run.wanted}` : run.done, "steps"],
     [formatSeconds(run.seconds), "in training steps"],
