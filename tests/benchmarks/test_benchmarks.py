@@ -366,9 +366,12 @@ def test_machine_code(run: Run) -> None:
 
 
 def test_data(run: Run, tmp_path: Path) -> None:
-    sets, *parts, loading, files = run("data", "--pictures", "40", "--files", "10", "--rounds", "1", "--folder", str(tmp_path))
+    sets, *parts, loading, files, edited = run("data", "--pictures", "40", "--files", "10", "--rounds", "1", "--folder", str(tmp_path))
     assert sets.startswith("40 pictures in 2 sets and 5 buckets, ")
     assert [line.split()[0] for line in parts] == ["open", "epoch", "plan"]
     assert all(re.search(r" s, .* of its own, \d+ MB with all pages: (met|MISSED)$", line) for line in parts)
     assert re.match(r"reading cached samples as a step does: \d+ a second of processor time, goal 5,000: (met|MISSED)$", loading)
     assert re.match(r"10 known files, half of them captions: \d+\.\d\d s, goal 5 s for 100,000: (met|MISSED)$", files)
+    assert edited == (
+        "texts to encode with all of them in the cache: {'clip': 0, 't5': 0}; after one caption was edited: {'clip': 1, 't5': 1}: met"
+    )

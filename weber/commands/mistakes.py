@@ -20,6 +20,7 @@ EXAMPLES: dict[str, str] = {
     "cache gc": "weber cache gc run.toml",
     "cache verify": "weber cache verify cache",
     "sample": 'weber sample runs/lora --prompt "a cat"',
+    "import": "weber import config.json -o run.toml",
     "inspect": "weber inspect adapter.safetensors",
     "export": "weber export runs/lora --format kohya",
     "merge": "weber merge a.safetensors b.safetensors --out sum.safetensors",
