@@ -21,6 +21,7 @@ EXAMPLES: dict[str, str] = {
     "cache verify": "weber cache verify cache",
     "sample": 'weber sample runs/lora --prompt "a cat"',
     "import": "weber import config.json -o run.toml",
+    "report": "weber report runs/lora",
     "inspect": "weber inspect adapter.safetensors",
     "export": "weber export runs/lora --format kohya",
     "merge": "weber merge a.safetensors b.safetensors --out sum.safetensors",
