@@ -118,6 +118,14 @@ def test_toml_of_our_own_is_read_as_such_also_with_a_mistake(tmp_path: Path) -> 
         load_any(tmp_path / "run.toml")
 
 
+def test_mistakes_of_our_own_are_said_as_such(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[[data]]\npath = "pictures"\n')
+    with pytest.raises(ConfigError, match="has the settings of weber already"):
+        import_run(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match=r"^train\.stps is not a setting"):
+        import_run(FILES / "ai_toolkit/dev.yaml", ["train.stps=3"])
+
+
 def test_what_weber_refuses_is_said_with_the_key_that_it_came_from(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"job": "extension", "config": {"name": "x", "process": [{"type": "sd_trainer"}]}}))
     with pytest.raises(ConfigError):

@@ -60,11 +60,12 @@ def find_start(path: Path) -> Path:
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
         inside = sorted(one.name for one in path.iterdir() if one.is_file() and one.suffix.lower() in (*_OTHERS, ".toml"))
+        likely = [name for name in inside if not name.endswith(".txt")]
         raise ConfigError(
             f"{path} is a folder without a file that any known trainer begins with.",
             got=", ".join(inside[:5]) or "no file of settings",
             expected=f"one of {', '.join(dict.fromkeys(names))}",
-            fix=f"name the file, such as {path / inside[0]}" if inside else "name the file of settings, or the script",
+            fix=f"name the file, such as {path / likely[0]}" if likely else "name the file of settings, or the script",
         )
     return found
 
@@ -78,6 +79,13 @@ def find_tool(source: Source, name: str | None) -> Tool:
             raise ConfigError(f"weber reads no files of {name}.", got=name, expected=titles, fix="name one of these, or leave it out")
         return found
     found = next((tool for tool in TOOLS if tool.recognize(source)), None)
+    if found is None and source.top and set(source.top) <= set(RunConfig.model_fields):
+        raise ConfigError(
+            f"{source.path} has the settings of weber already.",
+            got=_describe(source),
+            expected=f"a file of {titles}",
+            fix=f"train with it as it is: weber train {source.path}",
+        )
     if found is None:
         raise ConfigError(
             f"{source.path} is of no trainer that weber knows.",
@@ -102,6 +110,8 @@ def _build(draft: Draft, tool: Tool) -> RunConfig:
         return build_config(draft.tree)
     except ConfigError as error:
         said = str(error)
+        if any(key in said and origin.endswith("(command line)") for key, origin in draft.origins.items()):
+            raise
         named = [f"{key} comes from {origin}" for key, origin in draft.origins.items() if key in said]
         error.what = f"The settings of {tool.title} make no run of weber: {error.what}"
         error.fix = "; ".join(one for one in (error.fix, *named[:4]) if one) + '; or say it behind the file, such as "section.key=value"'
