@@ -103,9 +103,11 @@ def _find_whole(source: Path) -> Path | None:
     folder = source / MODEL_FOLDER if (source / MODEL_FOLDER / "config.json").is_file() else source
     if (folder / "config.json").is_file():
         return folder
-    if source.is_file() and source.suffix == SUFFIX and find_kind(open_weights([source])) is TRANSFORMER:
-        return source
-    return None
+    try:
+        is_whole = source.is_file() and find_kind(open_weights([source])) is TRANSFORMER
+    except ModelError:  # which reading it as an adapter will say
+        return None
+    return source if is_whole else None
 
 
 def _check_model(path: Path, *, original: Path | None, base: str | None, progress: Progress) -> Check:
