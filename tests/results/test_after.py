@@ -41,6 +41,7 @@ LAYERS = {
     "Flux3Transformer2DModel": ("mode_blocks.image.0.attn.to_q", "single_transformer_blocks.1.ff.linear_out", (8, 6)),
 }
 """Of each family a layer and one whose inputs are more."""
+TARGETS = ["transformer_blocks.0.attn.to_q", "single_transformer_blocks.0.proj_mlp"]
 
 
 def cut(source: Path, out: Path, *, rank: int | None = None, energy: float | None = None) -> resize.Resized:
@@ -270,13 +271,13 @@ def test_checks_of_every_family(row: FamilyRow, models: dict[str, Path], tmp_pat
 
 def test_runs_are_taken_wherever_files_are(build_small: BuildRun, tmp_path: Path) -> None:
     """The base is then the run's; of LyCORIS too, whose turns need it."""
-    config = build_small("lora", optim={"lr": 1e-2})
+    config = build_small("lora", adapter={"rank": 4, "targets": TARGETS}, optim={"lr": 1e-2})
     train(config, resume=False, watcher=build_watcher()[0])
     lora, turns = config.output.folder, tmp_path / "turns"
     turns.mkdir()
     shutil.copy(lora / "config.toml", turns)
     network = FluxTransformer2DModel.from_pretrained(POCKET / "transformer")
-    shake(put(network, FORMS["diag-oft"], names=["transformer_blocks.0.attn.to_q", "single_transformer_blocks.0.proj_mlp"]))
+    shake(put(network, FORMS["diag-oft"], names=TARGETS))
     save_lycoris(turns / "adapter.safetensors", network, architecture="", title="", facts={}, pairings=PAIRINGS)
     assert compare(lora, lora / "checkpoint-000004").total.share < 1e-6
     early = compare(lora, lora / "checkpoint-000002")

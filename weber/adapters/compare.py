@@ -138,10 +138,9 @@ def compare(first: Reads, second: Reads, *, progress: Progress = ignore_progress
         progress("comparing the adapters", number, len(names))
         layers.append(_compare_layer(name, first.get(name), second.get(name)))
     progress("comparing the adapters", len(names), len(names))
-    columns = ([one.first for one in layers], [one.second for one in layers], [one.distance for one in layers])
-    lengths = [math.hypot(*column) for column in columns]
+    own, other = math.hypot(*(one.first for one in layers)), math.hypot(*(one.second for one in layers))
     inner = sum(one.cosine * one.first * one.second for one in layers)
-    total = Distance("all", *lengths, _divide(inner, lengths[0] * lengths[1]))
+    total = Distance("all", own, other, math.hypot(*(one.distance for one in layers)), _divide(inner, own * other))
     only = [tuple(name for name in names if name not in other) for other in (second, first)]
     return Comparison(tuple(sorted(layers, key=lambda one: -one.share)), total, only[0], only[1])
 
@@ -155,11 +154,11 @@ def measure(first: Change, second: Change, *, name: str = "") -> Distance:
     else:
         cores = [one.build_delta() if isinstance(one, Factors) else one for one in (first, second)]
         is_same = torch.equal(cores[0], cores[1])
-    lengths = [_measure_length(core) for core in cores]
+    own, other = _measure_length(cores[0]), _measure_length(cores[1])
     if is_same:
-        return Distance(name, lengths[0], lengths[0], 0.0, 1.0 if lengths[0] else 0.0)
+        return Distance(name, own, own, 0.0, 1.0 if own else 0.0)
     inner = float((cores[0].double() * cores[1].double()).sum())
-    return Distance(name, *lengths, _measure_length(cores[0].double() - cores[1].double()), _divide(inner, lengths[0] * lengths[1]))
+    return Distance(name, own, other, _measure_length(cores[0].double() - cores[1].double()), _divide(inner, own * other))
 
 
 def _compare_layer(name: str, first: Callable[[], Change] | None, second: Callable[[], Change] | None) -> Distance:

@@ -24,6 +24,8 @@ from weber.progress import Progress, ignore_progress
 
 LOW = ("fp8", "int8", "nf4")
 """Formats that people run models in."""
+_NUM_ROWS = 256
+"""Rows of a matrix that are copied to fp64 at once."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,11 @@ def measure_survival(
         progress("rounding the model with its change", number, len(names))
         weight = read_finite(name, plain[name])
         delta = changed[name].read() - weight
-        for format, one in sums.items():
-            _add(one, name.removesuffix(".weight"), weight=weight, delta=delta, format=FORMATS[format])
+        whole = _multiply(delta, delta)
+        for format, one in sums.items() if whole else ():
+            along, missing = _measure(weight, delta, format=FORMATS[format])
+            one.layers[name.removesuffix(".weight")] = along / whole
+            one.along, one.whole, one.missing = one.along + along, one.whole + whole, one.missing + missing
     progress("rounding the model with its change", len(names), len(names))
     return [
         Survival(name, one.along / one.whole, math.sqrt(one.missing / one.whole), one.layers) for name, one in sums.items() if one.whole
@@ -80,14 +85,13 @@ def _list_modules(adapter: AdapterFile) -> set[str]:
     return set(adapter.modules)
 
 
-def _add(sums: _Sums, name: str, *, weight: Tensor, delta: Tensor, format: Format) -> None:
+def _measure(weight: Tensor, delta: Tensor, *, format: Format) -> tuple[float, float]:
+    """What arrives of a change, along it, and the square of what differs."""
     low = _round(weight, format)
-    arrived = _round(low + delta, format) - low
-    along, whole = _multiply(arrived, delta), _multiply(delta, delta)
-    if whole:
-        sums.layers[name] = along / whole
-    sums.along, sums.whole = sums.along + along, sums.whole + whole
-    sums.missing += float(torch.linalg.vector_norm(arrived - delta, dtype=torch.float64)) ** 2
+    arrived = _round(low + delta, format).sub_(low)
+    along = _multiply(arrived, delta)
+    missing = arrived.sub_(delta)
+    return along, _multiply(missing, missing)
 
 
 def _round(weight: Tensor, format: Format) -> Tensor:
@@ -97,4 +101,5 @@ def _round(weight: Tensor, format: Format) -> Tensor:
 
 def _multiply(first: Tensor, second: Tensor) -> float:
     """The inner product, added up in fp64."""
-    return float(sum((one.double() * other.double()).sum() for one, other in zip(first.split(256), second.split(256), strict=True)))
+    parts = zip(torch.split(first, _NUM_ROWS), torch.split(second, _NUM_ROWS), strict=True)
+    return math.fsum(float((one.double() * other.double()).sum()) for one, other in parts)
