@@ -293,9 +293,26 @@ def test_runs_are_taken_wherever_files_are(build_small: BuildRun, tmp_path: Path
     with pytest.raises(AdapterError, match="depends on the weights"):
         compare(turns, lora)
     assert compare(turns, turns, base="pocket").total.share == 0
+    merge.merge([(lora, 0.5)], base=None, out=tmp_path / "half.safetensors", layout=None, rank=None, progress=ignore_progress)
+    assert compare(lora, tmp_path / "half.safetensors").total.share == pytest.approx(0.5)
     assert 0 < compare(turns, lora, base="pocket").total.share <= 2
     bare = Path(shutil.copy(turns / "adapter.safetensors", tmp_path / "turns.safetensors"))
     assert look(bare, original=turns).equality.num_different == 0  # type: ignore[union-attr]
+
+
+def test_changes_of_clip_beside_the_transformers(tmp_path: Path) -> None:
+    """They are cut and compared as others; a whole model lacks them, and its bits say nothing of them."""
+    text = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+    modules = {TARGETS[0]: build_diagonal(2, 1, shape=(192, 192)), text: build_diagonal(3, 1)}
+    for layout in ("diffusers", "kohya", "comfyui"):
+        path, out = tmp_path / f"{layout}.safetensors", tmp_path / f"{layout}-1.safetensors"
+        save_adapter(path, modules, layout=layout, facts={}, metadata={}, pairings=PAIRINGS)
+        assert cut(path, out, rank=1).error == pytest.approx(math.sqrt(2 / 15), rel=1e-6)
+        assert {one.name for one in compare(path, out).different} == set(modules)
+        found = look(out, original=path, base="pocket")
+        loads = {one.program: not one.left for one in found.readings}
+        assert loads["diffusers"] and loads["ComfyUI"] and loads["kohya"] == (layout == "kohya") and not loads["BFL"]
+        assert all(set(one.layers) == {TARGETS[0]} for one in found.survival)
 
 
 def test_a_run_whose_model_is_away_is_checked_without_it(tmp_path: Path) -> None:

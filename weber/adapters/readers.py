@@ -3,8 +3,8 @@
 | program | read from | version |
 |---|---|---|
 | diffusers | `loaders/lora_pipeline.py`, `loaders/lora_conversion_utils.py` | 0.42 |
-| ComfyUI | `comfy/lora.py`, `comfy/utils.py:flux_to_diffusers`, `comfy/weight_adapter` | 0.33 |
-| kohya | sd-scripts' `networks/lora_flux.py`; of newer models musubi-tuner's `networks/lora_flux_2.py` | 2026 |
+| ComfyUI | `comfy/lora.py`, the names that `comfy/utils.py` gives it, `comfy/weight_adapter` | 0.33 |
+| kohya | `networks/lora_*.py` of sd-scripts, and of musubi-tuner for newer models | 2026 |
 | LyCORIS | `lycoris/wrapper.py:create_lycoris_from_weights` | 4.1 |
 | BFL | its own models: whole ones, with an adapter merged into them | |
 
