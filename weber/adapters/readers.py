@@ -103,20 +103,24 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What a program makes of a file: names of tensors that it loads, and of those that it does not, each with the reason."""
+    """What a program makes of a file: names of tensors that it loads, and of those that it does not, each with the reason.
+
+    `what` they are.
+    """
 
     program: str
     loaded: tuple[str, ...]
     left: dict[str, str]
+    what: str = "tensors"
 
     def __str__(self) -> str:
         if not self.left:
-            return f"loads all {len(self.loaded)} tensors"
+            return f"loads all {len(self.loaded)} {self.what}"
         reasons: dict[str, list[str]] = {}
         for name, reason in self.left.items():
             reasons.setdefault(reason, []).append(name)
         told = [f"{reason} ({len(names)}, such as {names[0]})" for reason, names in reasons.items()]
-        return f"loads {len(self.loaded) or 'none'} of {len(self.loaded) + len(self.left)} tensors: {'; '.join(told)}"
+        return f"loads {len(self.loaded) or 'none'} of {len(self.loaded) + len(self.left)} {self.what}: {'; '.join(told)}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def build_merged_reading(modules: Iterable[str], pairings: Sequence[Pairing]) ->
             left[module] = "a whole model is the transformer alone" if is_text(module) else "no layer of the makers' files"
         else:
             loaded[f"{match.original}.weight"] = module
-    return Reading(BFL, tuple(loaded), left)
+    return Reading(BFL, tuple(loaded), left, "changed tensors of a model that it is merged into")
 
 
 def list_model_readings(names: Iterable[str], pairings: Sequence[Pairing]) -> list[Reading]:
