@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.runs import write_pocket_lora
 from weber import cli
 from weber.checkpoint.resume import check_checkpoint
 from weber.checkpoint.save import save_checkpoint
@@ -23,8 +24,8 @@ from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
-    "bench", "cache", "demo", "export", "extract", "import", "inspect", "merge",
-    "plan", "report", "sample", "schema", "train", "variants",
+    *("bench", "cache", "check", "demo", "diff", "export", "extract", "import", "inspect", "merge", "plan", "report", "resize"),
+    *("sample", "schema", "train", "variants"),
 )
 
 
@@ -102,6 +103,26 @@ def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) 
     code, out, _ = weber("cache", run_toml)
     assert code == 0 and "Encoded 0 latents and 0 texts" in out
     assert len(list((tmp_path / "cache").iterdir())) <= num_files
+
+
+def test_files_after_training(weber: Run, tmp_path: Path) -> None:
+    first, second = write_pocket_lora(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"
+    code, out, _ = weber("resize", first, "--energy", 0.6, "--out", second)
+    assert code == 0 and "relative error of the change: " in out
+    code, out, _ = weber("diff", first, second, "--layers", 1)
+    assert code == 0 and "2 layers in both, of which 2 differ" in out and "... and 1 more" in out
+    code, out, _ = weber("check", second, "--original", first, "--base", "pocket", "--keys")
+    assert code == 0
+    for words in ("diffusers", "loads all", "2 of 2 layers differ", "of the change survives", "+ diffusion_model.double_blocks.0"):
+        assert words in out, out
+    for wrong, words in (
+        (("resize", first, "--out", tmp_path / "c.safetensors"), "--energy 0.95"),
+        (("resize", first, "--rank", 4, "--out", tmp_path / "c.safetensors"), "No layer would get a lower rank"),
+        (("diff", first, tmp_path / "none"), "no such adapter file"),
+        (("check", first, "--base", "pockett"), "--base 'pockett'"),
+    ):
+        code, _, err = weber(*wrong)
+        assert code == 2 and words in err and "Traceback" not in err
 
 
 def test_broken_pictures_are_listed_and_do_not_stop_the_run(weber: Run, run_toml: Path, tmp_path: Path, pictures: Path) -> None:

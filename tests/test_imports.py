@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from weber.imports import begin_work, load_module, start_command
 
@@ -94,6 +96,17 @@ def test_what_commands_import_that_read_no_model(tmp_path: Path) -> None:
     assert [line[:11] for line in mistakes] == ["error: 2 se", "exit code 2"] * 2
     assert {line.split()[0].rstrip(":.") for line in noted} <= {"error", "exit", "1", "2", "got", "expected", "fix"}
     assert said[-1].split()[0] == "use:"
+
+
+def test_what_commands_import_that_read_adapters(tmp_path: Path) -> None:
+    names = [f"diffusion_model.single_blocks.0.linear2.lora_{side}.weight" for side in ("down", "up")]
+    save_file({names[0]: torch.rand(4, 40), names[1]: torch.rand(8, 4)}, tmp_path / "a.safetensors")
+    resized = ["resize", "a.safetensors", "--rank", "2", "--out", "b.safetensors"]
+    commands = [resized, ["diff", "a.safetensors", "b.safetensors"], ["check", "b.safetensors", "--original", "a.safetensors"]]
+    said, _ = run(COMMANDS, json.dumps(commands), folder=tmp_path)
+    assert list_packages(set.union(*list_imports(tmp_path))) <= TORCH
+    assert said[0] == "b.safetensors: rank 4 -> 2: 1 of 1 layers are cut" and "1 layers in both, of which 1 differ" in said
+    assert any(line.strip().startswith("note: without a model nothing is said of its bits") for line in said)
 
 
 def test_what_a_plan_imports_and_says(run_toml: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from weber.api import Asked
 from weber.config.load import save_config
 
 SIGNATURES = {
+    "check": ["source", "original", "base", "progress"],
+    "diff": ["first", "second", "base", "progress"],
     "export": ["source", "formats", "base", "out", "progress"],
     "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
     "import_run": ["path", "overrides", "tool", "weber_defaults"],
@@ -24,6 +26,7 @@ SIGNATURES = {
     "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
     "plan": ["config", "overrides", "card", "progress"],
+    "resize": ["source", "out", "rank", "energy", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weber.api import export, extract, import_run, inspect, merge, open_run, plan, report, sample, train, write_report
+from weber.api import (
+    check,
+    diff,
+    export,
+    extract,
+    import_run,
+    inspect,
+    merge,
+    open_run,
+    plan,
+    report,
+    resize,
+    sample,
+    train,
+    write_report,
+)
 from weber.errors import WeberError
 from weber.imports import quiet_libraries
 from weber.version import VERSION as __version__
@@ -19,6 +34,8 @@ __all__ = [
     "RunConfig",
     "WeberError",
     "__version__",
+    "check",
+    "diff",
     "export",
     "extract",
     "import_run",
@@ -28,6 +45,7 @@ __all__ = [
     "open_run",
     "plan",
     "report",
+    "resize",
     "sample",
     "train",
     "write_report",

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from weber.adapters.compare import Comparison
     from weber.adapters.extract import Extraction
     from weber.adapters.inspect import Report as FileReport
+    from weber.adapters.resize import Resized
     from weber.config.importers.outcome import Imported
     from weber.config.run import RunConfig
     from weber.planning.plan import Plan
     from weber.planning.report import Report
     from weber.progress import Progress
+    from weber.results.check import Check
     from weber.track.progress import Watcher
     from weber.training.paint import Sampler, Wish
 
@@ -176,6 +179,30 @@ def inspect(file: Place) -> FileReport:
         return inspect_file(Path(file))
 
 
+def check(
+    source: Place, *, original: Place | None = None, base: str | None = None, progress: Progress | None = None
+) -> Check:
+    """What becomes of an adapter file, that of a run, or a whole model elsewhere: what each program loads (`readings`), whether it holds
+    the change of its `original` (`equality`), how much of that survives in few bits on its model `base` (`survival`)."""
+    with _speaking_of_arguments():
+        from weber.results.check import check as look
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            made_of = None if original is None else Path(original)
+            return look(Path(source), original=made_of, base=base, progress=watcher.report)
+
+
+def diff(first: Place, second: Place, *, base: str | None = None, progress: Progress | None = None) -> Comparison:
+    """Which layers of two adapters (files, run folders) differ, and by how much. `base`: their model, for kinds that depend on it."""
+    with _speaking_of_arguments():
+        from weber.results.diff import diff as compare
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            return compare(Path(first), Path(second), base=base, progress=watcher.report)
+
+
 def export(
     source: Place, formats: str | Sequence[str], *, base: str | None = None, out: Place | None = None, progress: Progress | None = None
 ) -> list[Path]:
@@ -243,6 +270,18 @@ def extract(
             return take_out(
                 tuned, base=base, targets=targets, rank=rank, energy=energy, out=file, layout=layout, progress=watcher.report
             )
+
+
+def resize(
+    source: Place, out: Place, *, rank: int | None = None, energy: float | None = None, progress: Progress | None = None
+) -> Resized:
+    """Write a LoRA, or that of a run, with at most `rank` directions in each layer, or with the share `energy` of its change."""
+    with _speaking_of_arguments():
+        from weber.results.resize import resize as cut
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            return cut(Path(source), rank=rank, energy=energy, out=Path(out), progress=watcher.report)
 
 
 def read_config(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:

@@ -15,7 +15,7 @@ from weber.adapters.factors import Factors
 from weber.adapters.layouts import check_layout, find_layout
 from weber.adapters.metadata import FACTS_KEY, HASH_KEY, SETTINGS_KEY, VERSION_KEY, read_facts
 from weber.adapters.precision import build_rounded
-from weber.adapters.read import read_modules
+from weber.adapters.read import FileLayer, read_layers, read_modules
 from weber.errors import AdapterError, ModelError
 from weber.families.pairing import Pairing
 from weber.families.tensors import build_entry, open_weights, read_metadata, save_weights
@@ -48,7 +48,7 @@ def load_adapter(path: Path) -> AdapterFile:
         raise AdapterError("There is no adapter file.", got=str(path), fix="give a *.safetensors file that a run has saved")
     try:
         weights, metadata = open_weights([path]), read_metadata(path)
-        reading = read_modules(weights, _read_peft_settings(path) | metadata)
+        reading = read_modules(weights, _read_settings_beside(path) | metadata)
     except (ModelError, AdapterError) as error:
         got = error.got if str(path) in error.what else f"{path}: {error.got}"
         raise AdapterError(error.what, got=got, expected=error.expected, fix=error.fix) from error
@@ -78,21 +78,26 @@ def save_adapter(
     tensors = build_rounded({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, precision)
     header = dict(metadata) | {FACTS_KEY: json.dumps(facts, sort_keys=True)} | settings
     if VERSION_KEY in header:
-        header |= {HASH_KEY: "0x" + _hash(tensors)}
+        header |= {HASH_KEY: "0x" + build_hash(tensors)}
     save_weights(path, {name: build_entry(tensor) for name, tensor in tensors.items()}, metadata=header)
 
 
-def _read_peft_settings(path: Path) -> dict[str, str]:
+def open_layers(path: Path) -> dict[str, FileLayer]:
+    """The layers of a file that `load_adapter` reads, by the file's own names: layers that its writer has as one are one."""
+    return read_layers(open_weights([path]), _read_settings_beside(path) | read_metadata(path))
+
+
+def build_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of a file's bytes after its header, whose tensors are in this order."""
+    digest = hashlib.sha256()
+    for tensor in tensors.values():
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_settings_beside(path: Path) -> dict[str, str]:
     """PEFT itself writes its settings into a file beside the adapter."""
     beside = path.with_name("adapter_config.json")
     if path.name != "adapter_model.safetensors" or not beside.is_file():
         return {}
     return {SETTINGS_KEY: beside.read_text(encoding="utf-8", errors="replace")}
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of the file's bytes after its header."""
-    digest = hashlib.sha256()
-    for tensor in tensors.values():
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -69,7 +69,7 @@ def check_layout(
         raise _build_dora_error(row, "a DoRA (adapter.dora)")
     if not row.of_originals:
         return
-    if row.only_inner and _count_parts(pairings) == 0:
+    if row.only_inner and count_parts(pairings) == 0:
         raise AdapterError(
             f"No program reads adapters of this model in the {layout} layout.", got=f"layout {layout}", fix="take comfyui or diffusers"
         )
@@ -150,7 +150,7 @@ def _write_kohya(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) ->
 
 def _write_comfyui(modules: Mapping[str, Factors], pairings: Sequence[Pairing]) -> Written:
     """ComfyUI takes either pair of names; the library, where it has to take a single-stream block's first layer apart, only one."""
-    down, up = ("lora_down", "lora_up") if _count_parts(pairings) > 1 else ("lora_A", "lora_B")
+    down, up = ("lora_down", "lora_up") if count_parts(pairings) > 1 else ("lora_A", "lora_B")
     changed, text = split_modules(modules)
     stems = {f"diffusion_model.{original}": factors for original, factors in _build_originals(changed, pairings).items()}
     stems |= {build_text_stem(name, "comfyui"): factors for name, factors in text.items()}
@@ -176,7 +176,7 @@ def _build_original(modules: Mapping[str, Factors], match: Match) -> Factors:
     return build_fused(parts, [unit * rows for rows in match.pairing.rows])
 
 
-def _count_parts(pairings: Sequence[Pairing]) -> int:
+def count_parts(pairings: Sequence[Pairing]) -> int:
     """How many of the library's layers the first layer of the makers' single-stream block is; 0: that block is built differently."""
     match = find_original(pairings, "single_blocks.0.linear1")
     return 0 if match is None else len(match.modules)

@@ -41,14 +41,20 @@ def build_merged_adapter(adapters: Sequence[Weighted], *, rank: int | None = Non
 
 
 def build_cut(factors: Factors, rank: int) -> Factors:
-    """The nearest change of that rank, or of the layer's smaller side: its largest singular values, without building the whole matrix."""
+    """The nearest change of that rank, or of the layer's smaller side: its largest singular values."""
+    left, values, right = decompose(factors)
+    rank = min(rank, len(values))
+    root = values[:rank].sqrt()
+    up, down = left[:, :rank] * root, root[:, None] * right[:rank]
+    return Factors(down.float().contiguous(), up.float().contiguous(), float(rank))
+
+
+def decompose(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
+    """U (O, K), S (K,) and V (K, I) of a change, in fp64: all of its directions, largest first, without building the whole matrix."""
     up_basis, up_rest = torch.linalg.qr(factors.build_baked().up.double())
     down_basis, down_rest = torch.linalg.qr(factors.down.double().T)
     left, values, right = torch.linalg.svd(up_rest @ down_rest.T, full_matrices=False)
-    rank = min(rank, len(values))
-    root = values[:rank].sqrt()
-    up, down = up_basis @ left[:, :rank] * root, root[:, None] * (right[:rank] @ down_basis.T)
-    return Factors(down.float().contiguous(), up.float().contiguous(), float(rank))
+    return up_basis @ left, values, right @ down_basis.T
 
 
 def check_mergeable(names: Iterable[str]) -> None:

@@ -115,14 +115,15 @@ def list_fits(shapes: Mapping[str, tuple[int, int] | None]) -> list[Fit]:
     """
     fits = []
     for family in FAMILIES:
-        matches = {stem: _find_stem(family.pairings, stem) for stem in shapes}
+        matches = {stem: find_stem(family.pairings, stem) for stem in shapes}
         found = {stem: match for stem, match in matches.items() if match is not None and _has_shape(match, shapes[stem])}
         if len(found) == len(shapes):
             fits.append(Fit(family, found))
     return fits
 
 
-def _find_stem(pairings: Sequence[Pairing], stem: str) -> Match | None:
+def find_stem(pairings: Sequence[Pairing], stem: str) -> Match | None:
+    """The layer that a stem names, as the makers' (position WHOLE) or as the library's."""
     for pairing in pairings:
         for position, template in enumerate((pairing.original, *pairing.modules), WHOLE):
             found = _compile(template).fullmatch(stem)
@@ -132,7 +133,7 @@ def _find_stem(pairings: Sequence[Pairing], stem: str) -> Match | None:
 
 
 def _is_layer(stem: str) -> bool:
-    return find_text_module(stem) is not None or any(_find_stem(family.pairings, stem) is not None for family in FAMILIES)
+    return find_text_module(stem) is not None or any(find_stem(family.pairings, stem) is not None for family in FAMILIES)
 
 
 def _has_shape(match: Match, shape: tuple[int, int] | None) -> bool:

@@ -26,10 +26,11 @@ _NUM_SHOWN = 3
 
 @dataclass
 class _Layer:
-    """The tensors of one stem, by role."""
+    """The tensors of one stem, by role, and their names in the file."""
 
     layout: str
     entries: dict[str, Entry] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,6 +82,25 @@ def read_modules(weights: Weights, metadata: Mapping[str, str]) -> Reading:
     return Reading(layout, modules, tuple(fit.family.transformer_class for fit in fits), notes)
 
 
+@dataclass(frozen=True)
+class FileLayer:
+    """A layer as its file has it: the names of its tensors by role, the module that PEFT's settings call it, its change."""
+
+    names: dict[str, str]
+    module: str
+    factors: Factors
+
+
+def read_layers(weights: Weights, metadata: Mapping[str, str]) -> dict[str, FileLayer]:
+    """The layers of a file that `read_modules` reads, by stem, undivided."""
+    layers, _ = _group(weights)
+    text = {stem: module for stem in layers if (module := find_text_module(stem)) is not None}
+    alphas, _ = _choose_alphas(layers, text, metadata)
+    return {
+        stem: FileLayer(layer.names, text.get(stem, stem), _build_factors(stem, layer, alphas[stem])) for stem, layer in layers.items()
+    }
+
+
 def _group(weights: Weights) -> tuple[dict[str, _Layer], tuple[str, ...]]:
     """Layers by stem, each with factors that fit each other; and what is said of tensors that belong to none."""
     layers: dict[str, _Layer] = {}
@@ -94,6 +114,7 @@ def _group(weights: Weights) -> tuple[dict[str, _Layer], tuple[str, ...]]:
         if read.role in layer.entries:
             raise AdapterError("The file changes one layer twice.", got=f"{read.stem}, again as {name}", fix="remove one of the two")
         layer.entries[read.role] = entry
+        layer.names[read.role] = name
     further = list_further(strange)
     if len(further) < len(strange) or not layers:
         got = _list_some(name for name in strange if name not in further or not layers)
@@ -163,8 +184,7 @@ def _read_alpha(stem: str, entry: Entry) -> float:
 
 
 def _build_modules(stem: str, layer: _Layer, *, alpha: float, match: Match | None) -> dict[str, Factors]:
-    tensors = {role: _read_float(stem, role, entry) for role, entry in layer.entries.items() if role != ALPHA}
-    factors = Factors(tensors[DOWN], tensors[UP], alpha, tensors.get(MAGNITUDE))
+    factors = _build_factors(stem, layer, alpha)
     if match is None:
         return {stem: factors}
     if match.position != WHOLE:
@@ -175,6 +195,11 @@ def _build_modules(stem: str, layer: _Layer, *, alpha: float, match: Match | Non
         )
     parts = build_parts(factors, match.pairing.split(layer.shape[0]), swapped=match.pairing.swapped)
     return {module: part for module, part in zip(match.modules, parts, strict=True) if part is not None}
+
+
+def _build_factors(stem: str, layer: _Layer, alpha: float) -> Factors:
+    tensors = {role: _read_float(stem, role, entry) for role, entry in layer.entries.items() if role != ALPHA}
+    return Factors(tensors[DOWN], tensors[UP], alpha, tensors.get(MAGNITUDE))
 
 
 def _read_float(stem: str, role: str, entry: Entry) -> Tensor:

@@ -1,4 +1,4 @@
-"""`weber inspect`, `export`, `merge`, `extract`: from files to files."""
+"""`weber inspect`, `check`, `diff`, `export`, `merge`, `extract`, `resize`: what files are, and from files to files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,51 @@ def inspect(file: Path, /) -> None:
     from weber.adapters.inspect import inspect_file
 
     say(str(inspect_file(file)))
+
+
+def check(source: Path, /, *, original: Path | None = None, base: str | None = None, keys: bool = False) -> None:
+    """Say what becomes of a file elsewhere: which of its tensors diffusers, ComfyUI, kohya, LyCORIS and BFL load, and why not others;
+    whether it holds the change that it was made from; how much of that survives in a model of 8 or 4 bits.
+
+    Parameters
+    ----------
+    source
+        An adapter file of any kind, a run folder, or a whole model: a file or a folder.
+    original
+        The adapter that the file was made from: a file or a run folder.
+    base
+        The adapter's model: a variant, a folder, a hub id or a file; that of the run if left out.
+    keys
+        List every tensor with every program.
+    """
+    from weber.results.check import check as look
+
+    watcher = build_watcher()
+    with watcher.shown():
+        found = look(source, original=original, base=base, progress=watcher.report)
+    say(f"{found}\n{found.describe_keys()}" if keys else str(found))
+
+
+def diff(first: Path, second: Path, /, *, base: str | None = None, layers: int = 10) -> None:
+    """Say which layers of two adapters differ, and by how much.
+
+    Parameters
+    ----------
+    first
+        An adapter file of any kind, a run folder or one of its checkpoints.
+    second
+        The other one.
+    base
+        Their model, for DoRA and for forms of LyCORIS whose change depends on it: a variant, a folder, a hub id or a file.
+    layers
+        How many layers are listed, those that differ most first.
+    """
+    from weber.results.diff import diff as compare
+
+    watcher = build_watcher()
+    with watcher.shown():
+        found = compare(first, second, base=base, progress=watcher.report)
+    say(found.describe(layers))
 
 
 def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path | None = None) -> None:
@@ -130,3 +175,25 @@ def report(run: Path, other: Path | None = None, /, *, out: Path | None = None) 
     with watcher.shown():
         page = write_report(run, other, out=out, progress=watcher.report)
     say(f"Open {page} in a browser.")
+
+
+def resize(source: Path, /, *, out: Path, rank: int | None = None, energy: float | None = None) -> None:
+    """Lower the rank of a LoRA: each layer keeps the largest directions of its change, and the file its layout, header and strength.
+
+    Parameters
+    ----------
+    source
+        A LoRA of any layout, or a run folder.
+    out
+        The new adapter file.
+    rank
+        Rank of each layer; with energy the highest.
+    energy
+        Share of each layer's change that is kept, by squares, such as 0.95.
+    """
+    from weber.results.resize import resize as cut
+
+    watcher = build_watcher()
+    with watcher.shown():
+        told = cut(source, rank=rank, energy=energy, out=out, progress=watcher.report)
+    say(f"{out}: {told}")

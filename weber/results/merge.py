@@ -31,6 +31,7 @@ def merge(
     if not adapters:
         fix = "weber merge one.safetensors:0.8 two.safetensors --out both.safetensors"
         raise ConfigError("There is nothing to merge.", got="no adapter", fix=fix)
+    adapters = [(find_adapter(path) if path.is_dir() else path, weight) for path, weight in adapters]
     inputs = [path for path, _ in adapters]
     if base is None:
         check_file(out, inputs)
