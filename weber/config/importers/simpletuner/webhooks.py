@@ -8,7 +8,7 @@ from typing import Any
 
 from weber.config.importers.draft import NO_EFFECT, Draft, Keys
 from weber.config.importers.named import find_named
-from weber.config.importers.texts import read_tree
+from weber.config.importers.texts import read_text
 from weber.config.importers.values import read_bool
 from weber.config.section import HIDDEN
 from weber.errors import ConfigError
@@ -49,7 +49,7 @@ def _read(draft: Draft, value: Any) -> list[Mapping[str, Any]]:
         elif "://" in text:
             raise _build_error("it is an address, not a file or a table")
         else:
-            tree = read_tree(find_named(draft, text, key=_KEY))
+            tree = _parse(read_text(find_named(draft, text, key=_KEY)))
     found = tree if isinstance(tree, list) else [tree]
     if not all(isinstance(one, Mapping) for one in found):
         raise _build_error("it holds something that is no table")
