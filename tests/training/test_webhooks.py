@@ -93,8 +93,9 @@ def check_secrets(folder: Path, said: str) -> None:
 def test_a_stopped_run_goes_on_with_its_webhooks(build_run: BuildRun) -> None:
     with receiving() as receiver:
         config = build(build_run, "told", [{"kind": "raw", "url": receiver.url, "every": 1}], steps=3)
+        metrics = config.output.folder / "metrics.jsonl"
         with pytest.raises(KeyboardInterrupt):
-            run_whole(config, stop=Stop(lambda: any(event["type"] == "training.progress" for event in receiver.events)))
+            run_whole(config, stop=Stop(lambda: metrics.is_file() and metrics.stat().st_size > 0))
         assert receiver.events[-1]["data"]["status"] == "cancelled"
         receiver.received.clear()
         run_whole(load_config(config.output.folder / "config.toml"), resume=True)

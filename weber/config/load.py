@@ -78,7 +78,9 @@ def save_config(config: RunConfig, path: Path) -> None:
     mode = _SECRET_MODE if config.output.webhooks else _MODE
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(unfinished, "w", encoding="utf-8", newline="\n", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=mode)
+    with unfinished.open("w", encoding="utf-8", newline="\n") as file:
         file.write(write_toml(config.model_dump()))
         file.flush()
         os.fsync(file.fileno())
