@@ -20,7 +20,7 @@ from tests.runs import build_watcher
 from weber.config.webhooks import WebhookConfig
 from weber.errors import ConfigError
 from weber.track import posts, sender
-from weber.track.events import build_notice
+from weber.track.events import LEVELS, build_notice
 from weber.track.webhooks import Messages, Opened
 
 
@@ -124,7 +124,7 @@ def test_a_message_is_no_larger_than_discord_takes(tmp_path: Path, monkeypatch: 
 
 def test_each_hears_what_it_wants() -> None:
     with receiving() as receiver:
-        configs = [build(receiver, "discord", level=level, message_prefix=level) for level in ("error", "warning", "info", "debug")]
+        configs = [build(receiver, "discord", level=level, message_prefix=level) for level in LEVELS]
         watcher, _ = build_watcher()
         with pytest.raises(ConfigError), Opened(configs, job="cat", watcher=watcher) as opened:
             opened.messages.start(0, 2, count=int)
@@ -132,7 +132,7 @@ def test_each_hears_what_it_wants() -> None:
             opened.watcher.write("a line")
             opened.watcher.report("encoding pictures", 0, 2)
             raise ConfigError("It went wrong.", fix="try again")
-        heard = {level: [one.text for one in receiver.received if f"({level})" in one.text] for level in ("error", "warning", "info", "debug")}
+        heard = {level: [one.text for one in receiver.received if f"({level})" in one.text] for level in LEVELS}
     assert len(heard["error"]) == 2 and "It went wrong.\n  fix: try again" in heard["error"][0]
     assert [len(texts) for texts in heard.values()] == [2, 3, 4, 5]
     assert not [text for texts in heard.values() for text in texts if "encoding" in text]  # that is for programs
@@ -212,7 +212,8 @@ def test_nobody_waits_for_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -
             told = time.monotonic() - start
         closed = time.monotonic() - start
     assert told < 0.5 and 0.5 <= closed < 1.5  # both together
-    assert buffer.getvalue().splitlines() == [f"Lost 1001 messages to output.webhooks.{n} (raw): it is slower than the run." for n in (0, 1)]
+    lost = [f"Lost 1001 messages to output.webhooks.{number} (raw): it is slower than the run." for number in (0, 1)]
+    assert buffer.getvalue().splitlines() == lost
 
 
 def test_reports_of_progress_are_lost_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:

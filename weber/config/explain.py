@@ -135,11 +135,12 @@ def _explain_unknown_key(key: str, section: SectionRows, got: object) -> ConfigE
     reason = find_refusal(key, section.name)
     if reason is not None:
         return _explain_refused(key, got, reason=reason)
+    proposal = propose_key(key, section, got=HIDDEN if _is_secret(key) else got)
     return ConfigError(
         f"{key} is not a setting",
         got=f"{key} = {_show(got, key)}",
         expected=f"a key of {section.header}: {', '.join(setting.name for setting in section.settings)}",
-        fix=_of_set(propose_key(key, section, got=HIDDEN if _is_secret(key) else got), key) or "remove it; `weber train --help` lists every setting",
+        fix=_of_set(proposal, key) or "remove it; `weber train --help` lists every setting",
     )
 
 

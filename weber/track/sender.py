@@ -85,7 +85,8 @@ class Sender:
 
     def _work(self) -> None:
         while (event := self._take()) is not None:
-            if all([self._send(post) for post in self._build(event)]):
+            sent = [self._send(post) for post in self._build(event)]
+            if all(sent):
                 with self._changed:
                     self._num_sent += 1
 

@@ -15,10 +15,11 @@ from weber.config.importers.report import write_page, write_report, write_summar
 from weber.config.load import load_config
 from weber.errors import ConfigError
 
-DISCORD = {"webhook_type": "discord", "webhook_url": "https://discord.com/api/webhooks/1/s3cret", "message_prefix": "cat", "log_level": "critical"}
+ADDRESS = "https://discord.com/api/webhooks/1/s3cret"
+DISCORD = {"webhook_type": "discord", "webhook_url": ADDRESS, "message_prefix": "cat", "log_level": "critical"}
 RAW = {"webhook_type": "raw", "callback_url": "https://example.org/s3cret", "auth_token": "t0ken", "ssl_no_verify": True}
 OURS = [
-    {"kind": "discord", "url": "https://discord.com/api/webhooks/1/s3cret", "level": "error", "message_prefix": "cat"},
+    {"kind": "discord", "url": ADDRESS, "level": "error", "message_prefix": "cat"},
     {"kind": "raw", "url": "https://example.org/s3cret", "level": "info", "token": "t0ken", "every": 25},
 ]
 
