@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from weber.config.every import Every
-from weber.config.section import Secret, Section
+from weber.config.section import HIDDEN, Secret, Section
 
 _DISCORD = ("discord.com", "discordapp.com")
 _COPY = "in Discord: the channel's settings, Integrations, Webhooks, Copy Webhook URL"
@@ -49,11 +50,11 @@ class WebhookConfig(Section):
     """`discord`: messages for people, with pictures, to a channel of Discord. `raw`: events for a program, as JSON, in the shape that
     receivers of SimpleTuner's raw webhooks read."""
 
-    url: Annotated[str, AfterValidator(_check_url), Field(repr=False), Secret()]
+    url: Annotated[str, AfterValidator(_check_url), Secret()]
     """Where messages go, by POST: with https:// in front. Whoever knows it can write there: it is in no message and in no file but the
     settings of the run (`config.toml`), which then nobody but you can read."""
 
-    token: Annotated[Annotated[str, AfterValidator(_check_token)] | None, Field(repr=False), Secret()] = None
+    token: Annotated[Annotated[str, AfterValidator(_check_token)] | None, Secret()] = None
     """Sent to a raw address as the header X-API-Key; as secret as `url`. Left out: no such header."""
 
     level: Literal["error", "warning", "info", "debug"] = "info"
@@ -66,6 +67,10 @@ class WebhookConfig(Section):
 
     message_prefix: str | None = None
     """What messages to Discord begin with. Left out: the name of the run folder."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        secret = ("url", "token")
+        return [(name, HIDDEN if name in secret and value is not None else value) for name, value in super().__repr_args__()]
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> WebhookConfig:
