@@ -19,9 +19,6 @@ from weber.config.settings import SectionRows, find_setting, is_known, list_sect
 from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
 
-_MODE, _SECRET_MODE = 0o666, 0o600
-"""Who may read a file of settings: whom the system's mask lets, or its owner alone."""
-
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The run that a TOML file describes, changed by `section.key=value` texts.
@@ -75,16 +72,20 @@ def build_config(tree: Mapping[str, object]) -> RunConfig:
 def save_config(config: RunConfig, path: Path) -> None:
     """Write every setting, defaults included, as TOML that `load_config` reads back equal. The file appears whole or not at all, and where
     it holds what is secret nobody else can read it."""
-    mode = _SECRET_MODE if config.output.webhooks else _MODE
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.unlink(missing_ok=True)
-    unfinished.touch(mode=mode)
+    unfinished.touch(mode=choose_mode(config))
     with unfinished.open("w", encoding="utf-8", newline="\n") as file:
         file.write(write_toml(config.model_dump()))
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def choose_mode(config: RunConfig) -> int:
+    """Who may read a file with these settings: where they hold what is secret its owner alone, else whom the system lets."""
+    return 0o600 if config.output.webhooks else 0o666
 
 
 def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.config.importers.test_simpletuner_wrong import run
+from weber.commands.imports import import_settings
 from weber.config.importers.commented import write_commented
 from weber.config.importers.outcome import Imported
 from weber.config.importers.report import write_page, write_report, write_summary
@@ -80,3 +81,11 @@ def test_what_cannot_be_read(tmp_path: Path, value: Any, says: str) -> None:
 def test_an_interval_without_a_raw_webhook(tmp_path: Path, options: dict[str, Any], line: str) -> None:
     found = next(one for one in run(tmp_path, **options).outcomes if one.given.name == "webhook_reporting_interval")
     assert (found.kind, found.line) == ("no effect", line)
+
+
+def test_the_file_that_is_written_is_its_owners(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, webhook_config=[DISCORD, RAW])
+    import_settings(tmp_path / "config.json", out=tmp_path / "run.toml")
+    assert "s3cret" in (tmp_path / "run.toml").read_text() and (tmp_path / "run.toml").stat().st_mode & 0o077 == 0
+    said = capsys.readouterr()
+    assert "(not shown)" in said.out and not [one for one in ("s3cret", "t0ken") if one in said.out + said.err]
