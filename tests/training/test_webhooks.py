@@ -26,13 +26,13 @@ def run_whole(config: RunConfig, *, resume: bool = False, stop: Stop | None = No
     return buffer.getvalue()
 
 
-def build(build_run: BuildRun, name: str, webhooks: list[dict[str, Any]], *, steps: int = 4) -> RunConfig:
+def build(build_run: BuildRun, cache: Path, webhooks: list[dict[str, Any]], *, name: str = "told", steps: int = 4) -> RunConfig:
     return build_run(
         name,
         data=[{"resolution": 64}],
         train={"steps": steps, "batch_size": 1},
         sampling={"prompts": ["a dog", "a cat"], "every": 2, "steps": 1},
-        output={"save_every": 2, "webhooks": webhooks},
+        output={"save_every": 2, "cache": str(cache), "webhooks": webhooks},
     )
 
 
@@ -40,9 +40,9 @@ def read_losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_the_same_whatever_becomes_of_its_messages(build_run: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_the_same_whatever_becomes_of_it(build_run: BuildRun, small_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "CLOSING_SECONDS", 1.0)
-    plain = build(build_run, "plain", [])
+    plain = build(build_run, small_cache, [], name="plain")
     run_whole(plain)
     with (
         receiving() as raw,
@@ -57,7 +57,7 @@ def test_a_run_is_the_same_whatever_becomes_of_its_messages(build_run: BuildRun,
             for name, receiver in kinds.items()
         ]
         webhooks[0]["token"] = "t0ken"
-        config = build(build_run, "told", webhooks)
+        config = build(build_run, small_cache, webhooks)
         said = run_whole(config)
         events, texts = raw.events, [one.text for one in discord.received]
         pictures = [one.parts for one in discord.received if len(one.parts) > 1]
@@ -93,9 +93,9 @@ def check_secrets(folder: Path, said: str) -> None:
         assert found == ["config.toml"]
 
 
-def test_a_stopped_run_goes_on_with_its_webhooks(build_run: BuildRun) -> None:
+def test_a_stopped_run_goes_on_with_its_webhooks(build_run: BuildRun, small_cache: Path) -> None:
     with receiving() as receiver:
-        config = build(build_run, "told", [{"kind": "raw", "url": receiver.url, "every": 1}], steps=3)
+        config = build(build_run, small_cache, [{"kind": "raw", "url": receiver.url, "every": 1}], steps=3)
         metrics = config.output.folder / "metrics.jsonl"
         with pytest.raises(KeyboardInterrupt):
             run_whole(config, stop=Stop(lambda: metrics.is_file() and metrics.stat().st_size > 0))
@@ -107,10 +107,10 @@ def test_a_stopped_run_goes_on_with_its_webhooks(build_run: BuildRun) -> None:
     assert [event["message"] for event in told if event["type"] == "training.status"][0].startswith("Training goes on after step ")
 
 
-def test_a_run_that_fails_says_why(build_run: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_says_why(build_run: BuildRun, small_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "PAUSES_SECONDS", (0.05,))
     with receiving(lambda number: (502, {}, b"") if number == 1 else OK) as receiver:
-        config = build(build_run, "told", [{"kind": "discord", "url": receiver.url, "level": "error"}])
+        config = build(build_run, small_cache, [{"kind": "discord", "url": receiver.url, "level": "error"}])
         config.output.folder.mkdir()
         (config.output.folder / "config.toml").write_text("")
         (config.output.folder / "metrics.jsonl").write_text("")
