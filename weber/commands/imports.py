@@ -39,6 +39,7 @@ def import_settings(
     from weber.config.importers.commented import write_commented
     from weber.config.importers.load import import_run
     from weber.config.importers.report import write_report
+    from weber.config.load import choose_mode
 
     if out is not None and (out.suffix.lower() != ".toml" or out.exists()):
         got = "a file that is there" if out.exists() else "no TOML file"
@@ -48,6 +49,7 @@ def import_settings(
     say(write_report(imported))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch(mode=choose_mode(imported.config))
         out.write_text(write_commented(imported), encoding="utf-8")
     from weber.planning.old_run import describe_old_run
     from weber.planning.plan import build_plan

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from weber.config.foreign import FOREIGN_SECTIONS
 from weber.config.near import find_near
 from weber.config.propose import find_refusal, is_natural, normalize, propose_key, propose_known, propose_value
+from weber.config.section import HIDDEN
 from weber.config.settings import SET_SECTION, SectionRows, Setting, find_section, find_setting, list_sections
 from weber.config.toml import write_value
 from weber.errors import ConfigError
@@ -58,6 +59,8 @@ def _explain_item(kind: str, location: Location, tree: Mapping[str, object]) -> 
         return _explain_unknown_key(key, section, got)
     if setting is None:
         return _explain_shape(key, section, got)
+    if setting.is_secret:
+        return ConfigError(f"{key} cannot have this value", got=HIDDEN, expected=setting.expected, fix="correct it, or remove the line")
     if setting.table is not None:
         inner = next(one for one in list_sections() if one.type is setting.table and one.name == f"{section.name}.{setting.name}")
         return _explain_shape(key, inner, got)
@@ -90,7 +93,7 @@ def _explain_shape(key: str, section: SectionRows, got: object) -> ConfigError:
     elif got == []:
         lines = 'write [[data]] and below it path = "folder/of/pictures"'
     expected = f"one or more sections {section.header}" if section.is_list else f"a section {section.header}"
-    return ConfigError(f"{key} cannot have this value", got=_show(got), expected=expected, fix=lines)
+    return ConfigError(f"{key} cannot have this value", got=_show(got, key), expected=expected, fix=lines)
 
 
 def _explain_rule(message: str, location: Location, tree: Mapping[str, object]) -> ConfigError:
@@ -98,19 +101,19 @@ def _explain_rule(message: str, location: Location, tree: Mapping[str, object]) 
     what, _, fix = message.partition("; ")
     key = ".".join(map(str, location))
     table = _look_up(tree, location)
-    got = _show(table)
+    got = _show(table, key)
     if isinstance(table, Mapping):
         named = [name for name in table if re.search(rf"\b{re.escape(str(name))}\b", message)]
-        got = ", ".join(f"{name} = {_show(table[name])}" for name in named)
+        got = ", ".join(f"{name} = {_show(table[name], f'{key}.{name}')}" for name in named)
     setting = find_setting(key)
-    known = None if setting is None else propose_known(key, setting, got=table)
+    known = None if setting is None or setting.is_secret else propose_known(key, setting, got=table)
     return ConfigError(f"{key}: {what}" if key else what, got=got, fix=fix if known is None else _of_set(known, key))
 
 
 def _explain_refused(key: str, got: object, *, reason: str) -> ConfigError:
     """A setting of other trainers that has no place here."""
     fix = "remove it; it is what weber does in any case" if is_natural(key, got) else "remove it"
-    return ConfigError(f"{key} is not a setting: {reason}", got=f"{key} = {_show(got)}", fix=fix)
+    return ConfigError(f"{key} is not a setting: {reason}", got=f"{key} = {_show(got, key)}", fix=fix)
 
 
 def _explain_unknown_section(name: str, got: object) -> ConfigError:
@@ -124,19 +127,20 @@ def _explain_unknown_section(name: str, got: object) -> ConfigError:
         if reason is not None:
             return _explain_refused(name, got, reason=reason)
         what = f"{name} is not a section" if is_table else f"{name} stands outside any section"
-        fix = propose_key(name, None, got=got) or f"remove it{f', or write [{section}]' if section else ''}"
-    return ConfigError(what, got=f"{name} = {_show(got)}", expected=f"one of the sections {', '.join(names)}", fix=fix)
+        fix = propose_key(name, None, got=HIDDEN if _is_secret(name) else got) or f"remove it{f', or write [{section}]' if section else ''}"
+    return ConfigError(what, got=f"{name} = {_show(got, name)}", expected=f"one of the sections {', '.join(names)}", fix=fix)
 
 
 def _explain_unknown_key(key: str, section: SectionRows, got: object) -> ConfigError:
     reason = find_refusal(key, section.name)
     if reason is not None:
         return _explain_refused(key, got, reason=reason)
+    proposal = propose_key(key, section, got=HIDDEN if _is_secret(key) else got)
     return ConfigError(
         f"{key} is not a setting",
-        got=f"{key} = {_show(got)}",
+        got=f"{key} = {_show(got, key)}",
         expected=f"a key of {section.header}: {', '.join(setting.name for setting in section.settings)}",
-        fix=_of_set(propose_key(key, section, got=got), key) or "remove it; `weber train --help` lists every setting",
+        fix=_of_set(proposal, key) or "remove it; `weber train --help` lists every setting",
     )
 
 
@@ -152,9 +156,17 @@ def _look_up(tree: Any, location: Location) -> Any:
     return tree
 
 
-def _show(value: object) -> str:
+def _show(value: object, key: str = "") -> str:
+    if _is_secret(key):
+        return HIDDEN
     try:
         text = write_value(value)
     except TypeError:
         text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _is_secret(key: str) -> bool:
+    """Whether what stands there is secret, or may be: an address by another name is one too."""
+    setting = find_setting(key)
+    return setting.is_secret if setting is not None and setting.table is None else "webhook" in key

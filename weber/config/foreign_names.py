@@ -333,6 +333,7 @@ _STEPS: dict[str, str] = {
 
 _ADVICE: dict[str, str] = {
     **_STEPS,
+    "write [[output.webhooks]] and below it kind, url and what else it is to be, such as level and every": "webhook_*",
     _CLASSES: (
         "class_data_dir class_prompt num_class_images prior_generation_precision reg_data_dir sample_batch_size"
         " with_prior_preservation"

@@ -79,7 +79,7 @@ _WHY: dict[str, str] = {
     _COMPILE: "cache_size_limit compile_* dynamo_* torch_compile_* validation_torch_compile",
     _UPLOAD: (
         "async_upload cloud hf_private hf_repo_id hub_model_id hub_model_name hub_token huggingface_* model_card_* post_*_script"
-        " publishing_config push_* save_state_to_huggingface secrets use_ui_logger webhook_*"
+        " publishing_config push_* save_state_to_huggingface secrets use_ui_logger"
     ),
     _TRACKERS: (
         "custom_tracker log_config log_dataset_samples log_every log_prefix log_tracker_* logging_steps performance_log_every"

@@ -14,6 +14,7 @@ from weber.config.explain import build_config_error
 from weber.config.lycoris import read_lycoris_file
 from weber.config.overrides import LEFT_OUT, check_spelling, split_override
 from weber.config.run import RunConfig
+from weber.config.section import HIDDEN
 from weber.config.settings import SectionRows, find_setting, is_known, list_sections
 from weber.config.toml import read_toml, write_toml
 from weber.errors import ConfigError
@@ -69,9 +70,12 @@ def build_config(tree: Mapping[str, object]) -> RunConfig:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Write every setting, defaults included, as TOML that `load_config` reads back equal. The file appears whole or not at all."""
+    """Write every setting, defaults included, as TOML that `load_config` reads back equal. The file appears whole or not at all, and where
+    it holds what is secret nobody else can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=choose_mode(config))
     with unfinished.open("w", encoding="utf-8", newline="\n") as file:
         file.write(write_toml(config.model_dump()))
         file.flush()
@@ -79,8 +83,14 @@ def save_config(config: RunConfig, path: Path) -> None:
     unfinished.replace(path)
 
 
+def choose_mode(config: RunConfig) -> int:
+    """Who may read a file with these settings: where they hold what is secret its owner alone, else whom the system lets."""
+    return 0o600 if config.output.webhooks else 0o666
+
+
 def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:
-    """Key, value and default of every setting that differs from its default; a required one has the default `None`."""
+    """Key, value and default of every setting that differs from its default; a required one has the default `None`. Of a secret one the
+    value is not told."""
     tree = config.model_dump()
     return [
         change
@@ -104,7 +114,8 @@ def _list_tables(tree: Any, names: Sequence[str], key: str = "") -> Iterator[tup
 def _compare(key: str, table: Mapping[str, Any], section: SectionRows) -> list[tuple[str, Any, Any]]:
     """What tables in it say is told of themselves."""
     plain = [setting for setting in section.settings if setting.table is None]
-    return [(f"{key}.{one.name}", table[one.name], one.default) for one in plain if table[one.name] != one.default]
+    changed = [one for one in plain if table[one.name] != one.default]
+    return [(f"{key}.{one.name}", HIDDEN if one.is_secret else table[one.name], one.default) for one in changed]
 
 
 def place_value(tree: dict[str, object], key: str, *, value: object) -> None:

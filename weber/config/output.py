@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from weber.config.every import Every
 from weber.config.section import FolderPath, Section
+from weber.config.webhooks import WebhookConfig
 
 _FORBIDDEN = '<>:"/\\|?*'
 _ENDING = ".safetensors"
@@ -64,6 +65,9 @@ class OutputConfig(Section):
 
     tensorboard: bool = False
     """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
+
+    webhooks: list[WebhookConfig] = []
+    """Addresses that are told how the run goes, each under its own `[[output.webhooks]]`."""
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> OutputConfig:

@@ -36,11 +36,25 @@ class Words:
     text: str
 
 
+HIDDEN = "(not shown)"
+"""What stands for a value that is secret."""
+
+
+class Secret:
+    """Marks a setting whose value is in no message."""
+
+
 class Section(BaseModel):
     """A group of settings. Fields carry their documentation; see `surface.py` for its three faces."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     may_be_blank: ClassVar[tuple[str, ...]] = ()

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from weber.config.run import RunConfig
-from weber.config.section import Section, Words
+from weber.config.section import Secret, Section, Words
 
 SET_SECTION = "data"
 """The section of which there are any number, each under its own `[[data]]`."""
@@ -44,6 +44,11 @@ class Setting:
     field: FieldInfo
     path: str
     table: type[Section] | None = None
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is in no message."""
+        return any(isinstance(one, Secret) for one in self.field.metadata)
 
     @property
     def key(self) -> str:

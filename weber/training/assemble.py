@@ -44,6 +44,7 @@ from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
 from weber.results.runs import is_run
 from weber.track.progress import Watcher
+from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
@@ -76,7 +77,15 @@ def train(
     `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
     another trainer; it is said, and kept in the run folder.
     """
-    folder, stop = build_absolute(config.output.folder), stop or Stop()
+    job = build_absolute(config.output.folder).name
+    with Opened(config.output.webhooks, job=job, watcher=watcher) as opened:
+        finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported)
+        opened.messages.finish(finished)
+        return finished
+
+
+def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None) -> Path:
+    folder, watcher = build_absolute(config.output.folder), opened.watcher
     check_places(config)
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
@@ -97,7 +106,7 @@ def train(
             save_config(plan.resolved, folder / CONFIG_NAME)
             if imported is not None:
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
-            training = _prepare(plan, start=start, previous=previous, watcher=watcher, stop=stop)
+            training = _prepare(plan, start=start, previous=previous, opened=opened, stop=stop)
             if not is_same:
                 leave_branch(folder, start, watcher=watcher)
             swap = training.learner.swap
@@ -113,13 +122,14 @@ def train(
         ) from error
 
 
-def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, watcher: Watcher, stop: Stop) -> Training:
+def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, opened: Opened, stop: Stop) -> Training:
     """All that comes before the first step. A stop loses nothing of it but what is in memory."""
+    watcher = opened.watcher
     watcher.write(choose_attention(plan.config, plan.workload).describe())  # before anything is encoded: it may be refused
     store = Store(plan.resolved.output.cache)
     try:
         encode_cache(plan, store, watcher=watcher, stop=stop)
-        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop)
+        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=opened.messages)
     except Stopped:
         watcher.write(f"Stopped before the first step; what was encoded is in {store.folder}. To go on:")
         watcher.write(f"  {build_command(plan)}")
@@ -146,7 +156,14 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
 
 
 def assemble(
-    plan: Plan, store: Store, *, start: Found, watcher: Watcher, previous: RunConfig | None = None, stop: Stop | None = None
+    plan: Plan,
+    store: Store,
+    *,
+    start: Found,
+    watcher: Watcher,
+    previous: RunConfig | None = None,
+    stop: Stop | None = None,
+    messages: Messages = SILENT,
 ) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
     config, folder, progress = plan.resolved, plan.resolved.output.folder, (stop or Stop()).guard(watcher.report)
@@ -208,8 +225,8 @@ def assemble(
         swap=learner.swap,
         attention=attention.painting.name,
     )
-    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher)
-    return Training(plan, learner, loader, painter, saver, start)
+    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
+    return Training(plan, learner, loader, painter, saver, start, messages)
 
 
 def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:

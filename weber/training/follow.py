@@ -92,6 +92,7 @@ class Follower:
                 other.outcome.read()
             saver.save(done + len(self._unread))
             raise
+        self._training.messages.tell_step(done, plan.num_steps, numbers=numbers, seconds=self._pace.seconds)
         self._watcher.report("training", done, plan.num_steps, _describe(self._pace, lr, memory_bytes, device=plan.device))
 
 

@@ -34,6 +34,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     learning_rate = build_schedule(plan.resolved.optim, num_steps=num_steps)
     first, paint_every = training.start.step, plan.count_steps(plan.resolved.sampling.every)
     _greet(training, watcher)
+    training.messages.start(first, num_steps, count=plan.count_steps)
     with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
         if is_due(first, every=paint_every, num_steps=num_steps):
             _paint(training, first, watcher, stop=stop)
@@ -93,6 +94,9 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> No
     try:
         with evaluated(training.learner.optimizer):
             training.painter.paint(step, stop.guard(watcher.report))
+        painted = training.painter.list_painted(step)
+        if painted:
+            training.messages.tell_pictures(step, prompts=list(painted.values()), files=list(painted))
     except Stopped:
         watcher.write(f"Stopped while painting: the pictures of step {step} are left out, and painted if the run goes on from there.")
     except OSError as error:

@@ -94,6 +94,11 @@ class Painter:
         save_picture(build_sheet(titles, rows), sheet)
         return sheet
 
+    def list_painted(self, step: int) -> dict[Path, str]:
+        """The pictures of a step that are there, each with its prompt."""
+        files = zip(self._files(step), self.plan.prompts, strict=True)
+        return {file: prompt.text for file, prompt in files if file.is_file()} if self.paintings else {}
+
     def find_last_sheet(self) -> Path | None:
         """The sheet of the latest step that was painted, if there is one."""
         sheets = [path for path in self.folder.glob("step-*.png") if _STEP.fullmatch(path.name)]

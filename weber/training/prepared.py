@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weber.checkpoint.resume import Found
 from weber.planning.plan import Plan
+from weber.track.webhooks import SILENT, Messages
 from weber.training.batch import Loader
 from weber.training.learner import Learner
 from weber.training.pictures import Painter
@@ -23,6 +24,7 @@ class Training:
     painter: Painter
     saver: Saver
     start: Found
+    messages: Messages = SILENT
 
     @property
     def folder(self) -> Path:

@@ -17,6 +17,7 @@ from weber.errors import CheckpointError, TrainingError
 from weber.planning.plan import Plan
 from weber.results.finished import put_aside
 from weber.track.progress import Watcher
+from weber.track.webhooks import SILENT, Messages
 from weber.training.due import is_due
 from weber.training.learner import Learner
 from weber.training.state import save_state
@@ -29,8 +30,17 @@ class Saver:
     are deleted. A state after which a step failed is kept aside, so that nobody goes on from it by accident.
     """
 
-    def __init__(self, plan: Plan, learner: Learner, *, start: Found, previous: RunConfig | None, watcher: Watcher) -> None:
-        self._plan, self._learner, self._start, self._watcher = plan, learner, start, watcher
+    def __init__(
+        self,
+        plan: Plan,
+        learner: Learner,
+        *,
+        start: Found,
+        previous: RunConfig | None,
+        watcher: Watcher,
+        messages: Messages = SILENT,
+    ) -> None:
+        self._plan, self._learner, self._start, self._watcher, self._messages = plan, learner, start, watcher, messages
         self._folder, output = plan.resolved.output.folder, plan.resolved.output
         self._configs = [plan.resolved] if previous is None else [plan.resolved, previous]
         self._every = plan.count_steps(output.save_every)
@@ -60,8 +70,9 @@ class Saver:
                 fix=self._propose_start(),
             )
         self._put_aside(step)
-        save_state(self._folder, self._learner, plan=self._plan, step=step)
+        folder = save_state(self._folder, self._learner, plan=self._plan, step=step)
         self._saved, self._is_proved = step, False
+        self._messages.tell_checkpoint(folder)
 
     def prove(self) -> None:
         """A step went well, or there is none left: the state before it is good, and older checkpoints can go."""

@@ -180,7 +180,7 @@ def _describe(config: RunConfig, plan: Plan, step: int) -> dict[str, object]:
         "parts": _identify_parts(plan),
         "pictures": plan.dataset.examples.identify(),
         "precision": str(plan.trained.dtype).removeprefix("torch."),
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"output": {"webhooks"}}),
     }
 
 

@@ -46,7 +46,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "every": 300,
             "seed": 7,
         },
-        "output": {"folder": "/workspace/out/lamp", "save_every": 300, "keep_last": 3, "tensorboard": True},
+        "output": {
+            "folder": "/workspace/out/lamp",
+            "save_every": 300,
+            "keep_last": 3,
+            "tensorboard": True,
+            "webhooks": [{"kind": "discord", "url": "https://discord.test/api/secret", "level": "info"}],
+        },
         "data": [
             {
                 "name": "lamp",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from weber.config.run import RunConfig
+from weber.config.section import HIDDEN
 
 OutcomeKind = Literal["refused", "translated", "no effect", "used"]
 
@@ -16,17 +17,21 @@ LEFT_OUT = "left out"
 @dataclass(frozen=True)
 class Given:
     """A key as a file has it. `name`: as the tables have it; `spelled`: as it stands in the file; `where`: the file, and the line where
-    there are lines. `is_default`: it is in no file, and this is what the other trainer takes then."""
+    there are lines. `is_default`: it is in no file, and this is what the other trainer takes then. `is_secret`: its value is in no
+    report."""
 
     name: str
     value: Any
     spelled: str
     where: str
     is_default: bool = False
+    is_secret: bool = False
 
     @property
     def text(self) -> str:
         """Key and value for a person."""
+        if self.is_secret:
+            return f"{self.spelled} = {HIDDEN}"
         value = self.value if isinstance(self.value, str) else write_plain(self.value)
         shown = value if len(value) <= MOST_SHOWN else value[: MOST_SHOWN - 3] + "..."
         return f"{self.spelled} = {shown}".replace("\n", " ").rstrip()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
-from weber.config.importers.simpletuner import memory, model, objective, optim, sampling
+from weber.config.importers.simpletuner import memory, model, objective, optim, sampling, webhooks
 from weber.config.importers.simpletuner.sets import set_balance, set_dropout
 
 _SENT = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
@@ -258,7 +258,9 @@ _OUTPUT: Table = {
     "report_to": stated(sampling.set_report, "`output.tensorboard`"),
     "tracker_* logging_dir custom_tracker merge_environment_config": ignored(_TRACKED),
     "push_to_hub push_checkpoints_to_hub push_to_hub_background hub_model_id publishing_config": ignored(_SENT),
-    "model_card_* webhook_* post_checkpoint_script post_upload_script": ignored(_SENT),
+    "model_card_* post_checkpoint_script post_upload_script": ignored(_SENT),
+    "webhook_config": stated(webhooks.set_webhooks, "`[[output.webhooks]]`, one for each; values are in no report"),
+    "webhook_reporting_interval": stated(webhooks.set_interval, "`output.webhooks.0.every`, of raw ones, as there"),
     "modelspec_comment": ignored("weber writes into the header of a file what it knows: settings, data and base model"),
     "enable_watermark framerate": ignored(_OTHER),
     "disk_low_*": ignored("`weber plan` says how much a run writes, and refuses a full disk"),

@@ -13,6 +13,7 @@ from weber.config.importers.draft import Draft
 from weber.config.importers.outcome import Given
 from weber.config.importers.shell import check_read, read_flags
 from weber.config.importers.tool import Source
+from weber.config.section import HIDDEN
 from weber.errors import ConfigError
 
 OLD_NAMES: Mapping[str, str] = {
@@ -82,9 +83,10 @@ _SAME_NAMES = frozenset(_SPELLED_SAME.split())
 OTHER_MODELS = ("STABLE_DIFFUSION_3", "STABLE_DIFFUSION_LEGACY", "KOLORS", "PIXART_SIGMA", "SMOLDIT", "SANA", "LTXVIDEO", "WAN")
 """Variables of config.env that say which other model it is, with true."""
 
-SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "hf_token", "webshart.hf_token", "webhook_config")
-"""Keys whose values are in no report."""
-_HIDDEN = "(not shown)"
+SECRETS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "hf_token", "webshart.hf_token")
+"""Keys whose values are not kept."""
+_READ_SECRETS = ("webhook_config",)
+"""Keys whose values become settings and are in no report."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}\s]+)\}")
 _ENVIRONMENT = "env:"
@@ -111,8 +113,9 @@ def _read_top(source: Source) -> Iterator[Given]:
 
 
 def build_given(name: str, value: Any, *, spelled: str, where: str) -> Given:
-    """A key as it was given; what is secret is not kept."""
-    return Given(name, _HIDDEN if name in SECRETS and value not in (None, "") else value, spelled, where)
+    """A key as it was given; what is secret is not kept, or not shown."""
+    is_secret = name in _READ_SECRETS and value not in (None, "")
+    return Given(name, HIDDEN if name in SECRETS and value not in (None, "") else value, spelled, where, is_secret=is_secret)
 
 
 def _read_script(source: Source, draft: Draft, table: Table) -> Iterator[Given]:
