@@ -28,7 +28,7 @@ SIGNATURES = {
     "report": ["plan", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
 }
-ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention"]
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention", "library"]
 
 
 def test_exported_names() -> None:

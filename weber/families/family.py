@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.blocks.own import OwnBlocks
+from weber.families.graphs import Graph, Painted
 from weber.families.pairing import Pairing
 from weber.families.route import Route
 from weber.families.tensors import Weights
@@ -225,4 +226,8 @@ class Family(Protocol):
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """Noise levels of the sampler, from 1 down to 0, `num_steps` + 1 of them."""
+        ...
+
+    def build_graph(self, painted: Painted) -> Graph | None:
+        """A picture as a graph of ComfyUI; None where it has no nodes for the model."""
         ...

@@ -145,6 +145,18 @@ class Source:
         root = self._root(part)
         return f"{root.key} = {root.text!r}"
 
+    def name_file(self, part: str) -> str | None:
+        """What a part is called as a file, as it was given; None for that of the variant's own place."""
+        root = self._choose(part)
+        if root is None or self._home is None or root.text == self._home.text:
+            return None
+        return self.name_single(part) or f"{Path(root.text.partition('?')[0]).name}.safetensors"
+
+    def name_single(self, part: str) -> str | None:
+        """Name of the single file that a part is in; None for a folder."""
+        root = self._choose(part)
+        return self.find(part).path.name if root is not None and root.is_single else None
+
     def _choose(self, part: str) -> Root | None:
         own = self._own.get(_TOKENIZERS if part.startswith("tokenizer") else part)
         if own is not None:

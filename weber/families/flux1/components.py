@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from weber.errors import ConfigError
 from weber.families.attention import TEXT_MASK, TEXT_READ
 from weber.families.family import TRANSFORMER, Predictor, TextLimits
-from weber.families.flux1 import keys, original, prompts
+from weber.families.flux1 import graph, keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.recognize import check_pipeline, check_transformer, recognize_variant
 from weber.families.flux1.variants import VARIANTS, Variant
+from weber.families.graphs import Graph, Painted, choose_files
 from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
@@ -175,6 +176,13 @@ class Flux1:
         """See `Family.sigmas`: the scheduler's own, as `FluxPipeline` asks for them."""
         mu = math.log(self.shift(num_tokens)) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
+
+    def build_graph(self, painted: Painted) -> Graph:
+        """See `Family.build_graph`."""
+        config = self.scheduler.config
+        shifts = {name: config[name] for name in ("max_shift", "base_shift")} if config.use_dynamic_shifting else None
+        files = choose_files(self.source, graph.build_files(self.row), texts=("text_encoder", "text_encoder_2"))
+        return graph.build_graph(painted, files, shifts=shifts)
 
 
 def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux1:

@@ -13,10 +13,11 @@ from weber.errors import ConfigError, ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
 from weber.families.family import Predictor, TextLimits
-from weber.families.flux2 import keys, original
+from weber.families.flux2 import graph, keys, original
 from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
+from weber.families.graphs import Graph, Painted, choose_files
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
@@ -105,6 +106,10 @@ class Flux2(PatchFamily):
 
         mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
+
+    def build_graph(self, painted: Painted) -> Graph:
+        """See `Family.build_graph`."""
+        return graph.build_graph(painted, choose_files(self.source, graph.build_files(self.row), texts=("text_encoder",)))
 
 
 def build_flux2(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux2:
