@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-TABLE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "families" / "comfyui_nodes.json").read_text(encoding="utf-8"))["nodes"]
+_FILE = Path(__file__).parent / "families" / "comfyui_nodes.json"
+TABLE: dict[str, dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))["nodes"]
 _VALUES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
 
 
@@ -15,9 +16,11 @@ def is_widget(row: dict[str, Any]) -> bool:
     return isinstance(row["type"], list) or row["type"] in _VALUES
 
 
-def list_hidden(row: dict[str, Any]) -> list[str]:
-    """What the editor keeps beside a widget."""
-    return ["fixed"] if row.get("control_after_generate") else ["image"] if row.get("image_upload") else []
+def list_values(kind: str, inputs: dict[str, Any]) -> list[Any]:
+    """What the editor keeps of a node: the values in order, whether a seed changes behind it, and a button to upload at the end."""
+    rows = [row for row in TABLE[kind]["inputs"] if is_widget(row)]
+    values = [[inputs[row["name"]], *(["fixed"] if row.get("control_after_generate") else [])] for row in rows]
+    return [value for some in values for value in some] + ["image"] * any(row.get("image_upload") for row in rows)
 
 
 def check_prompt(prompt: dict[str, Any]) -> None:
@@ -56,8 +59,7 @@ def check_workflow(workflow: dict[str, Any], prompt: dict[str, Any]) -> None:
             assert said["inputs"][one["name"]] == [str(source), slot]
             assert one["link"] in nodes[source]["outputs"][slot]["links"]
         assert [one["type"] for one in node["outputs"]] == row["outputs"]
-        widgets = [[said["inputs"][one["name"]], *list_hidden(one)] for one in row["inputs"] if is_widget(one)]
-        assert node["widgets_values"] == [value for values in widgets for value in values]
+        assert node["widgets_values"] == list_values(node["type"], said["inputs"])
     assert len({tuple(node["pos"]) for node in nodes.values()}) == len(nodes)
 
 

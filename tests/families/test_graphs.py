@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.comfyui import TABLE, check_prompt, check_workflow, find, is_widget, list_hidden
+from tests.comfyui import TABLE, check_prompt, check_workflow, find, is_widget, list_values
 from weber.families.flux1 import graph as flux1
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.variants import VARIANTS as FLUX1
@@ -45,7 +45,8 @@ def test_nodes_are_those_of_comfyui(kind: str) -> None:
     assert list(ours.links.items()) == [(row["name"], row["type"]) for row in theirs["inputs"] if not is_widget(row)]
     assert list(ours.widgets) == [row["name"] for row in widgets]
     assert list(ours.outputs) == theirs["outputs"]
-    assert dict(ours.hidden) == {row["name"]: list_hidden(row)[0] for row in widgets if list_hidden(row)}
+    values = [[name, *([ours.hidden[name]] if name in ours.hidden else [])] for name in ours.widgets]
+    assert [value for some in values for value in some] == list_values(kind, {name: name for name in ours.widgets})
 
 
 @pytest.mark.parametrize("name", ROWS)

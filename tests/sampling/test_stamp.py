@@ -60,7 +60,8 @@ def test_a_file_carries_what_made_it_and_the_same_pixels(tmp_path: Path, family:
     check_workflow(json.loads(texts["workflow"]), json.loads(texts["prompt"]))
     first, negative, settings = texts["parameters"].rsplit("\n", 2)
     assert first == f"{prompt} <lora:style:0.5>" and negative == "Negative prompt: blur ry"
-    assert settings.startswith("Steps: 4, Sampler: Euler, Schedule type: Simple, CFG scale: 3, Distilled CFG Scale: 2, Seed: 7, Size: 64x48, ")
+    said = "Steps: 4, Sampler: Euler, Schedule type: Simple, CFG scale: 3, Distilled CFG Scale: 2, Seed: 7, Size: 64x48, Model: pocket, "
+    assert settings.startswith(said)
 
 
 def test_a_picture_without_texts_has_none(tmp_path: Path) -> None:

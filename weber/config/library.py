@@ -126,7 +126,10 @@ def _read_prompt(name: str, value: object, path: Path) -> LibraryPrompt:
     where = f"the prompt {name!r} of {path}"
     if not isinstance(value, str | Mapping):
         raise ConfigError(
-            "A prompt of a library is a text, or a table with one.", got=f"{value!r} for {where}", expected=_EXAMPLE, fix="write one of these"
+            "A prompt of a library is a text, or a table with one.",
+            got=f"{value!r} for {where}",
+            expected=_EXAMPLE,
+            fix="write one of these",
         )
     table: dict[str, Any] = {"prompt": value} if isinstance(value, str) else dict(value)
     try:

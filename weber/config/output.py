@@ -131,7 +131,10 @@ class SamplingConfig(Section):
     def _refuse_files(cls, value: list[str]) -> list[str]:
         files = [prompt for prompt in value if re.fullmatch(r"\S+\.(txt|jsonl?|toml|csv|ya?ml)", prompt.strip())]
         if files:
-            raise ValueError(f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"]; sampling.library names a file of prompts')
+            raise ValueError(
+                f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"], or set'
+                " sampling.library to a .json or .toml file"
+            )
         return value
 
     @model_validator(mode="after")

@@ -215,7 +215,8 @@ class Graph:
                     "order": number - 1,
                     "mode": 0,
                     "inputs": [
-                        {"name": name, "type": type_, "link": numbers[number, place]} for place, (name, type_) in enumerate(row.links.items())
+                        {"name": name, "type": type_, "link": numbers[number, place]}
+                        for place, (name, type_) in enumerate(row.links.items())
                     ],
                     "outputs": [
                         {"name": name, "type": type_, "links": leaving[number, slot], "slot_index": slot}

@@ -40,11 +40,12 @@ from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload
-from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts, sample_size
+from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
+from weber.planning.library import list_prompts
 from weber.planning.limits import check_frozen_memory, check_memory
 from weber.planning.machine import Machine, choose_machine
 from weber.planning.model import Model, find_model

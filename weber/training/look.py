@@ -15,6 +15,7 @@ from weber.planning.prompts import Prompt
 from weber.sampling.euler import Painting
 from weber.training.batch import Reader
 
+
 @dataclass(frozen=True)
 class Look:
     """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""

@@ -128,7 +128,7 @@ class Sampler:
         maker = _build_maker(subject)
         for prompt, painting, picture in zip(prompts, paintings, pictures, strict=True):
             made = maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0)
-            picture.info |= build_texts(made, subject.family)
+            picture.info.update(build_texts(made, subject.family))
         return pictures
 
     def _build_library(self, wish: Wish, look: Look) -> list[Prompt]:

@@ -25,9 +25,9 @@ from weber.planning.checks import sample_size
 from weber.planning.library import build_number_name
 from weber.planning.plan import Plan
 from weber.progress import Progress
+from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_given, build_sheet
-from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 from weber.sampling.stamp import build_texts
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
 from weber.training.batch import Reader
@@ -193,7 +193,7 @@ class Painter:
         maker = self.maker.of_step(step, has_learned=step > 0)
         for prompt, painting, picture, file in zip(self.plan.prompts, self.paintings, pictures, self._files(step), strict=True):
             made = maker.describe(prompt, painting, look=self.look, num_steps=self.num_steps, strength=strength)
-            picture.info |= build_texts(made, self.plan.family)
+            picture.info.update(build_texts(made, self.plan.family))
             save_picture(picture, file)
 
 
