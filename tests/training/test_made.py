@@ -24,7 +24,7 @@ from weber.training.assemble import train
 from weber.training.paint import Wish, build_file_names
 
 SHORT = {"steps": 1, "batch_size": 1}
-FULL = {"kind": "full", "rank": None}
+FULL = {"kind": "full", "rank": 16}
 LIBRARY = """
 cat = "a cat"
 "red-apple" = {prompt = "red apple", seed = 7, width = 96, height = 64, steps = 2, guidance = 3.0, cfg = 2.0, negative_prompt = "a dog"}
@@ -93,14 +93,18 @@ def test_a_model_that_a_run_has_trained_is_the_one_that_is_loaded(build_small: B
     assert names == ["flux1-pocket.safetensors", "model.safetensors"]
 
 
-def test_a_library_paints_beside_the_prompts(library: Path, build_small: BuildRun) -> None:
-    sampling = {"prompts": ["red apple"], "library": str(library), "steps": 1, "every": 1, "seed": 5}
-    config = build_small("run", train=SHORT, optim={"lr": 1e-2}, sampling=sampling)
+def test_a_library_paints_beside_the_prompts_and_changes_no_loss(library: Path, build_small: BuildRun) -> None:
+    sampling = {"prompts": ["red apple"], "library": str(library), "steps": 1, "every": 9, "seed": 5}
+    sections: dict[str, Any] = {"train": {"steps": 2, "batch_size": 1}, "optim": {"lr": 1e-2}}
+    config = build_small("run", **sections, sampling=sampling)
     report = build_report(build_plan(config))
     assert "5 pictures of 64 x 64, 96 x 64 and a sheet each" in report
-    folder = _train(config)
-    painted = {name: _read(folder / "pictures" / "step-000001" / f"{name}.png") for name in NAMES}
-    assert len(list((folder / "pictures" / "step-000001").iterdir())) == len(NAMES)
+    plain, folder = _train(build_small("plain", **sections)), _train(config)
+    assert read_losses(plain) == read_losses(folder)
+    first, second = (load_file(run / "adapter.safetensors") for run in (plain, folder))
+    assert all(equal(first[name], second[name]) for name in first)
+    painted = {name: _read(folder / "pictures" / "step-000002" / f"{name}.png") for name in NAMES}
+    assert len(list((folder / "pictures" / "step-000002").iterdir())) == len(NAMES)
     said = {name: texts["weber"] for name, (_, texts) in painted.items()}
     assert said["cat"]["seed"] == 6 and said["cat"]["name"] == "cat" and "name" not in said["00"]
     own = {"prompt": "red apple", "negative": "a dog", "seed": 7, "steps": 2, "guidance": 3.0, "cfg": 2.0, "size": [96, 64]}
@@ -108,16 +112,6 @@ def test_a_library_paints_beside_the_prompts(library: Path, build_small: BuildRu
     weak, strong = (painted[name][0] for name in ("weak", "strong"))
     assert said["weak"]["adapter"]["strength"] == 0 and said["strong"]["adapter"]["strength"] == 2
     assert np.array_equal(weak, _read(folder / "pictures" / "step-000000" / "weak.png")[0]) and not np.array_equal(weak, strong)
-
-
-def test_losses_are_those_without_a_library(library: Path, build_small: BuildRun) -> None:
-    runs = [
-        _train(build_small(name, train={"steps": 2, "batch_size": 1}, sampling=sampling))
-        for name, sampling in (("without", {}), ("with", {"library": str(library), "steps": 1, "every": 1}))
-    ]
-    assert read_losses(runs[0]) == read_losses(runs[1])
-    first, second = (load_file(run / "adapter.safetensors") for run in runs)
-    assert all(equal(first[name], second[name]) for name in first)
 
 
 def test_a_library_of_weber_sample(tmp_path: Path) -> None:

@@ -43,7 +43,12 @@ def _describe(painted: Painted) -> dict[str, object]:
     """Every setting that is there."""
     facts = asdict(painted)
     size = facts.pop("width"), facts.pop("height")
-    return {"version": VERSION, "size": list(size)} | {name: value for name, value in facts.items() if value not in (None, (), False)}
+    return {"version": VERSION, "size": list(size)} | {name: value for name, value in facts.items() if not _is_idle(value)}
+
+
+def _is_idle(value: object) -> bool:
+    """Whether there is no such thing; 0 is a number."""
+    return value is None or value is False or value == ()
 
 
 def _build_line(painted: Painted) -> str:
