@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.blocks.own import OwnBlocks
-from weber.families.graphs import Graph, Painted
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.route import Route
 from weber.families.tensors import Weights
@@ -131,7 +131,7 @@ class Family(Protocol):
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
     block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
     `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer. `text_range`: what `model.text_tokens`
-    may be for the last text part, None where the padded length is part of the model.
+    may be for the last text part, None where the padded length is part of the model. `build_graph`: a picture as a graph of ComfyUI.
     """
 
     variant: str
@@ -157,6 +157,7 @@ class Family(Protocol):
     joined_layers: Sequence[Sequence[str]]
     text_limits: TextLimits
     text_range: TextRange | None
+    build_graph: BuildGraph
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""
@@ -226,8 +227,4 @@ class Family(Protocol):
 
     def sigmas(self, num_steps: int, num_tokens: int) -> list[float]:
         """Noise levels of the sampler, from 1 down to 0, `num_steps` + 1 of them."""
-        ...
-
-    def build_graph(self, painted: Painted) -> Graph | None:
-        """A picture as a graph of ComfyUI; None where it has no nodes for the model."""
         ...

@@ -7,12 +7,12 @@ what was read there. What a family's graph is made of is in the family's own fol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TypedDict
 
-from weber.families.source import Source
+from weber.families.source import Source, name_file, name_single
 
 _COLUMN, _ROW = 400, 260
 _SIZE = (340, 200)
@@ -79,9 +79,9 @@ class Files:
 def choose_files(source: Source, files: Files, *, texts: Sequence[str]) -> Files:
     """What a model's parts are called there: files as they are named here, else as they are published. `texts`: the text parts."""
     return Files(
-        source.name_file("transformer") or files.transformer,
-        tuple(source.name_single(part) or name for part, name in zip(texts, files.texts, strict=True)),
-        source.name_single("vae") or files.vae,
+        name_file(source, "transformer") or files.transformer,
+        tuple(name_single(source, part) or name for part, name in zip(texts, files.texts, strict=True)),
+        name_single(source, "vae") or files.vae,
     )
 
 
@@ -243,6 +243,14 @@ class Graph:
         for _, inputs in self._nodes:
             depths.append(max((depths[one.node - 1] + 1 for one in inputs.values() if isinstance(one, Link)), default=0))
         return [[_COLUMN * depth, _ROW * depths[:number].count(depth)] for number, depth in enumerate(depths)]
+
+
+BuildGraph = Callable[[Painted], Graph | None]
+"""From a picture to its graph; None where ComfyUI has no nodes for the model."""
+
+
+def build_no_graph(painted: Painted) -> None:
+    """Of a model that ComfyUI had no nodes for when this was written."""
 
 
 def add_adapters(graph: Graph, model: Link, *, clip: Link, adapters: Sequence[Added]) -> tuple[Link, Link]:

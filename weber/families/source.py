@@ -145,18 +145,6 @@ class Source:
         root = self._root(part)
         return f"{root.key} = {root.text!r}"
 
-    def name_file(self, part: str) -> str | None:
-        """What a part is called as a file, as it was given; None for that of the variant's own place."""
-        root = self._choose(part)
-        if root is None or self._home is None or root.text == self._home.text:
-            return None
-        return self.name_single(part) or f"{Path(root.text.partition('?')[0]).name}.safetensors"
-
-    def name_single(self, part: str) -> str | None:
-        """Name of the single file that a part is in; None for a folder."""
-        root = self._choose(part)
-        return self.find(part).path.name if root is not None and root.is_single else None
-
     def _choose(self, part: str) -> Root | None:
         own = self._own.get(_TOKENIZERS if part.startswith("tokenizer") else part)
         if own is not None:
@@ -197,6 +185,20 @@ class Source:
             expected=f"the {part} with the model, in model.{key}, or in the cache of the hub",
             fix=f"{steps}; or set model.{key} to {what}",
         )
+
+
+def name_file(source: Source, part: str) -> str | None:
+    """What a part is called as a file, as it was given; None for that of the variant's own place."""
+    root = source._choose(part)
+    if root is None or source._home is None or root.text == source._home.text:
+        return None
+    return name_single(source, part) or f"{Path(root.text.partition('?')[0]).name}.safetensors"
+
+
+def name_single(source: Source, part: str) -> str | None:
+    """Name of the single file that a part is in; None for a folder."""
+    root = source._choose(part)
+    return source.find(part).path.name if root is not None and root.is_single else None
 
 
 def _miss(part: str, root: Root | None) -> ModelError:

@@ -19,7 +19,7 @@ from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_
 from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.recognize import check_pipeline, check_transformer, recognize_variant
 from weber.families.flux1.variants import VARIANTS, Variant
-from weber.families.graphs import Graph, Painted, choose_files
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
@@ -81,6 +81,7 @@ class Flux1:
         settings = source.read_config("scheduler", "scheduler_config.json")
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(variant.scheduler if settings is None else settings)
         self._mu = _read_mu(self.scheduler)
+        self.build_graph: BuildGraph = partial(graph.build_model_graph, source=source, row=variant, scheduler=self.scheduler.config)
 
     def identify(self, part: str) -> str:
         """See `Family.identify`."""
@@ -176,13 +177,6 @@ class Flux1:
         """See `Family.sigmas`: the scheduler's own, as `FluxPipeline` asks for them."""
         mu = math.log(self.shift(num_tokens)) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
-
-    def build_graph(self, painted: Painted) -> Graph:
-        """See `Family.build_graph`."""
-        config = self.scheduler.config
-        shifts = {name: config[name] for name in ("max_shift", "base_shift")} if config.use_dynamic_shifting else None
-        files = choose_files(self.source, graph.build_files(self.row), texts=("text_encoder", "text_encoder_2"))
-        return graph.build_graph(painted, files, shifts=shifts)
 
 
 def build_flux1(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux1:

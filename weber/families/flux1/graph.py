@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from weber.families.flux1.variants import Variant
-from weber.families.graphs import Files, Graph, Painted, add_adapters, add_conditions, add_picture, add_sampler
+from weber.families.graphs import Files, Graph, Painted, add_adapters, add_conditions, add_picture, add_sampler, choose_files
+from weber.families.source import Source
 
 _PUBLISHED = {"flux1-krea": "flux1-krea-dev", "flux1-kontext": "flux1-kontext-dev", "flux1-fill": "flux1-fill-dev"}
 """Names of the makers' files, where they are not called as the variant."""
@@ -15,6 +17,12 @@ def build_files(row: Variant) -> Files:
     """The files of a variant as they are published for ComfyUI."""
     name = _PUBLISHED.get(row.name, "flux1-pocket" if row.name == "pocket" else row.name)
     return Files(f"{name}.safetensors", ("clip_l.safetensors", "t5xxl_fp16.safetensors"), "ae.safetensors")
+
+
+def build_model_graph(painted: Painted, *, source: Source, row: Variant, scheduler: Mapping[str, Any]) -> Graph:
+    """Of the model at `source`; `scheduler`: the settings of its sampler."""
+    shifts = {name: scheduler[name] for name in ("max_shift", "base_shift")} if scheduler["use_dynamic_shifting"] else None
+    return build_graph(painted, choose_files(source, build_files(row), texts=("text_encoder", "text_encoder_2")), shifts=shifts)
 
 
 def build_graph(painted: Painted, files: Files, *, shifts: Mapping[str, float] | None) -> Graph:

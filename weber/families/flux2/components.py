@@ -17,7 +17,7 @@ from weber.families.flux2 import graph, keys, original
 from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
-from weber.families.graphs import Graph, Painted, choose_files
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
@@ -54,6 +54,7 @@ class Flux2(PatchFamily):
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json") or SCHEDULER)
+        self.build_graph: BuildGraph = partial(graph.build_model_graph, source=source, row=row)
         self._text_width = _read_facts(self.transformer_config)[1]
         _check_transformer(self.transformer_config, row, where=source.name_part("transformer"))
         text_config = read_text_config(row.text_part, source)
@@ -106,10 +107,6 @@ class Flux2(PatchFamily):
 
         mu = compute_empirical_mu(num_tokens, num_steps) if self.scheduler.config.use_dynamic_shifting else None
         return list_sigmas(self.scheduler, num_steps, mu=mu)
-
-    def build_graph(self, painted: Painted) -> Graph:
-        """See `Family.build_graph`."""
-        return graph.build_graph(painted, choose_files(self.source, graph.build_files(self.row), texts=("text_encoder",)))
 
 
 def build_flux2(source: Source, variant: str | None, *, hides_padding: bool = False, text_tokens: int | None = None) -> Flux2:
