@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.comfyui import TABLE, check_prompt, check_workflow, find, is_widget, list_values
+from weber.config.model import ModelConfig
+from weber.families.family import Family
 from weber.families.flux1 import graph as flux1
 from weber.families.flux1.components import Flux1
 from weber.families.flux1.variants import VARIANTS as FLUX1
 from weber.families.flux2 import graph as flux2
 from weber.families.flux2.variants import VARIANTS as FLUX2
 from weber.families.graphs import NODES, Added, Given, Graph, Painted, build_file_name
+from weber.families.pairing import build_original_weights
+from weber.families.table import build_family
+from weber.families.tensors import save_weights
 
 SHIFTS = {"max_shift": 1.15, "base_shift": 0.5}
 ROWS: dict[str, Any] = {row.name: row for row in (*FLUX1, *FLUX2)}
@@ -93,6 +99,22 @@ def test_a_trained_model_and_clip_are_loaded() -> None:
     [lora] = find(prompt, "LoraLoader")
     assert lora["strength_model"] == lora["strength_clip"] == 1.0
     assert prompt[find(prompt, "CLIPTextEncode")[0]["clip"][0]]["class_type"] == "LoraLoader"
+
+
+def test_models_from_elsewhere_are_called_as_they_are(dev: Flux1, tiny_model: Path, tmp_path: Path) -> None:
+    """A folder as a file of its name, a file as itself, and what was not given as it is published."""
+    files = [one["unet_name"] for one in find(_read(dev), "UNETLoader")], find(_read(dev), "VAELoader")[0]["vae_name"]
+    assert files == ([f"{tiny_model.name}.safetensors"], "ae.safetensors")
+    single = tmp_path / "my-tune.safetensors"
+    save_weights(single, build_original_weights(dev.open_transformer(), dev.pairings), metadata={})
+    other = build_family(ModelConfig(path=str(tiny_model), transformer=str(single), variant="flux1-dev"))
+    assert find(_read(other), "UNETLoader")[0]["unet_name"] == "my-tune.safetensors"
+
+
+def _read(family: Family) -> dict[str, Any]:
+    graph = family.build_graph(_paint("flux1-dev"))
+    assert graph is not None
+    return dict(graph.build_prompt())
 
 
 def test_a_link_that_does_not_fit_is_our_own_mistake() -> None:
