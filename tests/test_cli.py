@@ -92,8 +92,14 @@ def test_plan_cache_train_sample_gc(weber: Run, run_toml: Path, tmp_path: Path) 
     painting = ("--base", "pocket", "--prompt", "a dog", "--steps", 1)
     code, _, _ = weber("sample", tmp_path / "bare" / "adapter.safetensors", *painting)
     assert code == 0 and (tmp_path / "bare" / "samples" / SAMPLES_FILE).is_file()
-    code, _, _ = weber("sample", tmp_path / "bare" / "adapter.safetensors", *painting, "--out", tmp_path / "class")
+    library = tmp_path / "prompts.json"
+    library.write_text('{"cat": {"prompt": "a cat", "width": 96}}')
+    asked = ("--library", library, "--base", "pocket", "--steps", 1, "--out", tmp_path / "class")
+    code, out, _ = weber("sample", tmp_path / "bare" / "adapter.safetensors", *asked)
     assert code == 0 and not (tmp_path / "class" / SAMPLES_FILE).exists()  # as pictures of a class to train on
+    [file] = [Path(line) for line in out.splitlines()]
+    with Image.open(file) as picture:
+        assert file.name == "00-cat-strength1.png" and picture.size == (96, 64) and json.loads(picture.info["weber"])["name"] == "cat"
 
     code, out, _ = weber("cache", "verify", tmp_path / "cache")
     assert code == 0 and "0 damaged now" in out
@@ -191,7 +197,8 @@ def test_a_wrong_setting_is_one_message(weber: Run, run_toml: Path, tmp_path: Pa
     ("arguments", "words"),
     [
         (["sample", "{tmp}/nowhere", "--prompt", "x"], ["not a run folder"]),
-        (["sample", "{tmp}/nowhere"], ["--prompt"]),
+        (["sample", "{tmp}/nowhere"], ["--prompt", "--library"]),
+        (["sample", "{tmp}/nowhere", "--library", "{tmp}/none.json"], ["cannot be read", "--library"]),
         (["sample", "{tmp}/finished/checkpoint-000009", "--prompt", "x"], ["not a run folder", "its run has checkpoint-000040"]),
         (["sample", "{tmp}/finished/config.toml", "--prompt", "x"], ["nothing that was learned", "give {tmp}/finished"]),
         (["sample", "{tmp}", "--prompt", "x"], ["neither a run nor a model", "such as {tmp}/finished"]),

@@ -32,7 +32,7 @@ SIGNATURES = {
     "train": ["config", "overrides", "resume", "progress", "stop"],
     "write_report": ["run", "other", "out", "progress"],
 }
-ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention"]
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention", "library"]
 
 
 def test_exported_names() -> None:

@@ -41,7 +41,8 @@ _ARGUMENTS = {"prompt": "prompts", "resume": "resume=True", "format": "formats"}
 
 class Asked(TypedDict, total=False):
     """How pictures are painted; what is left out comes from the run, else from the model. `size` is (width, height) in pixels, `num` the
-    pictures per prompt, each with the next seed; `conditioning` and `mask` are files that go with every prompt."""
+    pictures per prompt, each with the next seed; `conditioning` and `mask` are files that go with every prompt; `library` is a file of
+    further prompts."""
 
     strength: float
     seed: int | None
@@ -54,6 +55,7 @@ class Asked(TypedDict, total=False):
     mask: Place | None
     num: int
     attention: str | None
+    library: Place | None
 
 
 class OpenRun:
@@ -314,8 +316,9 @@ def _build_wish(prompts: str | Sequence[str], asked: Asked) -> Wish:
     given: dict[str, Any] = dict(asked)
     width, height = given.pop("size", None) or (None, None)
     given["conditioning"] = [Path(file) for file in given.get("conditioning", ())]
-    if given.get("mask") is not None:
-        given["mask"] = Path(given["mask"])
+    for name in ("mask", "library"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
     return Wish([prompts] if isinstance(prompts, str) else list(prompts), width=width, height=height, **given)
 
 

@@ -15,7 +15,8 @@ from weber.kinds.table import KINDS
 from weber.memory.load import load_predictor
 from weber.planning.encoders import build_encoders
 from weber.progress import ignore_progress
-from weber.training.pictures import Look, build_painting, paint_all
+from weber.training.look import Look, build_painting
+from weber.training.pictures import paint_all
 
 SUBJECTS = (
     "grinning face", "red apple", "dog face", "rocket", "sunflower", "soccer ball", "pizza", "tiger face",

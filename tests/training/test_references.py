@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from torch import equal
 
+from tests.comfyui import check_prompt, find
 from tests.runs import BuildRun, build_watcher, write_lora
 from tests.training.test_resume import read_losses, run_interrupted, run_whole
 from weber.cache.store import Store
@@ -180,6 +182,11 @@ def test_pictures_of_a_run_with_references(build: Build, pairs: dict[str, Path])
     with Image.open(folder / "pictures" / "step-000001.png") as sheet:
         assert sheet.width > 4 * 192  # two columns of what was given, the base model, and now
     assert not any(np.array_equal(painted[one], painted[other]) for one, other in ((0, 1), (1, 2), (0, 2)))
+    with Image.open(folder / "pictures" / "step-000001" / "01.png") as picture:
+        graph = json.loads(picture.info["prompt"])
+    check_prompt(graph)
+    assert [one["image"] for one in find(graph, "LoadImage")] == [first.name, second.name]
+    assert len(find(graph, "ReferenceLatent")) == 4 and find(graph, "Flux2Scheduler")[0]["steps"] == 2  # of both prompts
     shutil.rmtree(folder)
 
 

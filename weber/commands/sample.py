@@ -29,6 +29,10 @@ class Asked:
         Parameter(help="Reference picture, or the picture to be repainted; all that are given go with every prompt.", negative=""),
     ] = field(default_factory=list)
     mask: Annotated[Path | None, Parameter(help="For a model that repaints: white is painted anew.")] = None
+    library: Annotated[
+        Path | None,
+        Parameter(help="JSON or TOML file of further prompts with nicknames; what one says of its picture goes before these options."),
+    ] = None
     num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
     attention: Annotated[
         Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"] | None,
@@ -40,7 +44,7 @@ def sample(
     place: str,
     /,
     *overrides: str,
-    prompt: Texts,
+    prompt: Texts | None = None,
     base: str | None = None,
     asked: Annotated[Asked | None, Parameter(name="*")] = None,
     out: Path | None = None,
@@ -63,12 +67,13 @@ def sample(
     """
     memory = read_memory(overrides)
     from weber.sampling.validate import find_free, save_picture
-    from weber.training.paint import Sampler, Wish, build_file_name, check_wish, read_size
+    from weber.training.paint import Sampler, Wish, build_file_names, check_prompts, check_wish, read_size
     from weber.training.subject import find_subject
 
     given = asdict(asked or Asked())
     width, height = read_size(given.pop("size"))
-    wish = Wish(prompt, width=width, height=height, **given)
+    wish = Wish(prompt or [], width=width, height=height, **given)
+    check_prompts(wish)
     watcher = build_watcher()
     subject = find_subject(place, base=base, memory=memory)
     folder = out or (subject.home or Path()) / "samples"
@@ -84,8 +89,8 @@ def sample(
         raise
     if out is None:
         _mark(folder)
-    for number, picture in enumerate(pictures):
-        file = find_free(folder / build_file_name(wish, number, ending=subject.ending))
+    for name, picture in zip(build_file_names(wish, ending=subject.ending), pictures, strict=True):
+        file = find_free(folder / name)
         save_picture(picture, file)
         say(str(file))
 

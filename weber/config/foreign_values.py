@@ -395,7 +395,8 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
         ),
     },
     "sampling.prompts": {
-        "*.txt|*.json|*.jsonl|*.toml|*.csv|*.yaml|*.yml": 'no file is read there: write the texts, prompts = ["a cat", "a dog"]',
+        "*.json|*.toml": 'no file is read there: set sampling.library to it, or write the texts, prompts = ["a cat", "a dog"]',
+        "*.txt|*.jsonl|*.csv|*.yaml|*.yml": 'no file is read there: write the texts, prompts = ["a cat", "a dog"]',
         "true|false": 'write the texts, prompts = ["a cat", "a dog"]',
     },
     "output.save_every": {

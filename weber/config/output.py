@@ -80,7 +80,12 @@ class SamplingConfig(Section):
     """Pictures painted at the start, every `every` steps, and at the end."""
 
     prompts: list[str] = []
-    """One picture each, on a contact sheet beside the base model's picture. Empty: no pictures."""
+    """One picture each, on a contact sheet beside the base model's picture. Empty, and without a `library`: no pictures."""
+
+    library: FolderPath | None = None
+    """A JSON or TOML file of further prompts: a nickname for each, and behind it the prompt, or a table with `prompt` and any of
+    `negative_prompt`, `seed`, `width`, `height`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of the picture's
+    file. Left out: none."""
 
     every: Every = 250
     """Steps between pictures, or epochs: `"2 epochs"`."""
@@ -120,18 +125,26 @@ class SamplingConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
     """Seed of the first picture's noise; each further prompt adds 1."""
 
+    @property
+    def paints(self) -> bool:
+        """Whether there is anything to be painted."""
+        return bool(self.prompts) or self.library is not None
+
     @field_validator("prompts")
     @classmethod
     def _refuse_files(cls, value: list[str]) -> list[str]:
         files = [prompt for prompt in value if re.fullmatch(r"\S+\.(txt|jsonl?|toml|csv|ya?ml)", prompt.strip())]
         if files:
-            raise ValueError(f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"]')
+            raise ValueError(
+                f'"{files[0]}" is the name of a file, and none is read there; write the texts, prompts = ["a cat", "a dog"], or set'
+                " sampling.library to a .json or .toml file"
+            )
         return value
 
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:
         changed = sorted(self.model_dump(exclude_defaults=True))
-        if changed and not self.prompts:
+        if changed and not self.paints:
             raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
         for key, value in (("conditioning", self.conditioning), ("masks", self.masks)):
             if value and len(value) != len(self.prompts):

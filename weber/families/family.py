@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.blocks.own import OwnBlocks
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.route import Route
 from weber.families.tensors import Weights
@@ -130,7 +131,7 @@ class Family(Protocol):
     are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
     block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
     `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer. `text_range`: what `model.text_tokens`
-    may be for the last text part, None where the padded length is part of the model.
+    may be for the last text part, None where the padded length is part of the model. `build_graph`: a picture as a graph of ComfyUI.
     """
 
     variant: str
@@ -156,6 +157,7 @@ class Family(Protocol):
     joined_layers: Sequence[Sequence[str]]
     text_limits: TextLimits
     text_range: TextRange | None
+    build_graph: BuildGraph
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""

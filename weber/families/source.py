@@ -187,6 +187,20 @@ class Source:
         )
 
 
+def name_file(source: Source, part: str) -> str | None:
+    """What a part is called as a file, as it was given; None for that of the variant's own place."""
+    root = source._choose(part)
+    if root is None or source._home is None or root.text == source._home.text:
+        return None
+    return name_single(source, part) or f"{Path(root.text.partition('?')[0]).name}.safetensors"
+
+
+def name_single(source: Source, part: str) -> str | None:
+    """Name of the single file that a part is in; None for a folder."""
+    root = source._choose(part)
+    return source.find(part).path.name if root is not None and root.is_single else None
+
+
 def _miss(part: str, root: Root | None) -> ModelError:
     key = _TOKENIZERS if part.startswith("tokenizer") else part
     if root is None:

@@ -97,9 +97,12 @@ def build_workload(
         sample = Sample(shape.bucket.width, shape.bucket.height, shape.references, shape.is_masked, is_whole=is_whole)
         groups[sample] += number * shared.repeats
     samples = {replace(sample, batch=min(config.train.batch_size, number)): number for sample, number in groups.items()}
-    height, width = sample_size(config, family.alignment_pixels)
-    kinds = {(tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None) for one in prompts}
-    paintings = [Sample(width, height, *kind) for kind in sorted(kinds)]
+    size = sample_size(config, family.alignment_pixels)
+    kinds = {
+        (*one.choose_size(size)[::-1], tuple((view.crop.width, view.crop.height) for view in one.references), one.masked is not None)
+        for one in prompts
+    }
+    paintings = [Sample(*kind) for kind in sorted(kinds)]
     return Workload(
         family,
         machine.device,

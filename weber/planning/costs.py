@@ -66,9 +66,9 @@ def find_shares(estimate: Estimate) -> dict[str, float]:
 def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     """A step, and the whole run."""
     parts = {f"{plan.num_steps} steps": plan.num_steps * estimate.time.seconds}
-    num_pictures, num_steps = _count_pictures(plan)
-    painting = num_steps * estimate.count_seconds("painting") + estimate.count_seconds("decoding")
-    parts[f"{num_pictures} pictures on the way"] = num_pictures * painting
+    num_pictures, num_passes = _count_pictures(plan)
+    painting = num_passes * estimate.count_seconds("painting") + num_pictures * estimate.count_seconds("decoding")
+    parts[f"{num_pictures} pictures on the way"] = painting
     views, captions = plan.needs.num_latents, plan.needs.num_kept
     if plan.config.output.text_cache == "live":
         captions = plan.num_steps * sum(plan.batches.group_sizes) // plan.batches.steps_per_epoch
@@ -83,10 +83,14 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
 
 
 def _count_pictures(plan: Plan) -> tuple[int, int]:
-    """Pictures that are painted in the whole run, and passes through the network for each."""
+    """Pictures that are painted in the whole run, and passes through the network for all of them."""
     sampling = plan.resolved.sampling
     times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
-    return times * len(sampling.prompts), (sampling.steps or 0) * (1 if sampling.cfg in (None, 1) else 2)
+    passes = 0
+    for prompt in plan.prompts:
+        steps = (prompt.own.steps if prompt.own is not None else None) or sampling.steps or 0
+        passes += steps * (1 if prompt.choose_negative(None, sampling.cfg) is None else 2)
+    return times * len(plan.prompts), times * passes
 
 
 def _describe_lack(plan: Plan, estimate: Estimate) -> list[str]:

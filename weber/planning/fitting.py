@@ -13,6 +13,7 @@ from weber.config.run import RunConfig
 from weber.kinds.table import KINDS
 from weber.memory.fit import Fit, choose_settings, count_usable_bytes, read_budget_bytes
 from weber.planning.budget import Budget, Workload
+from weber.planning.checks import sample_size
 from weber.planning.rehearsal import Sample
 
 _EDGES = (768, 512, 384, 256)
@@ -141,7 +142,10 @@ def _set_resolution(config: RunConfig, workload: Workload, edge: int) -> _Change
         smaller = shrink_sample(sample)
         samples[smaller] = samples.get(smaller, 0) + number
     is_set = config.sampling.width is not None or config.sampling.height is not None
-    paintings: Sequence[Sample] = workload.paintings if is_set else [shrink_sample(one) for one in workload.paintings]
+    usual = sample_size(config, workload.family.alignment_pixels)
+    paintings: Sequence[Sample] = [
+        one if is_set or (one.height, one.width) != usual else shrink_sample(one) for one in workload.paintings
+    ]
     where = "data.0.resolution" if len(config.data) == 1 else "the resolution of every set"
     listed = ' with aspect = "bucket"' if any(one.aspect == "listed" for one in config.data) else ""
     listed += " and without buckets" if any(one.buckets for one in config.data) else ""

@@ -40,17 +40,18 @@ from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload
-from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts, sample_size
+from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
+from weber.planning.library import list_prompts
 from weber.planning.limits import check_frozen_memory, check_memory
 from weber.planning.machine import Machine, choose_machine
 from weber.planning.model import Model, find_model
 from weber.planning.needs import Needs
 from weber.planning.precision import settle_precision
-from weber.planning.prompts import Prompt, build_prompts
+from weber.planning.prompts import Prompt, list_texts
 from weber.planning.resolve import build_resolved
 from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
@@ -114,10 +115,10 @@ class Plan:
     def needs(self) -> Needs:
         """What is read from the cache."""
         sampling = self.resolved.sampling
-        negative = [] if sampling.cfg in (None, 1) else [sampling.negative_prompt or ""]
+        texts = list_texts(self.prompts, negative=sampling.negative_prompt, cfg=sampling.cfg)
         views = [view for prompt in self.prompts for view in prompt.views]
         keeps = self.resolved.output.text_cache != "live"
-        return Needs(self.dataset.examples, self.encoders, views=views, texts=[*sampling.prompts, *negative], keeps_texts=keeps)
+        return Needs(self.dataset.examples, self.encoders, views=views, texts=texts, keeps_texts=keeps)
 
     @property
     def kind(self) -> Kind:
@@ -196,14 +197,7 @@ def build_plan(
     batches = build_batches(config, dataset.examples)
     num_steps = _count_steps(config, batches.steps_per_epoch)
     check_uses(config, batches, num_steps=num_steps)
-    prompts = build_prompts(
-        config.sampling.prompts,
-        family,
-        size=sample_size(config, family.alignment_pixels),
-        conditioning=[[one] if isinstance(one, Path) else one for one in config.sampling.conditioning],
-        masks=config.sampling.masks,
-        keys=("sampling.conditioning", "sampling.masks"),
-    )
+    prompts = list_prompts(config, family, is_adapter=kind.is_adapter)
     workload = build_workload(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from weber.config.library import LibraryPrompt
 from weber.data.views import View, build_view
 from weber.errors import ConfigError
 from weber.families.family import Family
@@ -14,16 +15,39 @@ from weber.planning.prompt_options import check_options
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with its reference pictures, or with the picture that is to be repainted."""
+    """A text with its reference pictures, or with the picture that is to be repainted.
+
+    Of a library it has a nickname, and settings of its `own`.
+    """
 
     text: str
     references: tuple[View, ...] = ()
     masked: View | None = None
+    name: str | None = None
+    own: LibraryPrompt | None = None
 
     @property
     def views(self) -> tuple[View, ...]:
         """Every picture that has to be encoded for it."""
         return self.references if self.masked is None else (self.masked,)
+
+    def choose_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of its picture, where that of all others is `size`."""
+        return size if self.own is None else (self.own.height or size[0], self.own.width or size[1])
+
+    def choose_negative(self, negative: str | None, cfg: float | None) -> str | None:
+        """What is led away from; None where nothing is. The arguments: what holds for all others."""
+        if self.own is not None:
+            negative = negative if self.own.negative_prompt is None else self.own.negative_prompt
+            cfg = cfg if self.own.cfg is None else self.own.cfg
+        return None if cfg in (None, 1) else negative or ""
+
+
+def list_texts(prompts: Iterable[Prompt], *, negative: str | None, cfg: float | None) -> list[str]:
+    """Every text that is read for the pictures; what is led away from last."""
+    prompts = list(prompts)
+    away = [text for prompt in prompts if (text := prompt.choose_negative(negative, cfg)) is not None]
+    return list(dict.fromkeys([*(prompt.text for prompt in prompts), *away]))
 
 
 def build_prompts(

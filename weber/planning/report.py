@@ -98,8 +98,8 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
 
 def build_hint(plan: Plan, adapter: Path) -> str:
     """How to paint with a finished adapter: the run's first prompt with its pictures, or a caption with those that belong to it."""
-    example, sampling = plan.dataset.examples[0], plan.config.sampling
-    prompt = next((text for text in (*sampling.prompts[:1], *example.captions) if text), "")
+    example = plan.dataset.examples[0]
+    prompt = next((text for text in (*(one.text for one in plan.prompts[:1]), *example.captions) if text), "")
     words = ["weber", "sample", str(adapter.parent), "--prompt", prompt]
     first = plan.prompts[0] if plan.prompts else None
     references = [view.path for view in (first.references if first is not None else example.list_references(0))]
@@ -241,11 +241,12 @@ def _describe_files(plan: Plan) -> list[str]:
         f" {'all' if output.keep_last == 'all' else f'the last {output.keep_last}'} are kept"
         + ("" if output.keep_every is None else f", and for good those of every {_describe_every(output.keep_every)}"),
     ]
-    if config.sampling.prompts:
-        height, width = sample_size(config, plan.family.alignment_pixels)
+    if plan.prompts:
+        size = sample_size(config, plan.family.alignment_pixels)
+        sizes = dict.fromkeys(prompt.choose_size(size) for prompt in plan.prompts)
         times = count_due(plan.num_steps, plan.count_steps(config.sampling.every)) + 1
-        painted = describe_count(len(config.sampling.prompts), "picture")
-        lines.append(f"pictures/: {times} times {painted} of {width} x {height} and a sheet each")
+        painted, measured = describe_count(len(plan.prompts), "picture"), ", ".join(f"{width} x {height}" for height, width in sizes)
+        lines.append(f"pictures/: {times} times {painted} of {measured} and a sheet each")
     return lines
 
 

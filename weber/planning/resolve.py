@@ -97,11 +97,12 @@ def _resolve_set(data: DataConfig) -> DataConfig:
 
 def _resolve_sampling(config: RunConfig, family: Family) -> SamplingConfig:
     sampling, defaults = config.sampling, family.sample_defaults
-    if not sampling.prompts:
+    if not sampling.paints:
         return sampling
     height, width = sample_size(config, family.alignment_pixels)
     return sampling.model_copy(
         update={
+            "library": None if sampling.library is None else build_absolute(sampling.library),
             "steps": sampling.steps or defaults.steps,
             "guidance": defaults.guidance if sampling.guidance is None else sampling.guidance,
             "cfg": defaults.cfg if sampling.cfg is None else sampling.cfg,

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from torch import nn
@@ -195,8 +196,6 @@ def _count_result_bytes(plan: Plan) -> int:
 def _count_picture_bytes(plan: Plan) -> int:
     """Each picture is there once by itself and once on a sheet."""
     sampling = plan.resolved.sampling
-    if not sampling.prompts:
-        return 0
-    height, width = sample_size(plan.config, plan.family.alignment_pixels)
+    size = sample_size(plan.config, plan.family.alignment_pixels)
     times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
-    return int(2 * times * len(sampling.prompts) * height * width * _PIXEL_BYTES)
+    return int(2 * times * sum(prod(prompt.choose_size(size)) for prompt in plan.prompts) * _PIXEL_BYTES)

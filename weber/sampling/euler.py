@@ -19,7 +19,8 @@ class Painting:
     """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
 
     `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too. `texts`: what was asked for, and the
-    text of `negative`, for a text encoder that learns.
+    text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many as for all; `strength`: of what was trained,
+    times that of all.
     """
 
     shape: tuple[int, int, int]
@@ -28,6 +29,8 @@ class Painting:
     negative: Mapping[str, Tensor] | None = None
     cfg: float = 1.0
     texts: tuple[str, str] | None = None
+    steps: int | None = None
+    strength: float = 1.0
 
 
 def draw_start(painting: Painting, device: torch.device) -> Tensor:

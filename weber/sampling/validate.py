@@ -14,6 +14,7 @@ from torch import Tensor
 from weber.progress import Progress
 from weber.sampling.euler import Painting, Predict, draw_start, predict_latents
 from weber.sampling.guidance import build_guided
+from weber.sampling.stamp import build_info
 
 Decode = Callable[[Tensor], Tensor]
 Sigmas = Callable[[tuple[int, int, int]], list[float]]
@@ -57,11 +58,11 @@ def _move(condition: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG, whole or not at all, with what its `info` says of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=build_info(picture))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -16,6 +16,7 @@ from PIL import Image
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
+from weber.config.library import LibraryPrompt, read_library
 from weber.config.output import PaintingAttention
 from weber.errors import ConfigError
 from weber.kernels.trial import Choice
@@ -24,18 +25,23 @@ from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
 from weber.planning.encoders import build_encoders
-from weber.planning.prompts import Prompt, build_prompts
+from weber.planning.library import build_library
+from weber.planning.prompts import Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
+from weber.sampling.stamp import build_texts
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
+from weber.training.look import Look, build_paintings
+from weber.training.made import Maker
 from weber.training.network import Network, build_put, load_network
-from weber.training.pictures import Look, build_paintings, paint_all
+from weber.training.pictures import paint_all
 from weber.training.subject import Subject, find_subject
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks of a trained model; what is left out comes from the run's own settings. `num`: pictures per prompt."""
+    """What a person asks of a trained model; what is left out comes from the run's own settings. `num`: pictures per prompt. `library`: a
+    file of further prompts, each of which may have settings of its own."""
 
     prompts: Sequence[str]
     strength: float = 1.0
@@ -50,6 +56,11 @@ class Wish:
     mask: Path | None = None
     num: int = 1
     attention: str | None = None
+    library: Path | None = None
+
+    def read_library(self) -> dict[str, LibraryPrompt]:
+        """The prompts of its library by their nicknames. Raises ConfigError."""
+        return {} if self.library is None else read_library(self.library, key="--library")
 
 
 def sample(
@@ -75,10 +86,14 @@ class Sampler:
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
-        """`wish.num` pictures per prompt, in the order of the prompts. Raises ConfigError for a wish that cannot be."""
+        """`wish.num` pictures per prompt, in the order of the prompts, then those of the library; what made each is in its `info`.
+
+        Raises ConfigError for a wish that cannot be.
+        """
         subject = self.subject
         check_wish(wish, subject)
         look = _build_look(wish, subject)
+        library = self._build_library(wish, look)
         prompts = build_prompts(
             [text for text in wish.prompts for _ in range(wish.num)],
             subject.family,
@@ -87,6 +102,7 @@ class Sampler:
             masks=[wish.mask] * len(wish.prompts) * wish.num if wish.mask is not None else [],
             keys=("--conditioning", "--mask"),
         )
+        prompts += library
         self._watcher.write(f"Painting with {subject.name}.")
         attention = self._choose_attention(wish, prompts, look)
         self._watcher.write(f"Attention: {attention.describe()}.")
@@ -94,22 +110,45 @@ class Sampler:
         seed = subject.sampling.seed if wish.seed is None else wish.seed
         predictor = self._load().predictor
         predictor.attention = attention.name
-        return paint_all(
+        paintings = [
+            one if prompt.own is not None and prompt.own.strength is not None else replace(one, strength=wish.strength)
+            for prompt, one in zip(prompts, build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed), strict=True)
+        ]
+        num_steps = wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps
+        pictures = paint_all(
             self._encoders,
             predictor,
-            paintings=build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed),
+            paintings=paintings,
             kind=subject.kind,
-            num_steps=wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps,
-            strength=wish.strength,
+            num_steps=num_steps,
+            strength=1.0,
             frozen=subject.frozen,
             progress=self._watcher.report,
         )
+        maker = _build_maker(subject)
+        for prompt, painting, picture in zip(prompts, paintings, pictures, strict=True):
+            made = maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0)
+            picture.info.update(build_texts(made, subject.family))
+        return pictures
+
+    def _build_library(self, wish: Wish, look: Look) -> list[Prompt]:
+        """`wish.num` of each prompt of the library; where it has a seed of its own, each further one adds 1."""
+        subject, entries = self.subject, wish.read_library()
+        if not entries:
+            return []
+        is_adapter = subject.kind is not None and subject.kind.is_adapter
+        where = f"--library {wish.library}"
+        prompts = build_library(entries, subject.family, size=look.size, cfg=look.cfg, is_adapter=is_adapter, where=where)
+        return [replace(one, own=_count_seed(one.own, number)) for one in prompts for number in range(wish.num)]
 
     def _choose_attention(self, wish: Wish, prompts: Sequence[Prompt], look: Look) -> Choice:
         """What was wished, else what the run says; tried at this size."""
         subject, encoders, (height, width) = self.subject, self._encoders, look.size
-        sizes = {tuple((view.crop.width, view.crop.height) for view in prompt.references) for prompt in prompts}
-        samples = [Sample(width, height, references) for references in sizes]
+        sizes = {
+            (*prompt.choose_size((height, width))[::-1], tuple((view.crop.width, view.crop.height) for view in prompt.references))
+            for prompt in prompts
+        }
+        samples = [Sample(*size) for size in sizes]
         use = build_use(subject.family, device=encoders.device, dtype=encoders.dtype, samples=samples)
         name = wish.attention or subject.sampling.attention
         return choose_painting(subject.memory.attention, use, key=TRAINING) if name == "same" else choose_painting(name, use, key=WISHED)
@@ -139,7 +178,7 @@ class Sampler:
     def _encode(self, prompts: Sequence[Prompt], look: Look) -> Reader:
         """Fill the cache with what the prompts need."""
         store, size = Store(self._cache), self.subject.memory.encode_batch_size
-        texts = list(dict.fromkeys([*(prompt.text for prompt in prompts), *([] if look.cfg == 1 else [look.negative or ""])]))
+        texts = list_texts(prompts, negative=look.negative, cfg=look.cfg)
         views = list(dict.fromkeys(view for prompt in prompts for view in prompt.views))
         encode_latents(store, views, encoders=self._encoders, batch_size=size, progress=self._watcher.report)
         encode_texts(store, texts, encoders=self._encoders, batch_size=size, progress=self._watcher.report)
@@ -163,11 +202,31 @@ def _build_look(wish: Wish, subject: Subject) -> Look:
     )
 
 
-def build_file_name(wish: Wish, number: int, *, ending: str = "") -> str:
-    """Name of a picture: its prompt, and what else it depends on. `ending`: the step, where it is not the finished result."""
-    slug = re.sub(r"[^a-z0-9]+", "-", wish.prompts[number // wish.num].lower()).strip("-")[:60] or "picture"
-    seed = "" if wish.seed is None else f"-seed{wish.seed}"
-    return f"{number:02d}-{slug}-strength{wish.strength:g}{seed}{ending}.png"
+def build_file_names(wish: Wish, *, ending: str = "") -> list[str]:
+    """Names of the pictures: the prompt or its nickname, and what else each depends on. `ending`: the step, where it is not the finished
+    result."""
+    slugs = [re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture" for text in wish.prompts]
+    rows: list[tuple[str, float, int | None]] = [(slug, wish.strength, wish.seed) for slug in slugs]
+    for name, own in wish.read_library().items():
+        rows.append((name, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
+    endings = [f"-strength{strength:g}{'' if seed is None else f'-seed{seed}'}{ending}.png" for _, strength, seed in rows]
+    return [f"{number:02d}-{rows[number // wish.num][0]}{endings[number // wish.num]}" for number in range(len(rows) * wish.num)]
+
+
+def _count_seed(own: LibraryPrompt | None, number: int) -> LibraryPrompt | None:
+    return own if own is None or own.seed is None else own.model_copy(update={"seed": own.seed + number})
+
+
+def _build_maker(subject: Subject) -> Maker:
+    is_adapter = subject.kind is not None and subject.kind.is_adapter
+    return Maker(
+        subject.family,
+        adapter=subject.file if is_adapter else None,
+        transformer=None if is_adapter else subject.file,
+        has_text=subject.has_text,
+        frozen=subject.frozen,
+        step=subject.step,
+    )
 
 
 def read_size(text: str | None) -> tuple[int | None, int | None]:
@@ -180,10 +239,18 @@ def read_size(text: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
+def check_prompts(wish: Wish) -> None:
+    """Refuse a wish without any prompt, and a library that cannot be read. Raises ConfigError."""
+    if not wish.prompts and wish.library is None:
+        raise ConfigError(
+            "There is nothing to paint.", got="no prompt", fix="add --prompt 'a red apple', or a file of prompts with --library"
+        )
+    wish.read_library()
+
+
 def check_wish(wish: Wish, subject: Subject) -> None:
     """Refuse what cannot be painted. Raises ConfigError."""
-    if not wish.prompts:
-        raise ConfigError("There is nothing to paint.", got="no prompt", fix="add --prompt 'a red apple'")
+    check_prompts(wish)
     if wish.num < 1:
         raise ConfigError("There is nothing to paint.", got=f"--num {wish.num}", fix="leave it out, or give 1 or more")
     if wish.steps is not None and wish.steps < 1:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from weber.cache.encode import Encoders
-from weber.config.objective import ObjectiveConfig
 from weber.families.family import Family, Predictor
 from weber.kinds.kind import Kind
 from weber.kinds.text import find_text
@@ -24,13 +22,17 @@ from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.planning.assistant import Frozen, write_frozen_strengths
 from weber.planning.checks import sample_size
+from weber.planning.library import build_number_name
 from weber.planning.plan import Plan
-from weber.planning.prompts import Prompt
 from weber.progress import Progress
+from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 from weber.sampling.euler import Painting
 from weber.sampling.grid import build_given, build_sheet
+from weber.sampling.stamp import build_texts
 from weber.sampling.validate import decode_pictures, predict_paintings, save_picture
 from weber.training.batch import Reader
+from weber.training.look import Look, build_paintings, build_reference_t
+from weber.training.made import Maker
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
@@ -63,14 +65,15 @@ class Painter:
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
         self.num_steps = config.steps or plan.family.sample_defaults.steps
-        look = Look(
+        self.look = Look(
             size=sample_size(plan.resolved, plan.family.alignment_pixels),
             guidance=config.guidance,
             cfg=1.0 if config.cfg is None else config.cfg,
             negative=config.negative_prompt,
             reference_t=build_reference_t(plan.resolved.objective),
         )
-        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=look, seed=config.seed)
+        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.seed)
+        self.maker = _build_maker(plan, is_mean=self.ema is not None)
 
     def paint(self, step: int, progress: Progress) -> Path | None:
         """Paint all prompts after `step` finished steps, unless that was done; returns the sheet, if there are prompts."""
@@ -86,9 +89,11 @@ class Painter:
         columns = self._choose_columns(step)
         size = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
         given = max(len(prompt.views) for prompt in self.plan.prompts)
+        captions = [one.text if one.name is None else f"{one.name}: {one.text}" for one in self.plan.prompts]
+        shown = [build_given(one.views, size, num=given) for one in self.plan.prompts]
         rows = [
-            (prompt.text, build_given(prompt.views, size, num=given) + [self._read(column, number) for column in columns])
-            for number, prompt in enumerate(self.plan.prompts)
+            (caption, pictures + [self._read(column, number) for column in columns])
+            for number, (caption, pictures) in enumerate(zip(captions, shown, strict=True))
         ]
         titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
@@ -144,8 +149,11 @@ class Painter:
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
         resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
+        idle = {"every", "library"} | ({"attention"} if attention == "same" else set())
+        library = {prompt.name: prompt.own.model_dump() for prompt in self.plan.prompts if prompt.own is not None}
         return {
-            "sampling": resolved.sampling.model_dump(mode="json", exclude={"every", *(["attention"] if attention == "same" else [])}),
+            "sampling": resolved.sampling.model_dump(mode="json", exclude=idle),
+            **({"library": library} if library else {}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
             "text_mask": resolved.objective.text_mask,
@@ -159,7 +167,8 @@ class Painter:
         return all(file.is_file() for file in self._files(step))
 
     def _files(self, step: int) -> list[Path]:
-        return [self.folder / f"step-{step:06d}" / f"{number:02d}.png" for number in range(len(self.paintings))]
+        names = [prompt.name or build_number_name(number) for number, prompt in enumerate(self.plan.prompts)]
+        return [self.folder / f"step-{step:06d}" / f"{name}.png" for name in names]
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
@@ -186,8 +195,25 @@ class Painter:
                 frozen=self.plan.frozen,
                 progress=progress,
             )
-        for picture, file in zip(pictures, self._files(step), strict=True):
+        maker = self.maker.of_step(step, has_learned=step > 0)
+        for prompt, painting, picture, file in zip(self.plan.prompts, self.paintings, pictures, self._files(step), strict=True):
+            made = maker.describe(prompt, painting, look=self.look, num_steps=self.num_steps, strength=strength)
+            picture.info.update(build_texts(made, self.plan.family))
             save_picture(picture, file)
+
+
+def _build_maker(plan: Plan, *, is_mean: bool) -> Maker:
+    """What a run paints with on the way; files are called as the finished ones."""
+    config = plan.resolved
+    name = build_adapter_name(config) if plan.kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME
+    file = build_mean_path(Path(name)).name if is_mean else name
+    return Maker(
+        plan.family,
+        adapter=file if plan.kind.is_adapter else None,
+        transformer=None if plan.kind.is_adapter else file,
+        has_text=config.adapter.text_encoder,
+        frozen=plan.frozen,
+    )
 
 
 @contextmanager
@@ -220,52 +246,6 @@ def _find_away(folder: Path) -> Path:
     return away
 
 
-@dataclass(frozen=True)
-class Look:
-    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""
-
-    size: tuple[int, int]
-    guidance: float | None
-    cfg: float = 1.0
-    negative: str | None = None
-    reference_t: float | None = None
-
-
-def build_reference_t(objective: ObjectiveConfig) -> float | None:
-    """The noise level that references are told, if it is not the picture's."""
-    return 0.0 if objective.reference_timestep == "zero" else None
-
-
-def build_paintings(family: Family, prompts: Sequence[Prompt], *, reader: Reader, look: Look, seed: int) -> list[Painting]:
-    """A painting per prompt from what the cache holds; each has the next seed."""
-    negative = None if look.cfg == 1 else reader.read_text(look.negative or "")
-    return [
-        replace(
-            build_painting(family, reader.read_prompt(prompt), look=look, seed=seed + number, negative=negative),
-            texts=(prompt.text, look.negative or ""),
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-
-
-def build_painting(
-    family: Family, tensors: Mapping[str, Tensor], *, look: Look, seed: int, negative: Mapping[str, Tensor] | None = None
-) -> Painting:
-    """A painting from the tensors of one prompt, and of the negative prompt if `look.cfg` is not 1."""
-    condition = _build_condition(tensors, look)
-    away = None if negative is None else condition | _build_condition(negative, look)
-    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg)
-
-
-def _build_condition(tensors: Mapping[str, Tensor], look: Look) -> dict[str, Tensor]:
-    condition = {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
-    if look.guidance is not None:
-        condition["guidance"] = torch.tensor([look.guidance])
-    if look.reference_t is not None:
-        condition["reference_t"] = torch.tensor([look.reference_t])
-    return condition
-
-
 def paint_all(
     encoders: Encoders,
     predictor: Predictor,
@@ -277,25 +257,30 @@ def paint_all(
     progress: Progress,
     frozen: Sequence[Frozen] = (),
 ) -> list[Image.Image]:
-    """Pictures of all paintings with what is trained at `strength`; the network is left as it was found, in training mode or not.
+    """Pictures of all paintings with what is trained at `strength`, times that of each; the network is left as it was found, in training
+    mode or not.
 
     `kind`: that of what is trained; None where nothing is. `frozen`: adapters that have another strength in pictures.
     """
     family, transformer = encoders.family, predictor.transformer
     was_training = transformer.training
     transformer.eval()
-    if kind is not None:
-        kind.write_strength(transformer, strength)
     write_frozen_strengths(transformer, frozen, in_pictures=True)
-    text = find_text(family, transformer)
+    text, latents, done = find_text(family, transformer), [], 0
+    total = sum(one.steps or num_steps for one in paintings)
     try:
-        latents = predict_paintings(
-            predictor,
-            paintings if text is None else [text.build_anew(one) for one in paintings],
-            sigmas=lambda shape: family.sigmas(num_steps, family.num_tokens(*shape[1:])),
-            device=encoders.device,
-            progress=progress,
-        )
+        for (factor, steps), some in groupby(paintings, key=lambda one: (one.strength, one.steps or num_steps)):
+            if kind is not None:
+                kind.write_strength(transformer, strength * factor)
+            group = list(some)
+            latents += predict_paintings(
+                predictor,
+                group if text is None else [text.build_anew(one) for one in group],
+                sigmas=partial(_list_sigmas, family, steps),
+                device=encoders.device,
+                progress=partial(_report_part, progress, done, total),
+            )
+            done += steps * len(group)
     finally:
         if kind is not None:
             kind.write_strength(transformer, 1.0)
@@ -308,3 +293,12 @@ def paint_all(
     if encoders.device.type == "cuda":
         torch.cuda.empty_cache()
     return pictures
+
+
+def _list_sigmas(family: Family, num_steps: int, shape: tuple[int, int, int]) -> list[float]:
+    return family.sigmas(num_steps, family.num_tokens(*shape[1:]))
+
+
+def _report_part(progress: Progress, before: int, whole: int, what: str, done: int, total: int) -> None:
+    """Of one group of pictures, said of them all."""
+    progress(what, before + done, whole)

@@ -32,8 +32,8 @@ from weber.planning.assistant import Frozen, load_frozen
 from weber.planning.checks import sample_size
 from weber.results.bases import read_base, speaking_of
 from weber.results.files import read_model_facts
-from weber.results.runs import Saved, find_adapter, find_home, find_run
-from weber.training.pictures import build_reference_t
+from weber.results.runs import MODEL_NAME, SUFFIX, Saved, find_adapter, find_home, find_run
+from weber.training.look import build_reference_t
 
 _EXPECTED = "a run folder, one of its checkpoints, an adapter file, or a model: a variant, a folder, a hub id or a file"
 _NUM_SHOWN = 3
@@ -51,7 +51,8 @@ class Subject:
     the names of its pictures.
 
     `kind` says how strong it is; None for a model as it is. `trained`: weights that are its own, which are never packed. `has_text`: CLIP
-    is part of it. `size`: (height, width) of its pictures.
+    is part of it. `size`: (height, width) of its pictures. `file`: name of the adapter, or of the model that was trained; `step`: of the
+    run.
     """
 
     name: str
@@ -68,6 +69,8 @@ class Subject:
     frozen: tuple[Frozen, ...] = ()
     has_text: bool = False
     ending: str = ""
+    file: str | None = None
+    step: int | None = None
 
 
 def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[str, object]) -> Subject:
@@ -143,12 +146,19 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
         frozen=load_frozen(config.model, family, in_pictures=True),
         has_text=config.adapter.text_encoder,
         ending=saved.home.ending,
+        file=saved.path.name if kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME,
+        step=_read_step(saved),
     )
+
+
+def _read_step(saved: Saved) -> int | None:
+    step = saved.home.step if saved.home.step is not None else read_model_facts(saved.path).get("steps")
+    return int(step) if isinstance(step, int | str) and str(step).isdecimal() else None
 
 
 def _describe_saved(saved: Saved) -> str:
     """Which files paint, and the step that they are of."""
-    step = saved.home.step if saved.home.step is not None else read_model_facts(saved.path).get("steps")
+    step = _read_step(saved)
     mean = "" if saved.ema is None else f" and {saved.ema.name}"
     return f"{saved.path}{mean}" + ("" if step is None else f" of step {step}")
 
@@ -182,6 +192,7 @@ def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Sub
         kind=kind,
         put=put,
         has_text=has_text,
+        file=file.name,
     )
 
 

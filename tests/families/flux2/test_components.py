@@ -306,3 +306,17 @@ def test_a_variant_that_the_models_own_index_contradicts(tmp_path: Path, kind: A
     folder = build_random_flux2(tmp_path / "model", kind)
     with pytest.raises(ModelError, match="is_distilled"):
         build_family(ModelConfig(path=str(folder), variant=variant))
+
+
+@pytest.mark.parametrize(("width", "height", "num_steps"), [(1024, 1024, 28), (512, 256, 4), (2048, 1024, 50)])
+def test_noise_levels_are_those_of_comfyui(
+    build: Callable[..., Flux2], models: dict[str, Path], width: int, height: int, num_steps: int
+) -> None:
+    """`Flux2Scheduler` as its source has it, so that the graph in a picture needs no levels of its own."""
+    tokens = width * height // 256
+    many = 0.00016927 * tokens + 0.45666666
+    few = 8.73809524e-05 * tokens + 1.89833333
+    slope = (many - few) / 190
+    mu = many if tokens > 4300 else slope * num_steps + many - 200 * slope
+    theirs = [math.exp(mu) / (math.exp(mu) + 1 / t - 1) if t else 0.0 for t in torch.linspace(1, 0, num_steps + 1).tolist()]
+    assert build(models["klein"]).sigmas(num_steps, tokens) == pytest.approx(theirs, abs=1e-5)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from weber.errors import ConfigError
 from weber.families.attention import TEXT_MASK, TEXT_READ
 from weber.families.family import TRANSFORMER, Predictor, TextLimits
-from weber.families.flux1 import keys, original, prompts
+from weber.families.flux1 import graph, keys, original, prompts
 from weber.families.flux1.latents import ALIGNMENT_PIXELS, SCALE_PIXELS, decode_pixels, encode_masked, encode_pixels
 from weber.families.flux1.predict import Flux1Predictor
 from weber.families.flux1.recognize import check_pipeline, check_transformer, recognize_variant
 from weber.families.flux1.variants import VARIANTS, Variant
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.schedule import list_sigmas
 from weber.families.source import Source
@@ -80,6 +81,7 @@ class Flux1:
         settings = source.read_config("scheduler", "scheduler_config.json")
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(variant.scheduler if settings is None else settings)
         self._mu = _read_mu(self.scheduler)
+        self.build_graph: BuildGraph = partial(graph.build_model_graph, source=source, row=variant, scheduler=self.scheduler.config)
 
     def identify(self, part: str) -> str:
         """See `Family.identify`."""

@@ -13,10 +13,11 @@ from weber.errors import ConfigError, ModelError
 from weber.families import patches
 from weber.families.attention import TEXT_READ
 from weber.families.family import Predictor, TextLimits
-from weber.families.flux2 import keys, original
+from weber.families.flux2 import graph, keys, original
 from weber.families.flux2.predict import Flux2Predictor
 from weber.families.flux2.prompts import NUM_STATES, RECIPES, TEXT_TOKENS, PromptEncoder, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux2.variants import SCHEDULER, VARIANTS, Variant
+from weber.families.graphs import BuildGraph
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
@@ -53,6 +54,7 @@ class Flux2(PatchFamily):
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_config(source.read_config("scheduler", "scheduler_config.json") or SCHEDULER)
+        self.build_graph: BuildGraph = partial(graph.build_model_graph, source=source, row=row)
         self._text_width = _read_facts(self.transformer_config)[1]
         _check_transformer(self.transformer_config, row, where=source.name_part("transformer"))
         text_config = read_text_config(row.text_part, source)

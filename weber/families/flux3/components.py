@@ -15,6 +15,7 @@ from weber.families.flux3 import keys, original
 from weber.families.flux3.predict import Flux3Predictor
 from weber.families.flux3.prompts import STATES, WINDOW_TOKENS, load_limit, load_prompt_encoder, read_text_config
 from weber.families.flux3.variants import TIMESTEP_SHIFT, VARIANTS, Variant
+from weber.families.graphs import BuildGraph, build_no_graph
 from weber.families.pairing import Pairing
 from weber.families.patch_family import TEXT_FOLDERS, PatchFamily, check_text_width
 from weber.families.schedule import list_sigmas
@@ -34,6 +35,7 @@ class Flux3(PatchFamily):
     text_parts: tuple[str, ...] = ("qwen",)
     takes_routes = False
     reference_modules: Sequence[str] = keys.REFERENCE_MODULES
+    build_graph: BuildGraph = staticmethod(build_no_graph)
     prompts_per_batch: int | None = 1
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     joined_layers: Sequence[Sequence[str]] = keys.JOINED_LAYERS
