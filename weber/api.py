@@ -221,7 +221,7 @@ def export(
 def write_report(run: Place, other: Place | None = None, *, out: Place | None = None, progress: Progress | None = None) -> Path:
     """Write a run, or two beside each other, as one HTML page; returns it: report.html in the folder of the first, unless `out` says."""
     with _speaking_of_arguments():
-        from weber.report.page import write_report as write
+        from weber.pages.page import write_report as write
 
         watcher, places = _build_watcher(progress), (None if one is None else Path(one) for one in (other, out))
         second, target = places

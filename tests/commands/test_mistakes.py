@@ -14,7 +14,6 @@ ZOO: dict[str, tuple[str, str, str]] = {
     "train": ("weber train needs CONFIG.", "A TOML file", "weber train run.toml"),
     "plan --card": ("--card needs a value.", "this GPU", "weber plan run.toml"),
     "sample": ("weber sample needs", "", "weber sample runs/lora"),
-    "sample runs/a": ("weber sample needs --prompt.", "What to paint", '--prompt "a cat"'),
     "merge a b": ("weber merge needs --out.", "The adapter file", "--out sum.safetensors"),
     "inspect a b": ("weber inspect takes less than that.", "", "remove it"),
     "plna x": ("weber has no verb 'plna'.", "train, plan, cache", "did you mean `weber plan`?"),

@@ -169,7 +169,7 @@ def report(run: Path, other: Path | None = None, /, *, out: Path | None = None) 
     out
         The HTML file; report.html in the run folder if left out.
     """
-    from weber.report.page import write_report
+    from weber.pages.page import write_report
 
     watcher = build_watcher()
     with watcher.shown():

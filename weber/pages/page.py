@@ -11,9 +11,9 @@ from typing import Any
 from weber.checkpoint.save import CONFIG_NAME
 from weber.config.load import load_config
 from weber.errors import ConfigError
+from weber.pages.facts import read_run
+from weber.pages.planned import describe_plan
 from weber.progress import Progress, ignore_progress
-from weber.report.facts import read_run
-from weber.report.planned import describe_plan
 
 PAGE_NAME = "report.html"
 
@@ -39,7 +39,7 @@ def write_report(run: Path, other: Path | None = None, *, out: Path | None = Non
 
 def build_page(runs: Sequence[Mapping[str, Any]]) -> str:
     """The HTML of one run, or of two."""
-    folder = files("weber.report")
+    folder = files("weber.pages")
     page, style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js"))
     data = json.dumps(runs, allow_nan=False, default=str).replace("</", "<\\/")
     title = " and ".join(str(run["name"]) for run in runs)

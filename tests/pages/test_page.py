@@ -11,8 +11,8 @@ import pytest
 
 from tests.runs import BuildRun, build_watcher
 from weber.errors import CheckpointError, ConfigError
-from weber.report.facts import MOST_POINTS, MOST_STEPS, read_run
-from weber.report.page import build_page, write_report
+from weber.pages.facts import MOST_POINTS, MOST_STEPS, read_run
+from weber.pages.page import build_page, write_report
 from weber.track.jsonl import read_metrics
 from weber.training.assemble import train
 
