@@ -20,6 +20,7 @@ from weber import cli
 from weber.checkpoint.resume import check_checkpoint
 from weber.checkpoint.save import save_checkpoint
 from weber.commands.train import place_resume
+from weber.config.load import load_config
 from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -311,3 +312,36 @@ def test_a_closed_terminal_loses_nothing(run_toml: Path, tmp_path: Path) -> None
 )
 def test_what_stands_behind_resume(words: str, placed: str) -> None:
     assert place_resume(words.split()) == placed.split()
+
+
+def test_import_says_what_becomes_of_a_job_and_writes_it(weber: Run, tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "job.json").write_text(
+        json.dumps(
+            {
+                "job": "extension",
+                "config": {
+                    "name": "x",
+                    "process": [
+                        {
+                            "type": "sd_trainer",
+                            "training_folder": str(tmp_path / "out"),
+                            "network": {"type": "lora", "linear": 4, "linear_alpha": 4},
+                            "datasets": [{"folder_path": str(pictures), "resolution": 64}],
+                            "train": {"batch_size": 2, "steps": 9, "lr": "1e-4", "optimizer": "adamw8bit"},
+                            "model": {"name_or_path": "black-forest-labs/FLUX.1-dev", "is_flux": True},
+                        }
+                    ],
+                },
+            }
+        )
+    )
+    small = ("model.path=null", "model.variant=pocket", "memory.device=cpu", "memory.dtype=fp32")
+    toml, plot = tmp_path / "run.toml", tmp_path / "levels.png"
+    code, out, _ = weber("import", tmp_path / "job.json", *small, "-o", toml, "--plot", plot)
+    assert code == 0 and plot.is_file()
+    assert "train.steps = 9" in out and "What the old run really did:" in out and f"weber train {toml}" in out
+    assert load_config(toml).train.steps == 9
+    code, _, err = weber("import", tmp_path / "job.json", "-o", toml)
+    assert code == 2 and "a file that is there" in err and "Traceback" not in err
+    code, out, _ = weber("import", tmp_path / "job.json", "data.0.path=/gone")
+    assert code == 0 and "not measured, because the run cannot be planned here yet" in out

@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.data.s3 import serve_s3
 from tests.data.servers import fail_first, serve_web
 from tests.runs import BuildRun, build_watcher
-from tests.training.test_resume import run_interrupted
+from tests.training.test_resume import read_losses, run_interrupted
 from weber.config.run import RunConfig
 from weber.training.assemble import train
 
@@ -81,3 +81,8 @@ def test_a_run_in_two_parts_from_elsewhere_is_the_run_from_the_folder(
     found = _train(config, resume=True)
     assert found.keys() == folder.keys() and found
     assert all(torch.equal(tensor, folder[name]) for name, tensor in found.items())
+
+    ones = build_run("ones", data=data, **_SECTIONS | {"train": {"steps": 4, "batch_size": 1, "accumulation": 2}})
+    _train(ones)
+    for (_, one, _), (_, two, _) in zip(read_losses(ones.output.folder), read_losses(config.output.folder), strict=True):
+        assert one == pytest.approx(two, rel=1e-5), "a step of two pictures is a step of batches of one"

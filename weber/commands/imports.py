@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from weber.commands.terminal import build_watcher, say
+from weber.commands.terminal import build_watcher, check_plot, say
 from weber.errors import ConfigError, WeberError
 
 
@@ -18,6 +18,7 @@ def import_settings(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     tool: str | None = None,
     weber_defaults: Annotated[bool, Parameter(negative="")] = False,
+    plot: Path | None = None,
 ) -> None:
     """Say what becomes of the settings of another trainer, key by key, and write them as a file of weber.
 
@@ -35,6 +36,8 @@ def import_settings(
         Whose file it is: simpletuner, kohya, diffusers, ai-toolkit or onetrainer; left out: as it looks.
     weber_defaults
         What the file leaves out is as weber has it, not as the other trainer has it.
+    plot
+        Write a picture of the noise levels that were trained: a PNG file.
     """
     from weber.config.importers.commented import write_commented
     from weber.config.importers.load import import_run
@@ -45,6 +48,7 @@ def import_settings(
         got = "a file that is there" if out.exists() else "no TOML file"
         expected, fix = "the name of a new TOML file", "write --out run.toml, or another name"
         raise ConfigError(f"{out} cannot be written.", got=got, expected=expected, fix=fix)
+    check_plot(plot)
     imported = import_run(path, overrides, tool=tool, weber_defaults=weber_defaults)
     say(write_report(imported))
     if out is not None:
@@ -53,11 +57,17 @@ def import_settings(
         out.write_text(write_commented(imported), encoding="utf-8")
     from weber.planning.old_run import describe_old_run
     from weber.planning.plan import build_plan
+    from weber.planning.plot import build_plot
+    from weber.sampling.validate import save_picture
 
     watcher = build_watcher()
     try:
         with watcher.shown():
-            lines = describe_old_run(imported, build_plan(imported.config, watcher.report))
+            built = build_plan(imported.config, watcher.report)
+            lines = describe_old_run(imported, built)
+        if plot is not None:
+            save_picture(build_plot(built), plot)
+            lines.append(f"its noise levels are drawn in {plot}")
     except WeberError as error:
         lines = [f"not measured, because the run cannot be planned here yet: {error.what}"]
     say("\n".join(["", "What the old run really did:", *(f"  {line}" for line in lines)]))

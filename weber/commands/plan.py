@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weber.commands.terminal import build_watcher, read_run, say
-from weber.errors import ConfigError
+from weber.commands.terminal import build_watcher, check_plot, read_run, say
 
 
 def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path | None = None) -> None:
@@ -22,8 +21,7 @@ def plan(config: Path, /, *overrides: str, card: str | None = None, plot: Path |
     plot
         Write a picture of the noise levels that are trained: a PNG file.
     """
-    if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
-        raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
+    check_plot(plot)
     settings, imported = read_run(config, overrides)
     from weber.config.importers.report import write_report
     from weber.planning.data_report import save_list

@@ -25,6 +25,14 @@ def say(text: str) -> None:
     print(text)
 
 
+def check_plot(plot: Path | None) -> None:
+    """Refuse a file that a picture cannot be written to."""
+    from weber.errors import ConfigError
+
+    if plot is not None and (plot.is_dir() or plot.suffix.lower() != ".png"):
+        raise ConfigError("The picture is a PNG file.", got=f"--plot {plot}", expected="a file name", fix="write --plot levels.png")
+
+
 def read_settings(config: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings of a run. Called before anything heavy is imported, so that a mistake in them is told at once."""
     return read_run(config, overrides)[0]

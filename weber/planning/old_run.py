@@ -61,7 +61,7 @@ def _describe_levels(plan: Plan) -> str:
     low, middle, high = torch.quantile(levels.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     return (
         f"noise levels by {describe_law(objective)}: half of them between {low:.2f} and {high:.2f}, half above {middle:.2f}"
-        f" (1 is pure noise), at {bucket.width} x {bucket.height}; `weber plan --plot levels.png` draws them"
+        f" (1 is pure noise), at {bucket.width} x {bucket.height}; `--plot levels.png` draws them"
     )
 
 

@@ -332,20 +332,11 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 
 
-def build_plain(value: Any) -> Any:
-    """Paths as texts."""
-    if isinstance(value, dict):
-        return {name: build_plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [build_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 @pytest.mark.parametrize("name", EXPECTED)
 def test_settings_of_each_file(name: str) -> None:
     imported = import_run(FOLDER / name)
     assert imported.tool == "ai-toolkit"
-    assert build_plain(imported.tree) == EXPECTED[name]
+    assert imported.tree == EXPECTED[name]
     assert len(imported.config.data) == len(EXPECTED[name]["data"])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.config.importers.test_simpletuner_files import get
 from weber.config.importers.commented import write_commented
 from weber.config.importers.load import import_run
 from weber.config.importers.outcome import Imported
@@ -41,12 +42,6 @@ CONCEPT: dict[str, Any] = {
 @cache
 def run(name: str) -> Imported:
     return import_run(FILES / name / "config.json")
-
-
-def get(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
-    return tree
 
 
 EXPECTED: dict[str, dict[str, Any]] = {

@@ -8,26 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.config.importers.test_simpletuner_meaning import BASE, SET, run
 from weber.config.importers.load import import_run
-from weber.config.importers.outcome import Imported
 from weber.errors import ConfigError
-
-BASE = {
-    "model_family": "flux",
-    "model_type": "lora",
-    "pretrained_model_name_or_path": "black-forest-labs/FLUX.1-dev",
-    "learning_rate": "1e-4",
-    "max_train_steps": 100,
-    "num_train_epochs": 0,
-}
-SET = {"id": "cats", "type": "local", "instance_data_dir": "cats", "caption_strategy": "textfile"}
-
-
-def run(folder: Path, config: dict[str, Any] | None = None, *sets: dict[str, Any], **options: Any) -> Imported:
-    (folder / "multidatabackend.json").write_text(json.dumps(list(sets) or [SET]))
-    path = folder / "config.json"
-    path.write_text(json.dumps(BASE | (config or {}) | options))
-    return import_run(path)
 
 
 def check_error(folder: Path, config: dict[str, Any] | None, *sets: dict[str, Any], says: str, fix: str = "") -> None:

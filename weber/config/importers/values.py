@@ -45,13 +45,6 @@ def read_texts(value: object, *, separator: str = ",") -> list[str]:
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
-def read_pairs(texts: object) -> dict[str, str]:
-    """`key=value` texts, in a list or in one text with commas or blanks between them, as a mapping. A key without a value is `true`."""
-    parts = texts if isinstance(texts, list | tuple) else re.split(r"[,\s]+(?=[\w.]+=)", str(texts).strip())
-    pairs = [str(part).strip().strip(",").partition("=") for part in parts if str(part).strip()]
-    return {key.strip(): value.strip().strip("\"'") if equals else "true" for key, equals, value in pairs}
-
-
 def simplify(value: float) -> int | float:
     """A whole number as one."""
     return int(value) if value == int(value) else value

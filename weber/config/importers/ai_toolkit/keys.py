@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.ai_toolkit import data, model, optim, sample, train
-from weber.config.importers.answers import Answer, Table, ignored, refused, translated, used
+from weber.config.importers.answers import Answer, Table, ignored, refused, stated, used
 
 _HUB = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
 _NOISE = "noise is drawn from the plain normal law"
@@ -24,17 +24,13 @@ _METHOD = "weber has no such method"
 _SLIDER = "weber trains no sliders"
 
 
-def _call(function: Callable[..., str], why: str, *, off: Sequence[Any] = ()) -> Answer:
-    return translated(lambda draft, keys, value: function(draft, keys, value=value), why, off=off)
-
-
 def _options(*names: str) -> dict[str, Answer]:
     """Rows for keys of `optimizer_params`, each of which is told its own name."""
     return {f"train.optimizer_params.{name}": _option(name) for name in names}
 
 
 def _option(name: str) -> Answer:
-    return _call(lambda draft, keys, value: optim.set_option(draft, keys, value=value, name=name), f"optim.{name}, or optim.options")
+    return stated(lambda draft, keys, value: optim.set_option(draft, keys, value=value, name=name), f"optim.{name}, or optim.options")
 
 
 OPTIONS = (
@@ -46,14 +42,14 @@ OPTIONS = (
 KEYS: Table = {
     # the job
     "job type meta.* config.version version": ignored("it says what kind of job it is"),
-    "config.name": _call(sample.set_name, "output.name, and the name of the run folder"),
+    "config.name": stated(sample.set_name, "output.name, and the name of the run folder"),
     "name": ignored("the name of the run folder"),
-    "training_folder": _call(sample.set_place, "output.folder, with the name of the job"),
-    "device": _call(model.set_device, "memory.device"),
+    "training_folder": stated(sample.set_place, "output.folder, with the name of the job"),
+    "device": stated(model.set_device, "memory.device"),
     "trigger_word": ignored("read for each set of pictures"),
     "training_seed": used("train.seed"),
     "sqlite_db_path performance_log_every torch_profiler": ignored("it is for ai-toolkit's own window"),
-    "log_dir": _call(sample.set_log, "output.tensorboard"),
+    "log_dir": stated(sample.set_log, "output.tensorboard"),
     "logging.use_wandb": refused("weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"),
     "logging.*": ignored("weber writes metrics.jsonl into the run folder"),
     "adapter.* adapter": refused(_ADAPTER),
@@ -62,15 +58,15 @@ KEYS: Table = {
     "guidance.* guidance first_sample.* first_sample do_lorm lorm_*": refused(_METHOD),
     "network train model save sample logging": ignored("asks for nothing"),
     # network
-    "network.type": _call(train.set_network, "adapter.kind"),
-    "network.linear network.rank": _call(train.set_rank, "adapter.rank"),
-    "network.linear_alpha network.alpha": _call(train.answer_alpha, "no effect for these models: alpha is the rank"),
+    "network.type": stated(train.set_network, "adapter.kind"),
+    "network.linear network.rank": stated(train.set_rank, "adapter.rank"),
+    "network.linear_alpha network.alpha": stated(train.answer_alpha, "no effect for these models: alpha is the rank"),
     "network.conv network.conv_alpha": ignored("these models have no convolutions"),
-    "network.dropout": _call(train.set_dropout, "adapter.dropout"),
-    "network.lokr_full_rank network.lokr_factor network.old_lokr_format": _call(train.answer_lokr, "[adapter.lycoris]"),
+    "network.dropout": stated(train.set_dropout, "adapter.dropout"),
+    "network.lokr_full_rank network.lokr_factor network.old_lokr_format": stated(train.answer_lokr, "[adapter.lycoris]"),
     "network.transformer_only": ignored("layers of the blocks only get adapters, as there"),
-    "network.network_kwargs.only_if_contains": _call(train.set_only, "adapter.targets"),
-    "network.network_kwargs.ignore_if_contains": _call(train.set_ignored, "adapter.exclude"),
+    "network.network_kwargs.only_if_contains": stated(train.set_only, "adapter.targets"),
+    "network.network_kwargs.ignore_if_contains": stated(train.set_ignored, "adapter.exclude"),
     "network.network_kwargs": ignored("asks for nothing"),
     "network.network_kwargs.*": refused(_METHOD, off=(None, False, 0, "", [])),
     "network.pretrained_lora_path": used("adapter.start_from"),
@@ -78,34 +74,34 @@ KEYS: Table = {
     "network.all_layers network.lorm network.lorm.*": refused(_METHOD),
     "network.layer_offloading": ignored(_SPEED),
     # model
-    "model.name_or_path": _call(model.set_path, "model.path"),
-    "model.extras_name_or_path": _call(
+    "model.name_or_path": stated(model.set_path, "model.path"),
+    "model.extras_name_or_path": stated(
         lambda draft, keys, value: "model.path, and name_or_path as model.transformer", "model.path, and name_or_path as model.transformer"
     ),
-    "model.arch": _call(model.set_arch, "model.variant"),
+    "model.arch": stated(model.set_arch, "model.variant"),
     "model.is_flux": ignored("weber sees from the files of the model what it is"),
     "model.is_* model.use_flux_cfg model.latent_space_version model.experimental_xl model.use_text_encoder_1 model.use_text_encoder_2"
     " model.refiner_* model.unet_* model.text_encoder_bits": ignored(_OTHER),
     "model.vae_path": used("model.vae"),
     "model.te_name_or_path": used("model.text_encoder"),
-    "model.lora_path": _call(model.set_adapters, "model.adapters"),
+    "model.lora_path": stated(model.set_adapters, "model.adapters"),
     "model.assistant_lora_path": used("model.assistant"),
     "model.inference_lora_path model.unconditional_lora_path": refused("set model.assistant_sample_strength, or model.adapters"),
-    "model.quantize": _call(model.set_bits, "memory.quantize"),
-    "model.quantize_te": _call(model.set_text_bits, "memory.quantize_text_encoder, for FLUX.1 memory.quantize_text_encoder_2"),
-    "model.qtype": _call(model.answer_bits, "memory.quantize"),
-    "model.qtype_te": _call(model.answer_text_bits, "memory.quantize_text_encoder"),
+    "model.quantize": stated(model.set_bits, "memory.quantize"),
+    "model.quantize_te": stated(model.set_text_bits, "memory.quantize_text_encoder, for FLUX.1 memory.quantize_text_encoder_2"),
+    "model.qtype": stated(model.answer_bits, "memory.quantize"),
+    "model.qtype_te": stated(model.answer_text_bits, "memory.quantize_text_encoder"),
     "model.accuracy_recovery_adapter": refused("weber has no such adapters; int8 and fp8 need none"),
     "model.quantize_kwargs.exclude model.quantize_kwargs": ignored("norms, embeddings and the last layer are never packed"),
     "model.quantize_kwargs.*": ignored("all layers of the blocks are packed"),
     "model.low_vram model.auto_memory": ignored(_SPEED),
-    "model.layer_offloading": _call(model.set_offload, "memory.swap_blocks"),
+    "model.layer_offloading": stated(model.set_offload, "memory.swap_blocks"),
     "model.layer_offloading_transformer_percent": ignored("the share of model.layer_offloading"),
     "model.layer_offloading_text_encoder_percent": ignored("texts are encoded before the first step"),
-    "model.attn_masking": _call(model.set_mask_of_text, "objective.text_mask"),
-    "model.only_if_contains": _call(train.set_trained, "adapter.targets of a whole model"),
+    "model.attn_masking": stated(model.set_mask_of_text, "objective.text_mask"),
+    "model.only_if_contains": stated(train.set_trained, "adapter.targets of a whole model"),
     "model.ignore_if_contains": refused("set adapter.targets to what is trained", off=(None, [], "")),
-    "model.model_kwargs.match_target_res": _call(
+    "model.model_kwargs.match_target_res": stated(
         lambda draft, keys, value: "data.0.reference_sizes, where a set has one resolution", "data.0.reference_sizes", off=(False, None)
     ),
     "model.model_kwargs model.model_paths model.model_kwargs.* model.model_paths.*": ignored(_OTHER),
@@ -115,40 +111,40 @@ KEYS: Table = {
     "model.split_model_*": refused("a run is on one device"),
     "model.in_context": refused(_METHOD),
     # train: steps and the optimizer
-    "train.steps": _call(optim.set_steps, "train.steps"),
+    "train.steps": stated(optim.set_steps, "train.steps"),
     "train.start_step": refused("weber goes on with checkpoints of its own"),
     "train.batch_size": used("train.batch_size"),
-    "train.gradient_accumulation": _call(optim.set_accumulation, "train.accumulation"),
-    "train.gradient_accumulation_steps": _call(optim.set_old_accumulation, "train.accumulation, and train.steps are fewer"),
-    "train.lr train.unet_lr": _call(optim.set_lr, "optim.lr"),
+    "train.gradient_accumulation": stated(optim.set_accumulation, "train.accumulation"),
+    "train.gradient_accumulation_steps": stated(optim.set_old_accumulation, "train.accumulation, and train.steps are fewer"),
+    "train.lr train.unet_lr": stated(optim.set_lr, "optim.lr"),
     "train.text_encoder_lr train.refiner_lr train.embedding_lr train.adapter_lr": ignored("no such part is trained"),
-    "train.optimizer": _call(optim.set_optimizer, "optim.name"),
+    "train.optimizer": stated(optim.set_optimizer, "optim.name"),
     **_options(*OPTIONS),
     "train.optimizer_params train.lr_scheduler_params": ignored("asks for nothing"),
     "train.optimizer_params.*": refused("weber's optimizers have other settings: optim.options"),
-    "train.lr_scheduler": _call(optim.set_schedule, "optim.schedule"),
+    "train.lr_scheduler": stated(optim.set_schedule, "optim.schedule"),
     "train.lr_scheduler_params.num_warmup_steps train.lr_scheduler_params.eta_min train.lr_scheduler_params.start_factor"
     " train.lr_scheduler_params.end_factor": ignored("read with train.lr_scheduler"),
     "train.lr_scheduler_params.*": ignored("the schedule goes over the whole run"),
-    "train.max_grad_norm": _call(optim.set_clip, "optim.clip_norm"),
-    "train.ema_config.use_ema": _call(optim.set_ema, "optim.ema_decay, and sampling.weights = \"ema\""),
-    "train.ema_config.ema_decay": _call(optim.answer_ema, "optim.ema_decay"),
+    "train.max_grad_norm": stated(optim.set_clip, "optim.clip_norm"),
+    "train.ema_config.use_ema": stated(optim.set_ema, "optim.ema_decay, and sampling.weights = \"ema\""),
+    "train.ema_config.ema_decay": stated(optim.answer_ema, "optim.ema_decay"),
     "train.ema_config.use_feedback train.ema_config.param_multiplier": refused(_METHOD, off=(None, False, 1)),
     "train.ema_config": ignored("asks for nothing"),
     # train: what is asked
     "train.train_unet": refused("without it nothing would learn; weber always trains the transformer", off=(True, None)),
     "train.train_text_encoder": refused("ai-toolkit's adapters of T5 are not had; adapter.text_encoder = true trains CLIP of FLUX.1"),
     "train.noise_scheduler": refused('FLUX is trained by flow matching in any case: "flowmatch"', off=("flowmatch", None)),
-    "train.timestep_type": _call(train.set_timesteps, "objective.timesteps"),
-    "train.linear_timesteps train.linear_timesteps2": _call(train.answer_linear, 'objective.timesteps = "cubic"'),
-    "train.content_or_style": _call(train.answer_style, 'objective.timesteps = "beta"'),
+    "train.timestep_type": stated(train.set_timesteps, "objective.timesteps"),
+    "train.linear_timesteps train.linear_timesteps2": stated(train.answer_linear, 'objective.timesteps = "cubic"'),
+    "train.content_or_style": stated(train.answer_style, 'objective.timesteps = "beta"'),
     "train.content_or_style_reg": ignored("content_or_style counts for all sets"),
     "train.min_denoising_steps": refused(_LEVELS, off=(0, None)),
     "train.max_denoising_steps": refused(_LEVELS, off=(999, 1000, None)),
     "train.next_sample_timesteps train.num_train_timesteps": ignored("read with a timestep_type that is not had"),
-    "train.loss_type": _call(train.set_loss, "objective.loss"),
-    "train.cfg_scale": _call(train.set_guidance, "objective.guidance"),
-    "train.bypass_guidance_embedding": _call(train.answer_bypass, "the guidance input stays"),
+    "train.loss_type": stated(train.set_loss, "objective.loss"),
+    "train.cfg_scale": stated(train.set_guidance, "objective.guidance"),
+    "train.bypass_guidance_embedding": stated(train.answer_bypass, "the guidance input stays"),
     "train.reg_weight": ignored("read for each set of regularization: data.0.loss_weight"),
     "train.prompt_dropout_prob": ignored("it is not read for these models; data.0.caption_dropout"),
     "train.loss_target": refused(_LOSS, off=("noise", None)),
@@ -182,8 +178,8 @@ KEYS: Table = {
     ),
     "train.switch_boundary_every train.train_refiner train.train_turbo train.show_turbo_outputs": ignored(_OTHER),
     # train: memory
-    "train.dtype": _call(model.set_dtype, "memory.dtype"),
-    "train.gradient_checkpointing": _call(model.set_checkpointing, "memory.gradient_checkpointing"),
+    "train.dtype": stated(model.set_dtype, "memory.dtype"),
+    "train.gradient_checkpointing": stated(model.set_checkpointing, "memory.gradient_checkpointing"),
     "train.attention_backend train.sdp train.xformers": ignored("memory.attention takes the fastest that is right on that GPU"),
     "train.unload_text_encoder": ignored("text encoders are put away before the first step"),
     "train.cache_text_embeddings": ignored(_ALWAYS),
@@ -191,22 +187,22 @@ KEYS: Table = {
         "pictures are painted at the start, every sampling.every steps and at the end, if there are sampling.prompts"
     ),
     # save
-    "save.dtype": _call(sample.set_precision, "output.precision"),
-    "save.save_every": _call(sample.set_save_every, "output.save_every"),
-    "save.max_step_saves_to_keep": _call(sample.set_keep, "output.keep_last"),
+    "save.dtype": stated(sample.set_precision, "output.precision"),
+    "save.save_every": stated(sample.set_save_every, "output.save_every"),
+    "save.max_step_saves_to_keep": stated(sample.set_keep, "output.keep_last"),
     "save.save_format": ignored("adapters are safetensors; output.formats has their layouts"),
     "save.push_to_hub save.hf_repo_id": refused(_HUB),
     "save.hf_private": ignored(_HUB),
     # sample
-    "sample.prompts sample.samples": _call(sample.set_prompts, "sampling.prompts"),
-    "sample.sample_every": _call(sample.set_every, "sampling.every"),
-    "sample.sample_steps": _call(sample.set_plain("steps", "sample.sample_steps"), "sampling.steps"),
-    "sample.seed": _call(sample.set_plain("seed", "sample.seed"), "sampling.seed"),
-    "sample.width": _call(sample.set_side("width", "sample.width"), "sampling.width"),
-    "sample.height": _call(sample.set_side("height", "sample.height"), "sampling.height"),
-    "sample.guidance_scale": _call(sample.set_guidance, "sampling.guidance, for klein sampling.cfg"),
-    "sample.neg": _call(sample.set_negative, "sampling.negative_prompt, for klein"),
-    "sample.walk_seed": _call(sample.answer_walk, "each further prompt adds 1 to the seed"),
+    "sample.prompts sample.samples": stated(sample.set_prompts, "sampling.prompts"),
+    "sample.sample_every": stated(sample.set_every, "sampling.every"),
+    "sample.sample_steps": stated(sample.set_plain("steps", "sample.sample_steps"), "sampling.steps"),
+    "sample.seed": stated(sample.set_plain("seed", "sample.seed"), "sampling.seed"),
+    "sample.width": stated(sample.set_side("width", "sample.width"), "sampling.width"),
+    "sample.height": stated(sample.set_side("height", "sample.height"), "sampling.height"),
+    "sample.guidance_scale": stated(sample.set_guidance, "sampling.guidance, for klein sampling.cfg"),
+    "sample.neg": stated(sample.set_negative, "sampling.negative_prompt, for klein"),
+    "sample.walk_seed": stated(sample.answer_walk, "each further prompt adds 1 to the seed"),
     "sample.sampler": refused("pictures are painted with Euler's steps of flow matching", off=("flowmatch", None)),
     "sample.sample_start_step": ignored("pictures are painted from the start on"),
     "sample.format sample.ext": ignored("pictures are written as PNG"),
@@ -216,42 +212,42 @@ KEYS: Table = {
 }  # fmt: skip
 
 DATASET: Table = {
-    "folder_path dataset_path": _call(data.set_folder, "data.0.path"),
+    "folder_path dataset_path": stated(data.set_folder, "data.0.path"),
     "type": ignored("pictures are what there is"),
-    "resolution": _call(data.set_sizes, "data.0.resolution"),
+    "resolution": stated(data.set_sizes, "data.0.resolution"),
     "square_crop": ignored('read with resolution: data.0.aspect = "square"'),
     "buckets": refused("pictures of one size are always put together", off=(True, None)),
     "bucket_tolerance": ignored("it is overwritten by what the model needs: 32 for FLUX.1, 16 for the others (data.0.bucket_step)"),
-    "random_crop": _call(data.set_crop, 'data.0.crop = "random", drawn once'),
+    "random_crop": stated(data.set_crop, 'data.0.crop = "random", drawn once'),
     "random_scale": refused("pictures are cut at one size; name several: data.0.resolution = [512, 768]"),
     "scale": refused("the size is that of data.0.resolution", off=(1, None)),
-    "num_repeats": _call(data.set_repeats, "data.0.repeats"),
-    "flip_x": _call(data.set_mirror, "data.0.mirror, and twice the repeats"),
+    "num_repeats": stated(data.set_repeats, "data.0.repeats"),
+    "flip_x": stated(data.set_mirror, "data.0.mirror, and twice the repeats"),
     "flip_y": refused("weber mirrors left for right only; put turned copies beside the pictures"),
-    "caption_ext caption_type": _call(data.set_captions, "data.0.captions"),
-    "default_caption": _call(data.set_default_caption, "data.0.caption_fallback"),
-    "trigger_word": _call(data.set_trigger, "a step of data.0.caption_steps"),
-    "caption_dropout_rate": _call(data.set_dropout, "data.0.caption_dropout, or data.0.caption_weights with a trigger word"),
-    "shuffle_tokens": _call(data.set_shuffle, "a step of data.0.caption_steps"),
-    "token_dropout_rate": _call(data.set_token_dropout, "a step of data.0.caption_steps"),
-    "keep_tokens": _call(data.answer_keep, "keep of the step that drops"),
+    "caption_ext caption_type": stated(data.set_captions, "data.0.captions"),
+    "default_caption": stated(data.set_default_caption, "data.0.caption_fallback"),
+    "trigger_word": stated(data.set_trigger, "a step of data.0.caption_steps"),
+    "caption_dropout_rate": stated(data.set_dropout, "data.0.caption_dropout, or data.0.caption_weights with a trigger word"),
+    "shuffle_tokens": stated(data.set_shuffle, "a step of data.0.caption_steps"),
+    "token_dropout_rate": stated(data.set_token_dropout, "a step of data.0.caption_steps"),
+    "keep_tokens": stated(data.answer_keep, "keep of the step that drops"),
     "random_triggers": refused("write {a|b} into the captions, with a step of kind wildcards", off=(None, "", [])),
     "random_triggers_max": ignored("of random_triggers"),
     "replacements": ignored("ai-toolkit does not read it where captions are files"),
     "use_short_captions": refused("name the file endings of the short captions: data.0.caption_endings"),
-    "is_reg": _call(data.set_regularization, 'train.balance = "sets", and data.0.loss_weight'),
-    "prior_reg": _call(data.set_prior, "data.0.regularization"),
-    "loss_multiplier": _call(data.set_weight, "data.0.loss_weight"),
+    "is_reg": stated(data.set_regularization, 'train.balance = "sets", and data.0.loss_weight'),
+    "prior_reg": stated(data.set_prior, "data.0.regularization"),
+    "loss_multiplier": stated(data.set_weight, "data.0.loss_weight"),
     "network_weight": refused("the adapter has strength 1 for all sets", off=(1, None)),
-    "control_path control_path_1 control_path_2 control_path_3": _call(data.set_references, "data.0.conditioning"),
+    "control_path control_path_1 control_path_2 control_path_3": stated(data.set_references, "data.0.conditioning"),
     "control_from_same_folder": refused("name the folder of the references: data.0.conditioning"),
     "num_controls_from_same_folder": ignored("of control_from_same_folder"),
     "control_transparent_color full_size_control_images": ignored("references are read as they are"),
     "controls": refused("weber makes no depth maps, lines or poses; put them into a folder: data.0.conditioning", off=(None, "", [])),
-    "inpaint_path": _call(data.set_repainted, "data.0.masks"),
-    "mask_path": _call(data.set_mask, "data.0.loss_masks"),
-    "alpha_mask": _call(data.set_alpha, "data.0.alpha_mask"),
-    "mask_min_value": _call(data.answer_minimum, "objective.mask_minimum"),
+    "inpaint_path": stated(data.set_repainted, "data.0.masks"),
+    "mask_path": stated(data.set_mask, "data.0.loss_masks"),
+    "alpha_mask": stated(data.set_alpha, "data.0.alpha_mask"),
+    "mask_min_value": stated(data.answer_minimum, "objective.mask_minimum"),
     "invert_mask": refused("write the masks the other way round: white is learned"),
     "augments augmentations": refused(_CHANGES, off=(None, "", [])),
     "shuffle_augmentations replay_transforms": ignored("of augmentations"),

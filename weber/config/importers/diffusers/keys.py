@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from weber.config.importers.answers import Answer, Table, ignored, refused, translated, used
+from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.diffusers import data, optim, run
 
 _HUB = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
@@ -17,53 +17,49 @@ _TABLE = "weber reads pictures, not a table of encoded texts; name the pictures 
 _FRACTION = "all parts are trained to the end"
 
 
-def _call(function: Callable[..., str], why: str, *, off: Sequence[Any] = ()) -> Answer:
-    return translated(lambda draft, keys, value: function(draft, keys, value=value), why, off=off)
-
-
 KEYS: Table = {
     # the model
     "pretrained_model_name_or_path": used("model.path"),
     "revision": used("model.revision"),
     "variant": ignored("it names files of another precision; weber takes those that are there, and computes in memory.dtype"),
-    "bnb_quantization_config_path": _call(lambda draft, keys, value: "as that file says, below", "the answers for the file"),
-    "do_fp8_training": _call(run.set_fp8, 'memory.quantize = "fp8" with memory.fp8_matmul'),
-    "max_sequence_length": _call(run.set_text_tokens, "model.text_tokens, for FLUX.1"),
-    "text_encoder_out_layers": _call(run.answer_text_layers, "the model's own layers are read"),
+    "bnb_quantization_config_path": stated(lambda draft, keys, value: "as that file says, below", "the answers for the file"),
+    "do_fp8_training": stated(run.set_fp8, 'memory.quantize = "fp8" with memory.fp8_matmul'),
+    "max_sequence_length": stated(run.set_text_tokens, "model.text_tokens, for FLUX.1"),
+    "text_encoder_out_layers": stated(run.answer_text_layers, "the model's own layers are read"),
     "quantized_model_path": refused("weber packs weights itself; set memory.quantize = \"nf4\" with the model in 16 bits"),
     "pretrained_vae_model_name_or_path": used("model.vae"),
     "tokenizer_name": used("model.tokenizer_path"),
     # pictures and captions
-    "dataset_name": _call(data.set_dataset, "data.0.hub, or data.0.path with data.0.metadata for a folder"),
-    "dataset_config_name": _call(data.set_configuration, "data.0.hub_split"),
-    "instance_data_dir": _call(data.set_folder, "data.0.path"),
+    "dataset_name": stated(data.set_dataset, "data.0.hub, or data.0.path with data.0.metadata for a folder"),
+    "dataset_config_name": stated(data.set_configuration, "data.0.hub_split"),
+    "instance_data_dir": stated(data.set_folder, "data.0.path"),
     "cache_dir": ignored("downloads are kept where the hub's library keeps them"),
-    "image_column": _call(data.set_image_column, "data.0.image_column"),
-    "cond_image_column": _call(data.set_reference_column, "data.0.conditioning_columns"),
-    "caption_column": _call(data.set_caption_column, "data.0.caption_column"),
+    "image_column": stated(data.set_image_column, "data.0.image_column"),
+    "cond_image_column": stated(data.set_reference_column, "data.0.conditioning_columns"),
+    "caption_column": stated(data.set_caption_column, "data.0.caption_column"),
     "repeats": used("data.0.repeats"),
-    "instance_prompt": _call(data.set_prompt, "data.0.instance_prompt, or data.0.caption_fallback beside captions"),
-    "class_data_dir": _call(data.answer_class("class_data_dir", "path"), "data.1.path"),
-    "class_prompt": _call(data.answer_class("class_prompt", "instance_prompt"), "data.1.instance_prompt"),
-    "with_prior_preservation": _call(data.set_prior, "a second set with the class images, and train.balance = \"sets\""),
-    "prior_loss_weight": _call(data.answer_class("prior_loss_weight", "loss_weight"), "data.1.loss_weight"),
-    "num_class_images": _call(data.answer_num_class, "data.1.limit"),
-    "prior_generation_precision sample_batch_size": _call(data.answer_generation, "class images must be there"),
-    "resolution": _call(data.set_sizes, "data.0.resolution, with squares or the shapes that are asked for"),
-    "aspect_ratio_buckets": _call(data.set_buckets, "data.0.buckets, width first"),
-    "use_aspect_ratio_buckets": _call(data.answer_buckets, 'data.0.aspect = "closest" with the same shapes'),
-    "center_crop": _call(data.set_window, 'data.0.crop = "center"; without it "random", drawn once for each repeat'),
-    "random_flip": _call(data.set_mirror, "data.0.mirror"),
+    "instance_prompt": stated(data.set_prompt, "data.0.instance_prompt, or data.0.caption_fallback beside captions"),
+    "class_data_dir": stated(data.answer_class("class_data_dir", "path"), "data.1.path"),
+    "class_prompt": stated(data.answer_class("class_prompt", "instance_prompt"), "data.1.instance_prompt"),
+    "with_prior_preservation": stated(data.set_prior, "a second set with the class images, and train.balance = \"sets\""),
+    "prior_loss_weight": stated(data.answer_class("prior_loss_weight", "loss_weight"), "data.1.loss_weight"),
+    "num_class_images": stated(data.answer_num_class, "data.1.limit"),
+    "prior_generation_precision sample_batch_size": stated(data.answer_generation, "class images must be there"),
+    "resolution": stated(data.set_sizes, "data.0.resolution, with squares or the shapes that are asked for"),
+    "aspect_ratio_buckets": stated(data.set_buckets, "data.0.buckets, width first"),
+    "use_aspect_ratio_buckets": stated(data.answer_buckets, 'data.0.aspect = "closest" with the same shapes'),
+    "center_crop": stated(data.set_window, 'data.0.crop = "center"; without it "random", drawn once for each repeat'),
+    "random_flip": stated(data.set_mirror, "data.0.mirror"),
     "image_interpolation_mode": ignored("pictures are made smaller by averaging and larger by cubic curves, whatever it says"),
     "caption_dropout": used("data.0.caption_dropout", off=(0, None)),
     "max_train_samples": used("data.0.limit"),
     # the adapter
-    "rank": _call(run.set_size("rank", "rank"), "adapter.rank"),
-    "lora_alpha": _call(run.set_size("alpha", "lora_alpha"), "adapter.alpha"),
-    "lora_dropout": _call(run.set_size("dropout", "lora_dropout"), "adapter.dropout", off=(0, None)),
-    "lora_layers lora_blocks": _call(run.set_layers, "adapter.targets"),
+    "rank": stated(run.set_size("rank", "rank"), "adapter.rank"),
+    "lora_alpha": stated(run.set_size("alpha", "lora_alpha"), "adapter.alpha"),
+    "lora_dropout": stated(run.set_size("dropout", "lora_dropout"), "adapter.dropout", off=(0, None)),
+    "lora_layers lora_blocks": stated(run.set_layers, "adapter.targets"),
     "init_lora_weights": used("adapter.init", "how the scripts start adapters"),
-    "train_text_encoder": _call(run.set_text_encoder, "adapter.text_encoder"),
+    "train_text_encoder": stated(run.set_text_encoder, "adapter.text_encoder"),
     "use_lora_bias train_norm_layers gaussian_init_lora": refused(_CONTROL),
     "train_text_encoder_ti": refused(_WORDS),
     "enable_t5_ti num_new_tokens_per_abstraction initializer_concept": ignored("of --train_text_encoder_ti, which is not had"),
@@ -71,43 +67,43 @@ KEYS: Table = {
     "train_text_encoder_ti_frac": ignored("no words are added to the text encoders"),
     "train_text_encoder_frac train_transformer_frac": refused(_FRACTION, off=(None, 1, "")),
     # noise levels and the loss
-    "weighting_scheme": _call(run.set_weighting, "objective.timesteps, or objective.weighting"),
-    "logit_mean": _call(run.answer_law("logit_normal", "objective.logit_mean, with the other sign"), "objective.logit_mean"),
-    "logit_std": _call(run.answer_law("logit_normal", "objective.logit_std"), "objective.logit_std"),
-    "mode_scale": _call(run.answer_law("mode", "objective.mode_scale"), "objective.mode_scale"),
-    "guidance_scale": _call(run.set_guidance, "objective.guidance"),
+    "weighting_scheme": stated(run.set_weighting, "objective.timesteps, or objective.weighting"),
+    "logit_mean": stated(run.answer_law("logit_normal", "objective.logit_mean, with the other sign"), "objective.logit_mean"),
+    "logit_std": stated(run.answer_law("logit_normal", "objective.logit_std"), "objective.logit_std"),
+    "mode_scale": stated(run.answer_law("mode", "objective.mode_scale"), "objective.mode_scale"),
+    "guidance_scale": stated(run.set_guidance, "objective.guidance"),
     # the optimizer
-    "optimizer": _call(optim.set_optimizer, "optim.name"),
-    "use_8bit_adam": _call(optim.answer_8bit, 'optim.name = "adamw_8bit"', off=(False, None)),
+    "optimizer": stated(optim.set_optimizer, "optim.name"),
+    "use_8bit_adam": stated(optim.answer_8bit, 'optim.name = "adamw_8bit"', off=(False, None)),
     "use_8bit_ademamix": refused('set optim.name = "bnb_ademamix_8bit"'),
     "use_adafactor": refused('set optim.name = "adafactor"'),
-    "learning_rate": _call(optim.set_lr, "optim.lr"),
-    "text_encoder_lr": _call(optim.set_text_lr, "optim.text_encoder_lr"),
-    "scale_lr": _call(optim.answer_scale_lr, "optim.lr is multiplied by the pictures per step"),
-    "adam_beta1 adam_beta2": _call(optim.set_betas, "optim.betas"),
+    "learning_rate": stated(optim.set_lr, "optim.lr"),
+    "text_encoder_lr": stated(optim.set_text_lr, "optim.text_encoder_lr"),
+    "scale_lr": stated(optim.answer_scale_lr, "optim.lr is multiplied by the pictures per step"),
+    "adam_beta1 adam_beta2": stated(optim.set_betas, "optim.betas"),
     "adam_epsilon": used("optim.eps"),
     "adam_weight_decay": used("optim.weight_decay"),
-    "adam_weight_decay_text_encoder": _call(optim.set_text_decay, "optim.weight_decay is that of all adapters"),
-    "prodigy_beta3": _call(optim.answer_prodigy, "optim.options.beta3"),
-    "prodigy_decouple prodigy_use_bias_correction prodigy_safeguard_warmup": _call(
+    "adam_weight_decay_text_encoder": stated(optim.set_text_decay, "optim.weight_decay is that of all adapters"),
+    "prodigy_beta3": stated(optim.answer_prodigy, "optim.options.beta3"),
+    "prodigy_decouple prodigy_use_bias_correction prodigy_safeguard_warmup": stated(
         optim.answer_prodigy_switch, "optim.options, by the library's own names"
     ),
-    "max_grad_norm": _call(optim.set_clip, "optim.clip_norm"),
-    "lr_scheduler": _call(optim.set_schedule, "optim.schedule"),
-    "lr_warmup_steps": _call(optim.answer_warmup, "optim.warmup_steps"),
-    "lr_num_cycles": _call(optim.answer_cycles, "optim.cycles"),
-    "lr_power": _call(optim.answer_power, "optim.power"),
+    "max_grad_norm": stated(optim.set_clip, "optim.clip_norm"),
+    "lr_scheduler": stated(optim.set_schedule, "optim.schedule"),
+    "lr_warmup_steps": stated(optim.answer_warmup, "optim.warmup_steps"),
+    "lr_num_cycles": stated(optim.answer_cycles, "optim.cycles"),
+    "lr_power": stated(optim.answer_power, "optim.power"),
     "set_grads_to_none": ignored("gradients are set to nothing after each step"),
     # steps
-    "train_batch_size": _call(optim.set_batch, "train.batch_size"),
-    "gradient_accumulation_steps": _call(optim.set_accumulation, "train.accumulation, times the processes"),
-    "num_train_epochs": _call(optim.set_epochs, "train.epochs"),
+    "train_batch_size": stated(optim.set_batch, "train.batch_size"),
+    "gradient_accumulation_steps": stated(optim.set_accumulation, "train.accumulation, times the processes"),
+    "num_train_epochs": stated(optim.set_epochs, "train.epochs"),
     "max_train_steps": used("train.steps"),
     "seed": used("train.seed"),
-    "resume_from_checkpoint": _call(run.answer_resume, "weber goes on with checkpoints of its own"),
+    "resume_from_checkpoint": stated(run.answer_resume, "weber goes on with checkpoints of its own"),
     # memory
-    "mixed_precision": _call(run.set_precision, "memory.dtype"),
-    "gradient_checkpointing": _call(run.set_checkpointing, "memory.gradient_checkpointing"),
+    "mixed_precision": stated(run.set_precision, "memory.dtype"),
+    "gradient_checkpointing": stated(run.set_checkpointing, "memory.gradient_checkpointing"),
     "offload enable_model_cpu_offload": ignored("pictures and texts are encoded before the first step, and their encoders then put away"),
     "cache_latents": ignored("latents are always encoded once and kept in output.cache"),
     "vae_encode_mode": refused("latents are the mean of what the autoencoder says", off=(None, "", "mode")),
@@ -121,19 +117,19 @@ KEYS: Table = {
     # files and pictures on the way
     "output_dir": used("output.folder"),
     "checkpointing_steps": used("output.save_every"),
-    "checkpoints_total_limit": _call(run.set_keep, "output.keep_last"),
+    "checkpoints_total_limit": stated(run.set_keep, "output.keep_last"),
     "upcast_before_saving": ignored("files are in fp32; output.precision says another one"),
     "save_weight_dtype": used("output.precision"),
     "logging_dir": ignored("metrics are in the run folder"),
-    "report_to": _call(run.set_report, "output.tensorboard"),
+    "report_to": stated(run.set_report, "output.tensorboard"),
     "tracker_project_name log_dataset_samples": ignored("weber writes metrics.jsonl into the run folder"),
     "push_to_hub hub_token hub_model_id": refused(_HUB),
-    "validation_prompt": _call(run.set_validation, "sampling.prompts"),
-    "validation_image": _call(run.answer_painting("sampling.conditioning"), "sampling.conditioning"),
-    "num_validation_images": _call(run.answer_painting("so many entries of sampling.prompts"), "so many entries of sampling.prompts"),
-    "validation_epochs": _call(run.set_painting_epochs, "sampling.every, in epochs"),
-    "validation_steps": _call(run.set_painting_steps, "sampling.every"),
-    "final_validation_prompt": _call(run.set_final_prompt, "sampling.prompts"),
+    "validation_prompt": stated(run.set_validation, "sampling.prompts"),
+    "validation_image": stated(run.answer_painting("sampling.conditioning"), "sampling.conditioning"),
+    "num_validation_images": stated(run.answer_painting("so many entries of sampling.prompts"), "so many entries of sampling.prompts"),
+    "validation_epochs": stated(run.set_painting_epochs, "sampling.every, in epochs"),
+    "validation_steps": stated(run.set_painting_steps, "sampling.every"),
+    "final_validation_prompt": stated(run.set_final_prompt, "sampling.prompts"),
     "skip_final_inference": ignored("pictures are painted at the end wherever there are prompts"),
     # of the library's other scripts, and of scripts that others made of them
     "data_df_path": refused(_TABLE),
@@ -143,7 +139,7 @@ KEYS: Table = {
     "jsonl_for_train": refused("weber reads such a table as data.0.metadata"),
     "proportion_empty_prompts": used("data.0.caption_dropout", off=(0, None)),
     "crops_coords_top_left_h crops_coords_top_left_w": ignored("it is for SDXL"),
-    "num_validation_inference_steps": _call(
+    "num_validation_inference_steps": stated(
         lambda draft, keys, value: draft.set("sampling.steps", value, origin=keys.find("num_validation_inference_steps"))
         if "validation_prompt" in keys
         else "no effect: there is no --validation_prompt",
@@ -208,16 +204,16 @@ _ONE_DEVICE = "a run is on one device"
 
 ACCELERATE: Table = {
     "config_file": ignored("read; what it says is answered below"),
-    "num_processes nproc_per_node": _call(
+    "num_processes nproc_per_node": stated(
         lambda draft, keys, value: _set_processes(draft, keys), "train.accumulation is multiplied by it: a step has as many pictures"
     ),
-    "mixed_precision": _call(run.set_precision, "memory.dtype"),
-    "use_cpu cpu": _call(
+    "mixed_precision": stated(run.set_precision, "memory.dtype"),
+    "use_cpu cpu": stated(
         lambda draft, keys, value: draft.set("memory.device", "cpu", origin=keys.find("use_cpu" if "use_cpu" in keys else "cpu")),
         'memory.device = "cpu"',
         off=(False, None, "false"),
     ),
-    "fsdp_config.fsdp_activation_checkpointing fsdp_activation_checkpointing": _call(
+    "fsdp_config.fsdp_activation_checkpointing fsdp_activation_checkpointing": stated(
         lambda draft, keys, value: draft.set("memory.gradient_checkpointing", "all", origin="fsdp_activation_checkpointing = true"),
         'memory.gradient_checkpointing = "all"',
         off=(False, None, "false"),
@@ -253,7 +249,7 @@ def _set_processes(draft: Any, keys: Any) -> str:
 
 
 BITSANDBYTES: Table = {
-    "load_in_4bit load_in_8bit": _call(run.set_bits, "memory.quantize"),
+    "load_in_4bit load_in_8bit": stated(run.set_bits, "memory.quantize"),
     "bnb_4bit_quant_type": ignored("nf4 is that of memory.quantize; fp4 is not had, and nf4 stands for it"),
     "bnb_4bit_use_double_quant": ignored('the scales of "nf4" are packed too, in any case'),
     "bnb_4bit_compute_dtype": ignored("the script itself puts --mixed_precision in its place, which is memory.dtype here"),

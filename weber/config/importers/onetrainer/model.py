@@ -160,13 +160,6 @@ def set_layers(draft: Draft, keys: Keys, *, value: Any) -> str:
     return draft.set("adapter.targets", [f"*{part}*" for part in parts], origin=origin)
 
 
-def _list_parts(keys: Keys) -> list[str]:
-    """The texts of which a layer's name must hold one; none where all layers learn."""
-    if "layer_filter" in keys:
-        return read_texts(keys["layer_filter"])
-    return read_texts(_PRESETS.get(str(keys["layer_filter_preset"] or "full").lower(), ""))
-
-
 _PRESETS = {"attn-mlp": "attn, ff.net, proj_mlp", "attn-only": "attn", "blocks": "transformer_block", "full": ""}
 
 

@@ -23,7 +23,6 @@ _TEACHER = "weber has no such loss; a set with regularization = true keeps the m
 _EVAL = "weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned"
 _FILTER = "`weber plan` lists pictures that are set aside, and why; nothing is deleted"
 _TEXT = "weber trains the transformer, and CLIP with adapter.text_encoder = true"
-_NOISE = "pictures are painted from standard normal noise, so that is what is trained on"
 _PAINTED = "pictures on the way are painted in weber's own way, the base model's beside them"
 _OF_SET = "it is for sets that say nothing of it"
 _SDNQ = "of SDNQ's packing; memory.quantize has one scale per row or group"

@@ -15,7 +15,6 @@ _MEBI = 2**20
 """Pixels of what weber calls a megapixel."""
 _MEGA = 1e6
 """Those of SimpleTuner's."""
-_ALIGNED = 16
 _LONGEST = 16.0
 
 _UNITS: Mapping[str, str] = {"pixel_area": "area", "area": "megapixels", "pixel": "shorter_edge"}
@@ -159,15 +158,20 @@ def name_fallback(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def find_unit(keys: Keys) -> str:
     """The unit of sizes: `area`, `megapixels` or `shorter_edge`."""
-    name = (keys.read_text("resolution_type") or "pixel_area").lower()
-    if name not in _UNITS:
+    return _look_up(keys, "resolution_type", words=_UNITS, usual="pixel_area")
+
+
+def _look_up(keys: Keys, name: str, *, words: Mapping[str, str], usual: str) -> str:
+    """What a word of a set means. Raises ConfigError for one that SimpleTuner does not have."""
+    word = (keys.read_text(name) or usual).lower()
+    if word not in words:
         raise ConfigError(
-            f"the set {keys.read_text('id')} has a resolution_type that SimpleTuner does not have.",
-            got=keys.find("resolution_type").text,
-            expected=f"one of {', '.join(_UNITS)}",
-            fix="write resolution_type = pixel_area",
+            f"the set {keys.read_text('id')} has a {name} that SimpleTuner does not have.",
+            got=keys.find(name).text,
+            expected=f"one of {', '.join(words)}",
+            fix=f"write {name} = {usual}",
         )
-    return _UNITS[name]
+    return words[word]
 
 
 def set_resolution(draft: Draft, keys: Keys, *, value: Any) -> str:
@@ -190,15 +194,8 @@ def is_cropped(keys: Keys) -> bool:
 
 def find_shape(keys: Keys) -> str:
     """The shape of training pictures."""
-    name = (keys.read_text("crop_aspect") or "square").lower()
-    if name not in _SHAPES:
-        raise ConfigError(
-            f"the set {keys.read_text('id')} has a crop_aspect that SimpleTuner does not have.",
-            got=keys.find("crop_aspect").text,
-            expected=f"one of {', '.join(_SHAPES)}",
-            fix="write crop_aspect = square or preserve",
-        )
-    return _SHAPES[name] if is_cropped(keys) else "bucket"
+    shape = _look_up(keys, "crop_aspect", words=_SHAPES, usual="square")
+    return shape if is_cropped(keys) else "bucket"
 
 
 def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:
