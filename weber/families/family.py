@@ -209,6 +209,10 @@ class Family(Protocol):
         """Latents (B, C, H, W) to pixels (B, 3, 8H, 8W) fp32 in -1..1."""
         ...
 
+    def spread_latents(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) as a preview reads them: (B, c, h, w) with a cell for each 8 pixels of a side."""
+        ...
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, H, W) of a picture of that many pixels."""
         ...

@@ -35,6 +35,7 @@ class PatchFamily(ABC):
     modulation_modules: Sequence[str] = ()
     encode_images = staticmethod(patches.encode_images)
     decode_latents = staticmethod(patches.decode_latents)
+    spread_latents = staticmethod(patches.spread_latents)
     latent_shape = staticmethod(patches.build_latent_shape)
     reference_size = staticmethod(patches.build_reference_size)
 

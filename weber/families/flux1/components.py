@@ -153,6 +153,10 @@ class Flux1:
         assert isinstance(encoder, AutoencoderKL)
         return decode_pixels(encoder, latents)
 
+    def spread_latents(self, latents: Tensor) -> Tensor:
+        """See `Family.spread_latents`: as they are."""
+        return latents
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """See `Family.latent_shape`."""
         return (_LATENT_CHANNELS, height // SCALE_PIXELS, width // SCALE_PIXELS)
