@@ -181,6 +181,11 @@ class Family(Protocol):
         """The transformer on the meta device: names and shapes without weights; or the encoder of the part `adapted_text`."""
         ...
 
+    @property
+    def skeleton(self) -> nn.Module:
+        """The same of the transformer, made once: to be looked at, and never changed."""
+        ...
+
     def open_transformer(self) -> Weights:
         """The weights of the transformer, under the library's names, one tensor at a time."""
         ...

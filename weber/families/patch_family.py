@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import nn
@@ -63,6 +64,11 @@ class PatchFamily(ABC):
         """See `Family.load_skeleton`."""
         assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(self._load_class(), self.transformer_config)
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        """See `Family.skeleton`."""
+        return self.load_skeleton()
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""

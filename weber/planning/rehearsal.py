@@ -110,7 +110,7 @@ class Rehearsal:
     @cached_property
     def skeleton(self) -> nn.Module:
         """All of it; never changed."""
-        return self.family.load_skeleton()
+        return self.family.skeleton
 
     @cached_property
     def names(self) -> list[str]:

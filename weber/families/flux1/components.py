@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,6 +118,11 @@ class Flux1:
             return build_skeleton(FluxTransformer2DModel, self.transformer_config)
         assert part == self.adapted_text
         return prompts.load_clip_skeleton(self.source)
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        """See `Family.skeleton`."""
+        return self.load_skeleton()
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""
