@@ -19,6 +19,10 @@ from weber.families.weights import Original, build_skeleton, open_part
 TEXT_FOLDERS = ("text_encoder", "tokenizer")
 
 
+def _load_skeleton(family: PatchFamily) -> nn.Module:
+    return family.load_skeleton()
+
+
 class PatchFamily(ABC):
     """Half of a `Family`; the other half names the library's class of the transformer, its predictor and its makers' file."""
 
@@ -38,6 +42,7 @@ class PatchFamily(ABC):
     decode_latents = staticmethod(patches.decode_latents)
     latent_shape = staticmethod(patches.build_latent_shape)
     reference_size = staticmethod(patches.build_reference_size)
+    skeleton = cached_property(_load_skeleton)
 
     source: Source
     transformer_config: dict[str, object]
@@ -64,11 +69,6 @@ class PatchFamily(ABC):
         """See `Family.load_skeleton`."""
         assert part == TRANSFORMER, "no text part gets adapters"
         return build_skeleton(self._load_class(), self.transformer_config)
-
-    @cached_property
-    def skeleton(self) -> nn.Module:
-        """See `Family.skeleton`."""
-        return self.load_skeleton()
 
     def open_transformer(self) -> Weights:
         """See `Family.open_transformer`."""
