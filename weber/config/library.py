@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from weber.config.near import find_near
+from weber.config.resolutions import PictureSize
 from weber.config.section import Section
+from weber.config.several import refuse_beside, refuse_twice
 from weber.config.toml import read_toml
 from weber.errors import ConfigError
 
@@ -34,11 +36,17 @@ class LibraryPrompt(Section):
     seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
     """Seed of its noise."""
 
+    seeds: list[Annotated[int, Field(ge=0, lt=2**62)]] = []
+    """Several seeds: a picture with each."""
+
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels."""
 
     height: Annotated[int, Field(ge=16)] | None = None
     """Height in pixels."""
+
+    sizes: list[PictureSize] = []
+    """Several sizes: a picture in each."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps."""
@@ -51,6 +59,17 @@ class LibraryPrompt(Section):
 
     strength: float | None = None
     """Strength of what is trained: 1 is as trained, 0 is the base model."""
+
+    @field_validator("seeds", "sizes")
+    @classmethod
+    def _refuse_twice(cls, value: list[Any]) -> list[Any]:
+        return refuse_twice(value)
+
+    @model_validator(mode="after")
+    def _refuse_both(self) -> LibraryPrompt:
+        refuse_beside("sizes", self.sizes, single={"width": self.width, "height": self.height})
+        refuse_beside("seeds", self.seeds, single={"seed": self.seed})
+        return self
 
 
 def read_library(path: Path, *, key: str) -> dict[str, LibraryPrompt]:
@@ -141,6 +160,8 @@ def _read_prompt(name: str, value: object, path: Path) -> LibraryPrompt:
 def _explain(error: ValidationError, where: str) -> ConfigError:
     """What is wrong first, in words."""
     first, names = error.errors(include_url=False)[0], list(LibraryPrompt.model_fields)
+    if not first["loc"]:
+        return ConfigError("Two settings of a prompt in a library exclude each other.", got=where, fix=str(first["ctx"]["error"]))
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         near = find_near(key, names)

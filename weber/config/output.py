@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from weber.config.every import Every
+from weber.config.resolutions import PictureSize, read_rectangle
 from weber.config.section import FolderPath, Section
+from weber.config.several import refuse_beside, refuse_twice
 from weber.config.webhooks import WebhookConfig
 
 _FORBIDDEN = '<>:"/\\|?*'
@@ -25,6 +27,7 @@ def _check_name(name: str) -> str:
 
 
 TextCache = Literal["full", "projected", "fp8", "live"]
+_FIRST_SEED = 42
 PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
 
 class OutputConfig(Section):
@@ -84,8 +87,8 @@ class SamplingConfig(Section):
 
     library: FolderPath | None = None
     """A JSON or TOML file of further prompts: a nickname for each, and behind it the prompt, or a table with `prompt` and any of
-    `negative_prompt`, `seed`, `width`, `height`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of the picture's
-    file. Left out: none."""
+    `negative_prompt`, `seed`, `seeds`, `width`, `height`, `sizes`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of
+    the picture's file. Left out: none."""
 
     every: Every = 250
     """Steps between pictures, or epochs: `"2 epochs"`."""
@@ -122,8 +125,25 @@ class SamplingConfig(Section):
     height: Annotated[int, Field(ge=16)] | None = None
     """Height in pixels. Left out: the edge of the first set's resolution."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
+    sizes: list[PictureSize] = []
+    """Several sizes, such as `["1024x1024", "1280x768"]`: each prompt is painted in each, and names of files and sheets say which. In the
+    place of `width` and `height`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = _FIRST_SEED
     """Seed of the first picture's noise; each further prompt adds 1."""
+
+    seeds: list[Annotated[int, Field(ge=0, lt=2**62)]] = []
+    """Several seeds: each prompt is painted with each of them. In the place of `seed`."""
+
+    @property
+    def first_seed(self) -> int:
+        """Seed of the first picture."""
+        return self.seeds[0] if self.seeds else self.seed
+
+    @property
+    def rectangles(self) -> list[tuple[int, int]]:
+        """(width, height) of `sizes`."""
+        return [size for one in self.sizes if (size := read_rectangle(one)) is not None]
 
     @property
     def paints(self) -> bool:
@@ -141,11 +161,18 @@ class SamplingConfig(Section):
             )
         return value
 
+    @field_validator("sizes", "seeds")
+    @classmethod
+    def _refuse_twice(cls, value: list[Any]) -> list[Any]:
+        return refuse_twice(value)
+
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:
         changed = sorted(self.model_dump(exclude_defaults=True))
         if changed and not self.paints:
             raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
+        refuse_beside("sizes", self.sizes, single={"width": self.width, "height": self.height})
+        refuse_beside("seeds", self.seeds, single={"seed": None if self.seed == _FIRST_SEED else self.seed})
         for key, value in (("conditioning", self.conditioning), ("masks", self.masks)):
             if value and len(value) != len(self.prompts):
                 raise ValueError(f"{key} has {len(value)} entries for {len(self.prompts)} prompts; give one for each prompt, in order")

@@ -88,7 +88,7 @@ def _count_pictures(plan: Plan) -> tuple[int, int]:
     times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
     passes = 0
     for prompt in plan.prompts:
-        steps = (prompt.own.steps if prompt.own is not None else None) or sampling.steps or 0
+        steps = prompt.own.steps or sampling.steps or 0
         passes += steps * (1 if prompt.choose_negative(None, sampling.cfg) is None else 2)
     return times * len(plan.prompts), times * passes
 

@@ -110,8 +110,8 @@ def _resolve_sampling(config: RunConfig, family: Family) -> SamplingConfig:
                 build_absolute(one) if isinstance(one, Path) else [build_absolute(file) for file in one] for one in sampling.conditioning
             ],
             "masks": [build_absolute(file) for file in sampling.masks],
-            "width": width,
-            "height": height,
+            "width": None if sampling.sizes else width,
+            "height": None if sampling.sizes else height,
         }
     )
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from weber.config.library import LibraryPrompt
 from weber.config.objective import ObjectiveConfig
 from weber.families.family import Family
-from weber.planning.prompts import Prompt
+from weber.planning.prompts import Own, Prompt
 from weber.sampling.euler import Painting
 from weber.training.batch import Reader
 
@@ -26,10 +25,8 @@ class Look:
     negative: str | None = None
     reference_t: float | None = None
 
-    def with_own(self, own: LibraryPrompt | None) -> Look:
+    def with_own(self, own: Own) -> Look:
         """The same for a prompt with settings of its own."""
-        if own is None:
-            return self
         return replace(
             self,
             size=(own.height or self.size[0], own.width or self.size[1]),
@@ -55,11 +52,11 @@ def _build_own(family: Family, prompt: Prompt, *, reader: Reader, look: Look, se
         family,
         reader.read_prompt(prompt),
         look=look,
-        seed=seed if own is None or own.seed is None else own.seed,
+        seed=seed if own.seed is None else own.seed,
         negative=None if look.cfg == 1 else reader.read_text(away),
     )
-    steps, strength = (None, None) if own is None else (own.steps, own.strength)
-    return replace(painting, texts=(prompt.text, away), steps=steps, strength=1.0 if strength is None else strength)
+    strength = 1.0 if own.strength is None else own.strength
+    return replace(painting, texts=(prompt.text, away), steps=own.steps, strength=strength)
 
 
 def build_painting(

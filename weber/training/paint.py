@@ -25,8 +25,8 @@ from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
 from weber.planning.encoders import build_encoders
-from weber.planning.library import build_library
-from weber.planning.prompts import Prompt, build_prompts, list_texts
+from weber.planning.library import build_library, list_pictures
+from weber.planning.prompts import Own, Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
 from weber.sampling.stamp import build_texts
 from weber.track.progress import Watcher
@@ -107,11 +107,11 @@ class Sampler:
         attention = self._choose_attention(wish, prompts, look)
         self._watcher.write(f"Attention: {attention.describe()}.")
         reader = self._encode(prompts, look)
-        seed = subject.sampling.seed if wish.seed is None else wish.seed
+        seed = subject.sampling.first_seed if wish.seed is None else wish.seed
         predictor = self._load().predictor
         predictor.attention = attention.name
         paintings = [
-            one if prompt.own is not None and prompt.own.strength is not None else replace(one, strength=wish.strength)
+            replace(one, strength=wish.strength) if prompt.own.strength is None else one
             for prompt, one in zip(prompts, build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed), strict=True)
         ]
         num_steps = wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps
@@ -139,7 +139,7 @@ class Sampler:
         is_adapter = subject.kind is not None and subject.kind.is_adapter
         where = f"--library {wish.library}"
         prompts = build_library(entries, subject.family, size=look.size, cfg=look.cfg, is_adapter=is_adapter, where=where)
-        return [replace(one, own=_count_seed(one.own, number)) for one in prompts for number in range(wish.num)]
+        return [replace(one, own=_count_seed(one.own, number)) for some in prompts for one in some for number in range(wish.num)]
 
     def _choose_attention(self, wish: Wish, prompts: Sequence[Prompt], look: Look) -> Choice:
         """What was wished, else what the run says; tried at this size."""
@@ -207,14 +207,15 @@ def build_file_names(wish: Wish, *, ending: str = "") -> list[str]:
     result."""
     slugs = [re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture" for text in wish.prompts]
     rows: list[tuple[str, float, int | None]] = [(slug, wish.strength, wish.seed) for slug in slugs]
-    for name, own in wish.read_library().items():
-        rows.append((name, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
+    for one in (one for name, entry in wish.read_library().items() for one in list_pictures(name, entry)):
+        own = one.own
+        rows.append((one.file, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
     endings = [f"-strength{strength:g}{'' if seed is None else f'-seed{seed}'}{ending}.png" for _, strength, seed in rows]
     return [f"{number:02d}-{rows[number // wish.num][0]}{endings[number // wish.num]}" for number in range(len(rows) * wish.num)]
 
 
-def _count_seed(own: LibraryPrompt | None, number: int) -> LibraryPrompt | None:
-    return own if own is None or own.seed is None else own.model_copy(update={"seed": own.seed + number})
+def _count_seed(own: Own, number: int) -> Own:
+    return own if own.seed is None else replace(own, seed=own.seed + number)
 
 
 def _build_maker(subject: Subject) -> Maker:

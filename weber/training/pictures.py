@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +23,6 @@ from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
 from weber.planning.assistant import Frozen, write_frozen_strengths
 from weber.planning.checks import sample_size
-from weber.planning.library import build_number_name
 from weber.planning.plan import Plan
 from weber.progress import Progress
 from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
@@ -36,6 +36,9 @@ from weber.training.made import Maker
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
+
+_LISTS = {"sizes", "seeds"}
+"""Settings of which an empty list is what all pictures are without them."""
 
 _NOTE = "settings.json"
 FOLDER = "pictures"
@@ -72,7 +75,7 @@ class Painter:
             negative=config.negative_prompt,
             reference_t=build_reference_t(plan.resolved.objective),
         )
-        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.seed)
+        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.first_seed)
         self.maker = _build_maker(plan, is_mean=self.ema is not None)
 
     def paint(self, step: int, progress: Progress) -> Path | None:
@@ -87,13 +90,11 @@ class Painter:
         if step > 0 or not self.plan.kind.is_adapter:
             self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
-        size = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
         given = max(len(prompt.views) for prompt in self.plan.prompts)
-        captions = [one.text if one.name is None else f"{one.name}: {one.text}" for one in self.plan.prompts]
-        shown = [build_given(one.views, size, num=given) for one in self.plan.prompts]
+        shown = [build_given(one.views, one.choose_size(self.look.size), num=given) for one in self.plan.prompts]
         rows = [
-            (caption, pictures + [self._read(column, number) for column in columns])
-            for number, (caption, pictures) in enumerate(zip(captions, shown, strict=True))
+            (prompt.caption, pictures + [self._read(column, number) for column in columns])
+            for number, (prompt, pictures) in enumerate(zip(self.plan.prompts, shown, strict=True))
         ]
         titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
@@ -150,9 +151,10 @@ class Painter:
         """Everything that the pictures depend on beside the adapter."""
         resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
         idle = {"every", "library"} | ({"attention"} if attention == "same" else set())
-        library = {prompt.name: prompt.own.model_dump() for prompt in self.plan.prompts if prompt.own is not None}
+        said = resolved.sampling.model_dump(mode="json", exclude=idle)
+        library = {prompt.file: [prompt.text, asdict(prompt.own)] for prompt in self.plan.prompts if prompt.name is not None}
         return {
-            "sampling": resolved.sampling.model_dump(mode="json", exclude=idle),
+            "sampling": {name: value for name, value in said.items() if value or name not in _LISTS},
             **({"library": library} if library else {}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
@@ -167,8 +169,7 @@ class Painter:
         return all(file.is_file() for file in self._files(step))
 
     def _files(self, step: int) -> list[Path]:
-        names = [prompt.name or build_number_name(number) for number, prompt in enumerate(self.plan.prompts)]
-        return [self.folder / f"step-{step:06d}" / f"{name}.png" for name in names]
+        return [self.folder / f"step-{step:06d}" / f"{prompt.file}.png" for prompt in self.plan.prompts]
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
