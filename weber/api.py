@@ -56,6 +56,7 @@ class Asked(TypedDict, total=False):
     num: int
     attention: str | None
     library: Place | None
+    no_cfg_until: int | None
 
 
 class OpenRun:

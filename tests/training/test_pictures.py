@@ -86,6 +86,11 @@ def test_each_prompt_in_each_size_and_with_each_seed(plain: Path, tmp_path: Path
         ({"seeds": [3], "seed": 4}, ["seed has no effect beside seeds"]),
         ({"seeds": [3, 3]}, ["3 is there twice"]),
         ({"seeds": [-3]}, ["sampling.seeds"]),
+        ({"strengths": [0.5, 0.5]}, ["0.5 is there twice"]),
+        ({"no_cfg_until": 1}, ["guidance is off", "no_cfg_until = 1"]),
+        ({"no_cfg_until": 2, "cfg": 2.0, "steps": 2}, ["No step", "no_cfg_until = 2, 2 steps"]),
+        ({"from_data": 999}, ["fewer pictures", "999", "set sampling.from_data = "]),
+        ({"at_start": False, "at_end": False}, ["No picture would ever be painted", "sampling.every = 250 of 4 steps"]),
     ],
 )
 def test_what_pictures_cannot_be(build_small: BuildRun, sampling: dict[str, Any], words: list[str]) -> None:
@@ -93,3 +98,70 @@ def test_what_pictures_cannot_be(build_small: BuildRun, sampling: dict[str, Any]
         build_plan(build_small("run", sampling={"prompts": ["a dog"], **sampling}))
     for word in words:
         assert word in str(error.value), str(error.value)
+
+
+def test_a_model_that_is_trained_itself_has_no_strengths(build_small: BuildRun) -> None:
+    with pytest.raises(ConfigError, match="no adapter here"):
+        build_plan(build_small("run", adapter=FULL, sampling={"prompts": ["a dog"], "strengths": [0.5]}))
+
+
+def list_steps(folder: Path) -> list[int]:
+    """The steps of which there are sheets."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in (folder / "pictures").glob("step-*.png"))
+
+
+def test_strengths_paint_the_base_once(plain: Path, build_small: BuildRun) -> None:
+    sampling = {"prompts": ["a dog"], "steps": 2, "every": 9, "strengths": [-1.0, 0.5, 1.0], "cfg": 2.0, "no_cfg_until": 1}
+    folder = run(build_small("run", **SHORT, sampling=sampling))
+    check_undisturbed(plain, folder)
+    base, said = read(folder, 0), read(folder, 2)
+    assert list(said) == ["00-strength-1", "00-strength0.5", "00-strength1"]
+    assert [made["adapter"]["strength"] for _, made in said.values()] == [-1, 0.5, 1]
+    assert all(np.array_equal(pixels, base["00-strength1"][0]) for pixels, _ in base.values())
+    far, near = (np.abs(said[name][0].astype(int) - base[name][0]).mean() for name in ("00-strength1", "00-strength0.5"))
+    assert far > near > 0
+    [alone] = read(run(build_small("alone", **SHORT, sampling=sampling | {"strengths": [0.5]})), 2).values()
+    assert np.array_equal(alone[0], said["00-strength0.5"][0])
+    assert all(made["no_cfg_until"] == 1 and made["cfg"] == 2 for _, made in said.values())
+    [whole] = read(run(build_small("whole", **SHORT, sampling=sampling | {"strengths": [0.5], "no_cfg_until": 0})), 2).values()
+    assert not np.array_equal(whole[0], alone[0]) and "no_cfg_until" not in whole[1]
+
+
+def test_pictures_after_those_of_the_sets(plain: Path, pictures: Path, tmp_path: Path, build_small: BuildRun) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with Image.open(sorted(pictures.glob("*.png"))[3]) as picture:
+        picture.resize((96, 64)).save(other / "wide.png")
+    (other / "wide.txt").write_text("a red apple")
+    sets = [{"resolution": 64}, {"path": str(other), "resolution": "96x64"}]
+    config = build_small("run", **SHORT, data=sets, sampling={"from_data": 3, "steps": 1, "every": 1})
+    plan = build_plan(config)
+    first = [plan.dataset.examples[place] for place in (0, len(plan.dataset.examples) - 1, 1)]
+    assert [one.text for one in plan.prompts] == [one.captions[0] for one in first] and first[1].captions == ("a red apple",)
+    assert [one.learned for one in plan.prompts] == [one.target(0) for one in first]
+    folder = run(config)
+    said = read(folder, 2)
+    assert {name: made["size"] for name, (_, made) in said.items()} == {"data-00": [64, 64], "data-01": [96, 64], "data-02": [64, 64]}
+    with Image.open(folder / "pictures" / "step-000002.png") as sheet, Image.open(first[0].path) as learned:
+        assert sheet.width == 5 * 12 + 4 * 192
+        shown = np.asarray(sheet.crop((12, 32, 12 + 128, 32 + 128)).resize((64, 64))).astype(int)
+        assert np.abs(shown - np.asarray(learned.convert("RGB").resize((64, 64)))).mean() < 12
+    undisturbed = run(build_small("without", **SHORT, data=sets))
+    check_undisturbed(undisturbed, folder)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "steps"),
+    [
+        ({"every": 2}, [0, 2, 3]),
+        ({"every": 2, "at_start": False}, [2, 3]),
+        ({"every": 2, "at_end": False}, [0, 2]),
+        ({"every": 3, "at_start": False}, [3]),
+    ],
+)
+def test_when_pictures_are_painted(build_small: BuildRun, sampling: dict[str, Any], steps: list[int]) -> None:
+    config = build_small("run", train={"steps": 3, "batch_size": 1}, sampling={"prompts": ["a dog"], "steps": 1, **sampling})
+    folder = run(config)
+    assert list_steps(folder) == steps
+    assert (folder / "pictures" / "step-000000").is_dir() is (steps[0] == 0)
+    assert f"{len(steps)} times 1 picture of" in build_report(build_plan(config))

@@ -22,6 +22,9 @@ class Asked:
     steps: Annotated[int | None, Parameter(help="Sampling steps.")] = None
     guidance: Annotated[float | None, Parameter(help="Guidance, for models that have that input.")] = None
     cfg: Annotated[float | None, Parameter(help="Scale of classifier-free guidance; 1 is off.")] = None
+    no_cfg_until: Annotated[
+        int | None, Parameter(help="The first so many steps are without classifier-free guidance, as `sampling.no_cfg_until`.")
+    ] = None
     negative: Annotated[str | None, Parameter(help="What classifier-free guidance leads away from.")] = None
     size: Annotated[str | None, Parameter(help="WIDTHxHEIGHT in pixels, such as 1024x768; the training resolution if left out.")] = None
     conditioning: Annotated[

@@ -83,15 +83,25 @@ class SamplingConfig(Section):
     """Pictures painted at the start, every `every` steps, and at the end."""
 
     prompts: list[str] = []
-    """One picture each, on a contact sheet beside the base model's picture. Empty, and without a `library`: no pictures."""
+    """One picture each, on a contact sheet beside the base model's picture. Empty, without a `library` and `from_data`: no pictures."""
 
     library: FolderPath | None = None
     """A JSON or TOML file of further prompts: a nickname for each, and behind it the prompt, or a table with `prompt` and any of
     `negative_prompt`, `seed`, `seeds`, `width`, `height`, `sizes`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of
     the picture's file. Left out: none."""
 
+    from_data: Annotated[int, Field(ge=0)] = 0
+    """So many pictures after those that are learned: with the caption, the references and the mask of the first pictures of the sets, a
+    set after the other, each at the size at which it is learned. Sheets show the training picture beside them."""
+
     every: Every = 250
     """Steps between pictures, or epochs: `"2 epochs"`."""
+
+    at_start: bool = True
+    """Paint before the first step too: pictures of the base model, which sheets of an adapter show beside later ones."""
+
+    at_end: bool = True
+    """Paint after the last step too."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps. Left out: the variant's own (28 for most, 4 for a distilled one)."""
@@ -103,6 +113,10 @@ class SamplingConfig(Section):
     """Scale of classifier-free guidance: each step asks the model twice, with the prompt and with the negative prompt. 1: once.
     Left out: the variant's own (1 for most; 4 to 6 for models that are not distilled)."""
 
+    no_cfg_until: Annotated[int, Field(ge=0)] = 0
+    """The first so many steps of the sampler are without classifier-free guidance, which takes half of their time. Refused where `cfg` is
+    1 for every picture, and where no step would be left for it."""
+
     negative_prompt: str | None = None
     """What classifier-free guidance leads away from. Left out: the empty prompt. Refused where `cfg` is 1."""
 
@@ -111,6 +125,9 @@ class SamplingConfig(Section):
 
     masks: list[FolderPath] = []
     """For a model that repaints: a mask file for each prompt, white where the picture is painted anew."""
+
+    strengths: list[float] = []
+    """Strengths of the adapter: each prompt is painted at each of them; 1 is as trained. Left out: 1. Adapters only."""
 
     weights: Literal["trained", "ema"] = "trained"
     """Which weights paint: those that are trained, or their running mean (`optim.ema_decay`)."""
@@ -148,7 +165,7 @@ class SamplingConfig(Section):
     @property
     def paints(self) -> bool:
         """Whether there is anything to be painted."""
-        return bool(self.prompts) or self.library is not None
+        return bool(self.prompts) or self.library is not None or self.from_data > 0
 
     @field_validator("prompts")
     @classmethod
@@ -161,7 +178,7 @@ class SamplingConfig(Section):
             )
         return value
 
-    @field_validator("sizes", "seeds")
+    @field_validator("sizes", "seeds", "strengths")
     @classmethod
     def _refuse_twice(cls, value: list[Any]) -> list[Any]:
         return refuse_twice(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from weber.config.library import LibraryPrompt, read_library
 from weber.config.resolutions import read_rectangle
 from weber.config.run import RunConfig
+from weber.data.pictures import Pictures
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size, list_sample_sizes
@@ -20,12 +21,18 @@ _OF_LIBRARY = {"prompt", "sizes", "seeds"}
 """Settings of a library that are none of a single picture."""
 
 
-def list_prompts(config: RunConfig, family: Family, *, is_adapter: bool) -> list[Prompt]:
-    """What a run paints, picture by picture: its prompts, then those of its library, each in all ways.
+def list_prompts(config: RunConfig, family: Family, *, is_adapter: bool, pictures: Pictures) -> list[Prompt]:
+    """What a run paints, picture by picture: its prompts, those of its library, then those of the sets, each in all ways.
 
     Raises ConfigError for what cannot be, DataError for pictures.
     """
     sampling, sizes = config.sampling, list_sample_sizes(config, family.alignment_pixels)
+    if sampling.strengths and not is_adapter:
+        raise ConfigError(
+            "There is no adapter here that could be weaker or stronger.",
+            got=f"sampling.strengths = {sampling.strengths}",
+            fix="remove sampling.strengths",
+        )
     asked = list(_build_plain(config, family, sizes=sizes))
     if sampling.library is not None:
         entries = read_library(sampling.library, key="sampling.library")
@@ -33,12 +40,14 @@ def list_prompts(config: RunConfig, family: Family, *, is_adapter: bool) -> list
         where = f"sampling.library = {str(sampling.library)!r}"
         library = build_library(entries, family, size=sizes[0], cfg=cfg, is_adapter=is_adapter, where=where)
         asked += [[one for picture in some for one in Ways(sizes).spread(picture)] for some in library]
-    pictures = []
+    asked += [[prompt] for prompt in _build_learned(pictures, sampling.from_data)]
+    spread = []
     for number, some in enumerate(asked):
-        ways = Ways(seeds=sampling.seeds or [sampling.seed + number])
-        pictures += [one for picture in some for one in ways.spread(picture)]
-    _check_files(pictures, sampling.library)
-    return pictures
+        ways = Ways(seeds=sampling.seeds or [sampling.seed + number], strengths=sampling.strengths)
+        spread += [one for picture in some for one in ways.spread(picture)]
+    _check_files(spread, sampling.library)
+    _check_no_cfg(config, family, pictures=spread)
+    return spread
 
 
 def _build_plain(config: RunConfig, family: Family, *, sizes: Sequence[tuple[int, int]]) -> Iterator[list[Prompt]]:
@@ -58,6 +67,27 @@ def _build_plain(config: RunConfig, family: Family, *, sizes: Sequence[tuple[int
     for number, prompt in enumerate(cut[sizes[0]]):
         spread = Ways(sizes).spread(replace(prompt, stem=build_number_name(number)))
         yield [replace(one, masked=cut.get(one.choose_size(sizes[0]), cut[sizes[0]])[number].masked) for one in spread]
+
+
+def _build_learned(pictures: Pictures, num: int) -> list[Prompt]:
+    """As many pictures of the sets as prompts: the first of each set, then the second, each file once. Raises ConfigError."""
+    parts = [part for part in pictures.parts if not part.shared.is_regularization] if num else []
+    places = ((part, place) for place in range(max(map(len, parts), default=0)) for part in parts if place < len(part))
+    found: dict[Path, Prompt] = {}
+    while len(found) < num and (chosen := next(places, None)) is not None:
+        part, place = chosen
+        example = part.build(place)
+        own = Own(width=example.bucket.width, height=example.bucket.height)
+        references = () if example.masks else example.list_references(0)
+        prompt = Prompt(example.list_captions()[0], references, example.masked(0, 0), own=own, learned=example.target(0))
+        found.setdefault(example.path, replace(prompt, stem=f"data-{build_number_name(len(found))}"))
+    if len(found) < num:
+        raise ConfigError(
+            "There are fewer pictures that are learned.",
+            got=f"sampling.from_data = {num}, {len(found)} pictures",
+            fix=f"set sampling.from_data = {len(found)}, or remove it",
+        )
+    return list(found.values())
 
 
 def build_number_name(number: int) -> str:
@@ -98,6 +128,26 @@ def _check_prompt(prompt: Prompt, family: Family, *, size: tuple[int, int], cfg:
     if own.strength not in (None, 1) and not is_adapter:
         raise ConfigError(
             "There is no adapter here that could be weaker or stronger.", got=f"{key}.strength = {own.strength:g}", fix="remove strength"
+        )
+
+
+def _check_no_cfg(config: RunConfig, family: Family, *, pictures: Sequence[Prompt]) -> None:
+    """Refuse first steps without classifier-free guidance where there is none, or none afterwards."""
+    sampling, defaults = config.sampling, family.sample_defaults
+    cfg = defaults.cfg if sampling.cfg is None else sampling.cfg
+    guided = [one for one in pictures if one.choose_negative(None, cfg) is not None]
+    if sampling.no_cfg_until and not guided and pictures:
+        raise ConfigError(
+            "Classifier-free guidance is off, so there are no steps without it.",
+            got=f"sampling.no_cfg_until = {sampling.no_cfg_until}",
+            fix="set sampling.cfg to 3.5 or so, or remove sampling.no_cfg_until",
+        )
+    fewest = min((one.own.steps or sampling.steps or defaults.steps for one in guided), default=0)
+    if sampling.no_cfg_until and fewest <= sampling.no_cfg_until:
+        raise ConfigError(
+            "No step of the sampler is left for classifier-free guidance.",
+            got=f"sampling.no_cfg_until = {sampling.no_cfg_until}, {fewest} steps",
+            fix="lower sampling.no_cfg_until, or set sampling.cfg = 1",
         )
 
 

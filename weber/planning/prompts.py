@@ -31,7 +31,7 @@ class Prompt:
     """A text with its reference pictures, or with the picture that is to be repainted: one picture.
 
     `name`: its nickname, of a library. `stem`: what its file is called, before the `ways` that tell its picture from others of the same
-    prompt, such as `1024x768` or `seed 7`.
+    prompt, such as `1024x768` or `seed 7`. `learned`: the training picture that it is painted after.
     """
 
     text: str
@@ -41,6 +41,7 @@ class Prompt:
     own: Own = Own()
     stem: str = ""
     ways: tuple[str, ...] = ()
+    learned: View | None = None
 
     @property
     def views(self) -> tuple[View, ...]:

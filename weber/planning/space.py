@@ -195,7 +195,5 @@ def _count_result_bytes(plan: Plan) -> int:
 
 def _count_picture_bytes(plan: Plan) -> int:
     """Each picture is there once by itself and once on a sheet."""
-    sampling = plan.resolved.sampling
     size = sample_size(plan.config, plan.family.alignment_pixels)
-    times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
-    return int(2 * times * sum(prod(prompt.choose_size(size)) for prompt in plan.prompts) * _PIXEL_BYTES)
+    return int(2 * plan.num_sheets * sum(prod(prompt.choose_size(size)) for prompt in plan.prompts) * _PIXEL_BYTES)

@@ -1,4 +1,4 @@
-"""In how many ways a prompt is painted: in several sizes, with several seeds."""
+"""In how many ways a prompt is painted: in several sizes, with several seeds, at several strengths."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Ways:
 
     sizes: Sequence[tuple[int, int]] = ()
     seeds: Sequence[int] = ()
+    strengths: Sequence[float] = ()
 
     def spread(self, prompt: Prompt) -> list[Prompt]:
         """The prompt in each of these ways; what it says itself stays."""
@@ -24,6 +25,7 @@ class Ways:
         axes = (
             [({"height": height, "width": width}, f"{width}x{height}") for height, width in sizes],
             [({"seed": seed}, f"seed {seed}") for seed in self.seeds if own.seed is None],
+            [({"strength": strength}, f"strength {strength:g}") for strength in self.strengths if own.strength is None],
         )
         return [_choose(prompt, chosen) for chosen in product(*(_list_choices(axis) for axis in axes))]
 

@@ -17,13 +17,15 @@ from weber.training.batch import Reader
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""
+    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative` after the
+    first `no_cfg_until` steps."""
 
     size: tuple[int, int]
     guidance: float | None
     cfg: float = 1.0
     negative: str | None = None
     reference_t: float | None = None
+    no_cfg_until: int = 0
 
     def with_own(self, own: Own) -> Look:
         """The same for a prompt with settings of its own."""
@@ -65,7 +67,7 @@ def build_painting(
     """A painting from the tensors of one prompt, and of the negative prompt if `look.cfg` is not 1."""
     condition = _build_condition(tensors, look)
     away = None if negative is None else condition | _build_condition(negative, look)
-    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg)
+    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg, no_cfg_until=look.no_cfg_until)
 
 
 def _build_condition(tensors: Mapping[str, Tensor], look: Look) -> dict[str, Tensor]:

@@ -57,6 +57,7 @@ class Wish:
     num: int = 1
     attention: str | None = None
     library: Path | None = None
+    no_cfg_until: int | None = None
 
     def read_library(self) -> dict[str, LibraryPrompt]:
         """The prompts of its library by their nicknames. Raises ConfigError."""
@@ -199,6 +200,7 @@ def _build_look(wish: Wish, subject: Subject) -> Look:
         cfg=cfg,
         negative=sampling.negative_prompt if wish.negative is None else wish.negative,
         reference_t=subject.reference_t,
+        no_cfg_until=sampling.no_cfg_until if wish.no_cfg_until is None else wish.no_cfg_until,
     )
 
 
@@ -262,6 +264,7 @@ def check_wish(wish: Wish, subject: Subject) -> None:
         check_sample_guidance(wish.guidance, subject.family, key="--guidance")
     if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
         raise ConfigError("Classifier-free guidance is 1 (off) or more.", got=f"--cfg {wish.cfg}", fix="try --cfg 3.5")
+    _check_no_cfg(wish, subject)
     names = get_args(PaintingAttention)
     if wish.attention is not None and wish.attention not in names:
         raise ConfigError(
@@ -271,6 +274,27 @@ def check_wish(wish: Wish, subject: Subject) -> None:
             fix="leave it out, or choose another",
         )
     _check_strength(wish.strength, subject)
+
+
+def _check_no_cfg(wish: Wish, subject: Subject) -> None:
+    if wish.no_cfg_until is None:
+        return
+    sampling, defaults = subject.sampling, subject.family.sample_defaults
+    scale = next(one for one in (wish.cfg, sampling.cfg, defaults.cfg) if one is not None)
+    steps = wish.steps or sampling.steps or defaults.steps
+    if scale == 1 and wish.library is None:
+        raise ConfigError(
+            "Classifier-free guidance is off, so there are no steps without it.",
+            got=f"--no-cfg-until {wish.no_cfg_until}",
+            fix="add --cfg 3.5, or remove --no-cfg-until",
+        )
+    if not 0 <= wish.no_cfg_until < steps:
+        raise ConfigError(
+            "No step of the sampler is left for classifier-free guidance.",
+            got=f"--no-cfg-until {wish.no_cfg_until}, {steps} steps",
+            expected=f"0 to {steps - 1}",
+            fix="choose fewer, or add --cfg 1 for none",
+        )
 
 
 def _check_strength(strength: float, subject: Subject) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +24,7 @@ from weber.optim.ema import Ema
 from weber.planning.assistant import Frozen, write_frozen_strengths
 from weber.planning.checks import sample_size
 from weber.planning.plan import Plan
+from weber.planning.prompts import Prompt
 from weber.progress import Progress
 from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 from weber.sampling.euler import Painting
@@ -37,8 +38,8 @@ from weber.training.made import Maker
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
 
-_LISTS = {"sizes", "seeds"}
-"""Settings of which an empty list is what all pictures are without them."""
+_EMPTY = {"sizes", "seeds", "strengths", "from_data", "no_cfg_until"}
+"""Settings that change nothing while they are empty."""
 
 _NOTE = "settings.json"
 FOLDER = "pictures"
@@ -74,6 +75,7 @@ class Painter:
             cfg=1.0 if config.cfg is None else config.cfg,
             negative=config.negative_prompt,
             reference_t=build_reference_t(plan.resolved.objective),
+            no_cfg_until=config.no_cfg_until,
         )
         self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.first_seed)
         self.maker = _build_maker(plan, is_mean=self.ema is not None)
@@ -85,18 +87,24 @@ class Painter:
         sheet = self.folder / f"step-{step:06d}.png"
         if sheet.is_file():
             return sheet
-        if not self._has(0) and self.plan.kind.is_adapter:
+        sampling = self.plan.resolved.sampling
+        if sampling.at_start and self.plan.kind.is_adapter and not self._has(0):
             self._paint(0, progress, strength=0.0)
         if step > 0 or not self.plan.kind.is_adapter:
             self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
-        given = max(len(prompt.views) for prompt in self.plan.prompts)
-        shown = [build_given(one.views, one.choose_size(self.look.size), num=given) for one in self.plan.prompts]
+        prompts, files = self.plan.prompts, self.plan.dataset.files
+        given, learned = max(len(one.views) for one in prompts), int(sampling.from_data > 0)
+        shown = [
+            build_given(one.views, one.choose_size(self.look.size), num=given, files=files)
+            + build_given(filter(None, [one.learned]), one.choose_size(self.look.size), num=learned, files=files)
+            for one in prompts
+        ]
         rows = [
             (prompt.caption, pictures + [self._read(column, number) for column in columns])
             for number, (prompt, pictures) in enumerate(zip(self.plan.prompts, shown, strict=True))
         ]
-        titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
+        titles = ["given"] * given + ["training picture"] * learned + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
         return sheet
 
@@ -113,7 +121,8 @@ class Painter:
     @property
     def lacks_base(self) -> bool:
         """Whether sheets are without the base model's pictures, which is there no longer once it has been trained itself."""
-        return bool(self.paintings) and not self.plan.kind.is_adapter and not (self._is_ours() and self._has(0))
+        is_wished = bool(self.paintings) and self.plan.resolved.sampling.at_start
+        return is_wished and not self.plan.kind.is_adapter and not (self._is_ours() and self._has(0))
 
     def _read(self, step: int, number: int) -> Image.Image:
         return Image.open(self._files(step)[number]).convert("RGB")
@@ -150,11 +159,12 @@ class Painter:
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
         resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
-        idle = {"every", "library"} | ({"attention"} if attention == "same" else set())
+        idle = {"every", "library", "at_start", "at_end"} | ({"attention"} if attention == "same" else set())
         said = resolved.sampling.model_dump(mode="json", exclude=idle)
-        library = {prompt.file: [prompt.text, asdict(prompt.own)] for prompt in self.plan.prompts if prompt.name is not None}
+        others = [one for one in self.plan.prompts if one.name is not None or one.learned is not None]
+        library = {prompt.file: [prompt.text, asdict(prompt.own)] for prompt in others}
         return {
-            "sampling": {name: value for name, value in said.items() if value or name not in _LISTS},
+            "sampling": {name: value for name, value in said.items() if value or name not in _EMPTY},
             **({"library": library} if library else {}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
@@ -185,22 +195,33 @@ class Painter:
                     self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
 
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
+        places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
+        needed = sorted(set(places))
         with self._swapped(), _attending(self.predictor, self.attention):
-            pictures = paint_all(
+            found = paint_all(
                 self.plan.encoders,
                 self.predictor,
-                paintings=self.paintings,
+                paintings=[self.paintings[place] for place in needed],
                 kind=self.plan.kind,
                 num_steps=self.num_steps,
                 strength=strength,
                 frozen=self.plan.frozen,
                 progress=progress,
             )
+        painted = dict(zip(needed, found, strict=True))
+        pictures = [painted[place].copy() for place in places]
         maker = self.maker.of_step(step, has_learned=step > 0)
         for prompt, painting, picture, file in zip(self.plan.prompts, self.paintings, pictures, self._files(step), strict=True):
             made = maker.describe(prompt, painting, look=self.look, num_steps=self.num_steps, strength=strength)
             picture.info.update(build_texts(made, self.plan.family))
             save_picture(picture, file)
+
+
+def find_alike(prompts: Sequence[Prompt]) -> list[int]:
+    """For each the place of the first one that differs in its strength alone: without the adapter they are one picture."""
+    places: dict[Prompt, int] = {}
+    bare = [replace(one, own=replace(one.own, strength=None), name=None, stem="", ways=(), learned=None) for one in prompts]
+    return [places.setdefault(one, place) for place, one in enumerate(bare)]
 
 
 def _build_maker(plan: Plan, *, is_mean: bool) -> Maker:
