@@ -55,7 +55,8 @@ def plain(build_small: BuildRun) -> Path:
 
 def test_each_prompt_in_each_size_and_with_each_seed(plain: Path, tmp_path: Path, build_small: BuildRun) -> None:
     library = tmp_path / "prompts.toml"
-    library.write_text('cat = {prompt = "a cat", seed = 7}\nred-apple = {prompt = "red apple", sizes = ["64x32", "32x32"], seeds = [8, 9]}\n')
+    apple = 'red-apple = {prompt = "red apple", sizes = ["64x32", "32x32"], seeds = [8, 9]}'
+    library.write_text(f'cat = {{prompt = "a cat", seed = 7}}\n{apple}\n')
     sampling: dict[str, Any] = {"prompts": ["a dog"], "library": str(library), "steps": 1, "every": 9}
     config = build_small("run", **SHORT, sampling=sampling | {"sizes": ["64x64", "96 x 64"], "seeds": [1, 2]})
     assert "10 pictures of 64 x 64, 96 x 64, 64 x 32, 32 x 32 and a sheet each" in build_report(build_plan(config))

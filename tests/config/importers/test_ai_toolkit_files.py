@@ -133,7 +133,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "height": 1024,
             "prompts": ["make it a photo", "make it a photo at night"],
             "conditioning": [["D:\\pairs\\sketch\\a.png"], ["D:\\pairs\\sketch\\b.png"]],
-            "seed": 7,
+            "seeds": [7],
             "guidance": 4.0,
             "steps": 20,
         },
