@@ -98,6 +98,26 @@ def read_library(path: Path, *, key: str) -> dict[str, LibraryPrompt]:
     return read
 
 
+def read_lines(path: Path, *, key: str) -> list[str]:
+    """The prompts of a text file, one a line, without empty lines. `key`: what a person calls it. Raises ConfigError."""
+    path = path.expanduser()
+    if path.suffix.lower() in _FORMS:
+        raise ConfigError("A file of prompts is a text, one prompt a line.", got=f"{key} = {str(path)!r}", fix="use a library of prompts")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "The file of prompts cannot be read.",
+            got=f"{key} = {str(path)!r}: {error}",
+            expected="a text in UTF-8, one prompt a line",
+            fix="check the path; it is relative to the folder you are in",
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError("The file of prompts is empty.", got=f"{key} = {str(path)!r}", fix="write a prompt on each line")
+    return prompts
+
+
 def _read_json(path: Path, key: str) -> dict[str, object]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _refuse_twins(pairs, path))

@@ -28,6 +28,7 @@ from weber.planning.encoders import build_encoders
 from weber.planning.library import build_library, list_pictures
 from weber.planning.prompts import Own, Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
+from weber.planning.ways import Ways
 from weber.sampling.stamp import build_texts
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
@@ -41,7 +42,8 @@ from weber.training.subject import Subject, find_subject
 @dataclass(frozen=True)
 class Wish:
     """What a person asks of a trained model; what is left out comes from the run's own settings. `num`: pictures per prompt. `library`: a
-    file of further prompts, each of which may have settings of its own."""
+    file of further prompts, each of which may have settings of its own. `strengths`, `seeds`: every picture at each and with each of them,
+    whatever a library says."""
 
     prompts: Sequence[str]
     strength: float = 1.0
@@ -58,6 +60,8 @@ class Wish:
     attention: str | None = None
     library: Path | None = None
     no_cfg_until: int | None = None
+    strengths: Sequence[float] = ()
+    seeds: Sequence[int] = ()
 
     def read_library(self) -> dict[str, LibraryPrompt]:
         """The prompts of its library by their nicknames. Raises ConfigError."""
@@ -87,6 +91,10 @@ class Sampler:
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
+        """The pictures of `paint_prompts`."""
+        return [picture for _, picture in self.paint_prompts(wish)]
+
+    def paint_prompts(self, wish: Wish) -> list[tuple[Prompt, Image.Image]]:
         """`wish.num` pictures per prompt, in the order of the prompts, then those of the library; what made each is in its `info`.
 
         Raises ConfigError for a wish that cannot be.
@@ -103,7 +111,7 @@ class Sampler:
             masks=[wish.mask] * len(wish.prompts) * wish.num if wish.mask is not None else [],
             keys=("--conditioning", "--mask"),
         )
-        prompts += library
+        prompts = _spread(prompts + library, wish)
         self._watcher.write(f"Painting with {subject.name}.")
         attention = self._choose_attention(wish, prompts, look)
         self._watcher.write(f"Attention: {attention.describe()}.")
@@ -130,7 +138,7 @@ class Sampler:
         for prompt, painting, picture in zip(prompts, paintings, pictures, strict=True):
             made = maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0)
             picture.info.update(build_texts(made, subject.family))
-        return pictures
+        return list(zip(prompts, pictures, strict=True))
 
     def _build_library(self, wish: Wish, look: Look) -> list[Prompt]:
         """`wish.num` of each prompt of the library; where it has a seed of its own, each further one adds 1."""
@@ -216,6 +224,13 @@ def build_file_names(wish: Wish, *, ending: str = "") -> list[str]:
     return [f"{number:02d}-{rows[number // wish.num][0]}{endings[number // wish.num]}" for number in range(len(rows) * wish.num)]
 
 
+def _spread(prompts: Sequence[Prompt], wish: Wish) -> list[Prompt]:
+    """Each at all of `wish.strengths` and with all of `wish.seeds`, where there are such."""
+    ways = Ways(seeds=wish.seeds, strengths=wish.strengths)
+    bare = {**({"seed": None} if wish.seeds else {}), **({"strength": None} if wish.strengths else {})}
+    return [one for prompt in prompts for one in ways.spread(replace(prompt, own=replace(prompt.own, **bare)))]
+
+
 def _count_seed(own: Own, number: int) -> Own:
     return own if own.seed is None else replace(own, seed=own.seed + number)
 
@@ -258,8 +273,10 @@ def check_wish(wish: Wish, subject: Subject) -> None:
         raise ConfigError("There is nothing to paint.", got=f"--num {wish.num}", fix="leave it out, or give 1 or more")
     if wish.steps is not None and wish.steps < 1:
         raise ConfigError("A picture needs at least one step.", got=f"--steps {wish.steps}", fix="leave it out, or give 1 or more")
-    if wish.seed is not None and not 0 <= wish.seed < 2**62:
-        raise ConfigError("There is no such seed.", got=f"--seed {wish.seed}", expected="0 or more, below 2**62", fix="choose another")
+    for flag, seeds in (("--seed", [] if wish.seed is None else [wish.seed]), ("--seeds", wish.seeds)):
+        wrong = next((one for one in seeds if not 0 <= one < 2**62), None)
+        if wrong is not None:
+            raise ConfigError("There is no such seed.", got=f"{flag} {wrong}", expected="0 or more, below 2**62", fix="choose another")
     if wish.guidance is not None:
         check_sample_guidance(wish.guidance, subject.family, key="--guidance")
     if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
@@ -274,6 +291,8 @@ def check_wish(wish: Wish, subject: Subject) -> None:
             fix="leave it out, or choose another",
         )
     _check_strength(wish.strength, subject)
+    for strength in wish.strengths:
+        _check_strength(strength, subject, flag="--strengths")
 
 
 def _check_no_cfg(wish: Wish, subject: Subject) -> None:
@@ -297,15 +316,15 @@ def _check_no_cfg(wish: Wish, subject: Subject) -> None:
         )
 
 
-def _check_strength(strength: float, subject: Subject) -> None:
+def _check_strength(strength: float, subject: Subject, *, flag: str = "--strength") -> None:
     if not math.isfinite(strength):
-        raise ConfigError("The strength is not a number.", got=f"--strength {strength}", fix="1.0 is as trained, 0.0 is off")
+        raise ConfigError("The strength is not a number.", got=f"{flag} {strength}", fix="1.0 is as trained, 0.0 is off")
     if strength == 1 or (subject.kind is not None and subject.kind.is_adapter):
         return
     if subject.kind is None:
-        raise ConfigError("A model as it is has no adapter with a strength.", got=f"--strength {strength:g}", fix="remove --strength")
+        raise ConfigError("A model as it is has no adapter with a strength.", got=f"{flag} {strength:g}", fix=f"remove {flag}")
     raise ConfigError(
         "The run has trained the model itself, so there is no adapter that could be weaker or stronger.",
-        got=f"--strength {strength:g}",
-        fix="remove --strength; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
+        got=f"{flag} {strength:g}",
+        fix=f"remove {flag}; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
     )

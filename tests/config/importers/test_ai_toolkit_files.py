@@ -204,7 +204,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "steps": 30,
             "width": 512,
             "height": 512,
-            "seed": 0,
+            "seeds": [0],
         },
         "output": {"name": "lokr_ink", "folder": "/out/lokr_ink", "precision": "fp32", "save_every": 200, "keep_last": 2},
     },
