@@ -102,7 +102,9 @@ def test_what_the_command_line_cannot_ask(words: list[str], expected: str) -> No
         call(["grid", *words, "--prompt", "a dog"])
 
 
-@pytest.mark.parametrize(("name", "text", "words"), [("a.txt", "\n \n", "empty"), ("a.toml", 'a = "b"', "a library"), ("b.txt", None, "read")])
+@pytest.mark.parametrize(
+    ("name", "text", "words"), [("a.txt", "\n \n", "empty"), ("a.toml", 'a = "b"', "a library"), ("b.txt", None, "read")]
+)
 def test_files_of_prompts(tmp_path: Path, name: str, text: str | None, words: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text, encoding="utf-8")
