@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from weber.config.every import Every
 from weber.config.resolutions import PictureSize, read_rectangle
-from weber.config.section import FolderPath, Section
+from weber.config.section import FolderPath, PathText, Section
 from weber.config.several import refuse_beside, refuse_twice
 from weber.config.webhooks import WebhookConfig
 
@@ -93,6 +93,11 @@ class SamplingConfig(Section):
     from_data: Annotated[int, Field(ge=0)] = 0
     """So many pictures after those that are learned: with the caption, the references and the mask of the first pictures of the sets, a
     set after the other, each at the size at which it is learned. Sheets show the training picture beside them."""
+
+    model: PathText | None = None
+    """The model that paints in the place of the one that is trained on, such as the distilled one that was made from it: a variant, a
+    folder, a hub id or a file, of the same layers. It is read for each sheet, beside the network that is trained, and freed; adapters
+    only. Steps, guidance and `cfg` that are left out are its own. Left out: the model of the run."""
 
     every: Every = 250
     """Steps between pictures, or epochs: `"2 epochs"`."""

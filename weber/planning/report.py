@@ -245,7 +245,8 @@ def _describe_files(plan: Plan) -> list[str]:
         size = sample_size(config, plan.family.alignment_pixels)
         sizes = dict.fromkeys(prompt.choose_size(size) for prompt in plan.prompts)
         painted, measured = describe_count(len(plan.prompts), "picture"), ", ".join(f"{width} x {height}" for height, width in sizes)
-        lines.append(f"pictures/: {plan.num_sheets} times {painted} of {measured} and a sheet each")
+        where = "" if plan.sibling is None else f", painted by {plan.sibling.variant} ({config.sampling.model})"
+        lines.append(f"pictures/: {plan.num_sheets} times {painted} of {measured} and a sheet each{where}")
     return lines
 
 

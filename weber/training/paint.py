@@ -87,7 +87,7 @@ class Sampler:
         self._own = TemporaryDirectory(prefix="weber-")  # for what belongs to no run
         self._cache = Path(self._own.name) if subject.cache is None else subject.cache
         device = build_device(subject.memory)
-        self._encoders = build_encoders(subject.family, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
+        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
@@ -125,7 +125,7 @@ class Sampler:
         ]
         num_steps = wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps
         pictures = paint_all(
-            self._encoders,
+            replace(self._encoders, family=subject.family),
             predictor,
             paintings=paintings,
             kind=subject.kind,

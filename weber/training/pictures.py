@@ -21,6 +21,7 @@ from weber.kinds.kind import Kind
 from weber.kinds.text import find_text
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
+from weber.optim.states import Named
 from weber.planning.assistant import Frozen, write_frozen_strengths
 from weber.planning.checks import sample_size
 from weber.planning.plan import Plan
@@ -34,6 +35,7 @@ from weber.sampling.validate import decode_pictures, predict_paintings, save_pic
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
+from weber.training.sibling import open_sibling
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
@@ -63,12 +65,13 @@ class Painter:
         ema: Ema | None = None,
         swap: BlockSwap | None = None,
         attention: str | None = None,
+        learned: Named = (),
     ) -> None:
         self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
-        self.attention = attention
+        self.attention, self.learned = attention, learned
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
-        self.num_steps = config.steps or plan.family.sample_defaults.steps
+        self.num_steps = config.steps or plan.painted.sample_defaults.steps
         self.look = Look(
             size=sample_size(plan.resolved, plan.family.alignment_pixels),
             guidance=config.guidance,
@@ -77,7 +80,7 @@ class Painter:
             reference_t=build_reference_t(plan.resolved.objective),
             no_cfg_until=config.no_cfg_until,
         )
-        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.first_seed)
+        self.paintings = build_paintings(plan.painted, plan.prompts, reader=reader, look=self.look, seed=config.first_seed)
         self.maker = _build_maker(plan, is_mean=self.ema is not None)
 
     def paint(self, step: int, progress: Progress) -> Path | None:
@@ -194,13 +197,22 @@ class Painter:
                 if self.swap is not None and self.swap.is_trained:
                     self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
 
+    @contextmanager
+    def _opened(self, progress: Progress) -> Iterator[Predictor]:
+        """What paints: the network that is trained, or another one that is read now."""
+        if self.plan.sibling is None:
+            yield self.predictor
+            return
+        with open_sibling(self.plan, self.plan.sibling, self.learned, progress=progress) as predictor:
+            yield predictor
+
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
         places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
         needed = sorted(set(places))
-        with self._swapped(), _attending(self.predictor, self.attention):
+        with self._swapped(), self._opened(progress) as predictor, _attending(predictor, self.attention):
             found = paint_all(
-                self.plan.encoders,
-                self.predictor,
+                replace(self.plan.encoders, family=self.plan.painted),
+                predictor,
                 paintings=[self.paintings[place] for place in needed],
                 kind=self.plan.kind,
                 num_steps=self.num_steps,
@@ -213,7 +225,7 @@ class Painter:
         maker = self.maker.of_step(step, has_learned=step > 0)
         for prompt, painting, picture, file in zip(self.plan.prompts, self.paintings, pictures, self._files(step), strict=True):
             made = maker.describe(prompt, painting, look=self.look, num_steps=self.num_steps, strength=strength)
-            picture.info.update(build_texts(made, self.plan.family))
+            picture.info.update(build_texts(made, self.plan.painted))
             save_picture(picture, file)
 
 
@@ -230,7 +242,7 @@ def _build_maker(plan: Plan, *, is_mean: bool) -> Maker:
     name = build_adapter_name(config) if plan.kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME
     file = build_mean_path(Path(name)).name if is_mean else name
     return Maker(
-        plan.family,
+        plan.painted,
         adapter=file if plan.kind.is_adapter else None,
         transformer=None if plan.kind.is_adapter else file,
         has_text=config.adapter.text_encoder,
