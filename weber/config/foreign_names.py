@@ -298,7 +298,9 @@ _MEANT: dict[str, str] = {
         " save_last_n_epochs save_last_n_epochs_state save_last_n_steps save_last_n_steps_state save_total_limit"
     ),
     "output.formats": "lora_format output_model_format save_format save_model_as",
-    "output.tensorboard": "log_with report_to tensorboard_logging",
+    "output.trackers": "log_with report_to tensorboard tensorboard_logging",
+    "output.project": "log_tracker_name project_name tracker_project_name wandb_project",
+    "output.run_name": "tracker_run_name wandb_run_name",
 }
 
 _CLASSES = (

@@ -19,7 +19,7 @@ _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put c
 _DEVICES = "a run is on one device"
 _COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
 _UPLOAD = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
-_TRACKERS = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+_TRACKERS = "weber writes metrics.jsonl into the run folder, and to output.trackers: tensorboard, trackio, wandb"
 _MODELS = "it is for other models"
 _LOSSES = "weber has no such further loss"
 _TEACHER = "weber has no such loss; a set with regularization = true keeps the model as it is on its pictures"
@@ -83,7 +83,7 @@ _WHY: dict[str, str] = {
     ),
     _TRACKERS: (
         "custom_tracker log_config log_dataset_samples log_every log_prefix log_tracker_* logging_steps performance_log_every"
-        " project_name run_name samples_to_tensorboard tensorboard_* track_* tracker_* use_wandb wandb wandb_*"
+        " samples_to_tensorboard tensorboard_* track_* tracker_* use_wandb wandb wandb_*"
     ),
     _MODELS: (
         "clip_skip data_aesthetic_score decoder decoder_* effnet_encoder experimental_xl flow_map is_v_pred latent_space_version"

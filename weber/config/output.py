@@ -26,6 +26,7 @@ def _check_name(name: str) -> str:
     return name
 
 
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
 TextCache = Literal["full", "projected", "fp8", "live"]
 _FIRST_SEED = 42
 PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
@@ -66,8 +67,16 @@ class OutputConfig(Section):
     beside it; `merged-diffusers` and `merged-bfl` are whole models with the adapter in their weights. With `adapter.kind = "full"` the
     result is a whole model: `merged-diffusers` (a folder `transformer`), `merged-bfl` (one file) or both; left out: the folder."""
 
-    tensorboard: bool = False
-    """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
+    trackers: list[TrackerName] = []
+    """Who else is told the numbers and pictures of the run, beside `metrics.jsonl`, each an extra of its name
+    (`pip install 'weber[wandb]'`). `tensorboard`: events in the run folder; `wandb`: Weights & Biases, with the login that is there, or
+    with WANDB_MODE=offline in the run folder; `trackio`: on this machine, or where TRACKIO_SERVER_URL or TRACKIO_SPACE_ID say."""
+
+    project: str | None = None
+    """Project of the run at wandb and trackio. Left out: `weber`."""
+
+    run_name: str | None = None
+    """Name of the run at wandb and trackio. Left out: that of the run folder."""
 
     webhooks: list[WebhookConfig] = []
     """Addresses that are told how the run goes, each under its own `[[output.webhooks]]`."""
@@ -76,6 +85,12 @@ class OutputConfig(Section):
     def _refuse_unused(self) -> OutputConfig:
         if self.keep_last == "all" and self.keep_every is not None:
             raise ValueError('keep_every has no effect with keep_last = "all", which keeps every checkpoint; remove one of them')
+        twice = next((one for one in self.trackers if self.trackers.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f'trackers has "{twice}" twice; name each once')
+        idle = "project" if self.project is not None else "run_name" if self.run_name is not None else None
+        if idle is not None and not {"wandb", "trackio"} & set(self.trackers):
+            raise ValueError(f'{idle} has no effect without trackers = ["wandb"] or ["trackio"]; set one of them or remove {idle}')
         return self
 
 

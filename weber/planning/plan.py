@@ -59,7 +59,7 @@ from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER
 from weber.results.runs import find_adapter
-from weber.track.tensorboard import check_tensorboard
+from weber.track.metrics import check_trackers
 
 INDEX_NAME = "index.sqlite"
 HUB_NAME = "hub"
@@ -187,8 +187,7 @@ def build_plan(
     kind = KINDS[config.adapter.kind]
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
-    if config.output.tensorboard:
-        check_tensorboard()
+    check_trackers(config.output)
     skeleton = _load_skeleton(config, family)
     machine = settle_precision(machine, config, family=family, progress=progress)
     device, dtype = machine.device, machine.dtype

@@ -236,7 +236,7 @@ def _describe_files(plan: Plan) -> list[str]:
     lines = [
         *_describe_finished(plan),
         *(f"note: {note}" for note in plan.kind.list_notes(plan.config, plan.family, trained=plan.trained)),
-        f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
+        f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if "tensorboard" in config.output.trackers else ""),
         f"checkpoints every {_describe_every(output.save_every)} ({saves}), {describe_size(count_checkpoint_bytes(plan))} each;"
         f" {'all' if output.keep_last == 'all' else f'the last {output.keep_last}'} are kept"
         + ("" if output.keep_every is None else f", and for good those of every {_describe_every(output.keep_every)}"),

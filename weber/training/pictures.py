@@ -112,9 +112,9 @@ class Painter:
         return sheet
 
     def list_painted(self, step: int) -> dict[Path, str]:
-        """The pictures of a step that are there, each with its prompt."""
+        """The pictures of a step that are there, each with its prompt, and with the way in which it is painted where there are several."""
         files = zip(self._files(step), self.plan.prompts, strict=True)
-        return {file: prompt.text for file, prompt in files if file.is_file()} if self.paintings else {}
+        return {file: replace(prompt, name=None).caption for file, prompt in files if file.is_file()} if self.paintings else {}
 
     def find_last_sheet(self) -> Path | None:
         """The sheet of the latest step that was painted, if there is one."""

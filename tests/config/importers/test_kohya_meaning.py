@@ -120,7 +120,7 @@ SETTINGS = [
     ("--save_precision float", "output.precision", "fp32"),
     ("", "output.formats", ["diffusers", "kohya"]),
     ("--output_name a/b.safetensors", "output.name", "a-b"),
-    ("--logging_dir logs", "output.tensorboard", True),
+    ("--logging_dir logs", "output.trackers", ["tensorboard"]),
     # pictures of the command line
     ("--enable_bucket", "data.0.geometry", "kohya"),
     ("", "data.0.aspect", "square"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from weber.config.importers.ai_toolkit.data import EDITS
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_float, read_int
 
 _NONE = NO_EFFECT + "no pictures are painted"
@@ -205,4 +206,25 @@ def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def set_log(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`log_dir`."""
-    return draft.set("output.tensorboard", True, origin=keys.find("log_dir")) + ", in the run folder"
+    return set_trackers(draft, ["tensorboard"], origin=keys.find("log_dir")) + ", in the run folder"
+
+
+def set_wandb(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.use_wandb`."""
+    if not keys.read_bool("logging.use_wandb"):
+        return NO_EFFECT + "asks for nothing"
+    return set_trackers(draft, ["wandb"], origin=keys.find("logging.use_wandb"))
+
+
+def set_wandb_project(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.project_name`."""
+    return set_project(draft, value, trackers=_list_trackers(keys), origin=keys.find("logging.project_name"))
+
+
+def set_wandb_run(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.run_name`."""
+    return set_run_name(draft, value, trackers=_list_trackers(keys), origin=keys.find("logging.run_name"))
+
+
+def _list_trackers(keys: Keys) -> list[str]:
+    return ["wandb"] if keys["logging.use_wandb"] is not None and keys.read_bool("logging.use_wandb") else []

@@ -195,7 +195,7 @@ _OUTPUT: Table = {
     "output_model_format": stated(model.set_format, "`output.formats`"),
     "prevent_overwrites": ignored("every result is written beside its name and put there when it is whole"),
     "include_train_config": ignored("weber writes into the header of a file what it knows: settings, data and base model"),
-    "tensorboard": stated(samples.set_tensorboard, "`output.tensorboard`"),
+    "tensorboard": stated(samples.set_tensorboard, '`output.trackers = ["tensorboard"]`'),
     "tensorboard_*": ignored(_PAGES),
     "validation validate_after": refused(_EVAL, off=(None, "", False, 0, 1)),
     "transformer text_encoder text_encoder_2 vae": ignored("an empty table"),

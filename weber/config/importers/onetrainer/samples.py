@@ -200,4 +200,4 @@ def set_tensorboard(draft: Draft, keys: Keys, *, value: Any) -> str:
     """TensorBoard's files."""
     if not read_bool(value, name="tensorboard"):
         return f"{NO_EFFECT}asks for nothing, here as there"
-    return draft.set("output.tensorboard", True, origin=keys.find("tensorboard"))
+    return draft.set("output.trackers", ["tensorboard"], origin=keys.find("tensorboard"))

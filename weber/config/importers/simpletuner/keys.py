@@ -10,7 +10,7 @@ from weber.config.importers.simpletuner import memory, model, objective, optim, 
 from weber.config.importers.simpletuner.sets import set_balance, set_dropout
 
 _SENT = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
-_TRACKED = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+_TRACKED = "weber writes metrics.jsonl into the run folder, and to output.trackers the same numbers"
 _DEVICES = "a run is on one device; the pictures of a step are train.batch_size x train.accumulation"
 _CACHED = "pictures and captions are encoded once into output.cache and found by their content, so that nothing stale is used"
 _WORKERS = "pictures and captions are encoded before the first step, so that nothing is loaded while it trains"
@@ -261,7 +261,9 @@ _OUTPUT: Table = {
     "checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir delete_invalid_checkpoints": ignored(
         "checkpoints appear whole or not at all, and are checked when they are read"
     ),
-    "report_to": stated(sampling.set_report, "`output.tensorboard`"),
+    "report_to": stated(sampling.set_report, "`output.trackers`"),
+    "tracker_project_name": stated(sampling.set_tracker_project, "`output.project`, with wandb or trackio"),
+    "tracker_run_name": stated(sampling.set_tracker_run, "`output.run_name`, with wandb or trackio"),
     "tracker_* logging_dir custom_tracker merge_environment_config": ignored(_TRACKED),
     "push_to_hub push_checkpoints_to_hub push_to_hub_background hub_model_id publishing_config": ignored(_SENT),
     "model_card_* post_checkpoint_script post_upload_script": ignored(_SENT),

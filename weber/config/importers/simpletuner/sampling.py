@@ -8,7 +8,8 @@ from typing import Any
 from weber.config.importers.answers import Call
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.simpletuner.facts import find_flavour, has_pictures, is_flux2, list_prompts, takes_guidance
-from weber.config.importers.values import read_float, read_int
+from weber.config.importers.trackers import set_project, set_run_name, set_trackers
+from weber.config.importers.values import read_float, read_int, read_texts
 
 _STEP = 16
 _NO_PICTURES = "no pictures are painted on the way"
@@ -220,10 +221,17 @@ def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def set_report(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where curves are shown."""
-    word = str(value).strip().lower()
-    if word in ("tensorboard", "all"):
-        return draft.set("output.tensorboard", True, origin=keys.find("report_to"))
-    return f"{NO_EFFECT}weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+    return set_trackers(draft, read_texts(value), origin=keys.find("report_to"))
+
+
+def set_tracker_project(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Of wandb and trackio."""
+    return set_project(draft, value, trackers=read_texts(keys["report_to"] or ""), origin=keys.find("tracker_project_name"))
+
+
+def set_tracker_run(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Of wandb and trackio."""
+    return set_run_name(draft, value, trackers=read_texts(keys["report_to"] or ""), origin=keys.find("tracker_run_name"))
 
 
 def refuse_resume(draft: Draft, keys: Keys, *, value: Any) -> str:
