@@ -141,7 +141,7 @@ def _set_resolution(config: RunConfig, workload: Workload, edge: int) -> _Change
     for sample, number in workload.samples.items():
         smaller = shrink_sample(sample)
         samples[smaller] = samples.get(smaller, 0) + number
-    is_set = config.sampling.width is not None or config.sampling.height is not None
+    is_set = config.sampling.width is not None or config.sampling.height is not None or bool(config.sampling.sizes)
     usual = sample_size(config, workload.family.alignment_pixels)
     paintings: Sequence[Sample] = [
         one if is_set or (one.height, one.width) != usual else shrink_sample(one) for one in workload.paintings

@@ -244,9 +244,9 @@ def _describe_files(plan: Plan) -> list[str]:
     if plan.prompts:
         size = sample_size(config, plan.family.alignment_pixels)
         sizes = dict.fromkeys(prompt.choose_size(size) for prompt in plan.prompts)
-        times = count_due(plan.num_steps, plan.count_steps(config.sampling.every)) + 1
         painted, measured = describe_count(len(plan.prompts), "picture"), ", ".join(f"{width} x {height}" for height, width in sizes)
-        lines.append(f"pictures/: {times} times {painted} of {measured} and a sheet each")
+        where = "" if plan.sibling is None else f", painted by {plan.sibling.variant} ({config.sampling.model})"
+        lines.append(f"pictures/: {plan.num_sheets} times {painted} of {measured} and a sheet each{where}")
     return lines
 
 
