@@ -18,7 +18,6 @@ from weber.results.finished import clear_staged, publish
 from weber.track.metrics import Trackers, open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Batch
-from weber.training.due import is_due
 from weber.training.follow import Follower, Started, explain, warn_of_collapse
 from weber.training.prepared import Training
 from weber.training.state import build_learned
@@ -34,11 +33,11 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     """
     plan, learner, saver, num_steps = training.plan, training.learner, training.saver, training.plan.num_steps
     learning_rate = build_schedule(plan.resolved.optim, num_steps=num_steps)
-    first, paint_every = training.start.step, plan.count_steps(plan.resolved.sampling.every)
+    first = training.start.step
     _greet(training, watcher)
     training.messages.start(first, num_steps, count=plan.count_steps)
     with _open_trackers(training, watcher) as trackers, training.loader:
-        if is_due(first, every=paint_every, num_steps=num_steps):
+        if plan.is_painted(first):
             _paint(training, first, watcher, trackers=trackers, stop=stop)
         follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
@@ -50,7 +49,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
             done = step + 1
-            is_saved, is_painted = saver.is_due(done) or stop.asked, is_due(done, every=paint_every, num_steps=num_steps)
+            is_saved, is_painted = saver.is_due(done) or stop.asked, plan.is_painted(done)
             if is_saved or is_painted or done == num_steps:
                 follower.read()
             if is_saved:

@@ -185,9 +185,9 @@ KEYS: Table = {
     "train.attention_backend train.sdp train.xformers": ignored("memory.attention takes the fastest that is right on that GPU"),
     "train.unload_text_encoder": ignored("text encoders are put away before the first step"),
     "train.cache_text_embeddings": ignored(_ALWAYS),
-    "train.disable_sampling train.skip_first_sample train.force_first_sample": ignored(
-        "pictures are painted at the start, every sampling.every steps and at the end, if there are sampling.prompts"
-    ),
+    "train.disable_sampling": ignored("with true there are no sampling.prompts"),
+    "train.skip_first_sample": stated(sample.set_first, "sampling.at_start = false, unless force_first_sample is there"),
+    "train.force_first_sample": ignored("pictures are painted at the start, if there are sampling.prompts"),
     # save
     "save.dtype": stated(sample.set_precision, "output.precision"),
     "save.save_every": stated(sample.set_save_every, "output.save_every"),
@@ -199,16 +199,17 @@ KEYS: Table = {
     "sample.prompts sample.samples": stated(sample.set_prompts, "sampling.prompts"),
     "sample.sample_every": stated(sample.set_every, "sampling.every"),
     "sample.sample_steps": stated(sample.set_plain("steps", "sample.sample_steps"), "sampling.steps"),
-    "sample.seed": stated(sample.set_plain("seed", "sample.seed"), "sampling.seed"),
+    "sample.seed": stated(sample.set_seed, "sampling.seed, or sampling.seeds"),
     "sample.width": stated(sample.set_side("width", "sample.width"), "sampling.width"),
     "sample.height": stated(sample.set_side("height", "sample.height"), "sampling.height"),
     "sample.guidance_scale": stated(sample.set_guidance, "sampling.guidance, for klein sampling.cfg"),
     "sample.neg": stated(sample.set_negative, "sampling.negative_prompt, for klein"),
-    "sample.walk_seed": stated(sample.answer_walk, "each further prompt adds 1 to the seed"),
+    "sample.walk_seed": stated(sample.answer_walk, "each further prompt adds 1 to the seed; with false all have the same, sampling.seeds"),
     "sample.sampler": refused("pictures are painted with Euler's steps of flow matching", off=("flowmatch", None)),
     "sample.sample_start_step": ignored("pictures are painted from the start on"),
     "sample.format sample.ext": ignored("pictures are written as PNG"),
-    "sample.network_multiplier sample.guidance_rescale": refused("pictures are painted with the adapter as it is", off=(1, 0, None)),
+    "sample.network_multiplier": stated(sample.set_strength, "sampling.strengths"),
+    "sample.guidance_rescale": refused("pictures are painted with the adapter as it is", off=(1, 0, None)),
     "sample.num_frames sample.fps sample.adapter_conditioning_scale sample.refiner_start_at sample.extra_values"
     " sample.do_cfg_norm": ignored(_OTHER),
 }  # fmt: skip

@@ -127,7 +127,37 @@ def answer_walk(draft: Draft, keys: Keys, *, value: Any) -> str:
         return _NONE
     if keys.read_bool("sample.walk_seed"):
         return NO_EFFECT + "each further prompt adds 1 to the seed, here as there"
-    return NO_EFFECT + "each further prompt adds 1 to the seed here; there all had the same"
+    return "all prompts have the same seed, which then is in sampling.seeds" if _shares_seed(keys) else NO_EFFECT + "there is one seed"
+
+
+def _shares_seed(keys: Keys) -> bool:
+    """Whether several prompts are painted with one seed."""
+    seed = keys.read_int("sample.seed")
+    return not keys.read_bool("sample.walk_seed") and len(keys["items"]) > 1 and seed is not None and seed >= 0
+
+
+def set_seed(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`seed`."""
+    if paints(keys) and _shares_seed(keys):
+        return draft.set("sampling.seeds", [read_int(value, name="sample.seed")], origin=keys.find("sample.seed")) + ", for all prompts"
+    return str(set_plain("seed", "sample.seed")(draft, keys, value))
+
+
+def set_first(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`skip_first_sample`."""
+    if not paints(keys):
+        return _NONE
+    if not keys.read_bool("train.skip_first_sample") or keys.read_bool("train.force_first_sample"):
+        return NO_EFFECT + "pictures are painted at the start, here as there"
+    return draft.set("sampling.at_start", False, origin=keys.find("train.skip_first_sample"))
+
+
+def set_strength(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`network_multiplier`, of all pictures."""
+    strength = read_float(value, name="sample.network_multiplier")
+    if not paints(keys) or strength == 1:
+        return NO_EFFECT + "the adapter paints as it is"
+    return draft.set("sampling.strengths", [strength], origin=keys.find("sample.network_multiplier"))
 
 
 # ---- files

@@ -131,7 +131,7 @@ KEYS: Table = {
     "validation_epochs": stated(run.set_painting_epochs, "sampling.every, in epochs"),
     "validation_steps": stated(run.set_painting_steps, "sampling.every"),
     "final_validation_prompt": stated(run.set_final_prompt, "sampling.prompts"),
-    "skip_final_inference": ignored("pictures are painted at the end wherever there are prompts"),
+    "skip_final_inference": stated(run.set_end, "sampling.at_end = false"),
     # of the library's other scripts, and of scripts that others made of them
     "data_df_path": refused(_TABLE),
     "conditioning_image_column controlnet_model_name_or_path num_double_layers num_single_layers only_target_transformer_blocks": refused(

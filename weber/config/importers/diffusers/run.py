@@ -249,6 +249,13 @@ def _count_pictures(keys: Keys) -> int:
     return 4 if num is None else num
 
 
+def set_end(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`--skip_final_inference`."""
+    if not _paints(keys) or not keys.read_bool("skip_final_inference"):
+        return NO_EFFECT + "pictures are painted at the end wherever there are prompts"
+    return draft.set("sampling.at_end", False, origin=keys.find("skip_final_inference"))
+
+
 def set_painting_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--validation_epochs`."""
     if not _paints(keys):

@@ -180,7 +180,7 @@ _OUTPUT: Table = {
     "sample_definition_file_name samples": ignored("the samples, each of which is one of sampling.prompts here"),
     "sample_after": stated(samples.set_sample_after, "`sampling.every`; minutes cannot be had"),
     "sample_after_unit backup_after_unit save_every_unit validate_after_unit": ignored(_FOLLOWS),
-    "sample_skip_first": ignored("pictures are painted at the start, every sampling.every and at the end"),
+    "sample_skip_first": stated(samples.set_skip, "`sampling.at_start = false`"),
     "sample_image_format sample_video_format sample_audio_format samples_to_tensorboard": ignored("pictures are written as PNG"),
     "non_ema_sampling": ignored('the trained weights paint; sampling.weights = "ema" takes their running mean'),
     "backup_after": stated(samples.set_backup_after, "`output.save_every`; minutes cannot be had"),
