@@ -172,6 +172,22 @@ class SamplingConfig(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=2**62)]] = []
     """Several seeds: each prompt is painted with each of them. In the place of `seed`."""
 
+    preview_every: Annotated[int, Field(ge=1)] | None = None
+    """Sampling steps between previews of the picture that is being painted: `preview.webp` in the run folder, and to webhooks that want
+    to hear of it. Left out: none."""
+
+    preview_model: PathText | None = None
+    """What makes previews: a tiny decoder, as a file, a folder or a hub id (`madebyollin/taef1` for FLUX.1, `madebyollin/taef2` for
+    FLUX.2). Left out: colors that are fitted to the training pictures, which is blurred and needs nothing."""
+
+    clip_model: PathText | None = None
+    """A CLIP, as a folder or a hub id, that scores how well painted pictures fit their prompts: 100 x the cosine of both. It runs on the
+    processor and is freed after each sheet. Left out: no such score."""
+
+    likeness_model: Literal["vae"] | PathText | None = None
+    """What compares painted pictures with those that are learned, and warns of copies: `vae`, the model's own autoencoder, or a CLIP or
+    DINOv2 as a folder or a hub id. Left out: nothing is compared."""
+
     @property
     def first_seed(self) -> int:
         """Seed of the first picture."""
@@ -208,6 +224,8 @@ class SamplingConfig(Section):
         changed = sorted(self.model_dump(exclude_defaults=True))
         if changed and not self.paints:
             raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
+        if self.preview_model is not None and self.preview_every is None:
+            raise ValueError("preview_model has no effect without preview_every; set preview_every = 5 or so, or remove it")
         refuse_beside("sizes", self.sizes, single={"width": self.width, "height": self.height})
         refuse_beside("seeds", self.seeds, single={"seed": None if self.seed == _FIRST_SEED else self.seed})
         for key, value in (("conditioning", self.conditioning), ("masks", self.masks)):

@@ -48,6 +48,7 @@ from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
 from weber.planning.library import list_prompts
 from weber.planning.limits import check_frozen_memory, check_memory
+from weber.planning.looking import check_looking
 from weber.planning.machine import Machine, choose_machine
 from weber.planning.model import Model, find_model
 from weber.planning.needs import Needs
@@ -182,6 +183,7 @@ def build_plan(
     sibling = find_sibling(config, family, is_run=is_run)
     painted = sibling or family
     check_sampling(config, painted)
+    check_looking(config.sampling, family)
     check_assistant(config, family)
     check_encoders(config, family)
     kind = KINDS[config.adapter.kind]

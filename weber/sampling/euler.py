@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+Watch = Callable[[int, int, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Painting:
     """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
 
     `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too, but not in the first `no_cfg_until`
-    steps. `texts`: what was asked for, and the
-    text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many as for all; `strength`: of what was trained,
-    times that of all.
+    steps. `texts`: what was asked for, and the text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many as
+    for all; `strength`: of what was trained, times that of all. `watch` is shown, after each step, how many are
+    done, of how many, and the clean latents (1, C, H, W) that it foretells.
     """
 
     shape: tuple[int, int, int]
@@ -33,6 +34,7 @@ class Painting:
     steps: int | None = None
     strength: float = 1.0
     no_cfg_until: int = 0
+    watch: Watch | None = None
 
 
 def draw_start(painting: Painting, device: torch.device) -> Tensor:
@@ -53,14 +55,18 @@ def predict_latents(
     condition: Mapping[str, Tensor],
     *,
     report: Callable[[int], None] = _count_nothing,
+    show: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Latents at the last of `sigmas`, which fall from 1 to 0: x' = x + (sigma' - sigma) velocity, in fp32.
 
-    `report` is told before each step how many are done.
+    `report` is told before each step how many are done; `show` after each how many are, and the clean latents that it foretells.
     """
     latents = start_BCHW
     for number, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         report(number)
         t_B = torch.full((len(latents),), sigma, dtype=torch.float32, device=latents.device)
-        latents = latents + (following - sigma) * predict(latents, t_B, condition).float()
+        velocity = predict(latents, t_B, condition).float()
+        if show is not None:
+            show(number + 1, latents - sigma * velocity)
+        latents = latents + (following - sigma) * velocity
     return latents

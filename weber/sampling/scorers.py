@@ -3,6 +3,7 @@ nothing of the card that trains; read for a score, and freed."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,11 +64,12 @@ class Scorer:
         return [len(one) for one in self.tokenizer(list(texts)).input_ids]
 
 
-def find_scorer(place: str, *, key: str, needs_text: bool) -> Path:
-    """Folder of a model that judges pictures, or prompts too; of the hub it is fetched. Raises ModelError. No weights are read."""
+def find_scorer(place: str, *, key: str, needs_text: bool, is_whole: bool = True) -> Path:
+    """Folder of a model that judges pictures, or prompts too; of the hub it is fetched, or its configuration alone. Raises ModelError. No
+    weights are read."""
     folder = Path(place).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(place):
-        folder = load_snapshot(place, _FILES, revision=None, key=key)
+        folder = load_snapshot(place, _FILES if is_whole else ["config.json"], revision=None, key=key)
     expected = "openai/clip-vit-large-patch14 or another CLIP" + ("" if needs_text else ", facebook/dinov2-small or another DINOv2")
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -84,15 +86,13 @@ def load_scorer(folder: Path) -> Scorer:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if _read_kind(folder) == "clip" else None
     return Scorer(model, processor, tokenizer)
 
 
 def _read_kind(folder: Path) -> str:
-    from transformers import AutoConfig
-
-    return str(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type", "model without a type"))
 
 
 def _read_rows(output: Any) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from weber.progress import Progress
-from weber.sampling.euler import Painting, Predict, draw_start, predict_latents
+from weber.sampling.euler import Painting, Predict, Watch, draw_start, predict_latents
 from weber.sampling.guidance import build_guided
 from weber.sampling.stamp import build_info
 
@@ -36,7 +36,8 @@ def predict_paintings(
         found = draw_start(painting, device)
         for ask, part, done in ((predict, schedule[: num_plain + 1], 0), (asked, schedule[num_plain:], num_plain)):
             report = partial(_report_step, progress, before + done, total)
-            found = predict_latents(ask, found, part, condition, report=report)
+            show = None if painting.watch is None else partial(_watch_step, painting.watch, done, len(schedule) - 1)
+            found = predict_latents(ask, found, part, condition, report=report, show=show)
         latents.append(found)
     progress("painting", total, total)
     return latents
@@ -54,6 +55,11 @@ def decode_pictures(decode: Decode, latents: Sequence[Tensor]) -> list[Image.Ima
 
 def _report_step(progress: Progress, before: int, total: int, done: int) -> None:
     progress("painting", before + done, total)
+
+
+def _watch_step(watch: Watch, before: int, total: int, done: int, latents: Tensor) -> None:
+    """Of one part of the schedule, counted from its start."""
+    watch(before + done, total, latents)
 
 
 def _move(condition: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -79,6 +79,14 @@ def build_pictures(step: int, *, prompts: Sequence[str], files: Sequence[Path]) 
     return Event("validation.image", "info", "\n".join(lines), title=lines[0].rstrip(":"), fields={"data": data}, pictures=tuple(files))
 
 
+def build_preview(file: Path, prompt: str, *, step: int, done: int, total: int) -> Event:
+    """What a picture will be, after so many steps of the sampler."""
+    text = f"Preview of step {step}, {done}/{total}: {prompt}"
+    data = {"step": step, "prompt": prompt, "progress": {"current": done, "total": total, "percent": _percent(done, total)}}
+    fields = {"data": data}
+    return Event("validation.preview", "debug", text, title=text, fields=fields, pictures=(file,), is_for_people=False, is_passing=True)
+
+
 def _percent(done: int, total: int) -> float:
     return round(100 * done / total, 2) if total > 0 else 100.0
 

@@ -53,6 +53,7 @@ from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
 from weber.training.pictures import Painter
 from weber.training.prepared import Training
+from weber.training.previews import Previews
 from weber.training.resume import Resume, check_start, find_start, leave_branch, read_previous
 from weber.training.saving import Saver
 from weber.training.starts import write_start
@@ -224,6 +225,7 @@ def assemble(
         ema=learner.ema,
         swap=learner.swap,
         attention=attention.painting.name,
+        previews=Previews(plan, reader=reader, messages=messages),
         learned=parameters,
     )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)

@@ -35,6 +35,7 @@ from weber.sampling.validate import decode_pictures, predict_paintings, save_pic
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
+from weber.training.previews import Previews
 from weber.training.sibling import open_sibling
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
@@ -42,6 +43,9 @@ _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "
 
 _EMPTY = {"sizes", "seeds", "strengths", "from_data", "no_cfg_until"}
 """Settings that change nothing while they are empty."""
+
+_JUDGING = ("preview_every", "preview_model", "clip_model", "likeness_model")
+"""Settings that only look at pictures."""
 
 _NOTE = "settings.json"
 FOLDER = "pictures"
@@ -62,13 +66,14 @@ class Painter:
         *,
         run_folder: Path,
         reader: Reader,
+        previews: Previews,
         ema: Ema | None = None,
         swap: BlockSwap | None = None,
         attention: str | None = None,
         learned: Named = (),
     ) -> None:
         self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
-        self.attention, self.learned = attention, learned
+        self.attention, self.learned, self.previews = attention, learned, previews
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
         self.num_steps = config.steps or plan.painted.sample_defaults.steps
@@ -162,7 +167,7 @@ class Painter:
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
         resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
-        idle = {"every", "library", "at_start", "at_end"} | ({"attention"} if attention == "same" else set())
+        idle = {"every", "library", "at_start", "at_end", *_JUDGING} | ({"attention"} if attention == "same" else set())
         said = resolved.sampling.model_dump(mode="json", exclude=idle)
         others = [one for one in self.plan.prompts if one.name is not None or one.learned is not None]
         library = {prompt.file: [prompt.text, asdict(prompt.own)] for prompt in others}
@@ -208,12 +213,12 @@ class Painter:
 
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
         places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
-        needed = sorted(set(places))
+        needed, prompts = sorted(set(places)), self.plan.prompts
         with self._swapped(), self._opened(progress) as predictor, _attending(predictor, self.attention):
             found = paint_all(
                 replace(self.plan.encoders, family=self.plan.painted),
                 predictor,
-                paintings=[self.paintings[place] for place in needed],
+                paintings=[self.previews.watch(self.paintings[place], prompts[place].text, step=step) for place in needed],
                 kind=self.plan.kind,
                 num_steps=self.num_steps,
                 strength=strength,

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from weber.data.examples import Example
 from weber.data.views import read_pixels
+from weber.planning.looking import CLIP_KEY, LIKENESS_KEY, OWN
 from weber.planning.plan import Plan
 from weber.progress import Progress
 from weber.sampling.grid import build_sheet
@@ -27,8 +28,6 @@ from weber.training.batch import Reader
 MOST_LEARNED = 256
 """Of so many pictures that are learned, evenly chosen, painted ones are compared with each."""
 _GRID = 16
-_VAE = "vae"
-_CLIP_KEY, _LIKENESS_KEY = "sampling.clip_model", "sampling.likeness_model"
 
 
 class Copy(NamedTuple):
@@ -69,14 +68,14 @@ class Scoring:
         copies: list[Copy] = []
         scorer: Scorer | None = None
         if config.clip_model is not None:
-            scorer = load_scorer(find_scorer(config.clip_model, key=_CLIP_KEY, needs_text=True))
+            scorer = load_scorer(find_scorer(config.clip_model, key=CLIP_KEY, needs_text=True))
             features_ND = scorer.embed_pictures(pictures, progress)
             numbers |= measure_fit(features_ND, scorer.embed_texts(list(painted.values())))
         if config.likeness_model is not None:
-            if config.likeness_model == _VAE:
+            if config.likeness_model == OWN:
                 features_ND = self._embed_latents(pictures)
             elif config.likeness_model != config.clip_model:
-                scorer = load_scorer(find_scorer(config.likeness_model, key=_LIKENESS_KEY, needs_text=False))
+                scorer = load_scorer(find_scorer(config.likeness_model, key=LIKENESS_KEY, needs_text=False))
                 features_ND = scorer.embed_pictures(pictures, progress)
             learned_MD = self._embed_learned(scorer, progress)
             numbers |= measure_likeness(features_ND, learned_MD)
@@ -100,7 +99,7 @@ class Scoring:
     def _embed_learned(self, scorer: Scorer | None, progress: Progress) -> Tensor:
         """Of the pictures that are learned (M, D); made once."""
         if self._learned is None:
-            if scorer is None or self._plan.resolved.sampling.likeness_model == _VAE:
+            if scorer is None or self._plan.resolved.sampling.likeness_model == OWN:
                 self._learned = normalize([self._describe(self._reader.read_latents(one.target(0))[None]) for one in self._examples])
             else:
                 shown = [Image.fromarray(read_pixels(one.target(0), self._plan.dataset.files)) for one in self._examples]
