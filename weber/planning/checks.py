@@ -56,7 +56,7 @@ def _check_routes(config: RunConfig, family: Family) -> None:
             fix="remove objective.tread",
         )
     if config.objective.tread:
-        build_routes(config.objective.tread, num_blocks=len(family.blocks(family.build_predictor(family.load_skeleton()))))
+        build_routes(config.objective.tread, num_blocks=len(family.blocks(family.build_predictor(family.skeleton))))
 
 
 def check_references(config: RunConfig, family: Family, *, modules: Iterable[str], dataset: Dataset) -> None:

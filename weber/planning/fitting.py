@@ -157,5 +157,5 @@ def _lower_rank(config: RunConfig, workload: Workload) -> _Change | None:
         return None
     lower = config.model_copy(update={"adapter": config.adapter.model_copy(update={"rank": _RANK})})
     family = workload.family
-    trained = KINDS[lower.adapter.kind].choose(lower, family, skeleton=family.load_skeleton(), dtype=workload.dtype)
+    trained = KINDS[lower.adapter.kind].choose(lower, family, skeleton=family.skeleton, dtype=workload.dtype)
     return _Change(f"adapter.rank = {_RANK}", lower, replace(workload, trained=trained))

@@ -365,7 +365,7 @@ def _list_needed(config: RunConfig, family: Family, trained: Trained) -> list[st
 
 def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:
     """The transformer without weights; where its files are here, their names and shapes are those that it has."""
-    skeleton = family.load_skeleton()
+    skeleton = family.skeleton
     if family.is_local:
         is_written = not KINDS[config.adapter.kind].is_adapter or bool({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
         check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=is_written)

@@ -153,7 +153,7 @@ def _describe_model(plan: Plan) -> list[str]:
 def _describe_routes(plan: Plan) -> list[str]:
     family, bucket = plan.family, max(plan.dataset.examples.count_uses(), key=lambda one: one.width * one.height)
     num_tokens = family.num_tokens(*family.latent_shape(bucket.height, bucket.width)[1:])
-    num_blocks = len(family.blocks(family.build_predictor(family.load_skeleton())))
+    num_blocks = len(family.blocks(family.build_predictor(family.skeleton)))
     return [
         f"blocks {route.first} to {route.last} of 0 to {num_blocks - 1} see {count_kept(num_tokens, route.ratio)} of {num_tokens} tokens"
         f" of a picture of {bucket.width} x {bucket.height}"

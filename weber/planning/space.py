@@ -146,7 +146,7 @@ def _count_kept_bytes(plan: Plan) -> int:
     keys = list_kept_keys(family, memory, trained=plan.trained.shapes)
     if keys & list_kept(plan.resolved.output.cache).keys():
         return 0
-    return sum(_list_packed_bytes(plan, family.load_skeleton()).values()) if keys else 0
+    return sum(_list_packed_bytes(plan, family.skeleton).values()) if keys else 0
 
 
 def _list_packed_bytes(plan: Plan, skeleton: nn.Module) -> dict[str, int]:
@@ -160,7 +160,7 @@ def _count_swap_bytes(plan: Plan) -> int:
     memory = plan.resolved.memory
     if memory.swap_blocks == 0 or memory.swap_to != "disk":
         return 0
-    skeleton = plan.family.load_skeleton()
+    skeleton = plan.family.skeleton
     names, packed = list_blocks(plan.family, skeleton), _list_packed_bytes(plan, skeleton)
     swapped = tuple(f"{names[number]}." for number in choose_swapped(len(names), memory.swap_blocks))
     parameters = ((name, one.numel() * plan.dtype.itemsize) for name, one in skeleton.named_parameters() if name.startswith(swapped))

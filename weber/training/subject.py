@@ -132,7 +132,7 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
     config = saved.config.model_copy(update={"memory": _build_memory(saved.config.memory, memory)})
     family = build_family(config.model, hides_padding=config.objective.text_mask)
     dtype = build_dtype(config.memory, build_device(config.memory))
-    trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
+    trained = kind.choose(config, family, skeleton=family.skeleton, dtype=dtype)
     return Subject(
         name=_describe_saved(saved),
         home=saved.home.folder,
