@@ -123,6 +123,7 @@ def test_strengths_paint_the_base_once(plain: Path, build_small: BuildRun) -> No
     assert far > near > 0
     [alone] = read(run(build_small("alone", **SHORT, sampling=sampling | {"strengths": [0.5]})), 2).values()
     assert np.array_equal(alone[0], said["00-strength0.5"][0])
+    assert read_run(folder)["prompts"] == ["a dog (strength-1)", "a dog (strength0.5)", "a dog (strength1)"]
     assert all(made["no_cfg_until"] == 1 and made["cfg"] == 2 for _, made in said.values())
     [whole] = read(run(build_small("whole", **SHORT, sampling=sampling | {"strengths": [0.5], "no_cfg_until": 0})), 2).values()
     assert not np.array_equal(whole[0], alone[0]) and "no_cfg_until" not in whole[1]

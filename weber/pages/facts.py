@@ -29,6 +29,7 @@ MOST_EDGE = 512
 MOST_STEPS = 12
 """Steps of which pictures are in the page: the first, the last, and others evenly between them."""
 
+_WAYS = re.compile(r"-(?=\d+x\d|seed\d|strength-?\d)")
 _NUMBER = re.compile(r"(data-)?\d+")
 _STEP = re.compile(r"step-(\d{6,})")
 _NUMBERS = ("loss", "loss_regularization", "grad_norm", "lr", "seconds", "peak_memory_bytes")
@@ -98,8 +99,8 @@ def _read_painted(file: Path) -> tuple[str, int | None]:
     said = json.loads(text)
     found = _NUMBER.match(file.stem)
     name = said.get("name") or (found[0] if found else file.stem)
-    ways = file.stem.removeprefix(name).strip("-").replace("-", ", ")
-    return f"{said['prompt']} ({ways})" if ways else said["prompt"], said["seed"]
+    ways = [way for way in _WAYS.split(file.stem.removeprefix(name)) if way]
+    return f"{said['prompt']} ({', '.join(ways)})" if ways else said["prompt"], said["seed"]
 
 
 def _read_pictures(folder: Path) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,9 @@ class Painting:
     """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
 
     `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too, but not in the first `no_cfg_until`
-    steps. `texts`: what was asked for, and the text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many as
-    for all; `strength`: of what was trained, times that of all. `watch` is shown, after each step, how many are
-    done, of how many, and the clean latents (1, C, H, W) that it foretells.
+    steps. `texts`: what was asked for, and the text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many
+    as for all; `strength`: of what was trained, times that of all. `watch` is shown, after each step, how many are done, of how many, and
+    the clean latents (1, C, H, W) that it foretells.
     """
 
     shape: tuple[int, int, int]

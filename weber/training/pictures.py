@@ -36,12 +36,12 @@ from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
 from weber.training.previews import Previews
-from weber.training.sibling import open_sibling
+from weber.training.sibling import open_painting
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
 
-_EMPTY = {"sizes", "seeds", "strengths", "from_data", "no_cfg_until"}
+_EMPTY = {"sizes", "seeds", "strengths", "from_data", "no_cfg_until", "model"}
 """Settings that change nothing while they are empty."""
 
 _JUDGING = ("preview_every", "preview_model", "clip_model", "likeness_model")
@@ -202,19 +202,11 @@ class Painter:
                 if self.swap is not None and self.swap.is_trained:
                     self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
 
-    @contextmanager
-    def _opened(self, progress: Progress) -> Iterator[Predictor]:
-        """What paints: the network that is trained, or another one that is read now."""
-        if self.plan.sibling is None:
-            yield self.predictor
-            return
-        with open_sibling(self.plan, self.plan.sibling, self.learned, progress=progress) as predictor:
-            yield predictor
-
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
         places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
         needed, prompts = sorted(set(places)), self.plan.prompts
-        with self._swapped(), self._opened(progress) as predictor, _attending(predictor, self.attention):
+        opened = open_painting(self.plan, self.predictor, learned=self.learned, progress=progress)
+        with self._swapped(), opened as predictor, _attending(predictor, self.attention):
             found = paint_all(
                 replace(self.plan.encoders, family=self.plan.painted),
                 predictor,

@@ -17,8 +17,17 @@ from weber.training.network import build_put, load_network
 
 
 @contextmanager
-def open_sibling(plan: Plan, sibling: Family, learned: Named, *, progress: Progress) -> Iterator[Predictor]:
-    """The network of `sibling` with the numbers that are in `learned` now. What is trained stays as it is."""
+def open_painting(plan: Plan, predictor: Predictor, *, learned: Named, progress: Progress) -> Iterator[Predictor]:
+    """What paints: the network that is trained, or that of another model with the numbers that are in `learned` now."""
+    if plan.sibling is None:
+        yield predictor
+        return
+    with _open_sibling(plan, plan.sibling, learned=learned, progress=progress) as other:
+        yield other
+
+
+@contextmanager
+def _open_sibling(plan: Plan, sibling: Family, *, learned: Named, progress: Progress) -> Iterator[Predictor]:
     parameters: list[tuple[str, nn.Parameter]] = []
     base = sibling.open_transformer()
 
