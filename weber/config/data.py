@@ -276,6 +276,10 @@ class DataConfig(Section):
     """Keep the model as it is on these pictures: what is asked of it is what it would have said without the adapter, so that all else
     stays while another set is learned. Adapters only."""
 
+    evaluation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the pictures that is held out: never learned, but measured now and then (`[evaluation]`), so that it is seen whether what
+    is learned holds for other pictures too. Drawn by their names alone, at least one; 1 is the whole set."""
+
     num_masks: Annotated[int, Field(ge=1)] | None = None
     """How many random masks of each picture are cached, for a model that repaints; one is drawn at each use. Left out: 4."""
 
@@ -288,7 +292,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> DataConfig:
-        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._list_others()]
+        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._check_held(), *self._list_others()]
         if problems:
             raise ValueError(problems[0])
         return self
@@ -361,6 +365,14 @@ class DataConfig(Section):
             yield f'caption_fallback has no effect with captions = {write_value(self.captions)}, which every picture has; remove it'
         yield from list_place_problems({name: values[name] for name in places}, self.caption_weights)
         yield from list_step_problems(self.caption_steps, variants=self.caption_variants, is_empty=sources == ("none",))
+
+    def _check_held(self) -> Iterator[str]:
+        if self.evaluation and self.regularization:
+            yield "evaluation has no effect with regularization, whose pictures are not to be learned; remove one of them"
+        of_learned = ("repeats", "share", "start_after", "stop_after", "reference_dropout", "reference_order", "caption_dropout", "loss_weight")
+        changed = self.model_dump(include=set(of_learned), exclude_defaults=True)
+        if self.evaluation == 1 and changed:
+            yield f"{min(changed)} has no effect with evaluation = 1, whose pictures are not learned; remove it"
 
     def _check_beside(self) -> Iterator[str]:
         if self.conditioning and self.conditioning_columns:

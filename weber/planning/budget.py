@@ -47,6 +47,7 @@ from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS, count_state_bytes
 from weber.planning.assistant import Frozen
 from weber.planning.checks import sample_size
+from weber.planning.evaluation import Measured
 from weber.planning.machine import Machine
 from weber.planning.prompts import Prompt
 from weber.planning.rehearsal import Encoding, Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
@@ -61,7 +62,7 @@ _UPDATE_KERNELS, _UNPACK_KERNELS = 20, 3
 
 @dataclass(frozen=True)
 class Workload:
-    """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted on the way.
+    """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted and `measured` on the way.
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
     `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache.
@@ -74,6 +75,7 @@ class Workload:
     samples: Mapping[Sample, int]
     paintings: Sequence[Sample] = ()
     frozen: Sequence[Frozen] = ()
+    measured: Sequence[Sample] = ()
     rates: Rates | None = None
     host_bytes: int | None = field(default_factory=read_host_bytes)
     device_bytes: int | None = None
@@ -89,8 +91,9 @@ def build_workload(
     pictures: Pictures,
     prompts: Sequence[Prompt],
     frozen: Sequence[Frozen],
+    measured: Measured,
 ) -> Workload:
-    """Of the pictures that a run learns from, and those that it paints on the way."""
+    """Of the pictures that a run learns from, and those that it paints and measures on the way."""
     groups: Counter[Sample] = Counter()
     for (shared, shape), number in zip(pictures.kinds, pictures.counts, strict=True):
         is_whole = bool(config.objective.tread) and (shape.is_partial or shared.is_regularization)
@@ -111,6 +114,7 @@ def build_workload(
         samples,
         paintings,
         frozen,
+        _list_measured(measured),
         rates=machine.rates,
         host_bytes=machine.host_bytes,
         device_bytes=machine.device_bytes,
@@ -165,7 +169,8 @@ class Budget:
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False, "fp8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
+        training = self._list_training(still, profiles, memory=memory)
+        phases = [*training, *self._list_painting(still, run), *self._list_evaluation(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -278,8 +283,7 @@ class Budget:
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
         for sample in self.load.paintings:
             profile = self._build_profile(sample, plain, learns=False)
-            time = self._count_time(profile, memory)
-            seconds = max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
+            seconds = self._count_look(profile, memory)
             phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}, seconds=seconds))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
@@ -287,9 +291,26 @@ class Budget:
                 phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
         return phases
 
+    def _list_evaluation(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
+        """One picture at a time, while the next step's are there too."""
+        plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
+        is_beside = self.config.evaluation.weights == "ema" and (self.config.optim.ema_on == "device" or self.load.device.type == "cpu")
+        beside, phases = {"trained weights beside the mean": self.load.trained.num_bytes} if is_beside else {}, []
+        for sample in self.load.measured:
+            profile = self._build_profile(sample, plain, learns=False)
+            batches = NUM_BATCHES * self.config.train.accumulation * max(map(self._rehearsal.count_input_bytes, (sample, *self.load.samples)))
+            moving = {"activations": profile.peak_bytes, BATCHES: batches, **beside}
+            phases.append(Phase(f"evaluating {sample.describe()}", {**still, **moving}, seconds=self._count_look(profile, memory)))
+        return phases
+
+    def _count_look(self, profile: Profile, memory: MemoryConfig) -> float:
+        """Seconds of a forward pass that nothing learns from."""
+        time = self._count_time(profile, memory)
+        return max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
+
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
-        samples = [*self.load.samples, *self.load.paintings]
+        samples = [*self.load.samples, *self.load.paintings, *self.load.measured]
         width, height = max({(one.width, one.height) for one in samples} | {size for one in samples for size in one.references}, key=prod)
         family, precisions = self.load.family, (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
         encoder = self._encoders.encode(width, height, batch=batch, is_tiled=memory.vae_tiling)
@@ -335,6 +356,15 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _list_measured(measured: Measured) -> list[Sample]:
+    """The sizes of what is measured, one picture at a time."""
+    kinds = {
+        (one.bucket.width, one.bucket.height, tuple((other.crops[0].width, other.crops[0].height) for other in one.references), bool(one.masks))
+        for one in (*measured.held_out, *measured.learned)
+    }
+    return [Sample(*kind) for kind in sorted(kinds)]
 
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:

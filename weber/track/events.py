@@ -79,6 +79,11 @@ def build_pictures(step: int, *, prompts: Sequence[str], files: Sequence[Path]) 
     return Event("validation.image", "info", "\n".join(lines), title=lines[0].rstrip(":"), fields={"data": data}, pictures=tuple(files))
 
 
+def build_scores(step: int, text: str, *, numbers: Mapping[str, object]) -> Event:
+    """What pictures that are held out say of the run."""
+    return Event("evaluation", "info", text, title=f"Evaluation after step {step}", fields={"data": {"step": step, **numbers}})
+
+
 def _percent(done: int, total: int) -> float:
     return round(100 * done / total, 2) if total > 0 else 100.0
 

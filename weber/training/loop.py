@@ -18,6 +18,7 @@ from weber.track.progress import Watcher
 from weber.training.batch import Batch
 from weber.training.due import is_due
 from weber.training.follow import Follower, Started, explain, warn_of_collapse
+from weber.training.judge import Judge
 from weber.training.prepared import Training
 from weber.training.state import build_learned
 from weber.training.step import start_step
@@ -36,7 +37,10 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     _greet(training, watcher)
     training.messages.start(first, num_steps, count=plan.count_steps)
     with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
-        if is_due(first, every=paint_every, num_steps=num_steps):
+        judge = Judge(training, trackers, watcher=watcher, stop=stop)
+        if judge.is_due(first):
+            _judge(training, judge, first)
+        if is_due(first, every=paint_every, num_steps=num_steps) and not stop.asked:
             _paint(training, first, watcher, stop=stop)
         follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
@@ -49,13 +53,16 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
                 watcher.write(news)
             done = step + 1
             is_saved, is_painted = saver.is_due(done) or stop.asked, is_due(done, every=paint_every, num_steps=num_steps)
-            if is_saved or is_painted or done == num_steps:
+            is_judged = judge.is_due(done)
+            if is_saved or is_painted or is_judged or done == num_steps:
                 follower.read()
             if is_saved:
                 saver.save(done)
+            if is_judged and not stop.asked:
+                _judge(training, judge, done)
             if is_painted and not stop.asked:
                 _paint(training, done, watcher, stop=stop)
-            if is_saved or is_painted:
+            if is_saved or is_painted or is_judged:
                 follower.start_clock()
     saver.prove()
     return _finish(training, watcher)
@@ -103,6 +110,16 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> No
         reason = error.strerror or str(error)
         watcher.write(f"The pictures of step {step} could not be written ({reason}); the run goes on without them.")
     except (torch.OutOfMemoryError, WeberError):
+        if step > training.start.step:
+            training.saver.save(step)
+        raise
+
+
+def _judge(training: Training, judge: Judge, step: int) -> None:
+    """Measure the run; what is good of it is kept where that cannot be done."""
+    try:
+        judge.judge(step)
+    except (torch.OutOfMemoryError, WeberError, OSError):
         if step > training.start.step:
             training.saver.save(step)
         raise

@@ -33,6 +33,7 @@ from weber.sampling.validate import decode_pictures, predict_paintings, save_pic
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
+from weber.training.mean import averaged
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
@@ -170,21 +171,8 @@ class Painter:
         names = [prompt.name or build_number_name(number) for number, prompt in enumerate(self.plan.prompts)]
         return [self.folder / f"step-{step:06d}" / f"{name}.png" for name in names]
 
-    @contextmanager
-    def _swapped(self) -> Iterator[None]:
-        """While the running mean paints, it is in the place of the trained weights."""
-        if self.ema is None:
-            yield
-            return
-        with self.ema.swapped():
-            try:
-                yield
-            finally:
-                if self.swap is not None and self.swap.is_trained:
-                    self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
-
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
-        with self._swapped(), _attending(self.predictor, self.attention):
+        with averaged(self.ema, self.swap), _attending(self.predictor, self.attention):
             pictures = paint_all(
                 self.plan.encoders,
                 self.predictor,
