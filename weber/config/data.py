@@ -292,7 +292,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_what_cannot_act(self) -> DataConfig:
-        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._check_held(), *self._list_others()]
+        problems = [*self._check_source(), *self._check_columns(), *self._check_captions(), *self._list_others()]
         if problems:
             raise ValueError(problems[0])
         return self
@@ -366,14 +366,6 @@ class DataConfig(Section):
         yield from list_place_problems({name: values[name] for name in places}, self.caption_weights)
         yield from list_step_problems(self.caption_steps, variants=self.caption_variants, is_empty=sources == ("none",))
 
-    def _check_held(self) -> Iterator[str]:
-        if self.evaluation and self.regularization:
-            yield "evaluation has no effect with regularization, whose pictures are not to be learned; remove one of them"
-        of_learned = ("repeats", "share", "start_after", "stop_after", "reference_dropout", "reference_order", "caption_dropout", "loss_weight")
-        changed = self.model_dump(include=set(of_learned), exclude_defaults=True)
-        if self.evaluation == 1 and changed:
-            yield f"{min(changed)} has no effect with evaluation = 1, whose pictures are not learned; remove it"
-
     def _check_beside(self) -> Iterator[str]:
         if self.conditioning and self.conditioning_columns:
             yield "conditioning and conditioning_columns both name references; remove one of them"
@@ -394,6 +386,12 @@ class DataConfig(Section):
             yield 'caption_dropout has no effect with captions = "none", which are empty already; remove it'
         if self.num_masks is not None and self.masks is not None:
             yield "num_masks has no effect with masks, which has one for each picture; remove one of them"
+        if self.evaluation and self.regularization:
+            yield "evaluation has no effect with regularization, whose pictures are not to be learned; remove one of them"
+        only = {"repeats", "share", "start_after", "stop_after", "reference_dropout", "reference_order", "caption_dropout", "loss_weight"}
+        changed = self.model_dump(include=only, exclude_defaults=True)
+        if self.evaluation == 1 and changed:
+            yield f"{min(changed)} has no effect with evaluation = 1, whose pictures are not learned; remove it"
 
     def build_fitting(self, *, native_pixels: int, alignment_pixels: int, sizes: Sequence[tuple[int, int]] = ()) -> DataConfig:
         """The same set with what was left out filled in: captions, and shapes and sizes that the model was made for.

@@ -141,7 +141,8 @@ class _Builder:
     def read_set(self, config: DataConfig, *, key: str, is_held_out: bool = False) -> _Set:
         """What is learned of it, or held out. From what was kept, if nothing has changed since."""
         inputs = self.inputs
-        about = {"key": key, "held out": is_held_out, "seed": self.seed, "inputs": [inputs.max_references, inputs.repaints, inputs.sizes, inputs.model]}
+        limits = [inputs.max_references, inputs.repaints, inputs.sizes, inputs.model]
+        about = {"key": key, "held out": is_held_out, "seed": self.seed, "inputs": limits}
         known = Known(self.folder, config, about=about, backend=self.files)
         found = find_files(config, self.files, own=self.own)
         captions = read_caption_files(found, self.files, config=config, progress=self.progress)

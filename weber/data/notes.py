@@ -186,8 +186,8 @@ def describe_known(learned: Sequence[Part], held: Sequence[Part]) -> list[str]:
         for part in learned:
             both = np.flatnonzero(np.isin(other.contents, part.contents)).tolist()
             if both:
-                where = f"the set {part.shared.set_name} learns too"
-                lines.append(f"{other.shared.set_name}: {_name_places(both, other)} held out that {where}, so they say nothing; remove one of each")
+                what = f"{_name_places(both, other)} held out that the set {part.shared.set_name} learns too"
+                lines.append(f"{other.shared.set_name}: {what}, so they say nothing; remove one of each")
     return lines
 
 

@@ -75,11 +75,11 @@ class Workload:
     samples: Mapping[Sample, int]
     paintings: Sequence[Sample] = ()
     frozen: Sequence[Frozen] = ()
-    measured: Sequence[Sample] = ()
     rates: Rates | None = None
     host_bytes: int | None = field(default_factory=read_host_bytes)
     device_bytes: int | None = None
     cached: Container[str] = frozenset()
+    measured: Sequence[Sample] = ()
 
 
 def build_workload(
@@ -91,9 +91,8 @@ def build_workload(
     pictures: Pictures,
     prompts: Sequence[Prompt],
     frozen: Sequence[Frozen],
-    measured: Measured,
 ) -> Workload:
-    """Of the pictures that a run learns from, and those that it paints and measures on the way."""
+    """Of the pictures that a run learns from, and those that it paints on the way."""
     groups: Counter[Sample] = Counter()
     for (shared, shape), number in zip(pictures.kinds, pictures.counts, strict=True):
         is_whole = bool(config.objective.tread) and (shape.is_partial or shared.is_regularization)
@@ -114,11 +113,19 @@ def build_workload(
         samples,
         paintings,
         frozen,
-        _list_measured(measured),
         rates=machine.rates,
         host_bytes=machine.host_bytes,
         device_bytes=machine.device_bytes,
     )
+
+
+def list_measured(measured: Measured) -> list[Sample]:
+    """The sizes of what is measured, one picture at a time."""
+    kinds = set()
+    for one in (*measured.held_out, *measured.learned):
+        references = tuple((other.crops[0].width, other.crops[0].height) for other in one.references)
+        kinds.add((one.bucket.width, one.bucket.height, references, bool(one.masks)))
+    return [Sample(*kind) for kind in sorted(kinds)]
 
 
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
@@ -169,8 +176,7 @@ class Budget:
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False, "fp8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        training = self._list_training(still, profiles, memory=memory)
-        phases = [*training, *self._list_painting(still, run), *self._list_evaluation(still, run), *self._list_encoding(memory)]
+        phases = [*self._list_training(still, profiles, memory=memory), *self._list_looks(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -278,35 +284,27 @@ class Budget:
             phases.append(Phase("updating the weights", {**still, **update}))
         return phases
 
-    def _list_painting(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
-        phases = []
+    def _list_looks(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
+        """What is painted, and measured one picture at a time while the next step's are there too."""
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
+        phases, optim = list[Phase](), self.config.optim
+        looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
+        times = {sample: self._count_time(profile, memory) for sample, profile in looks.items()}
+        each = {one: max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation for one, time in times.items()}
         for sample in self.load.paintings:
-            profile = self._build_profile(sample, plain, learns=False)
-            seconds = self._count_look(profile, memory)
-            phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}, seconds=seconds))
+            parts = {**still, "activations": looks[sample].peak_bytes}
+            phases.append(Phase(f"painting {sample.describe()}", parts, seconds=each[sample]))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
                 parts = {**still, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
                 phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
-        return phases
-
-    def _list_evaluation(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
-        """One picture at a time, while the next step's are there too."""
-        plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
-        is_beside = self.config.evaluation.weights == "ema" and (self.config.optim.ema_on == "device" or self.load.device.type == "cpu")
-        beside, phases = {"trained weights beside the mean": self.load.trained.num_bytes} if is_beside else {}, []
+        is_beside = self.config.evaluation.weights == "ema" and (optim.ema_on == "device" or self.load.device.type == "cpu")
+        beside = {"trained weights beside the mean": self.load.trained.num_bytes} if is_beside else {}
         for sample in self.load.measured:
-            profile = self._build_profile(sample, plain, learns=False)
-            batches = NUM_BATCHES * self.config.train.accumulation * max(map(self._rehearsal.count_input_bytes, (sample, *self.load.samples)))
-            moving = {"activations": profile.peak_bytes, BATCHES: batches, **beside}
-            phases.append(Phase(f"evaluating {sample.describe()}", {**still, **moving}, seconds=self._count_look(profile, memory)))
+            largest = max(map(self._rehearsal.count_input_bytes, (sample, *self.load.samples)))
+            parts = {"activations": looks[sample].peak_bytes, BATCHES: NUM_BATCHES * self.config.train.accumulation * largest}
+            phases.append(Phase(f"evaluating {sample.describe()}", {**still, **beside, **parts}, seconds=each[sample]))
         return phases
-
-    def _count_look(self, profile: Profile, memory: MemoryConfig) -> float:
-        """Seconds of a forward pass that nothing learns from."""
-        time = self._count_time(profile, memory)
-        return max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
@@ -356,15 +354,6 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
-
-
-def _list_measured(measured: Measured) -> list[Sample]:
-    """The sizes of what is measured, one picture at a time."""
-    kinds = {
-        (one.bucket.width, one.bucket.height, tuple((other.crops[0].width, other.crops[0].height) for other in one.references), bool(one.masks))
-        for one in (*measured.held_out, *measured.learned)
-    }
-    return [Sample(*kind) for kind in sorted(kinds)]
 
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:

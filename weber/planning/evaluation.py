@@ -48,7 +48,7 @@ def choose_caption(example: Example) -> int | None:
     return example.list_caption_numbers()[0]
 
 
-def describe_evaluation(config: RunConfig, dataset: Dataset, measured: Measured) -> list[str]:
+def describe_evaluation(config: RunConfig, dataset: Dataset, *, measured: Measured) -> list[str]:
     """A line for each set that some pictures are held out of, and how many are measured."""
     if not measured.held_out:
         return []

@@ -40,7 +40,7 @@ from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
-from weber.planning.budget import Workload, build_workload
+from weber.planning.budget import Workload, build_workload, list_measured
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
@@ -209,8 +209,9 @@ def build_plan(
     check_uses(config, batches, num_steps=num_steps)
     prompts = list_prompts(config, family, is_adapter=kind.is_adapter)
     workload = build_workload(
-        config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen, measured=measured
+        config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
+    workload = replace(workload, measured=list_measured(measured))
     resolved = build_resolved(config, family, num_steps=num_steps, dtype=dtype if machine.bf16_gain is not None else None)
     parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload
     return _fit(Plan(asked, config, resolved, *parts, fit=None))

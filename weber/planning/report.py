@@ -69,7 +69,7 @@ def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
         ("Captions", describe_captions(plan, progress)),
         ("References and masks", describe_references(plan)),
         ("What is asked of each set", describe_sets(plan)),
-        ("Held out", describe_evaluation(plan.config, plan.dataset, plan.measured)),
+        ("Held out", describe_evaluation(plan.config, plan.dataset, measured=plan.measured)),
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
