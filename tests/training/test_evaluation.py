@@ -30,8 +30,8 @@ def run_whole(config: RunConfig, *, resume: Any = False) -> str:
     return buffer.getvalue()
 
 
-def read_lines(folder: Path, name: str) -> dict[int, dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def read_lines(folder: Path, name: str, *, file: str = "readings.jsonl") -> dict[int, dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     return {line["step"]: line for line in lines if name in line}
 
 
@@ -43,7 +43,7 @@ def test_the_run_is_the_same_with_and_without_it(build_small: BuildRun) -> None:
     seldom = build_small("seldom", **settings, evaluation={"every": 1000, "pictures": 1, "levels": [0.5]})
     said = run_whole(often)
     run_whole(seldom)
-    losses = [[line["loss"] for line in read_lines(one.output.folder, "loss").values()] for one in (often, seldom)]
+    losses = [[line["loss"] for line in read_lines(one.output.folder, "loss", file="metrics.jsonl").values()] for one in (often, seldom)]
     assert len(losses[0]) == 4 and losses[0] == losses[1]
     for name in ("adapter.safetensors", "checkpoint-000004/optimizer.safetensors"):
         mine, theirs = (load_file(one.output.folder / name) for one in (often, seldom))
@@ -75,15 +75,15 @@ def test_a_run_that_goes_on_measures_the_same(build_small: BuildRun) -> None:
     """What was not measured before the run was killed is measured when it goes on, and nothing twice."""
     config = build_small("killed", data=[{"resolution": 64, "evaluation": 0.2}], evaluation=OFTEN)
     run_whole(config)
-    folder, metrics = config.output.folder, config.output.folder / "metrics.jsonl"
+    folder, readings = config.output.folder, config.output.folder / "readings.jsonl"
     whole = read_lines(folder, HELD_OUT)
-    kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] < 2 or "loss" in json.loads(line)]
-    metrics.write_text("".join(f"{line}\n" for line in kept))
+    kept = [line for line in readings.read_text().splitlines() if json.loads(line)["step"] < 2]
+    readings.write_text("".join(f"{line}\n" for line in kept))
     shutil.rmtree(folder / "checkpoint-000004")
     (folder / "adapter.safetensors").unlink()
     run_whole(config, resume=True)
     assert list(whole) == [0, 2, 4] and read_lines(folder, HELD_OUT) == whole
-    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()].count(0) == 1
+    assert [json.loads(line)["step"] for line in readings.read_text().splitlines()].count(0) == 1
 
 
 def test_a_set_of_its_own_is_held_out_as_a_whole_and_others_are_told(

@@ -11,6 +11,9 @@ HELD_OUT, LEARNED, EMPTY = "evaluation/held_out", "evaluation/learned", "evaluat
 MEASURED = "evaluation/of"
 """A name for what was measured."""
 
+FINDING = "finding"
+"""The name of something that goes wrong, in a line with the `text` of it."""
+
 
 def name_level(part: str, level: float) -> str:
     """The loss of a part at one noise level."""

@@ -38,16 +38,17 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     training.messages.start(first, num_steps, count=plan.count_steps)
     with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
         judge = Judge(training, trackers, watcher=watcher, stop=stop)
-        if judge.is_due(first):
-            _judge(training, judge, first)
-        if is_due(first, every=paint_every, num_steps=num_steps) and not stop.asked:
-            _paint(training, first, watcher, stop=stop)
-        follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
+        if is_due(first, every=paint_every, num_steps=num_steps):
+            _paint(training, first, watcher, stop=stop, judge=judge)
+        if judge.is_due(first) and not stop.asked:
+            _judge(training, judge, first, lr=learning_rate(max(0, first - 1)))
+        follower = Follower(training, trackers, signals=judge.signals, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
                 follower.read()
                 _leave(training, step, watcher)
             write_learning_rate(learner.optimizer, learning_rate(step))
+            judge.watch(step)
             follower.add(_start_step(training, step, watcher))
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
@@ -58,10 +59,10 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
                 follower.read()
             if is_saved:
                 saver.save(done)
-            if is_judged and not stop.asked:
-                _judge(training, judge, done)
             if is_painted and not stop.asked:
-                _paint(training, done, watcher, stop=stop)
+                _paint(training, done, watcher, stop=stop, judge=judge)
+            if is_judged and not stop.asked:
+                _judge(training, judge, done, lr=learning_rate(step))
             if is_saved or is_painted or is_judged:
                 follower.start_clock()
     saver.prove()
@@ -96,12 +97,13 @@ def _start_step(training: Training, step: int, watcher: Watcher) -> Started:
         raise explain(error, training, step=step, batches=batches, watcher=watcher) from error
 
 
-def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> None:
+def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop, judge: Judge) -> None:
     """Paint the run's prompts. Pictures are not worth a run: it goes on without what cannot be written, and is saved before it ends."""
     try:
         with evaluated(training.learner.optimizer):
             training.painter.paint(step, stop.guard(watcher.report))
         painted = training.painter.list_painted(step)
+        judge.look(step, list(painted))
         if painted:
             training.messages.tell_pictures(step, prompts=list(painted.values()), files=list(painted))
     except Stopped:
@@ -115,10 +117,10 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> No
         raise
 
 
-def _judge(training: Training, judge: Judge, step: int) -> None:
+def _judge(training: Training, judge: Judge, step: int, *, lr: float) -> None:
     """Measure the run; what is good of it is kept where that cannot be done."""
     try:
-        judge.judge(step)
+        judge.judge(step, lr=lr)
     except (torch.OutOfMemoryError, WeberError, OSError):
         if step > training.start.step:
             training.saver.save(step)
