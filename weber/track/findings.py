@@ -138,7 +138,7 @@ def _find_idle_captions(signals: Signals) -> str | None:
     if len(scores) < 2:
         return None
     more = scores[-1][EMPTY] / scores[-1][HELD_OUT] - 1
-    if more >= _SAME_CAPTION:
+    if abs(more) >= _SAME_CAPTION:
         return None
     return (
         f"captions make no difference: with the empty caption the loss of pictures that are held out changes by {100 * more:+.2f} %: look"

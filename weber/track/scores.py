@@ -17,7 +17,12 @@ FINDING = "finding"
 
 def name_level(part: str, level: float) -> str:
     """The loss of a part at one noise level."""
-    return f"{part}/{level:g}"
+    return f"{start_of_levels(part)}{level:g}"
+
+
+def start_of_levels(part: str) -> str:
+    """What the names of a part's losses at noise levels begin with."""
+    return f"{part}/"
 
 
 def list_evaluations(lines: Sequence[Mapping[str, float]], *, of: object) -> list[Mapping[str, float]]:
