@@ -6,7 +6,7 @@ Each row is silent where there is too little to say it: a fault is only one if i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from statistics import fmean, median, stdev
 from typing import NamedTuple
@@ -19,12 +19,12 @@ _LEAST_USES, _MOST_USES = 40, 1000
 """Of pictures, at the start and at the end of a run, to be compared."""
 _RISE, _ERRORS = 1.2, 4.0
 _SCORES_RISE = 1.05
-_EXPLODED, _VANISHED, _WINDOW = 30.0, 1e-3, 20
+_EXPLODED, _VANISHED, _WINDOW = 30.0, 1e-3, 10
 _STILL, _WILD, _NO_GRADIENT = 1e-7, 0.3, 1e-6
-_GAP, _PAST_BEST = 0.05, 1.02
+_GAP, _PAST_BEST = 0.1, 1.05
 _SAME_CAPTION = 1e-3
 _FAR, _FEW_USES, _FEWEST, _NUM_NAMED = 1.8, 6, 5, 3
-_NOISY, _CLEAN, _ALIKE, _APART = 0.7, 0.5, 0.97, 0.9
+_NOISY, _NOISIER, _ALIKE, _APART = 0.5, 1.7, 0.97, 0.9
 
 
 class Finding(NamedTuple):
@@ -82,18 +82,19 @@ def _find_vanishing(signals: Signals) -> str | None:
 
 def _find_still(signals: Signals) -> str | None:
     """Weights that hardly move, while the schedule is not at one of its ends."""
-    ways = _list_updates(signals)
+    ways = _list_updates(signals.probes[-1]) if signals.probes else {}
     if not ways or max(ways.values()) >= _STILL or signals.lr_share < 0.5:
         return None
     return f"a step moves the weights by {max(ways.values()):.1g} of their size, which is nothing: raise optim.lr a hundredfold"
 
 
 def _find_wild(signals: Signals) -> str | None:
-    wild = {name: way for name, way in _list_updates(signals).items() if way > _WILD}
+    """In any step that was looked at: weights that have grown a hundredfold move by a small share again."""
+    wild = [(way, name, probe["step"]) for probe in signals.probes for name, way in _list_updates(probe).items() if way > _WILD]
     if not wild:
         return None
-    where = max(wild, key=lambda name: wild[name])
-    return f"one step moves the weights of {where} by {100 * wild[where]:.0f} % of their size, which forgets what they were: lower optim.lr"
+    way, name, step = max(wild)
+    return f"step {step:g} moved the weights of {name} by {100 * way:.0f} % of their size, which forgets what they were: lower optim.lr"
 
 
 def _find_over_fitting(signals: Signals) -> str | None:
@@ -148,11 +149,11 @@ def _find_idle_captions(signals: Signals) -> str | None:
 
 def _find_noise(signals: Signals) -> str | None:
     looks = [line for line in signals.looks if NOISE in line]
-    if len(looks) < 2 or looks[-1][NOISE] < _NOISY or looks[0][NOISE] > _CLEAN:
+    if len(looks) < 2 or looks[-1][NOISE] < max(_NOISY, _NOISIER * looks[0][NOISE]):
         return None
     return (
-        f"painted pictures have become noise ({looks[-1][NOISE]:.0%} of their contrast is between neighbors, {looks[0][NOISE]:.0%} in"
-        " the first ones): go on from an earlier checkpoint with a lower optim.lr"
+        f"painted pictures turn into noise ({looks[-1][NOISE]:.0%} of their contrast is between neighbors, {looks[0][NOISE]:.0%} in the"
+        " first ones): go on from an earlier checkpoint with a lower optim.lr"
     )
 
 
@@ -181,10 +182,9 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
-def _list_updates(signals: Signals) -> dict[str, float]:
-    """By group, of the last reading."""
-    found = signals.probes[-1] if signals.probes else {}
-    return {name.removeprefix(UPDATE): way for name, way in found.items() if name.startswith(UPDATE)}
+def _list_updates(probe: Mapping[str, float]) -> dict[str, float]:
+    """By group."""
+    return {name.removeprefix(UPDATE): way for name, way in probe.items() if name.startswith(UPDATE)}
 
 
 def _compare(norms: Sequence[float]) -> tuple[float, float]:

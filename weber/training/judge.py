@@ -38,14 +38,26 @@ class Judge:
         return is_due(step, every=self._every, num_steps=self._training.plan.num_steps)
 
     def watch(self, step: int) -> None:
-        """Look at the step after `step` finished ones, if the state after it is to be read."""
-        if self.is_due(step + 1):
+        """Look at the step after `step` finished ones: at the first one, and where the state after it is to be read."""
+        if step == self._training.start.step or self.is_due(step + 1):
             self._probe = Probe(self._training.learner.parameters)
 
-    def judge(self, step: int, *, lr: float) -> None:
-        """Measure the state after `step` finished steps, unless that was done, and say what goes wrong with the run. `lr`: the rate of the
-        last step."""
-        self._write_probe(step, lr)
+    def note(self, step: int, *, lr: float) -> None:
+        """That step is done. `lr`: its rate."""
+        if self._probe is None:
+            return
+        numbers = {name: number for name, number in self._probe.read().items() if math.isfinite(number)}
+        self._probe = None
+        asked = self._training.plan.resolved.optim.lr
+        self.signals.lr_share = lr / asked if asked else 1.0
+        self.signals.probes.append({"step": step, **numbers})
+        self._trackers.write_reading(step, numbers)
+
+    def judge(self, step: int) -> None:
+        """Measure the state after `step` finished steps, unless that was done, and say what goes wrong with the run."""
+        losses = self.signals.take_losses()
+        if losses:
+            self._trackers.write_reading(step, losses)
         if not any(line["step"] == step for line in self.signals.scores):
             self._evaluate(step)
         found = list_findings(self.signals) if step > self._training.start.step else []
@@ -64,16 +76,6 @@ class Judge:
         numbers = {NOISE: measure_noise(files)} | ({LIKENESS: measure_likeness(files)} if prompts == len(files) > 1 else {})
         self.signals.looks.append({"step": step, **numbers})
         self._trackers.write_reading(step, numbers)
-
-    def _write_probe(self, step: int, lr: float) -> None:
-        if self._probe is None:
-            return
-        numbers = self._probe.read()
-        self._probe = None
-        asked = self._training.plan.resolved.optim.lr
-        self.signals.lr_share = lr / asked if asked else 1.0
-        self.signals.probes.append({"step": step, **numbers})
-        self._trackers.write_reading(step, numbers | self.signals.take_losses())
 
     def _evaluate(self, step: int) -> None:
         try:

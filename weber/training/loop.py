@@ -41,7 +41,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
         if is_due(first, every=paint_every, num_steps=num_steps):
             _paint(training, first, watcher, stop=stop, judge=judge)
         if judge.is_due(first) and not stop.asked:
-            _judge(training, judge, first, lr=learning_rate(max(0, first - 1)))
+            _judge(training, judge, first)
         follower = Follower(training, trackers, signals=judge.signals, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
@@ -50,6 +50,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             write_learning_rate(learner.optimizer, learning_rate(step))
             judge.watch(step)
             follower.add(_start_step(training, step, watcher))
+            judge.note(step + 1, lr=learning_rate(step))
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
             done = step + 1
@@ -62,7 +63,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             if is_painted and not stop.asked:
                 _paint(training, done, watcher, stop=stop, judge=judge)
             if is_judged and not stop.asked:
-                _judge(training, judge, done, lr=learning_rate(step))
+                _judge(training, judge, done)
             if is_saved or is_painted or is_judged:
                 follower.start_clock()
     saver.prove()
@@ -117,10 +118,10 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop, judge
         raise
 
 
-def _judge(training: Training, judge: Judge, step: int, *, lr: float) -> None:
+def _judge(training: Training, judge: Judge, step: int) -> None:
     """Measure the run; what is good of it is kept where that cannot be done."""
     try:
-        judge.judge(step, lr=lr)
+        judge.judge(step)
     except (torch.OutOfMemoryError, WeberError, OSError):
         if step > training.start.step:
             training.saver.save(step)
