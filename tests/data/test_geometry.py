@@ -20,7 +20,8 @@ from weber.data.geometry import choose_aspect, place_picture
 from weber.data.geometry_simpletuner import place_as_simpletuner
 from weber.errors import DataError
 
-GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden" / "simpletuner.json.gz").read_bytes()))
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = json.loads(gzip.decompress((FOLDER / "simpletuner.json.gz").read_bytes()))
 TYPES = {"pixel_area": "area", "area": "megapixels", "pixel": "shorter_edge"}
 SIDES = st.integers(16, 5000)
 
@@ -146,11 +147,37 @@ def test_the_sides_of_kohya_when_nothing_is_said() -> None:
     assert place_picture(400, 4000, config=_kohya()).bucket == Bucket(256, 1024)
 
 
+# --- ai-toolkit and OneTrainer
+
+SOURCES = {name: json.loads(gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes())) for name in ("ai-toolkit", "onetrainer")}
+"""Rows that those programs' own code has made: size, size before the cut, window."""
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [(name, golden) for name, source in SOURCES.items() for golden in source["sets"]],
+    ids=lambda one: one if isinstance(one, str) else f"{one['resolution']} {one['aspect']} {one['step']}",
+)
+def test_every_size_that_their_code_made(name: str, golden: dict[str, Any]) -> None:
+    config = DataConfig(
+        path=Path("a"),
+        geometry=name,
+        resolution=float(golden["resolution"]),
+        aspect=golden["aspect"],
+        bucket_step=golden["step"],
+        upscale=True,
+    )
+    assert len(golden["rows"]) == 600
+    for width, height, *numbers in golden["rows"]:
+        placed = place_picture(width, height, config=config)
+        assert [placed.resize_width, placed.resize_height, placed.bucket.width, placed.bucket.height] == numbers, (width, height)
+
+
 # --- any geometry
 
 CONFIGS = st.fixed_dictionaries(
     {
-        "geometry": st.sampled_from(["ours", "kohya", "simpletuner"]),
+        "geometry": st.sampled_from(["ours", "ai-toolkit", "kohya", "onetrainer", "simpletuner"]),
         "aspect": st.sampled_from(["bucket", "square", "closest", "random"]),
         "upscale": st.booleans(),
         "resolution_type": st.sampled_from(["area", "shorter_edge"]),
@@ -162,6 +189,7 @@ CONFIGS = st.fixed_dictionaries(
 
 @given(SIDES, SIDES, CONFIGS, st.sampled_from(["center", "corner", "random"]), st.integers())
 def test_never_outside_and_never_enlarged_unasked(width: int, height: int, keys: dict[str, Any], crop: str, seed: int) -> None:
+    assume(keys["resolution_type"] == "area" or keys["geometry"] in ("ours", "simpletuner"))
     shapes = [1.0, 0.75, 1.6] if keys["aspect"] in ("closest", "random") else []
     config = DataConfig(path=Path("a"), resolution=512.0, crop=crop, aspects=shapes, **keys)
     aspect = choose_aspect(width, height, config=config, seed_parts=(seed,))

@@ -137,9 +137,9 @@ class DataConfig(Section):
     every_nth: Annotated[int, Field(ge=2)] | None = None
     """Use only every so many-th picture of the set, in the order of their names, the first included; before `limit`. Left out: all."""
 
-    geometry: Literal["ours", "simpletuner", "kohya"] = "ours"
+    geometry: Literal["ours", "ai-toolkit", "kohya", "onetrainer", "simpletuner"] = "ours"
     """Whose sizes and windows pictures get: those of weber, or those of another trainer to the pixel, for runs that were begun there.
-    `simpletuner` and `kohya` enlarge small pictures with `upscale = true`, as those do if nothing else is said."""
+    Small pictures are enlarged with `upscale = true` alone, as those do if nothing else is said (`ai-toolkit`: to the next whole step)."""
 
     resolution: Resolution | Annotated[list[Resolution], Field(min_length=1), Words("a list of these")] | None = None
     """Size of the training pictures, in the unit of `resolution_type`, or `"832x1216"` for as many pixels as that. A list,

@@ -26,6 +26,8 @@ def _list_resolution_problems(values: Mapping[str, Any]) -> Iterator[str]:
     resolution, unit = values["resolution"], values["resolution_type"]
     if unit == "megapixels" and resolution is None:
         yield 'resolution_type = "megapixels" needs resolution; set it, for example resolution = 1.0'
+    if unit == "shorter_edge" and values["geometry"] not in ("ours", "simpletuner"):
+        yield f'resolution_type = "shorter_edge" has no effect with geometry = "{values["geometry"]}", which goes by the area; remove it'
     several = resolution if isinstance(resolution, list) else [resolution]
     twice = next((one for one in several if several.count(one) > 1), None)
     if twice is not None:
@@ -112,8 +114,8 @@ def _list_side_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if values["buckets"] or values["aspect"] in ("square", "listed"):
         what = "buckets" if values["buckets"] else f'aspect = "{values["aspect"]}"'
         yield f"{name} has no effect with {what}; remove one of them"
-    if values["geometry"] == "simpletuner":
-        yield f'{name} has no effect with geometry = "simpletuner", which knows no such limit; remove one of them'
+    if values["geometry"] in ("ai-toolkit", "onetrainer", "simpletuner"):
+        yield f'{name} has no effect with geometry = "{values["geometry"]}", which knows no such limit; remove one of them'
     if values["geometry"] == "kohya" and not values["upscale"]:
         yield f'{name} has no effect with geometry = "kohya" and upscale = false; set upscale = true or remove {name}'
 

@@ -9,7 +9,9 @@ from weber.config.data import DataConfig
 from weber.config.resolutions import count_pixels
 from weber.data.buckets import build_bucket, shrink
 from weber.data.crops import Placement, cover
+from weber.data.geometry_ai_toolkit import place_as_ai_toolkit
 from weber.data.geometry_kohya import place_as_kohya
+from weber.data.geometry_onetrainer import place_as_onetrainer
 from weber.data.geometry_simpletuner import place_as_simpletuner
 from weber.data.seeds import draw_weighted
 
@@ -44,13 +46,33 @@ def _place(width: int, height: int, config: DataConfig, sizes: Sizes, aspect: fl
 def _place_as_kohya(width: int, height: int, config: DataConfig, sizes: Sizes, aspect: float | None) -> Placement:
     if config.aspect == "square":
         return _place(width, height, config, sizes, aspect)
-    window = (width, height) if aspect is None else cut_to(width, height, aspect=aspect)
-    placed = place_as_kohya(*window, config=config)
-    return placed if aspect is None else cover(width, height, bucket=placed.bucket)
+    return _place_within(width, height, place_as_kohya, config=config, aspect=aspect)
+
+
+def _place_as_ai_toolkit(width: int, height: int, config: DataConfig, sizes: Sizes, aspect: float | None) -> Placement:
+    placed = _place_within(width, height, place_as_ai_toolkit, config=config, aspect=aspect)
+    return _keep_small(width, height, placed, config=config, aspect=aspect)
+
+
+def _place_as_onetrainer(width: int, height: int, config: DataConfig, sizes: Sizes, aspect: float | None) -> Placement:
+    placed = _place_within(width, height, place_as_onetrainer, config=config, aspect=aspect)
+    return _keep_small(width, height, placed, config=config, aspect=aspect)
 
 
 def _place_as_simpletuner(width: int, height: int, config: DataConfig, sizes: Sizes, aspect: float | None) -> Placement:
     placed = place_as_simpletuner(width, height, config=config, aspect=aspect)
+    return _keep_small(width, height, placed, config=config, aspect=aspect)
+
+
+def _place_within(width: int, height: int, place: Callable[..., Placement], *, config: DataConfig, aspect: float | None) -> Placement:
+    """As another trainer places the picture, or what is left of it in the shape that was chosen."""
+    window = (width, height) if aspect is None else cut_to(width, height, aspect=aspect)
+    placed = place(*window, config=config)
+    return _enlarge(width, height, placed if aspect is None else cover(width, height, bucket=placed.bucket), config=config)
+
+
+def _keep_small(width: int, height: int, placed: Placement, *, config: DataConfig, aspect: float | None) -> Placement:
+    """Without `upscale`, a picture that would be enlarged in a size of its own."""
     if config.upscale or (placed.resize_width <= width and placed.resize_height <= height):
         return placed
     window = (width, height) if aspect is None else cut_to(width, height, aspect=aspect)
@@ -60,7 +82,9 @@ def _place_as_simpletuner(width: int, height: int, config: DataConfig, sizes: Si
 
 _GEOMETRIES: Mapping[str, Callable[[int, int, DataConfig, Sizes, float | None], Placement]] = {
     "ours": _place,
+    "ai-toolkit": _place_as_ai_toolkit,
     "kohya": _place_as_kohya,
+    "onetrainer": _place_as_onetrainer,
     "simpletuner": _place_as_simpletuner,
 }
 

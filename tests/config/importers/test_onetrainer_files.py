@@ -18,21 +18,15 @@ from weber.config.load import load_config
 FILES = Path(__file__).parent / "files" / "onetrainer"
 NAMES = ("save", "preset", "klein", "finetune", "lokr", "prodigy", "loha", "masked", "tags", "fill")
 
-SIZES_512 = [
-    [256, 960], [256, 1024], [320, 832], [320, 896], [384, 704], [448, 576], [448, 640], [512, 512], [576, 448], [640, 448],
-    [704, 384], [832, 320], [896, 320], [960, 256], [1024, 256],
-]  # fmt: skip
-SIZES_1024 = [
-    [512, 2048], [576, 1792], [576, 1920], [640, 1600], [704, 1472], [768, 1344], [832, 1280], [896, 1152], [1024, 1024], [1152, 896],
-    [1280, 832], [1344, 768], [1472, 704], [1600, 640], [1792, 576], [1920, 576], [2048, 512],
-]  # fmt: skip
 CONCEPT: dict[str, Any] = {
     "path": "pictures/dog",
     "recursive": False,
     "crop": "random",
     "num_crops": 1,
     "captions": ["textfile", "none"],
-    "buckets": SIZES_512,
+    "resolution": 512.0,
+    "bucket_step": 64,
+    "geometry": "onetrainer",
     "upscale": True,
     "minimum_edge": 1,
     "max_aspect": 16.0,
@@ -56,7 +50,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
                 "mirror": True,
                 "captions": "instance",
                 "instance_prompt": ["ohwx man", "a photo of ohwx man"],
-                "buckets": SIZES_1024,
+                "resolution": 1024.0,
+                "bucket_step": 64,
+                "geometry": "onetrainer",
                 "upscale": True,
                 "minimum_edge": 1,
                 "max_aspect": 16.0,

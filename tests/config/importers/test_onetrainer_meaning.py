@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from weber.config.importers.load import import_run
-from weber.config.importers.onetrainer.concepts import build_buckets
 from weber.config.importers.onetrainer.train import build_densities
 from weber.config.importers.outcome import Imported
+from weber.data.geometry_onetrainer import list_onetrainer_buckets
 from weber.errors import ConfigError
 
 BASE: dict[str, Any] = {
@@ -49,12 +49,12 @@ def test_what_is_taken_where_nothing_is_said(tmp_path: Path) -> None:
         "train": {"epochs": 100},
         "output": {"folder": "workspace/run", "name": "model"},
     }
-    assert tree["data"][0]["buckets"] == build_buckets(512)
+    assert (tree["data"][0]["resolution"], tree["data"][0]["bucket_step"], tree["data"][0]["geometry"]) == (512.0, 64, "onetrainer")
 
 
 def test_sizes_of_768() -> None:
     """768 x sqrt(1.25) = 858.7 -> 832, / sqrt(1.25) = 686.9 -> 704, and so on, to multiples of 64."""
-    sizes = build_buckets(768)
+    sizes = [[one.width, one.height] for one in list_onetrainer_buckets(768, step=64)]
     assert [832, 704] in sizes
     assert [704, 832] in sizes
     assert [1536, 384] in sizes

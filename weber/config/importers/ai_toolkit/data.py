@@ -43,14 +43,29 @@ def set_sizes(draft: Draft, keys: Keys, *, value: Any) -> str:
     values = value if isinstance(value, list) else [value]
     sizes = list(dict.fromkeys(read_float(one, name="resolution") for one in values))
     lines = [draft.set(_name(keys, "resolution"), sizes if len(sizes) > 1 else sizes[0], origin=keys.find("resolution"))]
-    if keys["square_crop"] is not None and keys.read_bool("square_crop"):
-        lines += [draft.set(_name(keys, name), one, origin=keys.find("square_crop")) for name, one in _SQUARE.items()]
+    is_square = _asks(keys, "square_crop")
+    if is_square:
+        lines.append(draft.set(_name(keys, "aspect"), "square", origin=keys.find("square_crop")))
     step = 32 if keys["family"] == "flux" else 16
     lines.append(draft.set(_name(keys, "bucket_step"), step, origin=f"{step}, whatever bucket_tolerance says"))
+    _set_windows(draft, keys, is_square=is_square)
     return "; ".join(lines)
 
 
-_SQUARE = {"aspect": "square", "upscale": True}
+def _set_windows(draft: Draft, keys: Keys, *, is_square: bool) -> None:
+    """Sizes and windows as ai-toolkit has them, of every picture."""
+    draft.set(_name(keys, "geometry"), "ai-toolkit", origin="sizes and windows as ai-toolkit has them")
+    enlarged = "small pictures are enlarged there" if is_square else "sides of small pictures are enlarged to whole steps there"
+    draft.set(_name(keys, "upscale"), True, origin=enlarged)
+    if draft.weber_defaults:
+        return
+    draft.set(_name(keys, "minimum_edge"), 1, origin=_NOTHING_SET_ASIDE)
+    if not is_square:
+        draft.set(_name(keys, "max_aspect"), _LONGEST, origin=_NOTHING_SET_ASIDE)
+
+
+_NOTHING_SET_ASIDE = "no picture is set aside there"
+_LONGEST = 16.0
 
 
 def set_crop(draft: Draft, keys: Keys, *, value: Any) -> str:

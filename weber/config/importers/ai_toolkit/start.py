@@ -274,7 +274,8 @@ def _build_set_facts(entries: Mapping[str, Any], sets: Sequence[Mapping[str, Any
 _ABOUT = """\
 weber reads ai-toolkit's jobs for FLUX.1, Kontext, FLUX.2 and klein: the YAML files that run.py is given, and the JSON of its window
 (sd_trainer, diffusion_trainer). Numbers may be texts, as PyYAML reads 1e-4. ai-toolkit reads no key that it does not know, and says
-nothing of it; here each such key is named. What a key that is left out would be there is taken over."""
+nothing of it; here each such key is named. What a key that is left out would be there is taken over. Sets get
+`geometry = "ai-toolkit"`: the same sizes and windows to the pixel."""
 
 AI_TOOLKIT = Tool(
     name="ai-toolkit",

@@ -101,15 +101,20 @@ def set_sizes(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--resolution`, with the shapes that the other flags ask for."""
     if "aspect_ratio_buckets" in keys:
         return NO_EFFECT + "--aspect_ratio_buckets says all sizes"
-    given, settings = keys.find("resolution"), list_shape(keys)
+    given, settings = keys.find("resolution"), list_shape(draft, keys)
     return "; ".join(draft.set(f"data.0.{name}", one, origin=given) for name, one in settings.items())
 
 
-def list_shape(keys: Keys) -> dict[str, Any]:
-    """Shapes of the pictures of a set, but for the place of their windows."""
-    edge = keys.read_int("resolution") or 512
+def list_shape(draft: Draft, keys: Keys) -> dict[str, Any]:
+    """Shapes of the pictures of a set, but for the place of their windows. None is too small or too long there."""
     if "aspect_ratio_buckets" in keys:
-        return {"buckets": read_buckets(str(keys["aspect_ratio_buckets"])), "upscale": True}
+        limits = {} if draft.weber_defaults else {"minimum_edge": 1, "max_aspect": _LONGEST}
+        return {"buckets": read_buckets(str(keys["aspect_ratio_buckets"])), "upscale": True, **limits}
+    return {**_list_fixed_shape(keys), **({} if draft.weber_defaults else {"minimum_edge": 1})}
+
+
+def _list_fixed_shape(keys: Keys) -> dict[str, Any]:
+    edge = keys.read_int("resolution") or 512
     if keys.read_bool("use_aspect_ratio_buckets"):
         sizes = KONTEXT_SIZES if keys["family"] == "kontext" else RATIOS
         aspects = [simplify(round(width / height, 4)) for width, height in sizes]
@@ -128,8 +133,11 @@ def list_window(keys: Keys) -> dict[str, Any]:
 def set_buckets(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--aspect_ratio_buckets="height,width;..."`."""
     given = keys.find("aspect_ratio_buckets")
-    lines = [draft.set(f"data.0.{name}", one, origin=given) for name, one in list_shape(keys).items()]
+    lines = [draft.set(f"data.0.{name}", one, origin=given) for name, one in list_shape(draft, keys).items()]
     return "; ".join(lines)
+
+
+_LONGEST = 16.0
 
 
 def read_buckets(text: str) -> list[list[int]]:
@@ -191,7 +199,7 @@ def set_prior(draft: Draft, keys: Keys, *, value: Any) -> str:
         )
     given = keys.find("with_prior_preservation")
     prompt = {"captions": "instance", "instance_prompt": str(keys["class_prompt"])}
-    settings = {"path": str(keys["class_data_dir"]), "name": "class", **list_shape(keys), **list_window(keys), **prompt}
+    settings = {"path": str(keys["class_data_dir"]), "name": "class", **list_shape(draft, keys), **list_window(keys), **prompt}
     for name, one in settings.items():
         draft.set(f"data.1.{name}", one, origin=given)
     weight, num = keys.read_float("prior_loss_weight") or 1.0, keys.read_int("num_class_images") or 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -21,8 +20,6 @@ IS_CACHED = "the run keeps what it encodes"
 _NOTHING = "asks for nothing, here as there"
 _CHANGED = "pictures are encoded once, as they are, and kept in the cache; put changed copies beside them"
 _STEP = 64
-_ASPECTS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0)
-"""Longer edge by shorter edge of OneTrainer's buckets."""
 _MOST_JITTER = 0.5
 _LONGEST = 16.0
 
@@ -31,17 +28,8 @@ def _key(keys: Keys, name: str) -> str:
     return f"data.{keys.set_number}.{name}"
 
 
-def build_buckets(edge: int) -> list[list[int]]:
-    """OneTrainer's sizes of one resolution: as many pixels as its square, sides of 64 pixels."""
-    sizes: set[tuple[int, int]] = set()
-    for aspect in _ASPECTS:
-        short, long = (max(_STEP, round(edge * factor / _STEP) * _STEP) for factor in (1 / math.sqrt(aspect), math.sqrt(aspect)))
-        sizes |= {(long, short), (short, long)}
-    return [list(size) for size in sorted(sizes)]
-
-
 def set_sizes(draft: Draft, keys: Keys) -> str:
-    """The sizes of training pictures: OneTrainer's list, or those of several resolutions, of which a picture has one."""
+    """The sizes of training pictures: OneTrainer's own, of one resolution or of several, of which a picture has one; or a single size."""
     own = keys["image.resolution_override"] if keys.read_bool("image.enable_resolution_override") else None
     text = str(keys[RESOLUTION] if own is None else own).lower().replace(" ", "")
     origin = keys.find("image.resolution_override") if own is not None else keys[f"{RESOLUTION}, as it was given"]
@@ -51,11 +39,11 @@ def set_sizes(draft: Draft, keys: Keys) -> str:
     edges = [read_int(one, name="resolution") for one in re.split(r"[,;]", text) if one]
     if not edges:
         raise ConfigError("resolution holds no number.", got=text, expected="512, or 512,768, or 512x768", fix="correct resolution")
-    if not keys[HAS_BUCKETS]:
+    if keys[HAS_BUCKETS]:
+        draft.set(_key(keys, "bucket_step"), _STEP, origin="sides of OneTrainer's sizes are multiples of 64")
+    else:
         draft.set(_key(keys, "aspect"), "square", origin="aspect_ratio_bucketing is off")
-    elif len(edges) == 1:
-        draft.set(_key(keys, "buckets"), build_buckets(edges[0]), origin=origin)
-        return f"{_key(keys, 'buckets')}, OneTrainer's own sizes of {edges[0]} pixels"
+    draft.set(_key(keys, "geometry"), "onetrainer", origin="sizes and windows as OneTrainer has them")
     if len(set(edges)) == 1:
         return draft.set(_key(keys, "resolution"), float(edges[0]), origin=origin)
     several = list(dict.fromkeys(float(one) for one in edges))

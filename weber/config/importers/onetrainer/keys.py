@@ -170,8 +170,8 @@ _OBJECTIVE: Table = {
 
 _DATA: Table = {
     "concept_file_name concepts": ignored("the concepts, each of which is a [[data]] here"),
-    "resolution": ignored("in each [[data]]: data.N.buckets, or data.N.resolution"),
-    "aspect_ratio_bucketing": ignored('in each [[data]]: OneTrainer\'s list of sizes, or aspect = "square"'),
+    "resolution": ignored("in each [[data]]: data.N.resolution, or data.N.buckets of a single size"),
+    "aspect_ratio_bucketing": ignored('in each [[data]]: geometry = "onetrainer", with or without aspect = "square"'),
     "frames": ignored("it is for video"),
 }
 

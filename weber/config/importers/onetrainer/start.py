@@ -144,7 +144,7 @@ ONETRAINER = Tool(
     tables={**GROUPS, "A concept": CONCEPT_TABLE, "A sample": SAMPLE_TABLE},
     about=(
         "Name a save or a preset of a FLUX model; the concepts and samples that it names are found beside it. Tables within tables are"
-        " named by dots, as in `transformer.weight_dtype`. Keys of other models are there in every save and have no effect. Sizes are"
-        " those of OneTrainer's own list, as `data.N.buckets`."
+        " named by dots, as in `transformer.weight_dtype`. Keys of other models are there in every save and have no effect. Sets get"
+        " `geometry = \"onetrainer\"`: the same sizes and windows to the pixel."
     ),
 )
