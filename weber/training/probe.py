@@ -41,7 +41,7 @@ class Probe:
         moved: dict[str, list[Tensor]] = {}
         sizes: dict[str, list[Tensor]] = {}
         for (group, parameter), before in zip(self._parameters, self._before, strict=True):
-            moved.setdefault(group, []).append((_sample(parameter) - before).norm().float())
+            moved.setdefault(group, []).append((_sample(parameter).to(before.device) - before).norm().float())
             sizes.setdefault(group, []).append(before.norm().float())
         ways, lengths, norms = _add(moved), _add(sizes), _add(gradients)
         updates = {f"{UPDATE}{group}": way / max(lengths[group], _TINY) for group, way in ways.items() if lengths[group] > 0}
