@@ -102,7 +102,7 @@ _WHY: dict[str, str] = {
         " masked_prior_preservation_weight unmasked_probability"
     ),
     _EVAL: (
-        "eval_* evaluation_type max_validation_steps pretrained_evaluation_model_name_or_path validate_after_unit validation"
+        "eval_* evaluation_type max_validation_steps pretrained_evaluation_model_name_or_path validate_after_* validation"
         " validation_config"
     ),
     _SAMPLER: (

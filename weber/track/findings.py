@@ -20,7 +20,7 @@ _LEAST_USES, _MOST_USES = 40, 1000
 _RISE, _ERRORS = 1.2, 4.0
 _SCORES_RISE = 1.05
 _EXPLODED, _VANISHED, _WINDOW = 30.0, 1e-3, 10
-_STILL, _WILD, _NO_GRADIENT = 1e-7, 0.3, 1e-6
+_STILL, _WILD, _NO_GRADIENT = 1e-7, 0.5, 1e-6
 _GAP, _PAST_BEST = 0.1, 1.05
 _SAME_CAPTION = 1e-3
 _FAR, _FEW_USES, _FEWEST, _NUM_NAMED = 1.8, 6, 5, 3
@@ -143,7 +143,7 @@ def _find_idle_captions(signals: Signals) -> str | None:
         return None
     return (
         f"captions make no difference: with the empty caption the loss of pictures that are held out changes by {100 * more:+.2f} %: look"
-        " whether captions belong to their pictures and differ, and lower data.caption_dropout"
+        " whether captions belong to their pictures and whether model.text_encoder is whole, and lower data.caption_dropout"
     )
 
 
