@@ -23,7 +23,7 @@ _EXPLODED, _VANISHED, _WINDOW = 30.0, 1e-3, 10
 _STILL, _WILD, _NO_GRADIENT = 1e-7, 0.5, 1e-6
 _GAP, _PAST_BEST = 0.1, 1.05
 _SAME_CAPTION = 1e-3
-_FAR, _FEW_USES, _FEWEST, _NUM_NAMED = 1.8, 6, 5, 3
+_ABOVE, _FAR, _FEW_USES, _FEWEST, _NUM_NAMED = 1.3, 2.2, 6, 5, 3
 _NOISY, _NOISIER, _ALIKE, _APART = 0.5, 1.7, 0.97, 0.9
 
 
@@ -114,23 +114,22 @@ def _find_over_fitting(signals: Signals) -> str | None:
 
 
 def _find_stuck_pictures(signals: Signals) -> str | None:
-    """Pictures that stay far above all others at equal noise levels, and come no nearer."""
+    """Pictures that are far above all others at equal noise levels in the later half of their last uses, and were above in the earlier."""
     means = _average_levels([use for uses in signals.uses.values() for use in uses])
     shares = {name: [use.loss / means[_place(use)] for use in uses] for name, uses in signals.uses.items() if len(uses) >= _FEW_USES}
     if len(shares) < _FEWEST:
         return None
-    usual = median(fmean(one) for one in shares.values())
-    far = {
-        name: fmean(one) / usual
-        for name, one in shares.items()
-        if fmean(one) > _FAR * usual and fmean(one[len(one) // 2 :]) > 0.9 * fmean(one[: len(one) // 2]) and median(one) > _FAR * usual
-    }
+    early = {name: fmean(one[: len(one) // 2]) for name, one in shares.items()}
+    late = {name: fmean(one[len(one) // 2 :]) for name, one in shares.items()}
+    usual, usual_late = median(early.values()), median(late.values())
+    ratios = {name: one / usual_late for name, one in late.items() if early[name] > _ABOVE * usual}
+    far = {name: ratio for name, ratio in ratios.items() if ratio > _FAR}
     if not far or len(far) > len(shares) // 4:
         return None
     named = sorted(far, key=lambda name: -far[name])
     shown = ", ".join(f"{PurePath(name).name} ({far[name]:.1f} times)" for name in named[:_NUM_NAMED])
     more = f" and {len(named) - _NUM_NAMED} more" if len(named) > _NUM_NAMED else ""
-    return f"the loss of {shown}{more} stays above that of others and gets no better: look at the pictures and captions, or remove them"
+    return f"the loss of {shown}{more} stays far above that of others: look at the pictures and captions, or remove them"
 
 
 def _find_idle_captions(signals: Signals) -> str | None:
