@@ -16,7 +16,8 @@ NOISE, LIKENESS = "pictures/noise", "pictures/likeness"
 """Of painted pictures: how much of them is noise, 0 to 1, and how alike those of different prompts are, 1: equal."""
 
 _QUARTERS = (0.25, 0.5, 0.75, 1.0)
-_NUM_KEPT, _NUM_USES = 2000, 12
+_NUM_KEPT, _NUM_USES, _NUM_PICTURES = 2000, 12, 5000
+"""Of steps and uses at the start and at the end of a run, of each picture, and of pictures: all are not more than a few MiB."""
 
 
 class Use(NamedTuple):
@@ -55,11 +56,14 @@ class Signals:
     def note(self, numbers: Mapping[str, float], uses: Iterable[Use]) -> None:
         """One more step."""
         self.norms.append(numbers["grad_norm"])
+        if len(self.norms) > _NUM_KEPT:
+            del self.norms[_NUM_KEPT // 2]
         for use in uses:
             if len(self.first) < _NUM_KEPT:
                 self.first.append(use)
             self.last.append(use)
-            self.uses.setdefault(use.name, deque(maxlen=_NUM_USES)).append(use)
+            if use.name in self.uses or len(self.uses) < _NUM_PICTURES:
+                self.uses.setdefault(use.name, deque(maxlen=_NUM_USES)).append(use)
             quarter = next((one for one in _QUARTERS if use.level <= one), _QUARTERS[-1])
             total, number = self._sums.get(quarter, (0.0, 0))
             self._sums[quarter] = total + use.loss, number + 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -41,7 +43,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
         if is_due(first, every=paint_every, num_steps=num_steps):
             _paint(training, first, watcher, stop=stop, judge=judge)
         if judge.is_due(first) and not stop.asked:
-            _judge(training, judge, first)
+            judge.judge(first)
         follower = Follower(training, trackers, signals=judge.signals, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
@@ -50,7 +52,8 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             write_learning_rate(learner.optimizer, learning_rate(step))
             judge.watch(step)
             follower.add(_start_step(training, step, watcher))
-            judge.note(step + 1, lr=learning_rate(step))
+            with _kept(training, step + 1):
+                judge.note(step + 1, lr=learning_rate(step))
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
             done = step + 1
@@ -63,7 +66,8 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             if is_painted and not stop.asked:
                 _paint(training, done, watcher, stop=stop, judge=judge)
             if is_judged and not stop.asked:
-                _judge(training, judge, done)
+                with _kept(training, done):
+                    judge.judge(done)
             if is_saved or is_painted or is_judged:
                 follower.start_clock()
     saver.prove()
@@ -118,10 +122,11 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop, judge
         raise
 
 
-def _judge(training: Training, judge: Judge, step: int) -> None:
-    """Measure the run; what is good of it is kept where that cannot be done."""
+@contextmanager
+def _kept(training: Training, step: int) -> Iterator[None]:
+    """What is good of the state after `step` finished steps is kept where it cannot be measured."""
     try:
-        judge.judge(step)
+        yield
     except (torch.OutOfMemoryError, WeberError, OSError):
         if step > training.start.step:
             training.saver.save(step)
