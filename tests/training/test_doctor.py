@@ -26,8 +26,13 @@ from weber.training.assemble import train
 FEW = {"levels": [0.5], "pictures": 2}
 
 
-def run_whole(build_small: BuildRun, name: str, *, data: dict[str, Any], steps: int = 2, webhooks: Any = (), **sections: Any) -> tuple[RunConfig, str]:
-    own = {"train": {"steps": steps, "batch_size": sections.pop("batch_size", 1)}, "evaluation": {"every": steps} | sections.pop("evaluation", {})}
+def run_whole(
+    build_small: BuildRun, name: str, *, data: dict[str, Any], steps: int = 2, webhooks: Any = (), **sections: Any
+) -> tuple[RunConfig, str]:
+    own = {
+        "train": {"steps": steps, "batch_size": sections.pop("batch_size", 1)},
+        "evaluation": {"every": steps} | sections.pop("evaluation", {}),
+    }
     config = build_small(name, data=[{"resolution": 48} | data], **own, **sections)
     output = {"save_every": 1000, "webhooks": list(webhooks), "cache": str(config.output.cache), "folder": str(config.output.folder)}
     config = RunConfig.model_validate(config.model_dump(exclude_unset=True) | {"output": output})

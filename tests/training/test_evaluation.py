@@ -92,7 +92,7 @@ def test_a_set_of_its_own_is_held_out_as_a_whole_and_others_are_told(
     other = Path(shutil.copytree(pictures, tmp_path / "other"))
     data = [{"resolution": 64}, {"path": str(other), "resolution": 64, "evaluation": 1.0}]
     with receiving() as raw:
-        output = {"webhooks": [{"kind": "raw", "url": raw.url}], "tensorboard": True, "cache": small_cache, "save_every": 4}
+        output = {"webhooks": [{"kind": "raw", "url": raw.url}], "trackers": ["tensorboard"], "cache": small_cache, "save_every": 4}
         config = build_small("own", data=data, evaluation=OFTEN)
         config = config.model_copy(update={"output": OutputConfig(**output, folder=config.output.folder)})
         plan = build_plan(config)

@@ -128,6 +128,14 @@ def list_measured(measured: Measured) -> list[Sample]:
     return [Sample(*kind) for kind in sorted(kinds)]
 
 
+@dataclass(frozen=True)
+class _Sibling:
+    """Bytes of the model that paints, on the device and on the host."""
+
+    device: int
+    host: int
+
+
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
     """Memory and time of a run with its settings as they are."""
     return Budget(config, workload).build_estimate(config.memory)
@@ -254,6 +262,7 @@ class Budget:
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
+            "the model that paints": self._count_sibling(memory).host if self.config.sampling.model is not None else 0,
             "offloaded activations": profile.hosted_bytes,
             "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
             "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
@@ -291,12 +300,13 @@ class Budget:
         looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
         times = {sample: self._count_time(profile, memory) for sample, profile in looks.items()}
         each = {one: max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation for one, time in times.items()}
+        beside = {"the model that paints": self._count_sibling(memory).device} if self.config.sampling.model is not None else {}
         for sample in self.load.paintings:
-            parts = {**still, "activations": looks[sample].peak_bytes}
+            parts = {**still, **beside, "activations": looks[sample].peak_bytes}
             phases.append(Phase(f"painting {sample.describe()}", parts, seconds=each[sample]))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
-                parts = {**still, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
+                parts = {**still, **beside, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
                 phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
         is_beside = self.config.evaluation.weights == "ema" and (optim.ema_on == "device" or self.load.device.type == "cpu")
         beside = {"trained weights beside the mean": self.load.trained.num_bytes} if is_beside else {}
@@ -305,6 +315,16 @@ class Budget:
             parts = {"activations": looks[sample].peak_bytes, BATCHES: NUM_BATCHES * self.config.train.accumulation * largest}
             phases.append(Phase(f"evaluating {sample.describe()}", {**still, **beside, **parts}, seconds=each[sample]))
         return phases
+
+    def _count_sibling(self, memory: MemoryConfig) -> _Sibling:
+        """The model of `sampling.model`, which has the same layers, and what is on it."""
+        resident, swapped = self._list_blocks(memory)
+        sizes = self._measure(memory)
+        slots = min(NUM_SLOTS, len(swapped)) * max(swapped, default=0)
+        frozen = sum(factors.down.numel() + factors.up.numel() for one in self.load.frozen for factors in one.modules.values())
+        on_device = sum(resident) + slots + sizes.others + self.load.trained.num_bytes + frozen * self.load.dtype.itemsize
+        modulation = sum(sizes.modulation) if memory.modulation == "host" else 0
+        return _Sibling(on_device, modulation + (sum(swapped) if memory.swap_to == "host" else 0))
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
