@@ -177,10 +177,10 @@ def test_the_host_never_waits(name: str, build_small: BuildRun) -> None:
 
 
 def test_waits_are_seen(build_small: BuildRun) -> None:
-    """Without `health` the loss and the norm are asked for."""
+    """Without `health` the norm is asked for."""
     training = prepare(build_small("waits"))
     start_step(training.learner, training.loader.load(0), step=0)
-    assert len(_count_waits(training, step=1)) >= 2
+    assert len(_count_waits(training, step=1)) >= 1
 
 
 class _Copies(TorchDispatchMode):

@@ -276,6 +276,10 @@ class DataConfig(Section):
     """Keep the model as it is on these pictures: what is asked of it is what it would have said without the adapter, so that all else
     stays while another set is learned. Adapters only."""
 
+    evaluation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the pictures that is held out: never learned, but measured now and then (`[evaluation]`), so that it is seen whether what
+    is learned holds for other pictures too. Drawn by their names alone, at least one; 1 is the whole set."""
+
     num_masks: Annotated[int, Field(ge=1)] | None = None
     """How many random masks of each picture are cached, for a model that repaints; one is drawn at each use. Left out: 4."""
 
@@ -382,6 +386,12 @@ class DataConfig(Section):
             yield 'caption_dropout has no effect with captions = "none", which are empty already; remove it'
         if self.num_masks is not None and self.masks is not None:
             yield "num_masks has no effect with masks, which has one for each picture; remove one of them"
+        if self.evaluation and self.regularization:
+            yield "evaluation has no effect with regularization, whose pictures are not to be learned; remove one of them"
+        only = {"repeats", "share", "start_after", "stop_after", "reference_dropout", "reference_order", "caption_dropout", "loss_weight"}
+        changed = self.model_dump(include=only, exclude_defaults=True)
+        if self.evaluation == 1 and changed:
+            yield f"{min(changed)} has no effect with evaluation = 1, whose pictures are not learned; remove it"
 
     def build_fitting(self, *, native_pixels: int, alignment_pixels: int, sizes: Sequence[tuple[int, int]] = ()) -> DataConfig:
         """The same set with what was left out filled in: captions, and shapes and sizes that the model was made for.

@@ -281,6 +281,11 @@ _MEANT: dict[str, str] = {
     "sampling.width sampling.height": "sample_size sampling.resolution sampling.size validation_resolution",
     "sampling.seed": "sample_seed validation_seed",
     "sampling.seeds": "num_validation_images num_validation_images_per_prompt",
+    # pictures that are held out
+    "data.0.evaluation": "data.validation_seed validation_split",
+    "evaluation.every": "eval_epoch_interval eval_steps_interval validate_after validate_every_n_epochs validate_every_n_steps",
+    "evaluation.pictures": "num_eval_images",
+    "evaluation.levels": "eval_timesteps",
     # what is left behind
     "output.cache": "cache_dir cache_dir_text cache_dir_vae cache_directory latent_cache_dir",
     "output.folder": (

@@ -23,7 +23,7 @@ _TRACKERS = "weber writes metrics.jsonl into the run folder, and to output.track
 _MODELS = "it is for other models"
 _LOSSES = "weber has no such further loss"
 _TEACHER = "weber has no such loss; a set with regularization = true keeps the model as it is on its pictures"
-_EVAL = "weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned"
+_EVAL = "pictures that data.0.evaluation holds out are measured in one way, as [evaluation] says; pictures on the way get no score"
 _SAMPLER = "pictures are painted with Euler's steps along the model's own noise levels"
 _VIDEO = "weber trains on still pictures"
 _TOKENS = "weber trains no embeddings of new words; write a made-up word into the captions"
@@ -102,8 +102,8 @@ _WHY: dict[str, str] = {
         " masked_prior_preservation_weight unmasked_probability"
     ),
     _EVAL: (
-        "eval_* evaluation_type max_validation_steps num_eval_images pretrained_evaluation_model_name_or_path validate_after*"
-        " validate_every_* validation validation_config validation_split"
+        "eval_* evaluation_type max_validation_steps pretrained_evaluation_model_name_or_path validate_after_* validation"
+        " validation_config"
     ),
     _SAMPLER: (
         "adapter_conditioning_scale ctrl_idx do_cfg_norm guidance_rescale max_negative_prompts noise_scheduler"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from weber.config.adapter import AdapterConfig
 from weber.config.data import DataConfig
+from weber.config.evaluation import EvaluationConfig
 from weber.config.memory import MemoryConfig
 from weber.config.model import ModelConfig
 from weber.config.objective import ObjectiveConfig
@@ -44,8 +45,16 @@ class RunConfig(Section):
     sampling: SamplingConfig = SamplingConfig()
     """Pictures painted on the way."""
 
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What pictures that are not learned say of the run."""
+
     output: OutputConfig = OutputConfig()
     """What a run leaves behind, and where."""
+
+    @property
+    def learned_sets(self) -> list[DataConfig]:
+        """The sets of which pictures are learned: all but those that are held out as a whole."""
+        return [one for one in self.data if one.evaluation < 1]
 
     @model_validator(mode="after")
     def _name_sets_apart(self) -> RunConfig:
@@ -83,7 +92,9 @@ class RunConfig(Section):
             )
         self._check_masks()
         self._check_regularization()
-        if self.train.balance == "sets" and len(self.data) == 1 and not isinstance(self.data[0].resolution, list):
+        self._check_evaluation()
+        learned = self.learned_sets
+        if self.train.balance == "sets" and len(learned) == 1 and not isinstance(learned[0].resolution, list):
             raise ValueError('train.balance = "sets" has no effect with one set; remove it, or add another [[data]]')
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:
             raise ValueError('sampling.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')
@@ -99,10 +110,24 @@ class RunConfig(Section):
         sets = [one.set_name for one in self.data if one.regularization]
         if self.objective.teacher_draws is not None and not sets:
             raise ValueError("objective.teacher_draws has no effect without a set with regularization = true; remove it")
-        if sets and len(sets) == len(self.data):
+        if sets and len(sets) == len(self.learned_sets):
             raise ValueError("all sets have regularization = true, so nothing is learned; remove it from the set to be learned")
         if sets and self.adapter.kind == "full":
             raise ValueError(
                 f'regularization = true of the set "{sets[0]}" needs an adapter that can be turned off, and adapter.kind = "full" trains'
                 ' the weights themselves; remove it, or set adapter.kind = "lora"'
             )
+
+    def _check_evaluation(self) -> None:
+        if not self.learned_sets:
+            raise ValueError(
+                "all sets have evaluation = 1, so nothing is learned; remove it from the set to be learned, or set 0.05 to hold out a part"
+            )
+        evaluation = self.evaluation
+        idle = [key for key in sorted(evaluation.model_dump(exclude_defaults=True)) if key != "every"]
+        if idle and not any(one.evaluation for one in self.data):
+            raise ValueError(
+                f"evaluation.{idle[0]} cannot take effect while no picture is held out; set data.0.evaluation = 0.05 or so, or remove it"
+            )
+        if evaluation.weights == "ema" and self.optim.ema_decay is None:
+            raise ValueError('evaluation.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')

@@ -27,6 +27,7 @@ from weber.data.notes import (
     describe_copies,
     describe_doubles,
     describe_json,
+    describe_known,
     describe_mask_names,
     describe_own_references,
     describe_problems,
@@ -77,20 +78,24 @@ def build_dataset(
     files = Sources(index_path.parent)
     index = Index(index_path, backend=files)
     builder = _Builder(files, index, index_path.parent / FOLDER_NAME, seed, inputs, own, progress)
-    found = []
+    learned, held = list[_Set](), list[_Set]()
     for key, config in zip(keys, sets, strict=True):
         local = load_parquet_set(config, files.folder / TABLES, files=files, progress=progress, key=key)
         local = local if config.hub is None else load_hub_set(config, hub_folder, progress=progress)
-        found.append(builder.read_set(local, key=key))
-    parts = [one.part for one in found]
+        learned += [builder.read_set(local, key=key)] if config.evaluation < 1 else []
+        held += [builder.read_set(local, key=key, is_held_out=True)] if config.evaluation else []
+    found = [*learned, *(one for one in held if one.config.evaluation == 1)]
+    parts, held_parts = [one.part for one in learned], [one.part for one in held]
     notes = [
         *(note for one in found for note in one.notes),
         *describe_unused(unused for one in found for unused in one.unused),
         *describe_doubles(parts),
+        *describe_known(parts, held_parts),
     ]
-    set_aside = [item for one in found for item in one.set_aside]
-    kept = tuple(one.file for one in found)
-    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, tuple(dict.fromkeys(notes)), files, kept)
+    set_aside = [item for one in (*learned, *held) for item in one.set_aside]
+    kept = tuple(one.file for one in (*learned, *held))
+    noted = tuple(dict.fromkeys(notes))
+    return Dataset(Pictures(parts), tuple(set_aside), index.num_opened, noted, files, kept, Pictures(held_parts))
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,11 @@ class _Builder:
     own: Sequence[Path]
     progress: Progress
 
-    def read_set(self, config: DataConfig, *, key: str) -> _Set:
-        """From what was kept, if nothing has changed since."""
+    def read_set(self, config: DataConfig, *, key: str, is_held_out: bool = False) -> _Set:
+        """What is learned of it, or held out. From what was kept, if nothing has changed since."""
         inputs = self.inputs
-        about = {"key": key, "seed": self.seed, "inputs": [inputs.max_references, inputs.repaints, inputs.sizes, inputs.model]}
+        limits = [inputs.max_references, inputs.repaints, inputs.sizes, inputs.model]
+        about = {"key": key, "held out": is_held_out, "seed": self.seed, "inputs": limits}
         known = Known(self.folder, config, about=about, backend=self.files)
         found = find_files(config, self.files, own=self.own)
         captions = read_caption_files(found, self.files, config=config, progress=self.progress)
@@ -145,14 +151,16 @@ class _Builder:
         columns = known.open(fingerprint)
         if columns is None:
             self.index.asked, num_passing = {}, self.index.num_passing
-            columns = self._build(config, found, captions, key=key)
+            columns = self._build(config, found, captions, key=key, is_held_out=is_held_out)
             if self.index.num_passing == num_passing:
                 columns = known.keep(columns, fingerprint, asked=self.index.asked)
         return _Set(config, columns, known.file)
 
-    def _build(self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str) -> Columns:
+    def _build(
+        self, config: DataConfig, found: Found, captions: Mapping[str, bytes | DataError], *, key: str, is_held_out: bool
+    ) -> Columns:
         steps = build_steps(config, key=key, count_tokens=self.inputs.count_tokens)
-        listed = list_rows(config, found, files=self.files, key=key)
+        listed = list_rows(config, found, files=self.files, key=key, is_held_out=is_held_out)
         report = partial(self.progress, f"fetching the pictures of {config.set_name}")
         rows = fetch_rows(listed.rows, self.files, report=report)
         used = [row for row in rows if not row.reason]
@@ -167,7 +175,8 @@ class _Builder:
         if not len(packer):
             raise _explain_nothing_left(config, set_aside, notes=[*listed.notes, *describe_unused(unused)], key=key)
         part = Part(Shared(config.set_name, find_home(config)), build_columns(packer.build(), packer.facts))
-        _check_masked(config, part, key=key)
+        if not is_held_out:
+            _check_masked(config, part, key=key)
         notes = [
             *listed.notes,
             *describe_repeat_names(config, part.paths, key=key),

@@ -1,8 +1,8 @@
-"""All that a run learns from."""
+"""All that a run learns from, and what is held out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from weber.data.backends.backend import Backend
@@ -25,3 +25,5 @@ class Dataset:
     """Where the files are read."""
     kept: tuple[Path, ...] = ()
     """The files in which the sets are kept as columns."""
+    held_out: Pictures = field(default_factory=lambda: Pictures([]))
+    """Pictures that are never learned, likewise."""

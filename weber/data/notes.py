@@ -58,7 +58,7 @@ def find_repeat_names(config: DataConfig, names: Iterable[str]) -> dict[str, tup
 
 def describe_repeat_names(config: DataConfig, names: Iterable[str], *, key: str) -> list[str]:
     """A line for each such folder whose number is not what the set says."""
-    if config.hub is not None:
+    if config.hub is not None or config.evaluation == 1:
         return []
     lines = []
     for name, said in find_repeat_names(config, names).items():
@@ -176,6 +176,18 @@ def describe_doubles(parts: Sequence[Part]) -> list[str]:
             lines += _describe_opposed(*((second, first) if is_kept else (first, second)))
         else:
             lines += _describe_equal(first, second)
+    return lines
+
+
+def describe_known(learned: Sequence[Part], held: Sequence[Part]) -> list[str]:
+    """A line where pictures that are held out are learned all the same, as copies or in another set."""
+    lines = []
+    for other in held:
+        for part in learned:
+            both = np.flatnonzero(np.isin(other.contents, part.contents)).tolist()
+            if both:
+                what = f"{_name_places(both, other)} held out that the set {part.shared.set_name} learns too"
+                lines.append(f"{other.shared.set_name}: {what}, so they say nothing; remove one of each")
     return lines
 
 

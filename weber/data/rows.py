@@ -57,8 +57,9 @@ class Listed(NamedTuple):
     notes: Sequence[str]
 
 
-def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> Listed:
-    """The pictures of a set in the order of their names, and those that have no row, or no file. `key` is the set's in a config.
+def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str, is_held_out: bool = False) -> Listed:
+    """The pictures of a set in the order of their names, and those that have no row, or no file. `key` is the set's in a config. Where some
+    are held out these are left out; with `is_held_out` they are all that there is.
 
     Raises DataError for a folder that has no picture, and for a table that is broken.
     """
@@ -100,23 +101,52 @@ def list_rows(config: DataConfig, found: Found, *, files: Backend, key: str) -> 
     if config.limit is not None:
         rows, note = _choose_rows(rows, folder, config=config, limit=config.limit)
         notes.append(f"{config.set_name}: {note}")
+    if config.evaluation:
+        held = {id(row) for row in _choose_held(rows, folder, config=config, key=key)}
+        rows = [row for row in rows if (id(row) in held) == is_held_out and not (is_held_out and row.reason)]
     return Listed(rows, notes)
 
 
 def _choose_rows(rows: Sequence[Row], folder: Path, *, config: DataConfig, limit: int) -> tuple[list[Row], str]:
     """So many of the rows that may be of use, in their order, beside those that are set aside; and what became of it, in words."""
-    needs_file = set(config.caption_sources) <= {"textfile", "json"} and config.caption_fallback is None
-    usable = [row for row in rows if not row.reason and (row.texts.list_all() or not needs_file)]
+    usable = _list_usable(rows, config)
     if len(usable) <= limit:
         return list(rows), f"limit = {limit} leaves out nothing, there are {describe_count(len(usable), 'picture')}"
+    out = {id(row) for row in _draw_rows(usable, folder, "limit")[limit:]}
+    return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
+
+
+def _choose_held(rows: Sequence[Row], folder: Path, *, config: DataConfig, key: str) -> Sequence[Row]:
+    """The rows that are held out, at least one."""
+    usable = _list_usable(rows, config)
+    if config.evaluation == 1:
+        return usable
+    number = max(1, round(config.evaluation * len(usable)))
+    if number >= len(usable) > 0:
+        raise DataError(
+            f"{key}.evaluation leaves no picture of the set to be learned",
+            got=f"{key}.evaluation = {config.evaluation:g} of {describe_count(len(usable), 'picture')}",
+            expected="a share that leaves some, or 1 for a set of which all are held out",
+            fix=f"lower {key}.evaluation, or add pictures",
+        )
+    return _draw_rows(usable, folder, "evaluation")[:number]
+
+
+def _list_usable(rows: Sequence[Row], config: DataConfig) -> list[Row]:
+    """Those that may be of use, as far as names and tables tell."""
+    needs_file = set(config.caption_sources) <= {"textfile", "json"} and config.caption_fallback is None
+    return [row for row in rows if not row.reason and (row.texts.list_all() or not needs_file)]
+
+
+def _draw_rows(rows: Sequence[Row], folder: Path, what: str) -> list[Row]:
+    """In an order that is drawn by their names alone."""
 
     def draw(row: Row) -> int:
         is_far = find_scheme(row.path) and not row.is_below
         name = row.path.as_posix() if is_far else os.path.relpath(row.path, folder).replace(os.sep, "/")
-        return build_seed("limit", normalize_name(name))
+        return build_seed(what, normalize_name(name))
 
-    out = {id(row) for row in sorted(usable, key=draw)[limit:]}
-    return [row for row in rows if id(row) not in out], f"limit = {limit} of {describe_count(len(usable), 'picture')}"
+    return sorted(rows, key=draw)
 
 
 def _list_tables(config: DataConfig, others: Sequence[str]) -> list[str]:

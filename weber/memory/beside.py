@@ -31,7 +31,8 @@ class Fetched:
         """The numbers; waits until they are there."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return [float(number) for number in self._numbers]
+        numbers: list[float] = self._numbers.tolist()
+        return numbers
 
 
 class SideStream:

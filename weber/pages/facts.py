@@ -20,7 +20,9 @@ from weber.config.toml import write_value
 from weber.errors import CheckpointError
 from weber.results.runs import find_home
 from weber.sampling.stamp import OURS
-from weber.track.jsonl import read_metrics
+from weber.track.jsonl import read_metrics, read_readings
+from weber.track.scores import FINDING, HELD_OUT, LEARNED, start_of_levels
+from weber.track.signals import GRADIENT, LOSS_AT, UPDATE
 
 MOST_POINTS = 2000
 """Of longer curves the points are means."""
@@ -59,6 +61,8 @@ def read_run(place: Path) -> dict[str, Any]:
         "perStep": median(seconds) if seconds else None,
         "memory": max((line["peak_memory_bytes"] for line in lines if line.get("peak_memory_bytes")), default=None),
         "curves": {name: _list_points(lines, name) for name in _NUMBERS if any(name in line for line in lines)},
+        "readings": _list_readings(read_readings(folder)),
+        "findings": _list_findings(read_readings(folder)),
         "settings": _list_settings(config),
         **_list_painted(folder / "pictures"),
         "checkpoints": [[path.name, step] for step, path in list_checkpoints(folder)],
@@ -74,7 +78,39 @@ def _list_settings(config: RunConfig) -> list[list[str]]:
     return [[key, write_value(value), "" if default is None else write_value(default)] for key, value, default in changes]
 
 
-def _list_points(lines: Sequence[Mapping[str, float]], name: str) -> list[list[float]]:
+def _list_readings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was measured now and then, as charts: a title, and lines of points by their names."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    charts = {
+        "loss on pictures that are held out, and on some that are learned": {HELD_OUT: "held out", LEARNED: "learned"},
+        "loss on pictures that are held out, by noise level": _name_rest(names, start_of_levels(HELD_OUT)),
+        "loss in training, by noise level up to": _name_rest(names, LOSS_AT),
+        "gradients, by group of blocks": _name_rest(names, GRADIENT),
+        "how far a step moves the weights, as a share of their size": _name_rest(names, UPDATE),
+    }
+    found = []
+    for title, rows in charts.items():
+        series = [[label, _list_points(lines, name)] for name, label in rows.items() if name in names]
+        found += [{"title": title, "series": series}] if series else []
+    return found
+
+
+def _name_rest(names: Sequence[str], start: str) -> dict[str, str]:
+    """Those that begin so, and what they are called behind it."""
+    return {name: name.removeprefix(start) for name in names if name.startswith(start)}
+
+
+def _list_findings(lines: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """The first and the last step after which each fault was found, and what was said last."""
+    found: dict[str, list[Any]] = {}
+    for line in lines:
+        if FINDING in line:
+            known = found.setdefault(line[FINDING], [line["step"], line["step"], ""])
+            known[1:] = line["step"], line["text"]
+    return list(found.values())
+
+
+def _list_points(lines: Sequence[Mapping[str, Any]], name: str) -> list[list[float]]:
     """Step and value; of many the means of portions."""
     points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     size = -(-len(points) // MOST_POINTS) or 1

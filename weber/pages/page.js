@@ -41,16 +41,18 @@ function smooth(points, weight) {
   });
 }
 
-function drawChart(name, title, format) {
+function drawChart(lines, title, format, weight) {
   const width = 520, height = 250, left = 58, right = 12, top = 12, bottom = 26;
-  const series = runs.map((run) => run.curves[name] ?? []);
+  const series = lines.map((line) => line.points);
   const all = series.flat();
   if (!all.length) return null;
   let range = [Math.min(...all.map((one) => one[0])), Math.max(...all.map((one) => one[0]))];
   const whole = [...range];
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   const caption = make("figcaption", {}, title);
-  let weight = 0.9, start = null;
+  const legend = lines.length > 1 && lines.some((line) => line.isNamed)
+    ? make("p", { class: "legend" }, ...lines.map((line) => make("span", {}, make("i", { style: `background:${line.color}` }), line.label))) : null;
+  let start = null;
   const toStep = (event) => {
     const box = svg.getBoundingClientRect();
     const share = ((event.clientX - box.left) / box.width * width - left) / (width - left - right);
@@ -75,8 +77,8 @@ function drawChart(name, title, format) {
       svg.append(make("text", { x: x(step), y: height - 8, "text-anchor": number === 4 ? "end" : "middle" }, String(Math.round(step))));
     }
     const trace = (points) => points.map(([step, value], place) => `${place ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    raw.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: colors[number], "stroke-opacity": weight ? 0.22 : 1 })));
-    if (weight) shown.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: colors[number], "stroke-width": 2 })));
+    raw.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: lines[number].color, "stroke-opacity": weight ? 0.22 : 1 })));
+    if (weight) shown.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: lines[number].color, "stroke-width": 2 })));
   }
   svg.addEventListener("pointerdown", (event) => { start = toStep(event); svg.setPointerCapture(event.pointerId); });
   svg.addEventListener("pointerup", (event) => {
@@ -89,13 +91,35 @@ function drawChart(name, title, format) {
     const step = toStep(event);
     const said = series.map((points, number) => {
       const near = points.reduce((best, one) => Math.abs(one[0] - step) < Math.abs(best[0] - step) ? one : best, points[0] ?? [0, NaN]);
-      return points.length ? `${isPair ? runs[number].name + ": " : ""}${format(near[1])} at step ${near[0]}` : "";
+      return points.length ? `${lines.length > 1 ? lines[number].label + ": " : ""}${format(near[1])} at step ${near[0]}` : "";
     });
     caption.textContent = `${title}: ${said.filter(Boolean).join("; ")}`;
   });
   svg.addEventListener("pointerleave", () => { caption.textContent = title; });
   draw();
-  return { figure: make("figure", {}, svg, caption), setWeight(value) { weight = value; draw(); } };
+  return { figure: make("figure", {}, svg, caption, legend), setWeight(value) { weight = value; draw(); } };
+}
+
+function listRuns(choose) {
+  return runs.map((run, number) => ({ label: run.name, points: choose(run), color: colors[number] }));
+}
+
+function showReadings() {
+  const titles = [...new Set(runs.flatMap((run) => run.readings.map((one) => one.title)))];
+  const charts = titles.map((title) => {
+    const lines = runs.flatMap((run, number) => (run.readings.find((one) => one.title === title)?.series ?? []).map(([label, points], place) => ({
+      label: isPair ? `${run.name}, ${label}` : label, points, isNamed: true, color: `hsl(${(isPair ? 210 * number : 210) + 47 * place} 65% 50%)` })));
+    return drawChart(lines, title, formatNumber, 0);
+  }).filter(Boolean);
+  if (!charts.length) return make("p", { class: "gray" }, "Nothing was measured yet: that happens every evaluation.every steps.");
+  return make("div", { class: "charts" }, ...charts.map((one) => one.figure));
+}
+
+function showFindings(run) {
+  const rows = run.findings.map(([first, last, text]) => [first === last ? `after step ${first}` : `after steps ${first} to ${last}`, text]);
+  return make("div", {},
+    isPair ? make("h3", {}, run.name) : null,
+    rows.length ? showTable(["", "what was found"], rows) : make("p", { class: "gray" }, "The run doctor has found nothing."));
 }
 
 function showCurves() {
@@ -106,7 +130,7 @@ function showCurves() {
     ["lr", "learning rate", formatNumber],
     ["seconds", "seconds of a step", formatNumber],
     ["peak_memory_bytes", "memory at its peak", formatBytes],
-  ].map(([name, title, format]) => drawChart(name, title, format)).filter(Boolean);
+  ].map(([name, title, format]) => drawChart(listRuns((run) => run.curves[name] ?? []), title, format, 0.9)).filter(Boolean);
   if (!charts.length) return make("p", { class: "gray" }, "No step has been trained yet.");
   const slider = make("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0.9, "aria-label": "smoothing" });
   slider.addEventListener("input", () => charts.forEach((one) => one.setWeight(Number(slider.value))));
@@ -212,7 +236,9 @@ page.append(
   make("h1", {}, runs.map((run) => run.name).join(" and ")),
   ...runs.map(showCards),
   make("h2", {}, "Pictures"), showPictures(),
+  make("h2", {}, "Run doctor"), ...runs.map(showFindings),
   make("h2", {}, "Curves"), showCurves(),
+  make("h2", {}, "Measured now and then"), showReadings(),
   make("h2", {}, isPair ? "Settings that differ" : "Settings that differ from the defaults"), showSettings(),
   ...runs.filter((run) => run.planned && run.planned.pictures).flatMap((run) => [
     make("h2", {}, isPair ? `Data of ${run.name}` : "Data"), make("pre", {}, run.planned.pictures)]),

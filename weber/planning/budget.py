@@ -47,6 +47,7 @@ from weber.optim.stepper import CHUNK_BYTES
 from weber.optim.table import OPTIMIZERS, count_state_bytes
 from weber.planning.assistant import Frozen
 from weber.planning.checks import sample_size
+from weber.planning.evaluation import Measured
 from weber.planning.machine import Machine
 from weber.planning.prompts import Prompt
 from weber.planning.rehearsal import Encoding, Rehearsal, RehearsedEncoders, Sample, Sizes, count_update_bytes
@@ -63,7 +64,7 @@ _OF_NETWORK = ("weights of the blocks", "slots for swapped blocks", "other weigh
 
 @dataclass(frozen=True)
 class Workload:
-    """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted on the way.
+    """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted and `measured` on the way.
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
     `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache.
@@ -80,6 +81,7 @@ class Workload:
     host_bytes: int | None = field(default_factory=read_host_bytes)
     device_bytes: int | None = None
     cached: Container[str] = frozenset()
+    measured: Sequence[Sample] = ()
 
 
 def build_workload(
@@ -117,6 +119,15 @@ def build_workload(
         host_bytes=machine.host_bytes,
         device_bytes=machine.device_bytes,
     )
+
+
+def list_measured(measured: Measured) -> list[Sample]:
+    """The sizes of what is measured, one picture at a time."""
+    kinds = set()
+    for one in (*measured.held_out, *measured.learned):
+        references = tuple((other.crops[0].width, other.crops[0].height) for other in one.references)
+        kinds.add((one.bucket.width, one.bucket.height, references, bool(one.masks)))
+    return [Sample(*kind) for kind in sorted(kinds)]
 
 
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
@@ -167,7 +178,7 @@ class Budget:
         run = memory.model_copy(update={"quantize": "none", "int8_matmul": False, "fp8_matmul": False}) if is_rough else memory
         profiles = {sample: self._interpolate(sample, run) for sample in samples}
         still, largest = self._list_still(memory), max(profiles.values(), key=lambda one: one.peak_bytes)
-        phases = [*self._list_training(still, profiles, memory=memory), *self._list_painting(still, run), *self._list_encoding(memory)]
+        phases = [*self._list_training(still, profiles, memory=memory), *self._list_looks(still, run), *self._list_encoding(memory)]
         return Estimate(
             tuple(phases),
             self._list_hosted(memory, largest),
@@ -277,25 +288,33 @@ class Budget:
             phases.append(Phase("updating the weights", {**still, **update}))
         return phases
 
-    def _list_painting(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
-        phases = []
+    def _list_looks(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
+        """What is painted, and measured one picture at a time while the next step's are there too."""
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
         twice = sum(still.get(name, 0) for name in _OF_NETWORK)
         beside = {} if self.config.sampling.model is None else {"the model that paints": twice}
+        phases, optim = list[Phase](), self.config.optim
+        looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
+        times = {sample: self._count_time(profile, memory) for sample, profile in looks.items()}
+        each = {one: max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation for one, time in times.items()}
         for sample in self.load.paintings:
-            profile = self._build_profile(sample, plain, learns=False)
-            time = self._count_time(profile, memory)
-            seconds = max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
-            phases.append(Phase(f"painting {sample.describe()}", {**still, **beside, "activations": profile.peak_bytes}, seconds=seconds))
+            parts = {**still, **beside, "activations": looks[sample].peak_bytes}
+            phases.append(Phase(f"painting {sample.describe()}", parts, seconds=each[sample]))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
                 parts = {**still, **beside, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
                 phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
+        is_beside = self.config.evaluation.weights == "ema" and (optim.ema_on == "device" or self.load.device.type == "cpu")
+        beside = {"trained weights beside the mean": self.load.trained.num_bytes} if is_beside else {}
+        for sample in self.load.measured:
+            largest = max(map(self._rehearsal.count_input_bytes, (sample, *self.load.samples)))
+            parts = {"activations": looks[sample].peak_bytes, BATCHES: NUM_BATCHES * self.config.train.accumulation * largest}
+            phases.append(Phase(f"evaluating {sample.describe()}", {**still, **beside, **parts}, seconds=each[sample]))
         return phases
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
-        samples = [*self.load.samples, *self.load.paintings]
+        samples = [*self.load.samples, *self.load.paintings, *self.load.measured]
         width, height = max({(one.width, one.height) for one in samples} | {size for one in samples for size in one.references}, key=prod)
         family, precisions = self.load.family, (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
         encoder = self._encoders.encode(width, height, batch=batch, is_tiled=memory.vae_tiling)

@@ -39,6 +39,8 @@ def describe_captions(plan: Plan, progress: Progress) -> list[str]:
     """How many captions there are, what becomes of them, some of each set as they will be drawn, and how many are cut."""
     lines, drawn = [], _draw_first(plan)
     for key, config in zip(list_keys(plan.config.data), plan.config.data, strict=True):
+        if config.evaluation == 1:
+            continue
         part = plan.dataset.examples.find_part(config.set_name)
         lines += [_count_captions(config, part), *_describe_variety(config, part, key=key)]
         lines += [f'  drawn: {name}: "{_shorten(text)}"' for name, text in drawn[config.set_name]]
@@ -167,7 +169,7 @@ def _find_share(part: Part, text: str) -> float:
 
 def _draw_first(plan: Plan) -> dict[str, dict[tuple[str, str], None]]:
     """The first captions that are drawn of each set, in order, each once: names of pictures and texts."""
-    found: dict[str, dict[tuple[str, str], None]] = {config.set_name: {} for config in plan.config.data}
+    found: dict[str, dict[tuple[str, str], None]] = {config.set_name: {} for config in plan.config.learned_sets}
     for example, number in _list_draws(plan):
         shown = found[example.set_name]
         if len(shown) < _NUM_DRAWN:

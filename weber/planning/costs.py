@@ -9,6 +9,7 @@ from weber.memory.rates import GIB
 from weber.planning.faster import COPIES, PROCESSOR, describe_faster
 from weber.planning.fitting import build_fitted
 from weber.planning.plan import Plan
+from weber.planning.sizes import count_due
 
 _LESS = 0.02
 """What is too little to be said."""
@@ -68,6 +69,9 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
     num_pictures, num_passes = _count_pictures(plan)
     painting = num_passes * estimate.count_seconds("painting") + num_pictures * estimate.count_seconds("decoding")
     parts[f"{num_pictures} pictures on the way"] = painting
+    evaluation = plan.config.evaluation
+    times = count_due(plan.num_steps, plan.count_steps(evaluation.every)) + 1
+    parts["evaluation"] = times * plan.measured.count_passes(evaluation) * estimate.count_seconds("evaluating")
     views, captions = plan.needs.num_latents, plan.needs.num_kept
     if plan.config.output.text_cache == "live":
         captions = plan.num_steps * sum(plan.batches.group_sizes) // plan.batches.steps_per_epoch

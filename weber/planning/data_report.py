@@ -70,7 +70,7 @@ def _describe_numbers(words: Sequence[str], numbers: Sequence[int]) -> str:
 def describe_references(plan: Plan) -> list[str]:
     """A line per set: how many references, of what sizes, and what they cost; how many masks."""
     lines = []
-    for config in plan.config.data:
+    for config in plan.config.learned_sets:
         part, counts = _find_part(plan, config), Counter[int]()
         for shape, number in zip(part.shapes, part.counts, strict=True):
             counts[len(shape.references)] += number
@@ -91,7 +91,7 @@ def describe_references(plan: Plan) -> list[str]:
 def describe_sets(plan: Plan) -> list[str]:
     """Lines for sets whose pictures are learned otherwise than as a whole and as they are."""
     lines, draws = [], plan.config.objective.teacher_draws
-    for config in plan.config.data:
+    for config in plan.config.learned_sets:
         part, name = _find_part(plan, config), config.set_name
         if config.loss_masks is not None or config.alpha_mask:
             lines.append(f"{name}: {_describe_loss_masks(config, part)}")

@@ -27,6 +27,7 @@ from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
 from weber.data.build import build_dataset
 from weber.data.dataset import Dataset
+from weber.data.pictures import Pictures, pack_pictures
 from weber.data.sets import PictureLimits
 from weber.data.views import View
 from weber.errors import ConfigError
@@ -40,10 +41,11 @@ from weber.memory.load import list_kept_keys
 from weber.optim.table import check_optimizer
 from weber.planning.assistant import Frozen
 from weber.planning.attention import check_attention
-from weber.planning.budget import Workload, build_workload
+from weber.planning.budget import Workload, build_workload, list_measured
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
 from weber.planning.encoders import build_encoders, check_encoders
+from weber.planning.evaluation import Measured, choose_measured
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
 from weber.planning.library import list_prompts
@@ -81,6 +83,7 @@ class Plan:
     machine: Machine
     model: Model
     dataset: Dataset
+    measured: Measured
     batches: BatchPlan
     num_steps: int
     trained: Trained
@@ -126,8 +129,14 @@ class Plan:
         sampling = self.resolved.sampling
         texts = list_texts(self.prompts, negative=sampling.negative_prompt, cfg=sampling.cfg)
         views = [view for prompt in self.prompts for view in prompt.views]
+        texts += [""] if self.measured.has_captions else []
         keeps = self.resolved.output.text_cache != "live"
-        return Needs(self.dataset.examples, self.encoders, views=views, texts=texts, keeps_texts=keeps)
+        return Needs(self.encoded, self.encoders, views=views, texts=texts, keeps_texts=keeps)
+
+    @cached_property
+    def encoded(self) -> Pictures:
+        """The pictures that are read from the cache: those that are learned, and of those that are held out the ones that are measured."""
+        return Pictures([*self.dataset.examples.parts, *pack_pictures(self.measured.held_out).parts])
 
     @property
     def kind(self) -> Kind:
@@ -215,6 +224,7 @@ def build_plan(
         own=(config.output.folder, config.output.cache),
     )
     check_references(config, family, modules=_list_needed(config, family, trained), dataset=dataset)
+    measured = choose_measured(config, dataset)
     batches = build_batches(config, dataset.examples)
     num_steps = _count_steps(config, batches.steps_per_epoch)
     check_uses(config, batches, num_steps=num_steps)
@@ -223,9 +233,10 @@ def build_plan(
     workload = build_workload(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
+    workload = replace(workload, measured=list_measured(measured))
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
-    parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
+    parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
     return _fit(Plan(asked, config, resolved, *parts, fit=None))
 
 
@@ -247,7 +258,7 @@ def _check_sheets(sampling: SamplingConfig, *, num_steps: int, every: int) -> No
 
 def list_views(plan: Plan) -> list[View]:
     """Every distinct picture that will be encoded, as the encoder will see it: of the sets, and of the prompts."""
-    views = [view for example in plan.dataset.examples for view in example.list_views()]
+    views = [view for example in plan.encoded for view in example.list_views()]
     return list(dict.fromkeys([*views, *(view for prompt in plan.prompts for view in prompt.views)]))
 
 

@@ -36,7 +36,7 @@ def settle_precision(machine: Machine, config: RunConfig, *, family: Family, pro
 
 def _read_sizes(config: RunConfig, family: Family) -> BlockSizes:
     num_heads = read_number(family, "num_attention_heads")
-    tokens = [family.num_tokens(*family.latent_shape(one.edge_pixels, one.edge_pixels)[1:]) for one in config.data]
+    tokens = [family.num_tokens(*family.latent_shape(one.edge_pixels, one.edge_pixels)[1:]) for one in config.learned_sets]
     return BlockSizes(config.train.batch_size * max(tokens), num_heads * read_number(family, "attention_head_dim"), num_heads)
 
 

@@ -26,6 +26,7 @@ from weber.planning.caption_report import describe_captions, describe_cuts, desc
 from weber.planning.checks import sample_size
 from weber.planning.costs import describe_costs
 from weber.planning.data_report import describe_pictures, describe_references, describe_set_aside, describe_sets
+from weber.planning.evaluation import describe_evaluation
 from weber.planning.needs import count_numbers
 from weber.planning.plan import Plan, build_lessons, list_lacking
 from weber.planning.sizes import (
@@ -68,6 +69,7 @@ def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
         ("Captions", describe_captions(plan, progress)),
         ("References and masks", describe_references(plan)),
         ("What is asked of each set", describe_sets(plan)),
+        ("Held out", describe_evaluation(plan.config, plan.dataset, measured=plan.measured)),
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
@@ -85,7 +87,8 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
     lines = [_describe_model(plan)[0], *_describe_steps(plan)[:1]]
     num_used, num_aside = len(plan.dataset.examples), len(plan.dataset.set_aside)
     num_buckets = len(plan.dataset.examples.count_uses())
-    lines.insert(1, f"{describe_count(num_used, 'picture')} in {describe_count(num_buckets, 'bucket')}")
+    held = f", {len(plan.dataset.held_out)} held out" if len(plan.dataset.held_out) else ""
+    lines.insert(1, f"{describe_count(num_used, 'picture')} in {describe_count(num_buckets, 'bucket')}{held}")
     if num_aside:
         reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
         lines.append(f"{describe_count(num_aside, 'picture')} set aside: {reasons} (`weber plan` lists them)")

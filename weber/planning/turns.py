@@ -21,11 +21,11 @@ def build_batches(config: RunConfig, pictures: Pictures) -> BatchPlan:
         return BatchPlan(pictures, batch_size=train.batch_size, accumulation=train.accumulation, seed=train.seed, uses=uses)
 
     whole = build({name: Use(share) for name, share in shares.items()} if any(share != 1 for share in shares.values()) else NO_USES)
-    if all(one.start_after is None and one.stop_after is None for one in config.data):
+    if all(one.start_after is None and one.stop_after is None for one in config.learned_sets):
         return whole
     per_epoch = whole.steps_per_epoch
     uses = {}
-    for one in config.data:
+    for one in config.learned_sets:
         start = 0 if one.start_after is None else count_steps(one.start_after, steps_per_epoch=per_epoch)
         stop = None if one.stop_after is None else count_steps(one.stop_after, steps_per_epoch=per_epoch)
         uses[one.set_name] = Use(shares[one.set_name], start, stop)
@@ -49,7 +49,7 @@ def check_uses(config: RunConfig, batches: BatchPlan, *, num_steps: int) -> None
                 fix=f"raise {key}.stop_after above start_after",
             )
     for start in list_starts(batches.uses):
-        if start < num_steps and not any(batches.uses.get(one.set_name, ALWAYS).is_on(start) for one in config.data):
+        if start < num_steps and not any(batches.uses.get(one.set_name, ALWAYS).is_on(start) for one in config.learned_sets):
             raise ConfigError(
                 "There would be steps without any pictures.",
                 got=f"after step {start} no set takes part, of {num_steps} steps in all",
@@ -60,7 +60,7 @@ def check_uses(config: RunConfig, batches: BatchPlan, *, num_steps: int) -> None
 def describe_uses(config: RunConfig, batches: BatchPlan) -> list[str]:
     """A line for each set that does not simply take part in every epoch."""
     lines = []
-    for one in config.data:
+    for one in config.learned_sets:
         use, said = batches.uses.get(one.set_name, ALWAYS), []
         if use.share != 1:
             said.append(f"drawn {use.share:.3g} times as often as its pictures and repeats say")
@@ -76,7 +76,7 @@ def describe_uses(config: RunConfig, batches: BatchPlan) -> list[str]:
 
 def _build_shares(config: RunConfig, pictures: Pictures) -> dict[str, float]:
     """By set: how often its pictures are drawn, beside their repeats."""
-    shares = {one.set_name: one.share for one in config.data}
+    shares = {one.set_name: one.share for one in config.learned_sets}
     if config.train.balance == "pictures":
         return shares
     uses = {part.shared.set_name: len(part) * part.shared.repeats for part in pictures.parts}

@@ -87,6 +87,17 @@ def build_preview(file: Path, prompt: str, *, step: int, done: int, total: int) 
     return Event("validation.preview", "debug", text, title=text, fields=fields, pictures=(file,), is_for_people=False, is_passing=True)
 
 
+def build_scores(step: int, text: str, *, numbers: Mapping[str, object]) -> Event:
+    """What pictures that are held out say of the run."""
+    return Event("evaluation", "info", text, title=f"Evaluation after step {step}", fields={"data": {"step": step, **numbers}})
+
+
+def build_finding(step: int, text: str, *, name: str) -> Event:
+    """Something goes wrong with the run."""
+    title = f"The run doctor, after step {step}"
+    return Event("finding", "warning", f"{title}: {text}", title=title, fields={"data": {"step": step, "finding": name, "text": text}})
+
+
 def _percent(done: int, total: int) -> float:
     return round(100 * done / total, 2) if total > 0 else 100.0
 

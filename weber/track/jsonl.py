@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line of numbers per step, always."""
+"""`metrics.jsonl`: one line of numbers per step, always; `readings.jsonl`: what is measured now and then, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-METRICS_NAME = "metrics.jsonl"
+METRICS_NAME, READINGS_NAME = "metrics.jsonl", "readings.jsonl"
 Numbers = Mapping[str, float | int | str]
 
 
 class JsonlTracker:
-    """Appends to `metrics.jsonl`. Lines of steps after `done_steps`, left by a run that was killed, are dropped first; `last_step` is the
-    last that was there."""
+    """Appends to a file of the run folder. Lines of steps after `done_steps`, left by a run that was killed, are dropped first; `last_step`
+    is the last that was there."""
 
-    def __init__(self, run_folder: Path, *, done_steps: int) -> None:
-        self.path = run_folder / METRICS_NAME
+    def __init__(self, run_folder: Path, *, done_steps: int, name: str = METRICS_NAME) -> None:
+        self.path = run_folder / name
         found = _read_lines(self.path)
         self.last_step = json.loads(found[-1])["step"] if found and done_steps > 0 else 0
         kept = [line for line in found if json.loads(line)["step"] <= done_steps]
@@ -43,6 +44,11 @@ class JsonlTracker:
 def read_metrics(run_folder: Path) -> list[dict[str, float]]:
     """What was measured of each step of a run so far."""
     return [json.loads(line) for line in _read_lines(run_folder / METRICS_NAME)]
+
+
+def read_readings(run_folder: Path) -> list[dict[str, Any]]:
+    """What was measured of a run now and then, so far."""
+    return [json.loads(line) for line in _read_lines(run_folder / READINGS_NAME)]
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from weber.config.output import OutputConfig, TrackerName
 from weber.errors import MissingExtraError
-from weber.track.jsonl import JsonlTracker, Numbers
+from weber.track.jsonl import READINGS_NAME, JsonlTracker, Numbers
 from weber.track.relay import Relay, Service
 from weber.track.run_facts import RunFacts, read_identifier
 from weber.track.tensorboard import TensorboardTracker
@@ -35,19 +35,26 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Writes to every tracker."""
+    """Writes to every tracker: `metrics` has a line for each step, `readings` what is measured now and then, `others` both."""
 
-    def __init__(self, trackers: list[Tracker]) -> None:
-        self._trackers = trackers
+    def __init__(self, metrics: Tracker, readings: Tracker, others: Sequence[Tracker] = ()) -> None:
+        self._metrics, self._readings, self._others = metrics, readings, others
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Record what a step measured."""
-        for tracker in self._trackers:
+        for tracker in (self._metrics, *self._others):
+            tracker.write(step, numbers)
+
+    def write_reading(self, step: int, reading: Numbers) -> None:
+        """Record what was measured after so many steps; others get the numbers of it."""
+        self._readings.write(step, reading)
+        numbers = {name: value for name, value in reading.items() if not isinstance(value, str)}
+        for tracker in self._others if numbers else ():
             tracker.write(step, numbers)
 
     def write_pictures(self, step: int, pictures: Mapping[Path, str]) -> None:
         """Record pictures with their prompts."""
-        for tracker in self._trackers:
+        for tracker in self._others:
             tracker.write_pictures(step, pictures)
 
 
@@ -74,7 +81,8 @@ def open_trackers(
     """
     with ExitStack() as stack:
         jsonl = stack.enter_context(JsonlTracker(config.folder, done_steps=done_steps))
-        trackers: list[Tracker] = [jsonl]
+        readings = stack.enter_context(JsonlTracker(config.folder, done_steps=done_steps, name=READINGS_NAME))
+        others = list[Tracker]()
         facts = RunFacts(
             folder=config.folder,
             project=config.project or "weber",
@@ -86,10 +94,10 @@ def open_trackers(
             last_step=jsonl.last_step,
         )
         if "tensorboard" in config.trackers:
-            trackers.append(stack.enter_context(TensorboardTracker(facts)))
+            others.append(stack.enter_context(TensorboardTracker(facts)))
         relays = [_open_relay(name, facts) for name in config.trackers if name in _SERVICES]
         stack.callback(_close_relays, relays, say)
-        yield Trackers([*trackers, *relays])
+        yield Trackers(jsonl, readings, [*others, *relays])
 
 
 def _open_relay(name: TrackerName, facts: RunFacts) -> Relay:

@@ -36,11 +36,11 @@ from weber.planning.prompts import Prompt
 @dataclass(frozen=True)
 class Fixed:
     """Pairs of noise level and noise that are not those of the step: per sample, the number that all is drawn from, and what the law of
-    noise levels is fed. `target_BCHW` fp32: the teacher's answers; None: it has yet to be asked."""
+    noise levels is fed, none where they are given. `target_BCHW` fp32: the teacher's answers; None: it has yet to be asked."""
 
     seeds: tuple[int, ...]
-    levels: tuple[float, ...]
-    target_BCHW: Tensor | None
+    levels: tuple[float, ...] = ()
+    target_BCHW: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Batch:
     is_regularization: bool = False
     captions: tuple[str, ...] = ()
     fixed: Fixed | None = None
+
+    @property
+    def is_asked_plainly(self) -> bool:
+        """Without routes and rollouts: what the model is kept as it is on, and what it is measured by."""
+        return self.is_regularization or self.fixed is not None
 
     def list_tensors(self) -> list[Tensor]:
         """All that is on the device."""
@@ -176,6 +181,16 @@ class Loader:
         assert self._lessons is not None
         draw = Draw(0, 0, lesson.caption, lesson.crop, lesson.mask)
         return self._stack([self._load_sample(lesson.example, draw, (*self._describe(lesson), None))])
+
+    def load_measured(self, example: Example, caption: int | None) -> Batch:
+        """One picture with that caption, of which the noise has yet to be said; in the thread that reads everything else."""
+        batch = self._thread.submit(self._read_measured, example, caption).result()
+        self._stream.hand_over(batch.list_tensors())
+        return batch
+
+    def _read_measured(self, example: Example, caption: int | None) -> Batch:
+        with self._stream.open():
+            return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
 
     def read(self, step: int) -> list[Batch]:
         """The micro-batches of a step, here and now."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 
 import torch
 
@@ -14,6 +15,7 @@ from weber.memory.device import peak_memory_bytes
 from weber.track.health import find_collapse
 from weber.track.metrics import Trackers
 from weber.track.progress import Watcher
+from weber.track.signals import Signals, Use
 from weber.training.batch import Batch
 from weber.training.blame import find_cause
 from weber.training.outcome import Outcome
@@ -51,8 +53,11 @@ class Pace:
 class Follower:
     """Reads outcomes in the order of their steps: at once, or where the learner has `health`, while the device is at the next step."""
 
-    def __init__(self, training: Training, trackers: Trackers, *, watcher: Watcher, learning_rate: Callable[[int], float]) -> None:
+    def __init__(
+        self, training: Training, trackers: Trackers, *, signals: Signals, watcher: Watcher, learning_rate: Callable[[int], float]
+    ) -> None:
         self._training, self._trackers, self._watcher, self._learning_rate = training, trackers, watcher, learning_rate
+        self._signals = signals
         self._unread: list[Started] = []
         self._num_late = 0 if training.learner.health is None else 1
         self._pace = Pace(time.perf_counter())
@@ -82,6 +87,7 @@ class Follower:
         except TrainingError as error:
             raise explain(error, self._training, step=step, batches=started.batches, watcher=self._watcher) from error
         saver.prove()
+        self._signals.note(numbers, _list_learned(started))
         done, lr, memory_bytes = step + 1, self._learning_rate(step), peak_memory_bytes(plan.device)
         seconds = self._pace.write(numbers.get("loss"))
         numbers |= {"lr": lr, "seconds": seconds, "epoch": step // plan.batches.steps_per_epoch}
@@ -94,6 +100,12 @@ class Follower:
             raise
         self._training.messages.tell_step(done, plan.num_steps, numbers=numbers, seconds=self._pace.seconds)
         self._watcher.report("training", done, plan.num_steps, _describe(self._pace, lr, memory_bytes, device=plan.device))
+
+
+def _list_learned(started: Started) -> Iterator[Use]:
+    """The samples of a step but for those for regularization."""
+    is_learned = (not batch.is_regularization for batch in started.batches for _ in batch.places)
+    return compress(started.outcome.list_uses(), is_learned)
 
 
 def explain(error: TrainingError, training: Training, *, step: int, batches: Sequence[Batch], watcher: Watcher) -> WeberError:

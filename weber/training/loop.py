@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from weber.track.metrics import Trackers, open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Batch
 from weber.training.follow import Follower, Started, explain, warn_of_collapse
+from weber.training.judge import Judge
 from weber.training.prepared import Training
 from weber.training.state import build_learned
 from weber.training.step import start_step
@@ -37,26 +39,35 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     _greet(training, watcher)
     training.messages.start(first, num_steps, count=plan.count_steps)
     with _open_trackers(training, watcher) as trackers, training.loader:
+        judge = Judge(training, trackers, watcher=watcher, stop=stop)
         if plan.is_painted(first):
-            _paint(training, first, watcher, trackers=trackers, stop=stop)
-        follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
+            _paint(training, first, watcher, trackers=trackers, judge=judge, stop=stop)
+        if judge.is_due(first) and not stop.asked:
+            judge.judge(first)
+        follower = Follower(training, trackers, signals=judge.signals, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
                 follower.read()
                 _leave(training, step, watcher)
             write_learning_rate(learner.optimizer, learning_rate(step))
+            judge.watch(step)
             follower.add(_start_step(training, step, watcher))
+            with _kept(training, step + 1):
+                judge.note(step + 1, lr=learning_rate(step))
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
             done = step + 1
-            is_saved, is_painted = saver.is_due(done) or stop.asked, plan.is_painted(done)
-            if is_saved or is_painted or done == num_steps:
+            is_saved, is_painted, is_judged = saver.is_due(done) or stop.asked, plan.is_painted(done), judge.is_due(done)
+            if is_saved or is_painted or is_judged or done == num_steps:
                 follower.read()
             if is_saved:
                 saver.save(done)
             if is_painted and not stop.asked:
-                _paint(training, done, watcher, trackers=trackers, stop=stop)
-            if is_saved or is_painted:
+                _paint(training, done, watcher, trackers=trackers, judge=judge, stop=stop)
+            if is_judged and not stop.asked:
+                with _kept(training, done):
+                    judge.judge(done)
+            if is_saved or is_painted or is_judged:
                 follower.start_clock()
     saver.prove()
     return _finish(training, watcher)
@@ -102,12 +113,13 @@ def _start_step(training: Training, step: int, watcher: Watcher) -> Started:
         raise explain(error, training, step=step, batches=batches, watcher=watcher) from error
 
 
-def _paint(training: Training, step: int, watcher: Watcher, *, trackers: Trackers, stop: Stop) -> None:
+def _paint(training: Training, step: int, watcher: Watcher, *, trackers: Trackers, judge: Judge, stop: Stop) -> None:
     """Paint the run's prompts. Pictures are not worth a run: it goes on without what cannot be written, and is saved before it ends."""
     try:
         with evaluated(training.learner.optimizer):
             training.painter.paint(step, stop.guard(watcher.report))
         painted = training.painter.list_painted(step)
+        judge.look(step, list(painted))
         if painted:
             training.messages.tell_pictures(step, prompts=list(painted.values()), files=list(painted))
             trackers.write_pictures(step, painted)
@@ -117,6 +129,17 @@ def _paint(training: Training, step: int, watcher: Watcher, *, trackers: Tracker
         reason = error.strerror or str(error)
         watcher.write(f"The pictures of step {step} could not be written ({reason}); the run goes on without them.")
     except (torch.OutOfMemoryError, WeberError):
+        if step > training.start.step:
+            training.saver.save(step)
+        raise
+
+
+@contextmanager
+def _kept(training: Training, step: int) -> Iterator[None]:
+    """What is good of the state after `step` finished steps is kept where it cannot be measured."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, WeberError, OSError):
         if step > training.start.step:
             training.saver.save(step)
         raise

@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from weber.errors import TrainingError
 from weber.memory.beside import Fetched
 from weber.optim.stepper import Stepper
+from weber.track.signals import Use
 
 
 class Health:
@@ -31,7 +33,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Losses and gradient norm of a step, counted from 0, with the names of its samples. `is_fused`: weights have moved one by one."""
+    """Losses and gradient norm of a step, counted from 0, with the names of its samples. `fetched` has the numbers of `keys`, then the loss
+    of each sample, then their noise levels. `is_fused`: weights have moved one by one."""
 
     step: int
     names: Sequence[str]
@@ -43,11 +46,16 @@ class Outcome:
 
     def read(self) -> dict[str, float]:
         """The numbers by name; waits for the device. Raises TrainingError where one is not finite, and then no such step is counted."""
-        numbers = dict(zip(self.keys, self.fetched.read(), strict=True))
+        numbers = dict(zip(self.keys, self.fetched.read(), strict=False))
         for key, number in numbers.items():
             if not math.isfinite(number):
                 self._fail(key, number)
         return numbers
+
+    def list_uses(self) -> list[Use]:
+        """The samples, with their noise levels and losses; waits for the device."""
+        losses, levels = np.array(self.fetched.read()[len(self.keys) :]).reshape(2, -1).tolist()
+        return [Use(name, level, loss) for name, level, loss in zip(self.names, levels, losses, strict=True)]
 
     def _fail(self, key: str, number: float) -> None:
         if isinstance(self.optimizer, Stepper):

@@ -35,6 +35,7 @@ from weber.sampling.validate import decode_pictures, predict_paintings, save_pic
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
+from weber.training.mean import averaged
 from weber.training.previews import Previews
 from weber.training.sibling import open_painting
 
@@ -189,24 +190,11 @@ class Painter:
     def _files(self, step: int) -> list[Path]:
         return [self.folder / f"step-{step:06d}" / f"{prompt.file}.png" for prompt in self.plan.prompts]
 
-    @contextmanager
-    def _swapped(self) -> Iterator[None]:
-        """While the running mean paints, it is in the place of the trained weights."""
-        if self.ema is None:
-            yield
-            return
-        with self.ema.swapped():
-            try:
-                yield
-            finally:
-                if self.swap is not None and self.swap.is_trained:
-                    self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
-
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
         places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
         needed, prompts = sorted(set(places)), self.plan.prompts
         opened = open_painting(self.plan, self.predictor, learned=self.learned, progress=progress)
-        with self._swapped(), opened as predictor, _attending(predictor, self.attention):
+        with averaged(self.ema, self.swap), opened as predictor, _attending(predictor, self.attention):
             found = paint_all(
                 replace(self.plan.encoders, family=self.plan.painted),
                 predictor,

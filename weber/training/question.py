@@ -112,10 +112,10 @@ def _build_condition(learner: Learner, batch: Batch, t_B: Tensor, *, step: int) 
 
 
 def _draw_route(learner: Learner, batch: Batch, *, step: int) -> dict[str, Tensor]:
-    """Which tokens skip blocks, for all samples of the batch; those within a mask for the loss never do. What the model is held to, and
-    what it paints itself, takes no route."""
+    """Which tokens skip blocks, for all samples of the batch; those within a mask for the loss never do. What the model is held to or
+    measured by, and what it paints itself, takes no route."""
     latents_BCHW = batch.latents_BCHW
-    if not learner.predictor.routes or batch.is_regularization:
+    if not learner.predictor.routes or batch.is_asked_plainly:
         return {}
     height, width = latents_BCHW.shape[-2:]
     num_tokens = learner.family.num_tokens(height, width)
@@ -133,7 +133,7 @@ def _draw_rollout(learner: Learner, batch: Batch, t_B: Tensor, *, step: int) -> 
     Below one step's size an error of the input would count many times in the velocity that is wanted; before pure noise is no step.
     """
     config, seed = learner.config.objective.rollout, learner.config.train.seed
-    if config is None or batch.is_regularization:
+    if config is None or batch.is_asked_plainly:
         return [0] * len(batch.places)
     probability = build_probability(config, step)
     return [

@@ -19,7 +19,7 @@ from weber.optim.schedules import build_schedule
 from weber.planning.plan import Plan
 from weber.results.runs import is_run
 from weber.sampling.validate import find_free
-from weber.track.jsonl import METRICS_NAME, read_metrics
+from weber.track.jsonl import METRICS_NAME, READINGS_NAME, read_metrics, read_readings
 from weber.track.progress import Watcher
 from weber.training.pictures import put_later_away
 from weber.training.state import STATE_NAME, check_state
@@ -89,12 +89,12 @@ def leave_branch(folder: Path, start: Found, *, watcher: Watcher) -> None:
     pictures = put_later_away(folder, step=start.step)
     if pictures is not None:
         watcher.write(f"Pictures of later steps than {start.step} are now in {pictures}.")
-    metrics = folder / METRICS_NAME
-    last = max((int(line["step"]) for line in read_metrics(folder)), default=0)
-    if last > start.step:
-        kept = find_free(metrics.with_stem(f"{metrics.stem}-{last:06d}"))
-        shutil.copyfile(metrics, kept)
-        watcher.write(f"The numbers of later steps than {start.step} are kept in {kept}.")
+    for name, lines in ((METRICS_NAME, read_metrics(folder)), (READINGS_NAME, read_readings(folder))):
+        file, last = folder / name, max((int(line["step"]) for line in lines), default=0)
+        if last > start.step:
+            kept = find_free(file.with_stem(f"{file.stem}-{last:06d}"))
+            shutil.copyfile(file, kept)
+            watcher.write(f"The numbers of later steps than {start.step} are kept in {kept}.")
 
 
 def _find_latest(folder: Path, watcher: Watcher) -> Found:

@@ -38,7 +38,7 @@ LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
 """Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
-    *("output.", "sampling.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
+    *("output.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
     *("model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
@@ -163,7 +163,7 @@ def _describe_pictures(plan: Plan) -> dict[str, object]:
     if num_references == 0:
         num_masks = sum(len(part.array("mask.share")) for part in pictures.parts if "mask" in part.columns)
         return {"masks": num_masks} if plan.family.picture_inputs.repaints else {}
-    kinds = {one.conditioning_type or "reference_strict" for one in plan.config.data if one.num_references}
+    kinds = {one.conditioning_type or "reference_strict" for one in plan.config.learned_sets if one.num_references}
     return {
         "references": num_references,
         "conditioning_type": ", ".join(sorted(kinds)),

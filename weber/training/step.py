@@ -28,26 +28,27 @@ def start_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outc
     """
     config, health = learner.config, learner.health
     num_samples = sum(len(batch.places) for batch in batches)
-    losses = []
-    for batch, t_B in zip(batches, draw_timesteps(learner, batches, step=step), strict=True):
+    losses, plain, levels = [], [], draw_timesteps(learner, batches, step=step)
+    for batch, t_B in zip(batches, levels, strict=True):
         if config.adapter.has_dropout:
             torch.manual_seed(build_seed(config.train.seed, step, batch.places[0], "dropout"))
         question = build_question(learner, batch, t_B=t_B, step=step)
         velocity_BCHW = learner.predictor(question.noisy_BCHW, t_B, question.condition)
         losses_B = build_losses(velocity_BCHW, question.target_BCHW, t_B, config=config.objective, mask_B1HW=batch.mask_B1HW)
+        plain.append(losses_B.detach())
         if batch.weights_B is not None:
             losses_B = losses_B * batch.weights_B
         losses.append(losses_B.detach())
         if health is not None:
             health.note(losses[-1])
         elif learner.fused is not None:
-            _fetch(learner, {"loss": losses[-1].sum()}, step=step, batches=batches).read()
+            _fetch(learner, {"loss": losses[-1].sum()}, [], step=step, batches=batches).read()
         is_last = len(losses) == len(batches)
         with nullcontext() if learner.fused is None else learner.fused.step(is_last=is_last, is_finite=learner.is_finite):
             (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
 
     norm = _measure_gradient(learner)
-    outcome = _fetch(learner, _list_losses(batches, losses) | {"grad_norm": norm}, step=step, batches=batches)
+    outcome = _fetch(learner, _list_losses(batches, losses) | {"grad_norm": norm}, [*plain, *levels], step=step, batches=batches)
     if health is None:
         outcome.read()
     if learner.fused is None:
@@ -100,8 +101,10 @@ def _list_gradients(learner: Learner) -> list[Tensor]:
     return [parameter.grad for _, parameter in learner.parameters if parameter.grad is not None]
 
 
-def _fetch(learner: Learner, numbers: dict[str, Tensor], *, step: int, batches: Sequence[Batch]) -> Outcome:
+def _fetch(
+    learner: Learner, numbers: dict[str, Tensor], of_samples: Sequence[Tensor], *, step: int, batches: Sequence[Batch]
+) -> Outcome:
     names = [name for batch in batches for name in batch.names]
     is_fused, is_fp32 = learner.fused is not None, learner.config.memory.dtype == "fp32"
-    fetched = Fetched(torch.stack([number.float() for number in numbers.values()]))
+    fetched = Fetched(torch.cat([torch.stack([number.float() for number in numbers.values()]), *of_samples]))
     return Outcome(step, names, list(numbers), fetched, learner.optimizer, is_fused, is_fp32)

@@ -37,6 +37,11 @@ def tell(imported: Imported, spelled: str) -> tuple[str, str]:
 
 
 SETTINGS = [
+    # what is held out
+    ("--validation_split 0.1 --validation_seed 3", "data.0.evaluation", 0.1),
+    ("--validation_split 0", "data.0.evaluation", None),
+    ("--validation_split 0.1 --validate_every_n_steps 50", "evaluation.every", 50),
+    ("--validation_split 0.1 --validate_every_n_epochs 2", "evaluation.every", "2 epochs"),
     # what is asked of the network
     ("--timestep_sampling uniform", "objective.timesteps", "uniform"),
     ("--timestep_sampling sigmoid --sigmoid_scale 0.7", "objective.sigmoid_scale", 0.7),

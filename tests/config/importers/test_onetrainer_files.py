@@ -174,10 +174,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
             {"kind": "shuffle", "keep": 2, "separator": "|"},
         ],
         "data.0.caption_variants": 20,
-        "data.1.regularization": True,
-        "data.1.loss_weight": 0.5,
-        "data.1.captions": "filename",
-        "data.2.name": "counted",
+        "data.1.name": "held out",
+        "data.1.evaluation": 1.0,
+        "data.2.regularization": True,
+        "data.2.loss_weight": 0.5,
+        "data.2.captions": "filename",
+        "data.3.name": "counted",
         "objective": {"timesteps": "cosmap"},
     },
     "fill": {
@@ -194,7 +196,7 @@ REFUSED: dict[str, set[str]] = {
     "preset": {"backup_after"},
     "klein": {"cfg_scale"},
     "masked": {"masked_training"},
-    "tags": {"type", "balancing"},
+    "tags": {"balancing"},
     "fill": {"text_encoder_2.train", "learning_rate_warmup_steps", "prompt"},
 }
 

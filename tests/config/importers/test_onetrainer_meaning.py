@@ -52,6 +52,15 @@ def test_what_is_taken_where_nothing_is_said(tmp_path: Path) -> None:
     assert (tree["data"][0]["resolution"], tree["data"][0]["bucket_step"], tree["data"][0]["geometry"]) == (512.0, 64, "onetrainer")
 
 
+def test_a_concept_for_validation_is_held_out(tmp_path: Path) -> None:
+    held = {"path": "val", "type": "VALIDATION", "balancing": 3, "loss_weight": 0.5}
+    imported = run(tmp_path, {"validation": True, "validate_after": 2, "validate_after_unit": "EPOCH"}, [{"path": "dog"}, held])
+    of_held = imported.tree["data"][1]
+    assert of_held["evaluation"] == 1.0 and not {"repeats", "share", "loss_weight"} & of_held.keys()
+    assert imported.tree["evaluation"] == {"every": "2 epochs"}
+    assert outcome(run(tmp_path, {"validation": False, "validate_after": 2}), "validate_after")[0] == "no effect"
+
+
 def test_sizes_of_768() -> None:
     """768 x sqrt(1.25) = 858.7 -> 832, / sqrt(1.25) = 686.9 -> 704, and so on, to multiples of 64."""
     sizes = [[one.width, one.height] for one in list_onetrainer_buckets(768, step=64)]

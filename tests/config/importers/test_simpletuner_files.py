@@ -168,6 +168,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "masks": {
         "data.0.loss_masks": "masks",
+        "data.1.path": "eval",
+        "data.1.evaluation": 1.0,
         "objective": {"mask_mean": "picture", "timesteps": "sigmoid", "shift": 3.0},
         "train": {"epochs": 4, "batch_size": 1},
     },
@@ -199,7 +201,6 @@ EXPECTED: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, set[str]] = {
     "kontext": {"caption_strategy"},
     "klein": {"dynamo_backend"},
-    "masks": {"dataset_type"},
     "schnell": {"lr_scheduler"},
 }
 

@@ -261,9 +261,21 @@ def test_several_filters_and_texts_of_their_own(tmp_path: Path) -> None:
 
 
 def test_sets_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    others = [{"id": kind, "dataset_type": kind} for kind in ("eval", "caption", "grounding", "distillation_cache")]
+    others = [{"id": kind, "dataset_type": kind} for kind in ("caption", "grounding", "distillation_cache")]
     imported = run(tmp_path, None, SET, *others)
     assert [one.given.value for one in imported.outcomes if one.kind == "refused"] == [one["dataset_type"] for one in others]
+
+
+def test_a_set_that_is_evaluated_is_held_out(tmp_path: Path) -> None:
+    held = SET | {"id": "held", "dataset_type": "eval", "instance_data_dir": "held", "repeats": 3, "probability": 0.5}
+    asked = {"eval_steps_interval": 50, "num_eval_images": 6, "caption_dropout_probability": 0.2}
+    imported = run(tmp_path, None, SET, held, **asked)
+    cats, of_held = imported.tree["data"]
+    assert (of_held["path"], of_held["evaluation"]) == ("held", 1.0)
+    assert not {"repeats", "share", "caption_dropout"} & of_held.keys() and cats["caption_dropout"] == 0.2
+    assert imported.tree["evaluation"] == {"every": 50, "pictures": 6}
+    assert "evaluation" not in run(tmp_path, None, SET, **asked).tree
+    assert run(tmp_path, None, SET, held, eval_epoch_interval=2).tree["evaluation"] == {"every": "2 epochs"}
 
 
 def test_placeholders(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ KEYS: Table = {
     " train.short_and_long_captions* train.prompt_saturation_chance": refused(_METHOD),
     "train.single_item_batching": ignored("it changes memory alone"),
     "train.validation_config train.validation_config.*": refused(
-        "weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned"
+        "data.N.evaluation = 0.05 holds pictures out, and [evaluation] says how often and at which noise levels they are measured"
     ),
     "train.switch_boundary_every train.train_refiner train.train_turbo train.show_turbo_outputs": ignored(_OTHER),
     # train: memory

@@ -228,6 +228,16 @@ def _put_multiplier(draft: Draft, keys: Keys, value: Any) -> str:
     return REFUSED + "weber trains every set at full strength"
 
 
+def _put_held_out(draft: Draft, keys: Keys, value: Any) -> str:
+    """`validation_split`: the share of the pictures that is measured, and not learned."""
+    share = read_float(value, name="validation_split")
+    if share <= 0 or keys.read_bool("is_reg"):
+        return NO_EFFECT + ("pictures for regularization are not measured" if share > 0 else "no picture is held out, here as there")
+    if share >= 1:
+        return REFUSED + "a set of which all is held out has no repeats and no captions that are dropped here: data.N.evaluation = 1"
+    return draft.set(f"data.{keys.set_number}.evaluation", share, origin=keys.find("validation_split"))
+
+
 SET: Table = {
     "image_dir image_directory": translated(_put_folder, "data.N.path, with recursive = false"),
     "metadata_file": translated(_put_metadata, "data.N.metadata"),
@@ -254,7 +264,8 @@ SET: Table = {
     "face_crop_aug_range": refused('faces are not in the names of files here; data.N.crop = "face" finds them'),
     "network_multiplier": translated(_put_multiplier, "cannot be had, but for 1"),
     "resize_interpolation": refused("weber has one way to resize pictures: by area, as the scripts if nothing is said"),
-    "validation_split validation_seed": refused("weber measures no loss on pictures that are not learned, and learns all of them"),
+    "validation_split": translated(_put_held_out, "data.N.evaluation"),
+    "validation_seed": ignored("which pictures data.N.evaluation holds out is drawn by their names alone"),
     "cache_info cache_directory debug_dataset": ignored("how pictures are found and kept"),
     "multiple_target": ignored("is of another trainer's file"),
     **CAPTIONS,

@@ -20,7 +20,7 @@ from weber.errors import ConfigError
 _RENAMED = {"train_batch_size": "batch_size", "dataset_repeats": "num_repeats", "caption_extention": "caption_extension"}
 _TOML_ONLY = {
     "image_dir", "image_directory", "metadata_file", "conditioning_data_dir", "control_directory", "is_reg", "custom_attributes",
-    "class_tokens", "network_multiplier", "validation_split", "validation_seed", "cache_directory", "multiple_target", "batch_size",
+    "class_tokens", "network_multiplier", "cache_directory", "multiple_target", "batch_size",
     "num_repeats",
 }
 SET_OPTIONS = {name: name for name in list_names(SET) if name not in _TOML_ONLY} | _RENAMED

@@ -200,6 +200,14 @@ def _put_steps(draft: Draft, keys: Keys, value: Any) -> str:
     return draft.set("train.steps", read_int(value, name="max_train_steps"), origin=keys.find("max_train_steps"))
 
 
+def _put_evaluation_epochs(draft: Draft, keys: Keys, value: Any) -> str:
+    """`validate_every_n_epochs`."""
+    if "validate_every_n_steps" in keys:
+        return NO_EFFECT + "validate_every_n_steps counts"
+    number = read_int(value, name="validate_every_n_epochs")
+    return draft.set("evaluation.every", "1 epoch" if number == 1 else f"{number} epochs", origin=keys.find("validate_every_n_epochs"))
+
+
 LENGTH: Table = {
     "max_train_steps": translated(_put_steps, "train.steps, unless max_train_epochs is given"),
     "max_train_epochs": used("train.epochs"),
@@ -208,8 +216,8 @@ LENGTH: Table = {
     "initial_epoch initial_step skip_until_initial_step": refused("weber goes on from its own checkpoints: `weber resume`"),
     "resume resume_from_huggingface": refused("no state of the scripts can be read; adapter.start_from takes the LoRA that was saved last"),
     "epoch stop_text_encoder_training": ignored("the scripts do not read it"),
-    "validation_split validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps": refused(
-        "weber measures no loss on pictures that are not learned, and learns all of them; sampling.prompts shows what is learned"
-    ),
+    "validate_every_n_steps": used("evaluation.every"),
+    "validate_every_n_epochs": translated(_put_evaluation_epochs, 'evaluation.every = "2 epochs", unless steps are given'),
+    "max_validation_steps": ignored("evaluation.pictures says how many pictures are measured each time"),
 }
 """How long it trains."""

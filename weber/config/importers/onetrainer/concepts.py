@@ -57,8 +57,19 @@ def set_path(draft: Draft, keys: Keys, *, value: Any) -> str:
     return draft.set(_key(keys, "path"), str(value).strip(), origin=keys.find("path"))
 
 
+_OF_USES = ("repeats", "share", "loss_weight", "caption_dropout")
+"""What says how pictures are learned."""
+
+
+def is_held_out(keys: Keys) -> bool:
+    """Whether the concept is measured and not learned."""
+    return (keys.read_text("type") or "").upper() == "VALIDATION" or keys["validation_concept"] is True
+
+
 def set_type(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """Pictures to learn, or to stay as they are."""
+    """Pictures to learn, to stay as they are, or to be measured."""
+    if is_held_out(keys):
+        return draft.set(_key(keys, "evaluation"), 1.0, origin=keys.find("type"))
     if str(value).strip().upper() == "PRIOR_PREDICTION":
         return draft.set(_key(keys, "regularization"), True, origin=keys.find("type"))
     return f"{NO_EFFECT}pictures to learn"
@@ -248,9 +259,10 @@ def _refuse_if(why: str) -> Call:
 
 CONCEPT_TABLE: Table = {
     "name": used(".name"),
+    "validation_concept": stated(set_type, "`evaluation = 1`"),
     "path": stated(set_path, "`path`"),
     "enabled": ignored("the concept takes part"),
-    "type": stated(set_type, "`regularization` for PRIOR_PREDICTION; VALIDATION cannot be had"),
+    "type": stated(set_type, "`regularization` for PRIOR_PREDICTION, `evaluation = 1` for VALIDATION"),
     "include_subdirectories": used(".recursive"),
     "balancing": stated(set_balance, "`repeats` for whole numbers, else `share`"),
     "balancing_strategy": stated(name_strategy, "REPEATS is `repeats`; SAMPLES cannot be had"),
@@ -280,10 +292,6 @@ CONCEPT_TABLE: Table = {
 }
 """Of a concept that takes part."""
 
-VALIDATION_TABLE: Table = {
-    "type": refused("weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned", off=()),
-    "*": ignored("of a concept that cannot be had"),
-}
 PRIOR_TABLE: Table = {
     "type": refused("the model is kept as it is beside adapters alone; this training changes the model itself", off=()),
     "*": ignored("of a concept that cannot be had"),
@@ -304,6 +312,8 @@ CONCEPT_DEFAULTS: dict[str, Any] = {
 def finish_concept(draft: Draft, keys: Keys) -> None:
     """What OneTrainer does with every picture of a concept."""
     number = keys.set_number
+    for name in _OF_USES if is_held_out(keys) else ():
+        draft.remove(f"data.{number}.{name}")
     draft.set(f"data.{number}.upscale", True, origin="OneTrainer enlarges small pictures")
     draft.set(f"data.{number}.minimum_edge", 1, origin="OneTrainer sets no small pictures aside")
     if draft.get(f"data.{number}.aspect") != "square":

@@ -17,7 +17,6 @@ _NOISE = "pictures are painted from standard normal noise, so that is what is tr
 _RANGE = "noise levels are drawn by a law of the whole range; zeros in objective.cubic_weights leave parts of it out"
 _READING = "these models answer with the velocity in any case"
 _TOKENS = "weber trains no embeddings of new words; write a made-up word into the captions"
-_EVAL = "weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned"
 _CLOUD = "weber runs where it is started"
 _MASKS = (
     "masks are a folder of their own here, with the names of the pictures: move each NAME-masklabel.png to masks/NAME.png and set"
@@ -197,7 +196,8 @@ _OUTPUT: Table = {
     "include_train_config": ignored("weber writes into the header of a file what it knows: settings, data and base model"),
     "tensorboard": stated(samples.set_tensorboard, '`output.trackers = ["tensorboard"]`'),
     "tensorboard_*": ignored(_PAGES),
-    "validation validate_after": refused(_EVAL, off=(None, "", False, 0, 1)),
+    "validation": ignored("concepts of the type VALIDATION are held out, data.N.evaluation = 1"),
+    "validate_after": stated(samples.set_evaluation, "`evaluation.every`; minutes cannot be had"),
     "transformer text_encoder text_encoder_2 vae": ignored("an empty table"),
     "debug_mode debug_dir __version *.__version": ignored(_PAGES),
     "cloud cloud.* secrets secrets.*": ignored(_CLOUD),

@@ -183,6 +183,14 @@ def set_backup_after(draft: Draft, keys: Keys, *, value: Any) -> str:
     return _set_interval(draft, keys, "output.save_every", "backup_after", unit, value)
 
 
+def set_evaluation(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """How often pictures of validation concepts are measured."""
+    if not keys.read_bool("validation"):
+        return f"{NO_EFFECT}nothing is measured: validation is off"
+    unit = (keys.read_text("validate_after_unit") or "EPOCH").upper()
+    return _set_interval(draft, keys, "evaluation.every", "validate_after", unit, value)
+
+
 def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How many backups are kept."""
     if not keys.read_bool("rolling_backup"):

@@ -18,7 +18,6 @@ from weber.config.importers.onetrainer.concepts import (
     IS_CACHED,
     PRIOR_TABLE,
     RESOLUTION,
-    VALIDATION_TABLE,
     finish_concept,
     set_sizes,
 )
@@ -78,8 +77,7 @@ def _choose_table(tree: Mapping[str, Any], *, trains_model: bool) -> Table:
         return DISABLED_TABLE
     if trains_model and str(tree.get("type") or "").upper() == "PRIOR_PREDICTION":
         return PRIOR_TABLE
-    is_validation = str(tree.get("type") or "").upper() == "VALIDATION" or tree.get("validation_concept") is True
-    return VALIDATION_TABLE if is_validation else CONCEPT_TABLE
+    return CONCEPT_TABLE
 
 
 def _translate_concepts(draft: Draft, concepts: list[tuple[Mapping[str, Any], str]], config: Keys) -> list[Keys]:

@@ -28,7 +28,7 @@ from weber.config.importers.simpletuner.data_keys import (
 from weber.config.importers.simpletuner.facts import find_family, is_flux2, is_full
 from weber.config.importers.simpletuner.objective import find_law
 from weber.config.importers.simpletuner.read import build_given, fill_placeholders
-from weber.config.importers.simpletuner.sets import find_unit
+from weber.config.importers.simpletuner.sets import EVALUATED, find_unit, hold_out
 from weber.config.importers.texts import read_text, read_tree
 from weber.config.importers.tool import find_file
 from weber.config.importers.values import read_bool, read_float, read_texts
@@ -147,7 +147,8 @@ def choose_table(kind: str, *, is_off: bool) -> Table:
 def translate_sets(draft: Draft, entries: Sequence[Entry], *, config: Keys) -> list[Keys]:
     """Each set of pictures as a [[data]]; every key of every set gets its answer. Returns the keys of sets of pictures."""
     pictures = [one for one in entries if not one.is_off and one.kind not in (*_CACHES, "conditioning", *OTHER_TABLES)]
-    if not pictures:
+    learned = [one for one in pictures if one.kind != EVALUATED]
+    if not learned:
         raise ConfigError(
             "there is no set of pictures to learn.",
             got=", ".join(f"{one.id} ({one.kind}{', turned off' if one.is_off else ''})" for one in entries),
@@ -156,8 +157,10 @@ def translate_sets(draft: Draft, entries: Sequence[Entry], *, config: Keys) -> l
         )
     read: list[Keys] = []
     for number, entry in enumerate(pictures):
-        keys = _build_keys(entry, config, number=number, is_alone=len(pictures) == 1)
+        keys = _build_keys(entry, config, number=number, is_alone=len(learned) == 1)
         apply(draft, keys, table=SET_TABLE, is_strict=False)
+        if entry.kind == EVALUATED:
+            hold_out(draft, keys)
         _add_geometry(draft, keys, config)
         _add_filters(draft, entry, entries, keys)
         read.append(keys)

@@ -39,7 +39,7 @@ def _set_offset(draft: Draft, keys: Keys, value: Any) -> str:
 SET_TABLE: Table = {
     "id": used(".name"),
     "type": ignored("where the pictures are is said by the other keys"),
-    "dataset_type": ignored("a set of pictures to learn"),
+    "dataset_type": ignored("a set of pictures to learn; of the type eval data.N.evaluation = 1"),
     "disabled disable": ignored("the set takes part"),
     "instance_data_dir instance_data_root": stated(sets.set_folder, "`path`"),
     "aws_bucket_name": stated(sets.set_bucket, "`path`, as s3://bucket/folder"),
@@ -179,10 +179,6 @@ TEXT_TABLE: Table = {
 """Of a set that keeps encoded texts or pictures."""
 
 OTHER_TABLES: dict[str, Table] = {
-    "eval": {
-        "dataset_type": refused("weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned", off=()),
-        "*": ignored("of a set that cannot be had"),
-    },
     "caption": {
         "dataset_type": refused("weber trains on pictures, not on captions alone", off=()),
         "*": ignored("of a set that cannot be had"),

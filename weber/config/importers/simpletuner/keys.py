@@ -20,7 +20,7 @@ _OTHER = "it is for other models"
 _NOT_FLOW = "SimpleTuner does not read it for models of straight lines between noise and picture, such as these"
 _METHOD = "weber has no such method; remove it, or train without it"
 _TEACHER = "weber has no such loss; a set with regularization = true keeps the model as it is on its pictures"
-_EVAL = "weber measures no loss on pictures that are not learned; sampling.prompts shows what is learned"
+_CLIP = "pictures on the way get no CLIP score; data.N.evaluation measures the loss on pictures that are held out"
 _FILTER = "`weber plan` lists pictures that are set aside, and why; nothing is deleted"
 _TEXT = "weber trains the transformer, and CLIP with adapter.text_encoder = true"
 _PAINTED = "pictures on the way are painted in weber's own way, the base model's beside them"
@@ -248,9 +248,13 @@ _SAMPLING: Table = {
         "`weber sample RUN --strength 0.8 --prompt ...` paints with any strength and with references", off=(None, "", False)
     ),
     "validation_external_script": refused("weber runs no programs", off=(None, "")),
-    "num_eval_images eval_*": ignored(_EVAL),
-    "evaluation_type": refused(_EVAL, off=("none", None, "", False)),
-    "pretrained_evaluation_model_name_or_path": ignored(_EVAL),
+    "eval_steps_interval": stated(sampling.set_evaluation, "`evaluation.every`, where a set has the type eval"),
+    "eval_epoch_interval": stated(sampling.set_evaluation_epochs, '`evaluation.every = "2 epochs"`'),
+    "num_eval_images": stated(sampling.set_num_evaluated, "`evaluation.pictures`"),
+    "eval_timesteps": ignored("evaluation.levels names the noise levels that are measured"),
+    "eval_*": ignored("every set that is held out is measured together, as evaluation/held_out"),
+    "evaluation_type": refused(_CLIP, off=("none", None, "", False)),
+    "pretrained_evaluation_model_name_or_path": ignored(_CLIP),
     "validation_* validate_after_*": ignored(_PAINTED),
 }
 

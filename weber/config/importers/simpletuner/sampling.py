@@ -58,6 +58,34 @@ def set_every_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     return draft.set("sampling.every", _write_epochs(value), origin=keys.find("validation_epoch_interval"))
 
 
+def set_evaluation(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Steps between evaluations of sets that are held out."""
+    steps = keys.read_int("eval_steps_interval") or 0
+    if not _has_held_out(draft):
+        return f"{NO_EFFECT}no set has the type eval"
+    return draft.set("evaluation.every", steps, origin=keys.find("eval_steps_interval")) if steps > 0 else f"{NO_EFFECT}none are asked for"
+
+
+def set_evaluation_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Epochs between them."""
+    if not _has_held_out(draft):
+        return f"{NO_EFFECT}no set has the type eval"
+    if (keys.read_int("eval_steps_interval") or 0) > 0:
+        return f"{NO_EFFECT}eval_steps_interval says how often"
+    return draft.set("evaluation.every", _write_epochs(value), origin=keys.find("eval_epoch_interval"))
+
+
+def set_num_evaluated(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """How many pictures are measured."""
+    if not _has_held_out(draft):
+        return f"{NO_EFFECT}no set has the type eval"
+    return draft.set("evaluation.pictures", read_int(value, name="num_eval_images"), origin=keys.find("num_eval_images"))
+
+
+def _has_held_out(draft: Draft) -> bool:
+    return any(one.get("evaluation") for one in draft.tree.get("data") or [])
+
+
 def _write_epochs(value: Any) -> str:
     return f"{max(1, round(read_float(value, name='a number of epochs')))} epochs"
 

@@ -22,6 +22,18 @@ _WINDOWS = {"center": "center", "centre": "center", "corner": "corner", "random"
 _SHAPES = {"square": "square", "preserve": "bucket", "closest": "closest", "random": "random"}
 
 
+EVALUATED = "eval"
+"""The type of sets that are measured and not learned."""
+_OF_USES = ("repeats", "share", "start_after", "stop_after", "caption_dropout", "reference_dropout", "reference_order", "loss_weight")
+
+
+def hold_out(draft: Draft, keys: Keys) -> None:
+    """A set that is measured: nothing that says how pictures are learned has an effect."""
+    for name in _OF_USES:
+        draft.remove(build_key(keys, name))
+    draft.set(build_key(keys, "evaluation"), 1.0, origin=keys.find("dataset_type"))
+
+
 # ---- for all sets at once
 
 
@@ -30,15 +42,15 @@ def set_dropout(draft: Draft, keys: Keys, *, value: Any) -> str:
     chance = read_float(value, name="caption_dropout_probability")
     if chance == 0:
         return f"{NO_EFFECT}captions are never left out, as here by default"
-    sets = draft.tree.get("data") or []
-    for number in range(len(sets)):
+    sets = [number for number, one in enumerate(draft.tree.get("data") or []) if one.get("evaluation") != 1]
+    for number in sets:
         draft.set(f"data.{number}.caption_dropout", chance, origin=keys.find("caption_dropout_probability"))
-    return f"caption_dropout = {chance:g} in each of {len(sets)} sets" if len(sets) > 1 else f"data.0.caption_dropout = {chance:g}"
+    return f"caption_dropout = {chance:g} in each of {len(sets)} sets" if len(sets) > 1 else f"data.{sets[0]}.caption_dropout = {chance:g}"
 
 
 def set_balance(draft: Draft, keys: Keys, *, value: Any) -> str:
     """What has the same weight: each picture, or each set."""
-    if str(value).strip().lower() != "uniform" or len(draft.tree.get("data") or []) < 2:
+    if str(value).strip().lower() != "uniform" or sum(one.get("evaluation") != 1 for one in draft.tree.get("data") or []) < 2:
         return f"{NO_EFFECT}sets are drawn by their number of pictures, as here"
     return draft.set("train.balance", "sets", origin=keys.find("data_backend_sampling"))
 
