@@ -19,6 +19,8 @@ from weber.config.run import RunConfig
 from weber.config.toml import write_value
 from weber.errors import CheckpointError
 from weber.results.runs import find_home
+from weber.sampling.scores import CLIP, CLIP_LEAST, CLIP_MOST, NEAREST, PAINTED
+from weber.sampling.scores import LEARNED as LEARNED_LIKENESS
 from weber.sampling.stamp import OURS
 from weber.track.jsonl import read_metrics, read_readings
 from weber.track.scores import FINDING, HELD_OUT, LEARNED, start_of_levels
@@ -87,6 +89,8 @@ def _list_readings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "loss in training, by noise level up to": _name_rest(names, LOSS_AT),
         "gradients, by group of blocks": _name_rest(names, GRADIENT),
         "how far a step moves the weights, as a share of their size": _name_rest(names, UPDATE),
+        "how well painted pictures fit their prompts (100 x cosine)": {CLIP: "mean", CLIP_LEAST: "least", CLIP_MOST: "most"},
+        "likeness of painted pictures (cosine)": {LEARNED_LIKENESS: "to learned ones", NEAREST: "the nearest", PAINTED: "to each other"},
     }
     found = []
     for title, rows in charts.items():

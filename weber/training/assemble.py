@@ -56,6 +56,7 @@ from weber.training.prepared import Training
 from weber.training.previews import Previews
 from weber.training.resume import Resume, check_start, find_start, leave_branch, read_previous
 from weber.training.saving import Saver
+from weber.training.scoring import build_scoring
 from weber.training.starts import write_start
 from weber.training.state import load_state
 from weber.training.stop import Stop, Stopped, stop_signals
@@ -229,7 +230,7 @@ def assemble(
         learned=parameters,
     )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
-    return Training(plan, learner, loader, painter, saver, start, messages)
+    return Training(plan, learner, loader, painter, saver, start, messages, build_scoring(plan, reader))
 
 
 def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:

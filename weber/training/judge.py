@@ -18,6 +18,7 @@ from weber.training.due import is_due
 from weber.training.evaluation import evaluate, identify
 from weber.training.prepared import Training
 from weber.training.probe import Probe
+from weber.training.scoring import COPIES, Scoring
 from weber.training.stop import Stop, Stopped
 
 
@@ -76,6 +77,23 @@ class Judge:
         numbers = {NOISE: measure_noise(files)} | ({LIKENESS: measure_likeness(files)} if prompts == len(files) > 1 else {})
         self.signals.looks.append({"step": step, **numbers})
         self._trackers.write_reading(step, numbers)
+        if self._training.scoring is not None and step > 0:
+            self._score(self._training.scoring, step, files)
+
+    def _score(self, scoring: Scoring, step: int, files: Sequence[Path]) -> None:
+        try:
+            scored = scoring.score(files, self._stop.guard(self._watcher.report))
+        except Stopped:
+            self._watcher.write(f"Stopped while scoring: the pictures of step {step} have no scores.")
+            return
+        self._trackers.write_reading(step, scored.numbers)
+        self._watcher.write(f"Pictures of step {step}: {scored.describe()}")
+        if scored.copies:
+            sheet = scoring.save_copies(scored.copies, step=step)
+            text = scored.describe_copies(sheet)
+            self._watcher.write(f"Doctor, after step {step}: {text}.")
+            self._training.messages.tell(build_finding(step, text, name=COPIES))
+            self._trackers.write_reading(step, {FINDING: COPIES, "text": text})
 
     def _evaluate(self, step: int) -> None:
         try:

@@ -12,6 +12,7 @@ from weber.training.batch import Loader
 from weber.training.learner import Learner
 from weber.training.pictures import Painter
 from weber.training.saving import Saver
+from weber.training.scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Training:
     saver: Saver
     start: Found
     messages: Messages = SILENT
+    scoring: Scoring | None = None
 
     @property
     def folder(self) -> Path:

@@ -21,13 +21,27 @@ from weber.planning.plan import Plan
 from weber.progress import Progress
 from weber.sampling.grid import build_sheet
 from weber.sampling.scorers import Scorer, find_scorer, load_scorer
-from weber.sampling.scores import find_nearest, measure_fit, measure_likeness, normalize
+from weber.sampling.scores import (
+    CLIP,
+    CLIP_LEAST,
+    CLIP_MOST,
+    LEARNED,
+    NEAREST,
+    PAINTED,
+    find_nearest,
+    measure_fit,
+    measure_likeness,
+    normalize,
+)
 from weber.sampling.validate import save_picture
 from weber.training.batch import Reader
 
 MOST_LEARNED = 256
 """Of so many pictures that are learned, evenly chosen, painted ones are compared with each."""
-_GRID = 16
+COPIES = "painted_copies"
+"""The name of the finding."""
+_FOLDER = Path("pictures") / "copies"
+_GRID, _NUM_NAMED = 16, 3
 
 
 class Copy(NamedTuple):
@@ -45,6 +59,33 @@ class Scored:
     numbers: Mapping[str, float]
     copies: Sequence[Copy]
 
+    def describe(self) -> str:
+        """The numbers for a person."""
+        said = []
+        if CLIP in self.numbers:
+            clip, least, most = (self.numbers[name] for name in (CLIP, CLIP_LEAST, CLIP_MOST))
+            said.append(f"they fit their prompts by {clip:.1f} (100 x cosine; {least:.1f} to {most:.1f})")
+        if LEARNED in self.numbers:
+            said.append(f"likeness to learned pictures {self.numbers[LEARNED]:.3f}, to the nearest {self.numbers[NEAREST]:.3f}")
+        if PAINTED in self.numbers:
+            said.append(f"to each other {self.numbers[PAINTED]:.3f}")
+        return ", ".join(said)
+
+    def describe_copies(self, sheet: Path) -> str:
+        """A sentence, without its stop, with the settings to change."""
+        named = ", ".join(f"{one.file.name} is {one.learned.name} (cosine {one.cosine:.3f})" for one in self.copies[:_NUM_NAMED])
+        more = f" and {len(self.copies) - _NUM_NAMED} more" if len(self.copies) > _NUM_NAMED else ""
+        return (
+            f"painted pictures are almost pictures that are learned: {named}{more}, side by side in {sheet}: stop earlier (train.steps), lower"
+            " adapter.rank or optim.lr, or add pictures"
+        )
+
+
+def build_scoring(plan: Plan, reader: Reader) -> Scoring | None:
+    """What scores the pictures of a run, if that is asked for."""
+    config = plan.resolved.sampling
+    return None if config.clip_model is None and config.likeness_model is None else Scoring(plan, reader)
+
 
 class Scoring:
     """Scores pictures with the models that the settings name, which are in memory only meanwhile."""
@@ -52,25 +93,19 @@ class Scoring:
     def __init__(self, plan: Plan, reader: Reader) -> None:
         self._plan, self._reader = plan, reader
         self._examples = _choose(plan)
+        self._texts = {prompt.file: prompt.text for prompt in plan.prompts}
         self._learned: Tensor | None = None
 
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether there is anything to be scored."""
-        config = self._plan.resolved.sampling
-        return config.clip_model is not None or config.likeness_model is not None
-
-    def score(self, painted: Mapping[Path, str], progress: Progress) -> Scored:
-        """Pictures with their prompts."""
-        config, files = self._plan.resolved.sampling, list(painted)
-        pictures = [_open(file) for file in files]
+    def score(self, files: Sequence[Path], progress: Progress) -> Scored:
+        """Pictures, of which each is called as its prompt."""
+        config, pictures = self._plan.resolved.sampling, [_open(file) for file in files]
         numbers: dict[str, float] = {}
         copies: list[Copy] = []
         scorer: Scorer | None = None
         if config.clip_model is not None:
             scorer = load_scorer(find_scorer(config.clip_model, key=CLIP_KEY, needs_text=True))
             features_ND = scorer.embed_pictures(pictures, progress)
-            numbers |= measure_fit(features_ND, scorer.embed_texts(list(painted.values())))
+            numbers |= measure_fit(features_ND, scorer.embed_texts([self._texts[file.stem] for file in files]))
         if config.likeness_model is not None:
             if config.likeness_model == OWN:
                 features_ND = self._embed_latents(pictures)
@@ -85,16 +120,17 @@ class Scoring:
         gc.collect()
         return Scored(numbers, copies)
 
-    def save_copies(self, copies: Sequence[Copy], painted: Mapping[Path, str], file: Path) -> None:
-        """A sheet: each copy beside what it is a copy of."""
-        examples = {example.path: example for example in self._examples}
-        rows = []
+    def save_copies(self, copies: Sequence[Copy], *, step: int) -> Path:
+        """A sheet: each copy beside what it is a copy of; returns the file."""
+        views, rows = {one.path: one.target(0) for one in self._examples}, []
         for one in copies:
-            learned = Image.fromarray(read_pixels(examples[one.learned].target(0), self._plan.dataset.files))
             own = _open(one.file)
+            learned = Image.fromarray(read_pixels(views[one.learned], self._plan.dataset.files))
             learned.thumbnail(own.size)
-            rows.append((f"{painted[one.file]} | {one.learned.name}, cosine {one.cosine:.3f}", [own, learned]))
-        save_picture(build_sheet(["painted", "learned"], rows), file)
+            rows.append((f"{self._texts[one.file.stem]} | {one.learned.name}, cosine {one.cosine:.3f}", [own, learned]))
+        sheet = self._plan.resolved.output.folder / _FOLDER / f"step-{step:06d}.png"
+        save_picture(build_sheet(["painted", "learned"], rows), sheet)
+        return sheet
 
     def _embed_learned(self, scorer: Scorer | None, progress: Progress) -> Tensor:
         """Of the pictures that are learned (M, D); made once."""
