@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+import weber
 from weber.errors import ModelError
-from weber.pocket.folder import POCKET_FOLDER
 from weber.progress import ignore_progress
 from weber.sampling.scorers import find_scorer, load_scorer
+
+
+TOKENIZER = Path(weber.__file__).parent / "pocket" / "weights" / "tokenizer"
 
 
 def write_clip(folder: Path) -> Path:
@@ -20,7 +23,7 @@ def write_clip(folder: Path) -> Path:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(POCKET_FOLDER / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = CLIPTextConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **small)
     vision = CLIPVisionConfig(image_size=32, patch_size=8, **small)

@@ -76,7 +76,7 @@ def test_a_copy_is_found_and_shown(build_run: BuildRun, tmp_path: Path, cache: P
     scored = scoring.score(files, ignore_progress)
     assert [(one.file, one.learned) for one in scored.copies] == [(files[0], example.path)]
     sheet = scoring.save_copies(scored.copies, step=7)
-    assert f"00.png is {example.path.name} (cosine 0.9" in scored.describe_copies(sheet)
+    assert f"00.png is {example.path.name} (cosine " in scored.describe_copies(sheet)
     with Image.open(sheet) as picture:
         assert sheet.name == "step-000007.png" and picture.width > 2 * 64
 

@@ -76,8 +76,8 @@ class Scored:
         named = ", ".join(f"{one.file.name} is {one.learned.name} (cosine {one.cosine:.3f})" for one in self.copies[:_NUM_NAMED])
         more = f" and {len(self.copies) - _NUM_NAMED} more" if len(self.copies) > _NUM_NAMED else ""
         return (
-            f"painted pictures are almost pictures that are learned: {named}{more}, side by side in {sheet}: stop earlier (train.steps), lower"
-            " adapter.rank or optim.lr, or add pictures"
+            f"painted pictures are almost pictures that are learned: {named}{more}, side by side in {sheet}: stop earlier (train.steps),"
+            " lower adapter.rank or optim.lr, or add pictures"
         )
 
 
@@ -148,7 +148,7 @@ class Scoring:
         family, encoders = self._plan.family, self._plan.encoders
         encoder, rows = encoders.load(family.image_part), []
         for picture in pictures:
-            pixels = torch.from_numpy(np.asarray(picture)).to(encoders.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+            pixels = torch.from_numpy(np.array(picture)).to(encoders.device).permute(2, 0, 1)[None].float() / 127.5 - 1
             rows.append(self._describe(family.encode_images(encoder, pixels)["latents"].cpu()))
         return normalize(rows)
 
