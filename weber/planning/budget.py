@@ -258,11 +258,12 @@ class Budget:
         """What is in the host's own memory; where the device is the host, what is on the device is not named again."""
         optim, is_gpu = self.config.optim, self.load.device.type == "cuda"
         _, swapped = self._list_blocks(memory)
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
         parts = {
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
-            "the model that paints": self._count_sibling(memory).host if self.config.sampling.model is not None else 0,
+            "the model that paints": sibling.host,
             "offloaded activations": profile.hosted_bytes,
             "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
             "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
@@ -300,7 +301,8 @@ class Budget:
         looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
         times = {sample: self._count_time(profile, memory) for sample, profile in looks.items()}
         each = {one: max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation for one, time in times.items()}
-        beside = {"the model that paints": self._count_sibling(memory).device} if self.config.sampling.model is not None else {}
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
+        beside = {"the model that paints": sibling.device} if sibling.device else {}
         for sample in self.load.paintings:
             parts = {**still, **beside, "activations": looks[sample].peak_bytes}
             phases.append(Phase(f"painting {sample.describe()}", parts, seconds=each[sample]))
@@ -315,16 +317,6 @@ class Budget:
             parts = {"activations": looks[sample].peak_bytes, BATCHES: NUM_BATCHES * self.config.train.accumulation * largest}
             phases.append(Phase(f"evaluating {sample.describe()}", {**still, **beside, **parts}, seconds=each[sample]))
         return phases
-
-    def _count_sibling(self, memory: MemoryConfig) -> _Sibling:
-        """The model of `sampling.model`, which has the same layers, and what is on it."""
-        resident, swapped = self._list_blocks(memory)
-        sizes = self._measure(memory)
-        slots = min(NUM_SLOTS, len(swapped)) * max(swapped, default=0)
-        frozen = sum(factors.down.numel() + factors.up.numel() for one in self.load.frozen for factors in one.modules.values())
-        on_device = sum(resident) + slots + sizes.others + self.load.trained.num_bytes + frozen * self.load.dtype.itemsize
-        modulation = sum(sizes.modulation) if memory.modulation == "host" else 0
-        return _Sibling(on_device, modulation + (sum(swapped) if memory.swap_to == "host" else 0))
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}
@@ -374,6 +366,21 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_sibling(
+    config: RunConfig, load: Workload, *, sizes: Sizes, blocks: tuple[Sequence[int], Sequence[int]], memory: MemoryConfig
+) -> _Sibling:
+    """The model of `sampling.model`, if there is one, which has the same layers, and what is on it. `blocks`: bytes of those that stay,
+    and of those that are swapped."""
+    if config.sampling.model is None:
+        return _Sibling(0, 0)
+    resident, swapped = blocks
+    slots = min(NUM_SLOTS, len(swapped)) * max(swapped, default=0)
+    frozen = sum(factors.down.numel() + factors.up.numel() for one in load.frozen for factors in one.modules.values())
+    on_device = sum(resident) + slots + sizes.others + load.trained.num_bytes + frozen * load.dtype.itemsize
+    modulation = sum(sizes.modulation) if memory.modulation == "host" else 0
+    return _Sibling(on_device, modulation + (sum(swapped) if memory.swap_to == "host" else 0))
 
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:

@@ -191,7 +191,7 @@ class Painter:
         if self.plan.sibling is None:
             yield self.predictor
             return
-        with open_sibling(self.plan, self.plan.sibling, self.learned, progress=progress) as predictor:
+        with open_sibling(self.plan, self.plan.sibling, learned=self.learned, progress=progress) as predictor:
             yield predictor
 
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:

@@ -17,7 +17,7 @@ from weber.training.network import build_put, load_network
 
 
 @contextmanager
-def open_sibling(plan: Plan, sibling: Family, learned: Named, *, progress: Progress) -> Iterator[Predictor]:
+def open_sibling(plan: Plan, sibling: Family, *, learned: Named, progress: Progress) -> Iterator[Predictor]:
     """The network of `sibling` with the numbers that are in `learned` now. What is trained stays as it is."""
     parameters: list[tuple[str, nn.Parameter]] = []
     base = sibling.open_transformer()
