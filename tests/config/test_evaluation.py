@@ -20,7 +20,10 @@ HELD = {"path": "a", "evaluation": 0.05}
         ({"data": [HELD], "evaluation": {"weights": "ema"}}, "needs a running mean of the weights"),
         ({"data": [HELD], "evaluation": {"levels": [0.5, 0.5]}}, "0.5 is there twice"),
         ({"data": [{"path": "a"}, {"path": "b", "evaluation": 1, "repeats": 3}]}, "repeats has no effect with evaluation = 1"),
-        ({"data": [{"path": "a"}, {"path": "b", "evaluation": 0.5, "regularization": True}]}, "evaluation has no effect with regularization"),
+        (
+            {"data": [{"path": "a"}, {"path": "b", "evaluation": 0.5, "regularization": True}]},
+            "evaluation has no effect with regularization",
+        ),
         ({"data": [{"path": "a"}, {"path": "b", "evaluation": 1}], "train": {"balance": "sets"}}, "has no effect with one set"),
         (
             {"data": [{"path": "a", "regularization": True}, {"path": "b", "evaluation": 1}]},

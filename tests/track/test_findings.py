@@ -54,6 +54,14 @@ def late(signals: Signals) -> Signals:
     return signals
 
 
+def zero(signals: Signals) -> Signals:
+    """Nothing is learned of any picture."""
+    silent = Signals(norms=[0.0] * 60)
+    for use in signals.last:
+        silent.note({"grad_norm": 0.0}, [use._replace(loss=0.0)])
+    return silent
+
+
 HEALTHY = {
     "falling": build(),
     "standing": build(fall=0.0),
@@ -69,6 +77,8 @@ HEALTHY = {
     "painted": look(build(), {NOISE: 0.2, LIKENESS: 0.1}, {NOISE: 0.3, LIKENESS: 0.3}),
     "noise from the start": look(build(), {NOISE: 0.8, LIKENESS: 0.99}, {NOISE: 0.9, LIKENESS: 1.0}),
     "nothing yet": Signals(),
+    "masks that leave nothing": score(build(fall=1.0, odd=0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    "losses of zero": zero(build()),
 }
 FAULTS = {
     "rising_loss": [build(fall=-0.8), score(build(), (1.0, 1.0, 1.1), (1.2, 1.1, 1.4))],

@@ -116,11 +116,11 @@ def test_two_pictures_learned_by_heart(build_small: BuildRun) -> None:
 
 
 def test_a_picture_of_noise_among_others(build_small: BuildRun, pictures: Path, tmp_path: Path) -> None:
-    folder = copy_few(pictures, tmp_path / "with noise", number=4)
+    folder = copy_few(pictures, tmp_path / "with noise", number=5)
     noise = np.random.default_rng(0).integers(0, 2, (12, 12, 3), dtype=np.uint8) * 255
     Image.fromarray(noise).resize((96, 96), Image.Resampling.NEAREST).save(folder / "noise.png")
     (folder / "noise.txt").write_text("a cat")
-    config, said = run_whole(build_small, "noise", data={"path": str(folder)}, steps=10, batch_size=5, optim={"lr": 5e-3})
+    config, said = run_whole(build_small, "noise", data={"path": str(folder)}, steps=12, batch_size=6, optim={"lr": 5e-3})
     assert list_found(config) == ["stuck_pictures"] and "the loss of noise.png (" in said
 
 

@@ -108,7 +108,7 @@ function showReadings() {
   const titles = [...new Set(runs.flatMap((run) => run.readings.map((one) => one.title)))];
   const charts = titles.map((title) => {
     const lines = runs.flatMap((run, number) => (run.readings.find((one) => one.title === title)?.series ?? []).map(([label, points], place) => ({
-      label: isPair ? `${run.name}, ${label}` : label, points, isNamed: true, color: `hsl(${(isPair ? 210 * number : 210) + 47 * place} 65% 50%)` })));
+      label: isPair ? `${run.name}, ${label}` : label, points, isNamed: true, color: `hsl(${(number ? 8 : 218) + 47 * place} 65% 50%)` })));
     return drawChart(lines, title, formatNumber, 0);
   }).filter(Boolean);
   if (!charts.length) return make("p", { class: "gray" }, "Nothing was measured yet: that happens every evaluation.every steps.");

@@ -252,6 +252,7 @@ class Budget:
         """What is in the host's own memory; where the device is the host, what is on the device is not named again."""
         optim, is_gpu = self.config.optim, self.load.device.type == "cuda"
         _, swapped = self._list_blocks(memory)
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
         parts = {
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
@@ -360,6 +361,21 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_sibling(
+    config: RunConfig, load: Workload, *, sizes: Sizes, blocks: tuple[Sequence[int], Sequence[int]], memory: MemoryConfig
+) -> _Sibling:
+    """The model of `sampling.model`, if there is one, which has the same layers, and what is on it. `blocks`: bytes of those that stay,
+    and of those that are swapped."""
+    if config.sampling.model is None:
+        return _Sibling(0, 0)
+    resident, swapped = blocks
+    slots = min(NUM_SLOTS, len(swapped)) * max(swapped, default=0)
+    frozen = sum(factors.down.numel() + factors.up.numel() for one in load.frozen for factors in one.modules.values())
+    on_device = sum(resident) + slots + sizes.others + load.trained.num_bytes + frozen * load.dtype.itemsize
+    modulation = sum(sizes.modulation) if memory.modulation == "host" else 0
+    return _Sibling(on_device, modulation + (sum(swapped) if memory.swap_to == "host" else 0))
 
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:

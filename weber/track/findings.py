@@ -14,7 +14,7 @@ from typing import NamedTuple
 from weber.track.scores import EMPTY, HELD_OUT, LEARNED
 from weber.track.signals import GRADIENT, LIKENESS, NOISE, UPDATE, Signals, Use
 
-_NUM_BINS = 8
+_NUM_BINS, _TINY = 8, 1e-12
 _LEAST_USES, _MOST_USES = 40, 1000
 """Of pictures, at the start and at the end of a run, to be compared."""
 _RISE, _ERRORS = 1.2, 4.0
@@ -42,7 +42,7 @@ def list_findings(signals: Signals) -> list[Finding]:
 
 def _find_rising_loss(signals: Signals) -> str | None:
     """On pictures that are learned, at fixed noise where that is measured; else of uses at equal noise levels."""
-    scores = [line for line in signals.scores if LEARNED in line]
+    scores = _list_scores(signals, LEARNED)
     if len(scores) >= 2:
         rise = scores[-1][LEARNED] / scores[0][LEARNED]
         is_rising = rise > _SCORES_RISE and scores[-1][HELD_OUT] > _SCORES_RISE * scores[0][HELD_OUT]
@@ -52,7 +52,8 @@ def _find_rising_loss(signals: Signals) -> str | None:
         if len(first) < _LEAST_USES:
             return None
         before, after = _relate(first, last)
-        rise, error = fmean(after) / fmean(before), math.hypot(_error(before), _error(after)) / fmean(before)
+        start = max(fmean(before), _TINY)
+        rise, error = fmean(after) / start, math.hypot(_error(before), _error(after)) / start
         is_rising, where = rise > _RISE and rise - 1 > _ERRORS * error, "at equal noise levels"
     if not is_rising:
         return None
@@ -98,7 +99,7 @@ def _find_wild(signals: Signals) -> str | None:
 
 
 def _find_over_fitting(signals: Signals) -> str | None:
-    scores = [line for line in signals.scores if LEARNED in line]
+    scores = _list_scores(signals, LEARNED)
     if len(scores) < 3:
         return None
     now, start, best = scores[-1], scores[0], min(scores, key=lambda line: line[HELD_OUT])
@@ -121,7 +122,7 @@ def _find_stuck_pictures(signals: Signals) -> str | None:
         return None
     early = {name: fmean(one[: len(one) // 2]) for name, one in shares.items()}
     late = {name: fmean(one[len(one) // 2 :]) for name, one in shares.items()}
-    usual, usual_late = median(early.values()), median(late.values())
+    usual, usual_late = median(early.values()), max(median(late.values()), _TINY)
     ratios = {name: one / usual_late for name, one in late.items() if early[name] > _ABOVE * usual}
     far = {name: ratio for name, ratio in ratios.items() if ratio > _FAR}
     if not far or len(far) > len(shares) // 4:
@@ -134,7 +135,7 @@ def _find_stuck_pictures(signals: Signals) -> str | None:
 
 def _find_idle_captions(signals: Signals) -> str | None:
     """Of the last evaluation, once something was learned."""
-    scores = [line for line in signals.scores if EMPTY in line]
+    scores = _list_scores(signals, EMPTY)
     if len(scores) < 2:
         return None
     more = scores[-1][EMPTY] / scores[-1][HELD_OUT] - 1
@@ -181,6 +182,11 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
+def _list_scores(signals: Signals, part: str) -> list[Mapping[str, float]]:
+    """Evaluations with that part; where masks leave nothing to be learned there is nothing to be compared."""
+    return [line for line in signals.scores if min(line.get(part, 0.0), line[HELD_OUT]) > 0]
+
+
 def _list_updates(probe: Mapping[str, float]) -> dict[str, float]:
     """By group."""
     return {name.removeprefix(UPDATE): way for name, way in probe.items() if name.startswith(UPDATE)}
@@ -207,7 +213,7 @@ def _average_levels(uses: Sequence[Use]) -> dict[int, float]:
     found: dict[int, list[float]] = {}
     for use in uses:
         found.setdefault(_place(use), []).append(use.loss)
-    return {place: max(fmean(losses), 1e-12) for place, losses in found.items()}
+    return {place: max(fmean(losses), _TINY) for place, losses in found.items()}
 
 
 def _relate(first: Sequence[Use], last: Sequence[Use]) -> tuple[list[float], list[float]]:

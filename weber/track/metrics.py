@@ -37,7 +37,7 @@ class Tracker(Protocol):
 class Trackers:
     """Writes to every tracker: `metrics` has a line for each step, `readings` what is measured now and then, `others` both."""
 
-    def __init__(self, metrics: Tracker, readings: Tracker, others: Sequence[Tracker] = ()) -> None:
+    def __init__(self, metrics: Tracker, readings: Tracker, *, others: Sequence[Tracker] = ()) -> None:
         self._metrics, self._readings, self._others = metrics, readings, others
 
     def write(self, step: int, numbers: Numbers) -> None:
@@ -97,7 +97,7 @@ def open_trackers(
             others.append(stack.enter_context(TensorboardTracker(facts)))
         relays = [_open_relay(name, facts) for name in config.trackers if name in _SERVICES]
         stack.callback(_close_relays, relays, say)
-        yield Trackers(jsonl, readings, [*others, *relays])
+        yield Trackers(jsonl, readings, others=[*others, *relays])
 
 
 def _open_relay(name: TrackerName, facts: RunFacts) -> Relay:

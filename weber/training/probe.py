@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from weber.track.signals import GRADIENT, UPDATE
 
-_MOST = 1 << 16
+_MOST = 1 << 12
 """Of the numbers of a tensor that are looked at."""
 _TINY = 1e-30
 _NUMBER = re.compile(r"\.\d+\.")
