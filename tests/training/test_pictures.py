@@ -50,18 +50,18 @@ def check_undisturbed(plain: Path, other: Path) -> None:
 
 def test_each_prompt_in_all_sizes_with_all_seeds_and_at_all_strengths(tmp_path: Path, build_small: BuildRun) -> None:
     library = tmp_path / "prompts.toml"
-    apple = 'red-apple = {prompt = "red apple", sizes = ["64x32", "32x32"], seeds = [8, 9], strength = 2.0}'
+    apple = 'red-apple = {prompt = "red apple", sizes = ["16x32", "32x16"], seeds = [8, 9], strength = 2.0}'
     library.write_text(f'cat = {{prompt = "a cat", seed = 7}}\n{apple}\n')
     sampling: dict[str, Any] = {"prompts": ["a dog"], "library": str(library), "steps": 2, "every": 9, "cfg": 2.0, "no_cfg_until": 1}
-    config = build_small("run", **SHORT, sampling=sampling | {"sizes": ["64x64", "96 x 64"], "seeds": [1, 2], "strengths": [-1, 0.5, 1]})
-    assert "22 pictures of 64 x 64, 96 x 64, 64 x 32, 32 x 32 and a sheet each" in build_report(build_plan(config))
+    config = build_small("run", **SHORT, sampling=sampling | {"sizes": ["32x32", "48 x 32"], "seeds": [1, 2], "strengths": [0.5, 1]})
+    assert "16 pictures of 32 x 32, 48 x 32, 16 x 32, 32 x 16 and a sheet each" in build_report(build_plan(config))
     folder = run(config)
     check_undisturbed(run(build_small("plain", **SHORT)), folder)
     base, said = read(folder, 0), read(folder, 2)
-    ways = [(size, strength) for size in ("64x64", "96x64") for strength in ("-1", "0.5", "1")]
+    ways = [(size, strength) for size in ("32x32", "48x32") for strength in ("0.5", "1")]
     dogs = [f"00-{size}-seed{seed}-strength{strength}" for size, strength in ways for seed in (1, 2)]
     cats = [f"cat-{size}-strength{strength}" for size, strength in ways]
-    apples = [f"red-apple-{size}-seed{seed}" for size in ("64x32", "32x32") for seed in (8, 9)]
+    apples = [f"red-apple-{size}-seed{seed}" for size in ("16x32", "32x16") for seed in (8, 9)]
     assert sorted(said) == sorted([*dogs, *cats, *apples]) and base.keys() == said.keys()
     for name, (pixels, made) in said.items():
         assert f"{made['size'][0]}x{made['size'][1]}" in name and pixels.shape == (made["size"][1], made["size"][0], 3)
@@ -69,18 +69,18 @@ def test_each_prompt_in_all_sizes_with_all_seeds_and_at_all_strengths(tmp_path: 
         strength = made["adapter"]["strength"]
         assert strength == 2 if name in apples else name.endswith(f"strength{strength:g}")
         assert made["no_cfg_until"] == 1 and made["cfg"] == 2
-    first = "00-64x64-seed1-strength"
+    first = "00-32x32-seed1-strength"
     assert np.array_equal(base[f"{first}0.5"][0], base[f"{first}1"][0])
     far, near = (np.abs(said[first + one][0].astype(int) - base[first + one][0]).mean() for one in ("1", "0.5"))
     assert far > near > 0
     with weber.open_run(folder, progress=lambda *_: None) as opened:
-        asked: dict[str, Any] = {"seed": 2, "strength": 0.5, "size": (64, 64)}
+        asked: dict[str, Any] = {"seed": 2, "strength": 0.5, "size": (32, 32)}
         [same], [whole] = opened.sample("a dog", **asked), opened.sample("a dog", **asked, no_cfg_until=0)
-    picture = said["00-64x64-seed2-strength0.5"][0]
+    picture = said["00-32x32-seed2-strength0.5"][0]
     assert np.array_equal(picture, np.asarray(same)) and not np.array_equal(picture, np.asarray(whole))
     facts = read_run(folder)
-    assert facts["prompts"][:2] == ["a dog (64x64, seed1, strength-1)", "a dog (64x64, seed1, strength0.5)"] and facts["seeds"][:2] == [1, 1]
-    assert "a cat (96x64, strength1)" in facts["prompts"] and "red apple (32x32, seed9)" in facts["prompts"]
+    assert facts["prompts"][:2] == ["a dog (32x32, seed1, strength0.5)", "a dog (32x32, seed1, strength1)"]
+    assert facts["seeds"][:3] == [1, 1, 2] and {"a cat (48x32, strength1)", "red apple (32x16, seed9)"} <= {*facts["prompts"]}
 
 
 @pytest.mark.parametrize(
