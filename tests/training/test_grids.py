@@ -42,38 +42,24 @@ def enlarge(picture: Image.Image) -> np.ndarray[Any, Any]:
 def test_each_cell_is_the_picture_of_its_checkpoint_seed_and_strength(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sheet = weber.grid(folder, ["a dog", "a cat"], checkpoints="all", strengths=[0.0, 2.0], seeds=[3, 4], **SHORT, **QUIET)
-    assert sheet.size == (MARGIN_PIXELS + 2 * (192 + MARGIN_PIXELS), MARGIN_PIXELS + LINE_PIXELS + 8 * (192 + LINE_PIXELS + 24))
-    for place, (name, seed, step) in enumerate((name, seed, step) for name in ("a dog", "a cat") for seed in (3, 4) for step in (2, 4)):
-        if place not in (1, 6):
-            continue
-        checkpoint = folder / f"checkpoint-{step:06d}"
-        for column, strength in enumerate((0.0, 2.0)):
-            [alone] = weber.sample(checkpoint, name, seed=seed, strength=strength, **SHORT, **QUIET)
-            assert np.array_equal(cut(sheet, column, place), enlarge(alone)), (name, seed, step, strength)
-    assert not np.array_equal(cut(sheet, 1, 0), cut(sheet, 1, 1)) and np.array_equal(cut(sheet, 0, 0), cut(sheet, 0, 1))
     file = tmp_path / "prompts.txt"
     file.write_text("a dog\n\n  a cat\n", encoding="utf-8")
     words = ["--prompts", str(file), "--checkpoints", "all", "--strengths", "0,2", "--seeds", "3,4", "--steps", "1", "--size", "64x64"]
     call(["grid", str(folder), *words])
-    written = folder / "samples" / "grid.png"
-    assert capsys.readouterr().out.splitlines() == [str(written)]
-    with Image.open(written) as again:
-        assert np.array_equal(np.asarray(again), np.asarray(sheet))
+    assert capsys.readouterr().out.splitlines() == [str(folder / "samples" / "grid.png")]
+    with Image.open(folder / "samples" / "grid.png") as picture:
+        sheet = picture.convert("RGB")
+    assert sheet.size == (MARGIN_PIXELS + 2 * (192 + MARGIN_PIXELS), MARGIN_PIXELS + LINE_PIXELS + 8 * (192 + LINE_PIXELS + 24))
+    rows = [(name, seed, step) for name in ("a dog", "a cat") for seed in (3, 4) for step in (2, 4)]
+    with weber.open_run(folder / "checkpoint-000002", **QUIET) as opened:
+        for name, seed, strength in (("a dog", 4, 2.0), ("a cat", 3, 0.0), ("a cat", 3, 2.0)):
+            [alone] = opened.sample(name, seed=seed, strength=strength, **SHORT)
+            assert np.array_equal(cut(sheet, int(strength > 0), rows.index((name, seed, 2))), enlarge(alone)), (name, seed, strength)
+    assert not np.array_equal(cut(sheet, 1, 0), cut(sheet, 1, 1)) and np.array_equal(cut(sheet, 0, 0), cut(sheet, 0, 1))
+    _check_refusals(folder)
 
 
-def test_columns_are_what_there_are_several_of(tmp_path: Path) -> None:
-    """Of a file, and with a library, whose own seeds and strengths do not count here."""
-    lora = write_pocket_lora(tmp_path / "style.safetensors")
-    library = tmp_path / "prompts.toml"
-    library.write_text('cat = {prompt = "a cat", seed = 9, strength = 3.0}\n')
-    sheet = weber.grid(lora, [], base="pocket", library=library, seeds=[1, 2, 3], **SHORT, **QUIET)
-    pictures = [weber.sample(lora, "a cat", base="pocket", seed=seed, **SHORT, **QUIET)[0] for seed in (1, 2, 3)]
-    expected = build_sheet(["seed 1", "seed 2", "seed 3"], [("cat: a cat", pictures)])
-    assert np.array_equal(np.asarray(sheet), np.asarray(expected))
-
-
-def test_what_cannot_be_compared(folder: Path) -> None:
+def _check_refusals(folder: Path) -> None:
     cases: list[tuple[Any, list[str]]] = [
         ({"checkpoints": "3"}, ["no such checkpoint", "checkpoints 3", "steps of 2, 4"]),
         ({"checkpoints": [2, 5]}, ["checkpoints 5"]),
@@ -85,6 +71,17 @@ def test_what_cannot_be_compared(folder: Path) -> None:
             weber.grid(folder, "a dog", **asked, **QUIET)
         for word in words:
             assert word in str(error.value), str(error.value)
+
+
+def test_columns_are_what_there_are_several_of(tmp_path: Path) -> None:
+    """Of a file, and with a library, whose own seeds and strengths do not count here."""
+    lora = write_pocket_lora(tmp_path / "style.safetensors")
+    library = tmp_path / "prompts.toml"
+    library.write_text('cat = {prompt = "a cat", seed = 9, strength = 3.0}\n')
+    sheet = weber.grid(lora, [], base="pocket", library=library, seeds=[1, 2, 3], **SHORT, **QUIET)
+    pictures = weber.sample(lora, "a cat", base="pocket", seed=1, num=3, **SHORT, **QUIET)
+    expected = build_sheet(["seed 1", "seed 2", "seed 3"], [("cat: a cat", pictures)])
+    assert np.array_equal(np.asarray(sheet), np.asarray(expected))
 
 
 @pytest.mark.parametrize(

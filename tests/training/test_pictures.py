@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import equal
 
+import weber
 from tests.runs import BuildRun, build_watcher
 from tests.training.test_resume import read_losses
 from weber.config.run import RunConfig
@@ -47,34 +48,39 @@ def check_undisturbed(plain: Path, other: Path) -> None:
     assert first.keys() == second.keys() and all(equal(first[name], second[name]) for name in first)
 
 
-@pytest.fixture
-def plain(build_small: BuildRun) -> Path:
-    """A run without pictures."""
-    return run(build_small("plain", **SHORT))
-
-
-def test_each_prompt_in_each_size_and_with_each_seed(plain: Path, tmp_path: Path, build_small: BuildRun) -> None:
+def test_each_prompt_in_all_sizes_with_all_seeds_and_at_all_strengths(tmp_path: Path, build_small: BuildRun) -> None:
     library = tmp_path / "prompts.toml"
-    apple = 'red-apple = {prompt = "red apple", sizes = ["64x32", "32x32"], seeds = [8, 9]}'
+    apple = 'red-apple = {prompt = "red apple", sizes = ["16x32", "32x16"], seeds = [8, 9], strength = 2.0}'
     library.write_text(f'cat = {{prompt = "a cat", seed = 7}}\n{apple}\n')
-    sampling: dict[str, Any] = {"prompts": ["a dog"], "library": str(library), "steps": 1, "every": 9}
-    config = build_small("run", **SHORT, sampling=sampling | {"sizes": ["64x64", "96 x 64"], "seeds": [1, 2]})
-    assert "10 pictures of 64 x 64, 96 x 64, 64 x 32, 32 x 32 and a sheet each" in build_report(build_plan(config))
+    sampling: dict[str, Any] = {"prompts": ["a dog"], "library": str(library), "steps": 2, "every": 9, "cfg": 2.0, "no_cfg_until": 1}
+    config = build_small("run", **SHORT, sampling=sampling | {"sizes": ["32x32", "48 x 32"], "seeds": [1, 2], "strengths": [0.5, 1]})
+    assert "16 pictures of 32 x 32, 48 x 32, 16 x 32, 32 x 16 and a sheet each" in build_report(build_plan(config))
     folder = run(config)
-    check_undisturbed(plain, folder)
-    said = read(folder, 2)
-    dogs = [f"00-{size}-seed{seed}" for size in ("64x64", "96x64") for seed in (1, 2)]
-    apples = [f"red-apple-{size}-seed{seed}" for size in ("64x32", "32x32") for seed in (8, 9)]
-    assert sorted(said) == sorted([*dogs, "cat-64x64", "cat-96x64", *apples])
+    check_undisturbed(run(build_small("plain", **SHORT)), folder)
+    base, said = read(folder, 0), read(folder, 2)
+    ways = [(size, strength) for size in ("32x32", "48x32") for strength in ("0.5", "1")]
+    dogs = [f"00-{size}-seed{seed}-strength{strength}" for size, strength in ways for seed in (1, 2)]
+    cats = [f"cat-{size}-strength{strength}" for size, strength in ways]
+    apples = [f"red-apple-{size}-seed{seed}" for size in ("16x32", "32x16") for seed in (8, 9)]
+    assert sorted(said) == sorted([*dogs, *cats, *apples]) and base.keys() == said.keys()
     for name, (pixels, made) in said.items():
         assert f"{made['size'][0]}x{made['size'][1]}" in name and pixels.shape == (made["size"][1], made["size"][0], 3)
-        assert made["seed"] == (7 if name.startswith("cat") else int(name[-1]))
-    assert not np.array_equal(said["00-64x64-seed1"][0], said["00-64x64-seed2"][0])
-    [single] = read(run(build_small("one", **SHORT, sampling=sampling | {"library": None, "seed": 2})), 2).values()
-    assert np.array_equal(single[0], said["00-64x64-seed2"][0])
+        assert made["seed"] == 7 if name.startswith("cat") else f"seed{made['seed']}" in name
+        strength = made["adapter"]["strength"]
+        assert strength == 2 if name in apples else name.endswith(f"strength{strength:g}")
+        assert made["no_cfg_until"] == 1 and made["cfg"] == 2
+    first = "00-32x32-seed1-strength"
+    assert np.array_equal(base[f"{first}0.5"][0], base[f"{first}1"][0])
+    far, near = (np.abs(said[first + one][0].astype(int) - base[first + one][0]).mean() for one in ("1", "0.5"))
+    assert far > near > 0
+    with weber.open_run(folder, progress=lambda *_: None) as opened:
+        asked: dict[str, Any] = {"seed": 2, "strength": 0.5, "size": (32, 32)}
+        [same], [whole] = opened.sample("a dog", **asked), opened.sample("a dog", **asked, no_cfg_until=0)
+    picture = said["00-32x32-seed2-strength0.5"][0]
+    assert np.array_equal(picture, np.asarray(same)) and not np.array_equal(picture, np.asarray(whole))
     facts = read_run(folder)
-    assert facts["prompts"][:2] == ["a dog (64x64, seed1)", "a dog (64x64, seed2)"] and facts["seeds"][:2] == [1, 2]
-    assert "a cat (96x64)" in facts["prompts"] and "red apple (32x32, seed9)" in facts["prompts"]
+    assert facts["prompts"][:2] == ["a dog (32x32, seed1, strength0.5)", "a dog (32x32, seed1, strength1)"]
+    assert facts["seeds"][:3] == [1, 1, 2] and {"a cat (48x32, strength1)", "red apple (32x16, seed9)"} <= {*facts["prompts"]}
 
 
 @pytest.mark.parametrize(
@@ -111,25 +117,7 @@ def list_steps(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step-")) for path in (folder / "pictures").glob("step-*.png"))
 
 
-def test_strengths_paint_the_base_once(plain: Path, build_small: BuildRun) -> None:
-    sampling = {"prompts": ["a dog"], "steps": 2, "every": 9, "strengths": [-1.0, 0.5, 1.0], "cfg": 2.0, "no_cfg_until": 1}
-    folder = run(build_small("run", **SHORT, sampling=sampling))
-    check_undisturbed(plain, folder)
-    base, said = read(folder, 0), read(folder, 2)
-    assert list(said) == ["00-strength-1", "00-strength0.5", "00-strength1"]
-    assert [made["adapter"]["strength"] for _, made in said.values()] == [-1, 0.5, 1]
-    assert all(np.array_equal(pixels, base["00-strength1"][0]) for pixels, _ in base.values())
-    far, near = (np.abs(said[name][0].astype(int) - base[name][0]).mean() for name in ("00-strength1", "00-strength0.5"))
-    assert far > near > 0
-    [alone] = read(run(build_small("alone", **SHORT, sampling=sampling | {"strengths": [0.5]})), 2).values()
-    assert np.array_equal(alone[0], said["00-strength0.5"][0])
-    assert read_run(folder)["prompts"] == ["a dog (strength-1)", "a dog (strength0.5)", "a dog (strength1)"]
-    assert all(made["no_cfg_until"] == 1 and made["cfg"] == 2 for _, made in said.values())
-    [whole] = read(run(build_small("whole", **SHORT, sampling=sampling | {"strengths": [0.5], "no_cfg_until": 0})), 2).values()
-    assert not np.array_equal(whole[0], alone[0]) and "no_cfg_until" not in whole[1]
-
-
-def test_pictures_after_those_of_the_sets(plain: Path, pictures: Path, tmp_path: Path, build_small: BuildRun) -> None:
+def test_pictures_after_those_of_the_sets(pictures: Path, tmp_path: Path, build_small: BuildRun) -> None:
     other = tmp_path / "other"
     other.mkdir()
     with Image.open(sorted(pictures.glob("*.png"))[3]) as picture:
@@ -158,12 +146,17 @@ def test_pictures_after_those_of_the_sets(plain: Path, pictures: Path, tmp_path:
         ({"every": 2}, [0, 2, 3]),
         ({"every": 2, "at_start": False}, [2, 3]),
         ({"every": 2, "at_end": False}, [0, 2]),
+        ({"every": 3, "at_end": False}, [0]),
         ({"every": 3, "at_start": False}, [3]),
     ],
 )
-def test_when_pictures_are_painted(build_small: BuildRun, sampling: dict[str, Any], steps: list[int]) -> None:
-    config = build_small("run", train={"steps": 3, "batch_size": 1}, sampling={"prompts": ["a dog"], "steps": 1, **sampling})
-    folder = run(config)
-    assert list_steps(folder) == steps
-    assert (folder / "pictures" / "step-000000").is_dir() is (steps[0] == 0)
-    assert f"{len(steps)} times 1 picture of" in build_report(build_plan(config))
+def test_when_pictures_are_planned(build_small: BuildRun, sampling: dict[str, Any], steps: list[int]) -> None:
+    plan = build_plan(build_small("run", train={"steps": 3, "batch_size": 1}, sampling={"prompts": ["a dog"], **sampling}))
+    assert [step for step in range(4) if plan.is_painted(step)] == steps and plan.num_sheets == len(steps)
+
+
+def test_nothing_is_painted_at_the_start_and_at_the_end_if_that_is_said(build_small: BuildRun) -> None:
+    sampling = {"prompts": ["a dog"], "steps": 1, "every": 1, "at_start": False, "at_end": False}
+    folder = run(build_small("run", train={"steps": 3, "batch_size": 1}, sampling=sampling))
+    assert list_steps(folder) == [1, 2]
+    assert not (folder / "pictures" / "step-000000").exists() and not (folder / "pictures" / "step-000003").exists()
