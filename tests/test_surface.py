@@ -26,6 +26,7 @@ SIGNATURES = {
     "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
     "plan": ["config", "overrides", "card", "progress"],
+    "publish": ["run", "to", "formats", "public", "consent", "trigger", "out", "progress"],
     "resize": ["source", "out", "rank", "energy", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],

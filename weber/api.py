@@ -218,6 +218,36 @@ def export(
             return write(Path(source), named, base=base, out=target, progress=watcher.report, note=watcher.write)
 
 
+def publish(
+    run: Place,
+    to: str | None = None,
+    *,
+    formats: str | Sequence[str] | None = None,
+    public: bool = False,
+    consent: bool = False,
+    trigger: str | None = None,
+    out: Place | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Send what a run has learned with a page about it: `to` owner/name of the hub, or a folder in a storage; returns where it can be seen.
+
+    With `out` nothing is sent, and what would be is written into that folder. What is left out is as the run's settings say;
+    `public` needs `consent`.
+    """
+    with _speaking_of_arguments():
+        from weber.sharing.once import Asked as Shown
+        from weber.sharing.once import publish as show
+
+        watcher = _build_watcher(progress)
+        shown = Shown(to, [formats] if isinstance(formats, str) else formats, public, consent, trigger)
+        target = None if out is None else Path(out)
+        with watcher.shown():
+            told = show(Path(run), shown, is_dry=target is not None, out=target, progress=watcher.report)
+        for note in told.notes:
+            watcher.write(note)
+        return told.place
+
+
 def write_report(run: Place, other: Place | None = None, *, out: Place | None = None, progress: Progress | None = None) -> Path:
     """Write a run, or two beside each other, as one HTML page; returns it: report.html in the folder of the first, unless `out` says."""
     with _speaking_of_arguments():

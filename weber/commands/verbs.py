@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, plan, sample, train
+from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, train
 from weber.version import VERSION
 
 app = App(
@@ -24,6 +24,7 @@ for _verb in (
     files.extract,
     files.report,
     files.resize,
+    publish.publish,
     bench.app,
     train.demo,
     lists.schema,

@@ -1,0 +1,174 @@
+"""What a run has learned, on a hub of our own and in a real S3: what arrives, what is never sent, and what becomes of failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from diffusers.loaders.lora_base import LoraBaseMixin
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import load_file
+
+import weber
+from tests.hub import HANG, TOKEN, Hub, Misbehave, serving_hub
+from tests.runs import BuildRun, build_watcher
+from weber.config.run import RunConfig
+from weber.errors import ConfigError, PublishError
+from weber.sharing import send
+from weber.training.assemble import train
+
+PROMPTS = ["a dog", "a cat"]
+SAMPLING = {"prompts": PROMPTS, "steps": 1, "every": 4}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Hub]:
+    """A hub that this process knows as the only one; a parameter says how it misbehaves."""
+    misbehave: Misbehave = request.param if hasattr(request, "param") else lambda asked, number: None
+    with serving_hub(misbehave) as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(send, "PAUSES_SECONDS", (0.01, 0.01))
+        huggingface_hub.close_session()
+        yield served
+        huggingface_hub.close_session()
+
+
+def fail(start: str, *, num: int, status: int) -> Misbehave:
+    """The first requests that begin so are answered with a status."""
+    return lambda asked, number: status if asked.startswith(start) and number < num else None
+
+
+def run(config: RunConfig, **more: object) -> tuple[Path, str]:
+    """A run to its end; its result and what it said."""
+    watcher, said = build_watcher()
+    return train(config, resume=False, watcher=watcher, **more), said.getvalue()  # type: ignore[arg-type]
+
+
+def read_front(card: str) -> dict[str, object]:
+    return dict(yaml.safe_load(card.split("---\n", 2)[1]))
+
+
+def test_a_run_is_sent_at_its_end_with_its_page(build_small: BuildRun, hub: Hub, pictures: Path) -> None:
+    finished, said = run(build_small("run", sampling=SAMPLING, publish={"to": "me/cat-lora", "trigger": "ohwx cat", "formats": ["diffusers", "comfyui"]}))
+    plain, _ = run(build_small("plain", sampling=SAMPLING))
+    assert load_file(plain).keys() == load_file(finished).keys()
+    assert all(torch.equal(one, load_file(plain)[name]) for name, one in load_file(finished).items())
+    repository = hub.repositories["me/cat-lora"]
+    assert repository.is_private and repository.messages == ["weber: step 4"] and f"Sent to {hub.url}/me/cat-lora" in said
+    assert sorted(repository.files) == [
+        *("README.md", "cat-lora-comfyui.safetensors", "images/00.png", "images/01.png", "loss.png", "pytorch_lora_weights.safetensors")
+    ]
+    assert repository.files["pytorch_lora_weights.safetensors"] == finished.read_bytes()
+    card = repository.files["README.md"].decode()
+    front = read_front(card)
+    assert front["library_name"] == "diffusers" and front["pipeline_tag"] == "text-to-image" and front["license"] == "apache-2.0"
+    assert front["instance_prompt"] == "ohwx cat" and {"lora", "template:sd-lora", "diffusers"} <= set(front["tags"])  # type: ignore[call-overload]
+    assert front["widget"] == [{"text": text, "output": {"url": f"images/{number:02d}.png"}} for number, text in enumerate(PROMPTS)]
+    assert "base_model" not in front  # the pocket model is on no hub
+    assert "<Gallery />" in card and "| diffusers | loads all" in card and "| `adapter.rank` | `4` | `16` |" in card
+    num = len(list(pictures.glob("*.png")))
+    assert f"trained for 4 steps on {num} pictures with {num} captions" in card
+    facts = json.loads(weber.inspect(finished).metadata["weber"]) if hasattr(weber.inspect(finished), "metadata") else {}
+    assert not facts or str(facts["base_identity"]) in card
+    assert not list((finished.parent).glob(".publish*"))
+
+
+def test_nothing_of_the_data_and_no_token_is_sent_or_said(build_small: BuildRun, hub: Hub, pictures: Path, tmp_path: Path) -> None:
+    config = build_small("run", sampling=SAMPLING, publish={"to": "me/quiet"})
+    finished, said = run(config)
+    sent = b"\0".join(hub.repositories["me/quiet"].files.values())
+    captions = {file.read_text().strip() for file in pictures.glob("*.txt")} - set(PROMPTS)
+    names = {file.stem for file in pictures.glob("*.png")} | {str(tmp_path), str(pictures), str(Path.home())}
+    assert captions and not [text for text in captions | names if len(text) > 4 and text.encode() in sent]
+    kept = b"".join(file.read_bytes() for file in finished.parent.rglob("*") if file.is_file())
+    assert TOKEN.encode() not in sent + kept and TOKEN not in said
+
+
+def test_checkpoints_are_commits_beside_the_run(build_small: BuildRun, hub: Hub) -> None:
+    finished, said = run(build_small("run", publish={"to": "me/steps", "when": "checkpoints"}))
+    repository = hub.repositories["me/steps"]
+    assert repository.messages[-1] == "weber: step 4" and set(repository.messages) <= {"weber: step 2", "weber: step 4"}
+    assert repository.files["pytorch_lora_weights.safetensors"] == finished.read_bytes() and "Sent to" in said
+
+
+@pytest.mark.parametrize("hub", [fail("POST /api/repos/create", num=2, status=503)], indirect=True)
+def test_a_hub_that_is_busy_is_asked_again(build_small: BuildRun, hub: Hub) -> None:
+    _, said = run(build_small("run", publish={"to": "me/late"}))
+    assert hub.asked.count("POST /api/repos/create") == 3 and "Sent to" in said and "README.md" in hub.repositories["me/late"].files
+
+
+@pytest.mark.parametrize(
+    ("hub", "words"),
+    [
+        (fail("POST /api/repos/create", num=99, status=503), ["the hub answers 503", "try again later"]),
+        (fail("POST /api", num=99, status=403), ["the hub answers 403", "a token that may write to me"]),
+        (fail("POST /api/models/me/cat/commit", num=99, status=401), ["the hub answers 401", "hf auth login"]),
+        (lambda asked, number: HANG if asked.startswith("POST /api/repos") else None, ["no answer within 0 s"]),
+    ],
+    indirect=["hub"],
+)
+def test_a_failure_costs_the_run_nothing_and_a_command_sends_it(
+    build_small: BuildRun, hub: Hub, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_hanging = words[0].startswith("no answer")
+    monkeypatch.setattr(send, "PATIENCE_SECONDS", 0.3 if is_hanging else 60.0)
+    monkeypatch.setattr(send, "SLOWEST_BYTES_PER_SECOND", 2**40 if is_hanging else 2**17)
+    finished, said = run(build_small("run", publish={"to": "me/cat"}))
+    assert finished.is_file() and "Warning: The result could not be sent to me/cat" in said
+    assert all(word in said for word in words) and TOKEN not in said
+    assert f"  weber publish {finished.parent}\n" in said
+    hub.misbehave = lambda asked, number: None
+    monkeypatch.setattr(send, "PATIENCE_SECONDS", 60.0)
+    assert weber.publish(finished.parent, progress=lambda *_: None) == f"{hub.url}/me/cat"
+    assert hub.repositories["me/cat"].files["pytorch_lora_weights.safetensors"] == finished.read_bytes()
+
+
+@pytest.mark.parametrize("hub", [fail("POST /api/models/me/cat/commit", num=1, status=500)], indirect=True)
+def test_what_has_arrived_is_not_sent_again(build_small: BuildRun, hub: Hub) -> None:
+    _, said = run(build_small("run", publish={"to": "me/cat"}))
+    assert "Sent to" in said and len(hub.uploads) == len(set(hub.uploads)) == 2  # weights and curve
+    assert hub.repositories["me/cat"].messages == ["weber: step 4"]
+
+
+def test_what_is_private_goes_to_no_public_repository(build_small: BuildRun, hub: Hub) -> None:
+    finished, _ = run(build_small("run"))
+    huggingface_hub.HfApi(endpoint=hub.url).create_repo("me/open", private=False)
+    with pytest.raises(PublishError, match="Everyone can see the repository me/open"):
+        weber.publish(finished.parent, "me/open", progress=lambda *_: None)
+    assert not hub.repositories["me/open"].files
+    place = weber.publish(finished.parent, "me/open", public=True, consent=True, progress=lambda *_: None)
+    assert place.endswith("/me/open") and "README.md" in hub.repositories["me/open"].files
+    with pytest.raises(ConfigError, match="shows it to everyone"):
+        weber.publish(finished.parent, "me/other", public=True, progress=lambda *_: None)
+    assert "me/other" not in hub.repositories
+
+
+def test_without_a_token_nothing_is_asked(build_small: BuildRun, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    _, said = run(build_small("run", publish={"to": "me/cat"}))
+    assert said.count("There is no token of the hub") == 2 and said.index("There is no token") < said.index("Loading the model")
+    assert "hf auth login" in said and not hub.asked
+
+
+def test_a_folder_is_written_that_diffusers_reads(build_small: BuildRun, tmp_path: Path, hub: Hub) -> None:
+    finished, _ = run(build_small("run", sampling=SAMPLING))
+    place = Path(weber.publish(finished.parent, "me/cat", formats=["diffusers", "kohya"], out=tmp_path / "shown", progress=lambda *_: None))
+    assert not hub.asked and place == tmp_path / "shown"
+    assert Image.open(place / "loss.png").size == (1000, 420)
+    with Image.open(place / "images" / "00.png") as picture:
+        assert json.loads(picture.info["weber"])["prompt"] == "a dog"
+    assert (place / "cat-kohya.safetensors").is_file()
+    name = LoraBaseMixin._best_guess_weight_name(str(place), file_extension=".safetensors", local_files_only=True)
+    assert str(name).endswith("pytorch_lora_weights.safetensors")
+    with pytest.raises(ConfigError, match="not empty"):
+        weber.publish(finished.parent, "me/cat", out=place, progress=lambda *_: None)
