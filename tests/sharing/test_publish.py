@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from diffusers.loaders.lora_base import LoraBaseMixin
+from diffusers import FluxPipeline
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
@@ -18,9 +19,15 @@ from safetensors.torch import load_file
 import weber
 from tests.hub import HANG, TOKEN, Hub, Misbehave, serving_hub
 from tests.runs import BuildRun, build_watcher
+from weber.adapters.metadata import read_facts
+from weber.config.load import build_config
+from weber.config.publish import PublishConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError, PublishError
+from weber.families.tensors import read_metadata
+from weber.progress import ignore_progress
 from weber.sharing import send
+from weber.sharing.beside import Publisher
 from weber.training.assemble import train
 
 PROMPTS = ["a dog", "a cat"]
@@ -42,6 +49,29 @@ def hub(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
         huggingface_hub.close_session()
 
 
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, pictures: Path, small_cache: Path) -> Path:
+    """The folder of a run that is done, once for all tests; it was trained without any place to send it to."""
+    folder = tmp_path_factory.mktemp("done") / "run"
+    tree = {
+        "model": {"variant": "pocket"},
+        "data": [{"path": str(pictures), "resolution": 64}],
+        "adapter": {"rank": 4},
+        "memory": {"device": "cpu", "gradient_checkpointing": "none"},
+        "optim": {"lr": 1e-3},
+        "train": {"steps": 4, "batch_size": 1},
+        "sampling": SAMPLING,
+        "output": {"folder": str(folder), "cache": str(small_cache), "save_every": 2},
+    }
+    return run(build_config(tree))[0].parent
+
+
+@pytest.fixture
+def finished(done: Path, tmp_path: Path) -> Path:
+    """The result in a copy of it."""
+    return Path(shutil.copytree(done, tmp_path / "run")) / "adapter.safetensors"
+
+
 def fail(start: str, *, num: int, status: int) -> Misbehave:
     """The first requests that begin so are answered with a status."""
     return lambda asked, number: status if asked.startswith(start) and number < num else None
@@ -53,17 +83,27 @@ def run(config: RunConfig, **more: object) -> tuple[Path, str]:
     return train(config, resume=False, watcher=watcher, **more), said.getvalue()  # type: ignore[arg-type]
 
 
+def send_result(folder: Path, *, to: str) -> str:
+    """What a run does at its end; what it said."""
+    said: list[str] = []
+    with Publisher(PublishConfig(to=to), folder=folder, write=said.append) as publisher:
+        publisher.start()
+        publisher.finish(lambda: False, ignore_progress)
+    return "\n".join([*said, ""])
+
+
 def read_front(card: str) -> dict[str, object]:
     return dict(yaml.safe_load(card.split("---\n", 2)[1]))
 
 
-def test_a_run_is_sent_at_its_end_with_its_page(build_small: BuildRun, hub: Hub, pictures: Path) -> None:
-    finished, said = run(build_small("run", sampling=SAMPLING, publish={"to": "me/cat-lora", "trigger": "ohwx cat", "formats": ["diffusers", "comfyui"]}))
-    plain, _ = run(build_small("plain", sampling=SAMPLING))
-    assert load_file(plain).keys() == load_file(finished).keys()
-    assert all(torch.equal(one, load_file(plain)[name]) for name, one in load_file(finished).items())
+def test_a_run_is_sent_with_its_page_and_its_checkpoints_beside_it(build_small: BuildRun, hub: Hub, pictures: Path, done: Path) -> None:
+    publish = {"to": "me/cat-lora", "trigger": "ohwx cat", "formats": ["diffusers", "comfyui"], "when": "checkpoints"}
+    finished, said = run(build_small("run", sampling=SAMPLING, publish=publish))
+    ours, plain = load_file(finished), load_file(done / "adapter.safetensors")
+    assert all(torch.equal(one, plain[name]) for name, one in ours.items()) and ours.keys() == plain.keys()
     repository = hub.repositories["me/cat-lora"]
-    assert repository.is_private and repository.messages == ["weber: step 4"] and f"Sent to {hub.url}/me/cat-lora" in said
+    assert repository.messages[-1] == "weber: step 4" and set(repository.messages) <= {"weber: step 2", "weber: step 4"}
+    assert repository.is_private and f"Sent to {hub.url}/me/cat-lora" in said
     assert sorted(repository.files) == [
         *("README.md", "cat-lora-comfyui.safetensors", "images/00.png", "images/01.png", "loss.png", "pytorch_lora_weights.safetensors")
     ]
@@ -77,14 +117,13 @@ def test_a_run_is_sent_at_its_end_with_its_page(build_small: BuildRun, hub: Hub,
     assert "<Gallery />" in card and "| diffusers | loads all" in card and "| `adapter.rank` | `4` | `16` |" in card
     num = len(list(pictures.glob("*.png")))
     assert f"trained for 4 steps on {num} pictures with {num} captions" in card
-    facts = json.loads(weber.inspect(finished).metadata["weber"]) if hasattr(weber.inspect(finished), "metadata") else {}
-    assert not facts or str(facts["base_identity"]) in card
+    facts = read_facts(read_metadata(finished))
+    assert len(str(facts["base_identity"])) == 32 and str(facts["base_identity"]) in card
     assert not list((finished.parent).glob(".publish*"))
 
 
-def test_nothing_of_the_data_and_no_token_is_sent_or_said(build_small: BuildRun, hub: Hub, pictures: Path, tmp_path: Path) -> None:
-    config = build_small("run", sampling=SAMPLING, publish={"to": "me/quiet"})
-    finished, said = run(config)
+def test_nothing_of_the_data_and_no_token_is_sent_or_said(finished: Path, hub: Hub, pictures: Path, tmp_path: Path) -> None:
+    said = send_result(finished.parent, to="me/quiet")
     sent = b"\0".join(hub.repositories["me/quiet"].files.values())
     captions = {file.read_text().strip() for file in pictures.glob("*.txt")} - set(PROMPTS)
     names = {file.stem for file in pictures.glob("*.png")} | {str(tmp_path), str(pictures), str(Path.home())}
@@ -93,16 +132,9 @@ def test_nothing_of_the_data_and_no_token_is_sent_or_said(build_small: BuildRun,
     assert TOKEN.encode() not in sent + kept and TOKEN not in said
 
 
-def test_checkpoints_are_commits_beside_the_run(build_small: BuildRun, hub: Hub) -> None:
-    finished, said = run(build_small("run", publish={"to": "me/steps", "when": "checkpoints"}))
-    repository = hub.repositories["me/steps"]
-    assert repository.messages[-1] == "weber: step 4" and set(repository.messages) <= {"weber: step 2", "weber: step 4"}
-    assert repository.files["pytorch_lora_weights.safetensors"] == finished.read_bytes() and "Sent to" in said
-
-
 @pytest.mark.parametrize("hub", [fail("POST /api/repos/create", num=2, status=503)], indirect=True)
-def test_a_hub_that_is_busy_is_asked_again(build_small: BuildRun, hub: Hub) -> None:
-    _, said = run(build_small("run", publish={"to": "me/late"}))
+def test_a_hub_that_is_busy_is_asked_again(finished: Path, hub: Hub) -> None:
+    said = send_result(finished.parent, to="me/late")
     assert hub.asked.count("POST /api/repos/create") == 3 and "Sent to" in said and "README.md" in hub.repositories["me/late"].files
 
 
@@ -117,58 +149,58 @@ def test_a_hub_that_is_busy_is_asked_again(build_small: BuildRun, hub: Hub) -> N
     indirect=["hub"],
 )
 def test_a_failure_costs_the_run_nothing_and_a_command_sends_it(
-    build_small: BuildRun, hub: Hub, words: list[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path, hub: Hub, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_hanging = words[0].startswith("no answer")
     monkeypatch.setattr(send, "PATIENCE_SECONDS", 0.3 if is_hanging else 60.0)
     monkeypatch.setattr(send, "SLOWEST_BYTES_PER_SECOND", 2**40 if is_hanging else 2**17)
-    finished, said = run(build_small("run", publish={"to": "me/cat"}))
+    said = send_result(finished.parent, to="me/cat")
     assert finished.is_file() and "Warning: The result could not be sent to me/cat" in said
     assert all(word in said for word in words) and TOKEN not in said
     assert f"  weber publish {finished.parent}\n" in said
     hub.misbehave = lambda asked, number: None
     monkeypatch.setattr(send, "PATIENCE_SECONDS", 60.0)
-    assert weber.publish(finished.parent, progress=lambda *_: None) == f"{hub.url}/me/cat"
+    assert weber.publish(finished.parent, "me/cat", progress=ignore_progress) == f"{hub.url}/me/cat"
     assert hub.repositories["me/cat"].files["pytorch_lora_weights.safetensors"] == finished.read_bytes()
 
 
 @pytest.mark.parametrize("hub", [fail("POST /api/models/me/cat/commit", num=1, status=500)], indirect=True)
-def test_what_has_arrived_is_not_sent_again(build_small: BuildRun, hub: Hub) -> None:
-    _, said = run(build_small("run", publish={"to": "me/cat"}))
-    assert "Sent to" in said and len(hub.uploads) == len(set(hub.uploads)) == 2  # weights and curve
+def test_what_has_arrived_is_not_sent_again(finished: Path, hub: Hub) -> None:
+    said = send_result(finished.parent, to="me/cat")
+    assert "Sent to" in said and len(hub.uploads) == len(set(hub.uploads)) == 4  # weights, curve, pictures
     assert hub.repositories["me/cat"].messages == ["weber: step 4"]
 
 
-def test_what_is_private_goes_to_no_public_repository(build_small: BuildRun, hub: Hub) -> None:
-    finished, _ = run(build_small("run"))
+def test_what_is_private_goes_to_no_public_repository(finished: Path, hub: Hub) -> None:
     huggingface_hub.HfApi(endpoint=hub.url).create_repo("me/open", private=False)
     with pytest.raises(PublishError, match="Everyone can see the repository me/open"):
-        weber.publish(finished.parent, "me/open", progress=lambda *_: None)
+        weber.publish(finished.parent, "me/open", progress=ignore_progress)
     assert not hub.repositories["me/open"].files
-    place = weber.publish(finished.parent, "me/open", public=True, consent=True, progress=lambda *_: None)
+    place = weber.publish(finished.parent, "me/open", public=True, consent=True, progress=ignore_progress)
     assert place.endswith("/me/open") and "README.md" in hub.repositories["me/open"].files
     with pytest.raises(ConfigError, match="shows it to everyone"):
-        weber.publish(finished.parent, "me/other", public=True, progress=lambda *_: None)
+        weber.publish(finished.parent, "me/other", public=True, progress=ignore_progress)
     assert "me/other" not in hub.repositories
 
 
-def test_without_a_token_nothing_is_asked(build_small: BuildRun, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_token_it_is_said_at_the_start_and_nothing_is_asked(
+    finished: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    _, said = run(build_small("run", publish={"to": "me/cat"}))
-    assert said.count("There is no token of the hub") == 2 and said.index("There is no token") < said.index("Loading the model")
-    assert "hf auth login" in said and not hub.asked
+    first, *_, last = send_result(finished.parent, to="me/cat").splitlines()
+    assert "There is no token of the hub" in first and "hf auth login" in first and "The run goes on" in first
+    assert last == f"  weber publish {finished.parent}" and not hub.asked
 
 
-def test_a_folder_is_written_that_diffusers_reads(build_small: BuildRun, tmp_path: Path, hub: Hub) -> None:
-    finished, _ = run(build_small("run", sampling=SAMPLING))
-    place = Path(weber.publish(finished.parent, "me/cat", formats=["diffusers", "kohya"], out=tmp_path / "shown", progress=lambda *_: None))
+def test_a_folder_is_written_that_diffusers_reads(finished: Path, tmp_path: Path, hub: Hub) -> None:
+    place = Path(weber.publish(finished.parent, "me/cat", formats=["diffusers", "kohya"], out=tmp_path / "shown", progress=ignore_progress))
     assert not hub.asked and place == tmp_path / "shown"
     assert Image.open(place / "loss.png").size == (1000, 420)
     with Image.open(place / "images" / "00.png") as picture:
         assert json.loads(picture.info["weber"])["prompt"] == "a dog"
     assert (place / "cat-kohya.safetensors").is_file()
-    name = LoraBaseMixin._best_guess_weight_name(str(place), file_extension=".safetensors", local_files_only=True)
-    assert str(name).endswith("pytorch_lora_weights.safetensors")
+    state, _, _ = FluxPipeline.lora_state_dict(str(place), return_alphas=True, return_lora_metadata=True)
+    assert len(state) == len(load_file(finished))
     with pytest.raises(ConfigError, match="not empty"):
-        weber.publish(finished.parent, "me/cat", out=place, progress=lambda *_: None)
+        weber.publish(finished.parent, "me/cat", out=place, progress=ignore_progress)
