@@ -7,23 +7,28 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import huggingface_hub
 import pytest
 import torch
 import yaml
 from diffusers import FluxPipeline
+from fsspec.config import conf
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 
 import weber
+from tests.data.s3 import serve_s3
 from tests.hub import HANG, TOKEN, Hub, Misbehave, serving_hub
 from tests.runs import BuildRun, build_watcher
 from weber.adapters.metadata import read_facts
+from weber.config.adapter import AdapterConfig
 from weber.config.load import build_config
+from weber.config.lycoris import LycorisConfig
 from weber.config.publish import PublishConfig
 from weber.config.run import RunConfig
-from weber.errors import ConfigError, PublishError
+from weber.errors import ConfigError, PublishError, WeberError
 from weber.families.tensors import read_metadata
 from weber.progress import ignore_progress
 from weber.sharing import send
@@ -178,7 +183,7 @@ def test_what_is_private_goes_to_no_public_repository(finished: Path, hub: Hub) 
     assert not hub.repositories["me/open"].files
     place = weber.publish(finished.parent, "me/open", public=True, consent=True, progress=ignore_progress)
     assert place.endswith("/me/open") and "README.md" in hub.repositories["me/open"].files
-    with pytest.raises(ConfigError, match="shows it to everyone"):
+    with pytest.raises(ConfigError, match="needs --public and --consent|needs public and consent"):
         weber.publish(finished.parent, "me/other", public=True, progress=ignore_progress)
     assert "me/other" not in hub.repositories
 
@@ -204,3 +209,42 @@ def test_a_folder_is_written_that_diffusers_reads(finished: Path, tmp_path: Path
     assert len(state) == len(load_file(finished))
     with pytest.raises(ConfigError, match="not empty"):
         weber.publish(finished.parent, "me/cat", out=place, progress=ignore_progress)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
+    """A real S3 with an empty bucket, as fsspec sees it."""
+    with serve_s3() as served:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setitem(conf, "s3", {"endpoint_url": served.address, "key": "a", "secret": "b"})
+        system = fsspec.filesystem("s3", skip_instance_cache=False)
+        system.mkdir("handed")
+        yield system
+
+
+def test_a_storage_gets_the_same_files(finished: Path, bucket: fsspec.AbstractFileSystem) -> None:
+    assert weber.publish(finished.parent, "s3://handed/loras/cat", progress=ignore_progress) == "s3://handed/loras/cat"
+    names = sorted(name.removeprefix("handed/loras/cat/") for name in bucket.find("handed/loras/cat"))
+    assert names == ["README.md", "images/00.png", "images/01.png", "loss.png", "pytorch_lora_weights.safetensors"]
+    assert bucket.cat_file("handed/loras/cat/pytorch_lora_weights.safetensors") == finished.read_bytes()
+    said = send_result(finished.parent, to="s3://nowhere/cat")
+    assert "Warning: The result could not be sent to s3://nowhere/cat" in said and f"  weber publish {finished.parent}" in said
+
+
+@pytest.mark.parametrize(
+    ("publish", "words"),
+    [
+        ({"to": "me/cat", "formats": ["merged-bfl", "comfyui"], "when": "checkpoints"}, None),
+        ({"to": "ftp://host/folder"}, ["weber knows no such storage", "publish.to", "s3://"]),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_the_plan(build_small: BuildRun, publish: dict[str, object], words: list[str] | None) -> None:
+    if words is None:
+        weber.plan(build_small("run", publish=publish), progress=ignore_progress)
+        lycoris = AdapterConfig(kind="lycoris", lycoris=LycorisConfig(algo="lokr"))
+        with pytest.raises(WeberError, match="publish.formats with comfyui"):
+            weber.plan(build_small("run", publish=publish).model_copy(update={"adapter": lycoris}), progress=ignore_progress)
+        return
+    with pytest.raises(PublishError) as caught:
+        weber.plan(build_small("run", publish=publish), progress=ignore_progress)
+    assert all(word in str(caught.value) for word in words)

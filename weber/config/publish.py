@@ -18,7 +18,8 @@ _HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models
 PublishFormat = Literal["diffusers", "kohya", "comfyui", "merged-diffusers", "merged-bfl"]
 
 
-def _check_target(text: str) -> str:
+def check_target(text: str) -> str:
+    """A place that something can be sent to. Raises ValueError in words."""
     page = _HUB_PAGE.fullmatch(text)
     if page is not None:
         raise ValueError(f'of the hub the name alone is written; write to = "{page[1]}"')
@@ -40,7 +41,7 @@ class PublishConfig(Section):
     """Where what a run has learned is shown to others: a repository of the Hugging Face hub, or a folder in a storage. Nothing is sent
     unless `to` is set. Captions and names of files of the data are never sent."""
 
-    to: Annotated[str, AfterValidator(_check_target)] | None = None
+    to: Annotated[str, AfterValidator(check_target)] | None = None
     """`owner/name` of a repository of the hub, which is made if it is not there, or a folder in a storage that fsspec knows:
     `s3://bucket/folder`. The hub's token is that of `hf auth login` or `HF_TOKEN`, never a setting. Left out: nothing is sent."""
 

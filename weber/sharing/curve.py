@@ -38,9 +38,9 @@ def build_curve(points: Sequence[Point], *, title: str) -> Image.Image:
         left, right = place((first, value)), place((last, value))
         draw.line([left, right], _LIGHT, _SMOOTH)
         draw.text((left[0] - _SMOOTH * 8, left[1]), f"{value:.3g}", _GRAY, font=font, anchor="rm")
-        step = first + number / 4 * (last - first)
+        step = round(first + number / 4 * (last - first))
         below = place((step, low))
-        draw.text((below[0], below[1] + _SMOOTH * 12), f"{step:.0f}", _GRAY, font=font, anchor="ma")
+        draw.text((below[0], below[1] + _SMOOTH * 12), f"{step}", _GRAY, font=font, anchor="ma")
     for line, color, width in ((points, _PALE, 1), (smooth, _LINE, 3)):
         if len(line) > 1:
             draw.line([place(point) for point in line], color, _SMOOTH * width, joint="curve")

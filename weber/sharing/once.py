@@ -21,8 +21,7 @@ from weber.sharing.send import build_command, build_message, send
 
 DRY_FOLDER = "publish"
 """Subfolder of a run for what would be sent."""
-_WORDS = {"to": "TO", "formats": "--format", "visibility": "--public", "consent": "--consent", "trigger": "--trigger"}
-_KEY = re.compile(rf"\b(?:publish\.)?({'|'.join(_WORDS)})\b(?= (?:=|has|cannot|is)|$)|publish\.({'|'.join(_WORDS)})\b")
+_WORDS = {"publish.to": "TO", "publish.formats": "--format", "publish.trigger": "--trigger"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,14 @@ def publish(run: Path, asked: Asked, *, is_dry: bool, out: Path | None, progress
 
 def _build_config(config: RunConfig, asked: Asked) -> PublishConfig:
     """The settings of the run with what is asked for over them. Without a place they are those of a dry run."""
+    if asked.public != asked.consent and config.publish.visibility == "private":
+        raise ConfigError(
+            "What everyone may see needs --public and --consent.",
+            got="--public" if asked.public else "--consent",
+            fix="add --consent if you have the rights to what was learned and the license of the base model allows it"
+            if asked.public
+            else "add --public, or remove it",
+        )
     tree = config.publish.model_dump(exclude_defaults=True)
     tree |= {} if asked.to is None else {"to": asked.to}
     tree |= {"formats": list(asked.formats)} if asked.formats else {}
@@ -98,7 +105,7 @@ def _speaking_of_words() -> Iterator[None]:
     try:
         yield
     except WeberError as error:
-        error.rewrite(lambda text: _KEY.sub(lambda key: _WORDS[key[1] or key[2]], text))
+        error.rewrite(lambda text: re.sub(r"publish\.\w+", lambda key: _WORDS.get(key[0], key[0]), text).replace("write to = ", "write "))
         raise
 
 

@@ -8,6 +8,7 @@ from weber.data.backends.stores import STORES, list_errors, open_store
 from weber.errors import PublishError
 from weber.sharing.folder import Folder
 
+_WITH_FOLDERS = ("sftp://", "memory://")
 _KEYS = "check the address, and the keys where the storage looks for them (for S3: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL)"
 
 
@@ -32,7 +33,8 @@ def send_to_store(folder: Folder, config: PublishConfig) -> str:
         system, place = open_store(config.to)
         for file in folder.files:
             target = f"{place}/{file.relative_to(folder.path).as_posix()}"
-            system.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if config.to.startswith(_WITH_FOLDERS):  # in others a bucket would be made of it
+                system.makedirs(target.rpartition("/")[0], exist_ok=True)
             system.put_file(str(file), target)
             system.invalidate_cache()
             if system.info(target)["size"] != file.stat().st_size:
