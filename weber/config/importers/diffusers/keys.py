@@ -7,6 +7,7 @@ from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.diffusers import data, optim, run
+from weber.config.importers.published import TOKEN, Names
 
 _HUB = Names("hub_model_id", wish="push_to_hub", checkpoints="", is_whole=lambda keys: True)
 _WORDS = "weber trains no embeddings of new words; write a made-up word into the captions, which is learned with the adapter"

@@ -262,7 +262,9 @@ _OUTPUT: Table = {
     "hub_model_id": stated(_SENT.set_place, "`publish.to`, where `push_to_hub` is given"),
     "push_checkpoints_to_hub": stated(_SENT.answer_checkpoints, '`publish.when = "checkpoints"`'),
     "push_to_hub_background": ignored(BESIDE),
-    "publishing_config": refused("`publish.to` takes s3:// and other storages; their keys stand in the environment", off=(None, "", "{}", "[]")),
+    "publishing_config": refused(
+        "`publish.to` takes s3:// and other storages; their keys stand in the environment", off=(None, "", "{}", "[]")
+    ),
     "model_card_private": stated(answer_private, IS_PRIVATE),
     "model_card_*": ignored(CARD),
     "post_checkpoint_script post_upload_script": ignored("weber runs no programs"),
