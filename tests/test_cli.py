@@ -26,7 +26,7 @@ from weber.data.left_out import SAMPLES_FILE
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
     *("bench", "cache", "check", "demo", "diff", "export", "extract", "import", "inspect", "merge", "plan", "publish", "report", "resize"),
-    *("sample", "schema", "train", "variants"),
+    *("sample", "scale", "schema", "train", "variants"),
 )
 
 

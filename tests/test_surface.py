@@ -23,17 +23,18 @@ SIGNATURES = {
     "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
     "import_run": ["path", "overrides", "tool", "weber_defaults"],
     "inspect": ["file"],
-    "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
+    "merge": ["adapters", "out", "base", "layout", "rank", "blocks", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
     "plan": ["config", "overrides", "card", "progress"],
     "publish": ["run", "to", "formats", "public", "consent", "trigger", "out", "progress"],
     "resize": ["source", "out", "rank", "energy", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
+    "scale": ["source", "factor", "out", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
     "write_report": ["run", "other", "out", "progress"],
 }
-ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention", "library"]
+ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention", "library", "blocks"]
 
 
 def test_exported_names() -> None:

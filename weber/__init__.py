@@ -18,6 +18,7 @@ from weber.api import (
     report,
     resize,
     sample,
+    scale,
     train,
     write_report,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "report",
     "resize",
     "sample",
+    "scale",
     "train",
     "write_report",
 ]

@@ -42,7 +42,7 @@ _ARGUMENTS = {"prompt": "prompts", "resume": "resume=True", "format": "formats"}
 class Asked(TypedDict, total=False):
     """How pictures are painted; what is left out comes from the run, else from the model. `size` is (width, height) in pixels, `num` the
     pictures per prompt, each with the next seed; `conditioning` and `mask` are files that go with every prompt; `library` is a file of
-    further prompts."""
+    further prompts; `blocks`: strengths of single blocks, such as "single:0.5"."""
 
     strength: float
     seed: int | None
@@ -56,6 +56,7 @@ class Asked(TypedDict, total=False):
     num: int
     attention: str | None
     library: Place | None
+    blocks: str | None
 
 
 class OpenRun:
@@ -266,9 +267,12 @@ def merge(
     base: str | None = None,
     layout: str | None = None,
     rank: int | None = None,
+    blocks: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Add adapters up, each with its weight (1 in a list): into one adapter file, or with `base` into a whole model; returns `out`."""
+    """Add adapters up, each with its weight (1 in a list): into one adapter file, or with `base` into a whole model; returns `out`.
+
+    `blocks`: strengths of single blocks on top, such as "single:0.5, double.3:0"."""
     with _speaking_of_arguments():
         from weber.results.merge import merge as add_up
 
@@ -276,7 +280,8 @@ def merge(
         weights = adapters if isinstance(adapters, Mapping) else dict.fromkeys(adapters, 1.0)
         weighted = [(Path(file), weight) for file, weight in weights.items()]
         with watcher.shown():
-            for note in add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report):
+            notes = add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report, blocks=blocks)
+            for note in notes:
                 watcher.write(note)
         return Path(out)
 
@@ -314,6 +319,17 @@ def resize(
         watcher = _build_watcher(progress)
         with watcher.shown():
             return cut(Path(source), rank=rank, energy=energy, out=Path(out), progress=watcher.report)
+
+
+def scale(source: Place, factor: float, out: Place, *, progress: Progress | None = None) -> Path:
+    """Write an adapter file, or that of a run, whose change is `factor` times as large; returns `out`."""
+    with _speaking_of_arguments():
+        from weber.results.scale import scale as write
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            watcher.write(write(Path(source), factor, out=Path(out), progress=watcher.report))
+        return Path(out)
 
 
 def read_config(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:

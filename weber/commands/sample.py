@@ -33,6 +33,9 @@ class Asked:
         Path | None,
         Parameter(help="JSON or TOML file of further prompts with nicknames; what one says of its picture goes before these options."),
     ] = None
+    blocks: Annotated[
+        str | None, Parameter(help="Strengths of single blocks on top: single:0.5, double.3:0 (names of the library or the makers).")
+    ] = None
     num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
     attention: Annotated[
         Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"] | None,

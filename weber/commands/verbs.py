@@ -24,6 +24,7 @@ for _verb in (
     files.extract,
     files.report,
     files.resize,
+    files.scale,
     publish.publish,
     bench.app,
     train.demo,

@@ -40,6 +40,7 @@ class Painted:
     """All that makes a picture, with names of files and never their folders. `transformer`: a model that a run has trained; None: the base.
 
     `adapter` is the one that was trained, `others` those that were frozen. `step`: of the run. `masked`, `mask`: of what is painted anew.
+    `blocks`: strengths of single blocks, which no graph can have.
     """
 
     variant: str
@@ -60,6 +61,7 @@ class Painted:
     masked: Given | None = None
     mask: str | None = None
     references_are_clean: bool = False
+    blocks: str | None = None
 
     @property
     def adapters(self) -> tuple[Added, ...]:
