@@ -102,7 +102,7 @@ def read_front(card: str) -> dict[str, object]:
 
 
 def test_a_run_is_sent_with_its_page_and_its_checkpoints_beside_it(build_small: BuildRun, hub: Hub, pictures: Path, done: Path) -> None:
-    publish = {"to": "me/cat-lora", "trigger": "ohwx cat", "formats": ["diffusers", "comfyui"], "when": "checkpoints"}
+    publish = {"to": "me/cat-lora", "trigger_words": "ohwx cat", "formats": ["diffusers", "comfyui"], "when": "checkpoints"}
     finished, said = run(build_small("run", sampling=SAMPLING, publish=publish))
     ours, plain = load_file(finished), load_file(done / "adapter.safetensors")
     assert all(torch.equal(one, plain[name]) for name, one in ours.items()) and ours.keys() == plain.keys()

@@ -59,7 +59,7 @@ class PublishConfig(Section):
     """That everyone may see it: you have the rights to the pictures that were learned, those who can be recognized agree, and the license
     of the base model allows it. Needed for, and only for, `visibility = "public"`."""
 
-    trigger: str | None = None
+    trigger_words: str | None = None
     """The words that call up what was learned, as the page shows them. Left out: none are told."""
 
     @property

@@ -62,7 +62,7 @@ def build_front(shown: Shown, *, folder: Path) -> dict[str, object]:
     if base.hub_id is not None:
         front |= {"base_model": base.hub_id, "base_model_relation": "finetune" if is_model else "adapter"}
     front |= {"library_name": "diffusers", **license_lines, "pipeline_tag": _choose_task(shown.facts)}
-    front |= {} if shown.publish.trigger is None else {"instance_prompt": shown.publish.trigger}
+    front |= {} if shown.publish.trigger_words is None else {"instance_prompt": shown.publish.trigger_words}
     front["tags"] = _list_tags(shown, is_model=is_model)
     if shown.pictures:
         front["widget"] = [
@@ -100,7 +100,7 @@ def _describe(shown: Shown) -> str:
 
 
 def _build_trigger(shown: Shown) -> str:
-    trigger = shown.publish.trigger
+    trigger = shown.publish.trigger_words
     return "" if trigger is None else f"## Trigger words\n\nWrite {_code(trigger)} into the prompt."
 
 
@@ -114,7 +114,7 @@ def _build_use(shown: Shown) -> str:
     if shown.loads is None or shown.base.hub_id is None:
         return ""
     place = shown.publish.to if shown.publish.is_to_hub else "."
-    prompt = shown.publish.trigger or (shown.pictures[0].prompt if shown.pictures else "a photo")
+    prompt = shown.publish.trigger_words or (shown.pictures[0].prompt if shown.pictures else "a photo")
     lines = [
         "from diffusers import DiffusionPipeline",
         "",

@@ -79,8 +79,8 @@ def write_folder(place: Path, config: PublishConfig, *, out: Path, progress: Pro
     )
     (out / CARD).write_text(build_card(shown, folder=out), encoding="utf-8")
     files = sorted((path for path in out.rglob("*") if path.is_file()), key=lambda path: (path.name == CARD, str(path)))
-    silent = "the page tells no words that call it up; publish.trigger (--trigger) does"
-    return Folder(out, files, step, () if config.trigger is not None else (silent,))
+    silent = "the page tells no words that call it up; publish.trigger_words (--trigger) does"
+    return Folder(out, files, step, () if config.trigger_words is not None else (silent,))
 
 
 @contextmanager

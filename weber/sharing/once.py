@@ -21,7 +21,7 @@ from weber.sharing.send import build_command, build_message, send
 
 DRY_FOLDER = "publish"
 """Subfolder of a run for what would be sent."""
-_WORDS = {"publish.to": "TO", "publish.formats": "--format", "publish.trigger": "--trigger"}
+_WORDS = {"publish.to": "TO", "publish.formats": "--format", "publish.trigger_words": "--trigger"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _build_config(config: RunConfig, asked: Asked) -> PublishConfig:
     tree |= {"formats": list(asked.formats)} if asked.formats else {}
     tree |= {"visibility": "public"} if asked.public else {}
     tree |= {"consent": True} if asked.consent else {}
-    tree |= {} if asked.trigger is None else {"trigger": asked.trigger}
+    tree |= {} if asked.trigger is None else {"trigger_words": asked.trigger}
     is_placed = "to" in tree
     with _speaking_of_words():
         if not is_placed and tree:

@@ -45,7 +45,7 @@ def build_command(place: Path, config: PublishConfig, *, is_set: bool) -> str:
     if not is_set:
         words += [str(config.to), *(word for name in config.formats for word in ("--format", name) if config.formats != ["diffusers"])]
         words += ["--public", "--consent"] if config.visibility == "public" else []
-        words += [] if config.trigger is None else ["--trigger", config.trigger]
+        words += [] if config.trigger_words is None else ["--trigger", config.trigger_words]
     return shlex.join(words)
 
 

@@ -13,7 +13,7 @@ from weber.config.publish import check_target
 IS_PRIVATE = 'private here; publish.visibility = "public" with publish.consent = true shows it to everyone'
 TOKEN = "the token is that of `hf auth login` or HF_TOKEN; it is in no settings"
 BESIDE = "files are sent beside training in any case"
-CARD = "the page is written from what the run knows; publish.trigger adds the words that call it up"
+CARD = "the page is written from what the run knows; publish.trigger_words adds the words that call it up"
 
 
 @dataclass(frozen=True)
