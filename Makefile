@@ -24,7 +24,7 @@ test: $(INSTALLED)
 	@echo "== import-linter"
 	@$(BIN)/lint-imports --no-cache > .venv/lint-imports.txt 2>&1 || { cat .venv/lint-imports.txt; exit 1; }
 	@echo "== pytest"
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(INSTALLED)
 	@$(BIN)/python docs/build.py

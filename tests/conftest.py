@@ -7,6 +7,7 @@ import os
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: nothing in the suite touches the network
+os.environ["WANDB_MODE"] = "offline"
 
 
 def pytest_configure(config: pytest.Config) -> None:

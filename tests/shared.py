@@ -26,8 +26,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it in what runs in the background, and then in its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+FIRST = ("training", "kinds", "planning", "benchmarks", "memory", "tests", "optim", "recipes", "results", "cache")
+"""Folders whose files take long, in the order in which they are handed out: short ones at the end keep both workers busy until then."""
+
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _spare_disk() -> Iterator[None]:
+    """Nobody waits for the disk: a test sees what is written without it. Processes that tests start wait for it as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: bool(os.fstat(descriptor)) and None)  # a descriptor that is none is an error still
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +46,12 @@ def _freeze_libraries() -> None:
     """What libraries are made of stays to the end: collecting garbage, which weber does after each encoder, need not look at it."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first (with `--no-loadscope-reorder`; xdist itself has those of many tests first, which are not the same)."""
+    ranks = {folder: rank for rank, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(FIRST)))
 
 
 def _list_files(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import weber
-from weber.api import Asked
+from weber.api import Asked, Compared
 from weber.config.load import save_config
 
 SIGNATURES = {
@@ -21,6 +21,7 @@ SIGNATURES = {
     "diff": ["first", "second", "base", "progress"],
     "export": ["source", "formats", "base", "out", "progress"],
     "extract": ["tuned", "out", "base", "rank", "energy", "targets", "layout", "progress"],
+    "grid": ["place", "prompts", "base", "memory", "progress", "asked"],
     "import_run": ["path", "overrides", "tool", "weber_defaults"],
     "inspect": ["file"],
     "merge": ["adapters", "out", "base", "layout", "rank", "blocks", "progress"],
@@ -34,7 +35,8 @@ SIGNATURES = {
     "train": ["config", "overrides", "resume", "progress", "stop"],
     "write_report": ["run", "other", "out", "progress"],
 }
-ASKED = ["strength", "seed", "steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "num", "attention", "library", "blocks"]
+LOOK = ["steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "attention", "library", "no_cfg_until"]
+ASKED, COMPARED = [*LOOK, "strength", "seed", "num", "blocks"], [*LOOK, "checkpoints", "strengths", "seeds"]
 
 
 def test_exported_names() -> None:
@@ -45,7 +47,7 @@ def test_exported_names() -> None:
 def test_signatures() -> None:
     for name, parameters in SIGNATURES.items():
         assert list(inspect.signature(getattr(weber, name)).parameters) == parameters, name
-    assert list(Asked.__annotations__) == ASKED
+    assert list(Asked.__annotations__) == ASKED and list(Compared.__annotations__) == COMPARED
 
 
 def test_the_example_of_the_readme_runs(run_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

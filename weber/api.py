@@ -39,13 +39,10 @@ _FLAG = re.compile(r"--([a-z][a-z-]*)")
 _ARGUMENTS = {"prompt": "prompts", "resume": "resume=True", "format": "formats"}
 
 
-class Asked(TypedDict, total=False):
-    """How pictures are painted; what is left out comes from the run, else from the model. `size` is (width, height) in pixels, `num` the
-    pictures per prompt, each with the next seed; `conditioning` and `mask` are files that go with every prompt; `library` is a file of
-    further prompts; `blocks`: strengths of single blocks, such as "single:0.5"."""
+class Look(TypedDict, total=False):
+    """How pictures are painted; what is left out comes from the run, else from the model. `size` is (width, height) in pixels;
+    `conditioning` and `mask` are files that go with every prompt; `library` is a file of further prompts."""
 
-    strength: float
-    seed: int | None
     steps: int | None
     guidance: float | None
     cfg: float | None
@@ -53,10 +50,27 @@ class Asked(TypedDict, total=False):
     size: tuple[int, int] | None
     conditioning: Sequence[Place]
     mask: Place | None
-    num: int
     attention: str | None
     library: Place | None
+    no_cfg_until: int | None
+
+
+class Asked(Look, total=False):
+    """The same for `sample`: `num` is the pictures per prompt, each with the next seed; `blocks`: strengths of single blocks, such as
+    "single:0.5"."""
+
+    strength: float
+    seed: int | None
+    num: int
     blocks: str | None
+
+
+class Compared(Look, total=False):
+    """The same for `grid`: `checkpoints` are steps of a run, or "all"."""
+
+    checkpoints: Sequence[int] | str
+    strengths: Sequence[float]
+    seeds: Sequence[int]
 
 
 class OpenRun:
@@ -172,6 +186,27 @@ def sample(
     """Paint the pictures of these prompts, in their order: see `open_run`."""
     with open_run(place, base=base, memory=memory, progress=progress) as opened:
         return opened.sample(prompts, **asked)
+
+
+def grid(
+    place: Place,
+    prompts: str | Sequence[str],
+    *,
+    base: str | None = None,
+    memory: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+    **asked: Unpack[Compared],
+) -> Image:
+    """Paint these prompts at several strengths, with several seeds and with several checkpoints of a run, on one sheet."""
+    given: dict[str, Any] = dict(asked)
+    checkpoints = given.pop("checkpoints", ())
+    with _speaking_of_arguments():
+        from weber.training.grids import Axes, find_subjects, paint_grid
+
+        named = [checkpoints] if isinstance(checkpoints, str) else [str(one) for one in checkpoints]
+        axes = Axes(named, given.pop("strengths", ()), given.pop("seeds", ()))
+        subjects = find_subjects(os.fspath(place), axes, base=base, memory=memory or {})
+        return paint_grid(subjects, _build_wish(prompts, given), axes=axes, watcher=_build_watcher(progress))
 
 
 def inspect(file: Place) -> FileReport:
@@ -356,7 +391,7 @@ def _read_run(
     return build_config(tree), None
 
 
-def _build_wish(prompts: str | Sequence[str], asked: Asked) -> Wish:
+def _build_wish(prompts: str | Sequence[str], asked: Mapping[str, Any]) -> Wish:
     from weber.training.paint import Wish
 
     given: dict[str, Any] = dict(asked)

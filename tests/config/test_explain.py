@@ -40,7 +40,7 @@ ZOO: dict[str, tuple[str, str, str, str]] = {
     "dropout of one": (SET + "[adapter]\ndropout = 1.0", "adapter.dropout cannot", "1.0", "at least 0 and below 1"),
     "beyond both limits": (SET + "max_aspect = 20", "data.0.max_aspect cannot", "20", "at least 1 and at most 16"),
     "yes for true": (SET + 'upscale = "yes"', "data.0.upscale cannot", '"yes"', "write data.0.upscale = true"),
-    "one for true": (SET + "[output]\ntensorboard = 1", "output.tensorboard cannot", "1", "true or false"),
+    "one for true": (SET + "[adapter]\ndora = 1", "adapter.dora cannot", "1", "true or false"),
     "a number for text": (SET + "name = 2024", "data.0.name cannot", "2024", 'write data.0.name = "2024"'),
     "a date for text": (SET + "name = 2024-05-01", "data.0.name cannot", "2024-05-01", 'write data.0.name = "2024-05-01"'),
     "one text for a list": (SET + '[sampling]\nprompts = "a cat"', "sampling.prompts cannot", '"a cat"', 'prompts = ["a cat"]'),

@@ -254,7 +254,7 @@ def _draw_configs() -> SearchStrategy[RunConfig]:
             cache=PATHS,
             save_every=COUNTS | st.just("2 epochs"),
             keep_last=COUNTS | st.just("all"),
-            tensorboard=st.booleans(),
+            trackers=st.lists(st.sampled_from(["tensorboard", "trackio", "wandb"]), unique=True),
         ),
     )
 

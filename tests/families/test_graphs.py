@@ -80,6 +80,17 @@ def test_every_variant_has_its_own_graph(name: str) -> None:
         assert len(find(prompt, "InpaintModelConditioning")) == bool(masked) == 1 - len(find(prompt, "EmptySD3LatentImage"))
 
 
+@pytest.mark.parametrize("name", ["flux1-dev", "flux2-klein-base-4b"])
+def test_first_steps_without_guidance_are_a_sampler_of_their_own(name: str) -> None:
+    prompt = _build(_paint(name, **{"cfg": 4.0, "negative": "blurry", "no_cfg_until": 3}))
+    first, second = find(prompt, "SamplerCustomAdvanced")
+    kinds = [[prompt[one[key][0]]["class_type"] for key in ("noise", "guider", "sigmas")] for one in (first, second)]
+    assert kinds == [["RandomNoise", "BasicGuider", "SplitSigmas"], ["DisableNoise", "CFGGuider", "SplitSigmas"]]
+    assert [one["sigmas"][1] for one in (first, second)] == [0, 1] and find(prompt, "SplitSigmas")[0]["step"] == 3
+    assert prompt[second["latent_image"][0]]["inputs"] == first and second["latent_image"][1] == 0
+    assert prompt[find(prompt, "VAEDecode")[0]["samples"][0]]["inputs"] == second
+
+
 @pytest.mark.parametrize(("name", "is_clean"), [("flux1-kontext", False), ("flux1-kontext", True), ("flux2-klein-base-4b", False)])
 def test_references_are_a_chain(name: str, is_clean: bool) -> None:
     given = (Given("a.png", (640, 512)), Given("b.png", (512, 512)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from weber.families import identity as room
 from weber.families.identity import build_identity
 
 
@@ -63,3 +65,21 @@ def test_identity_sees_each_byte_of_small_weights(tmp_path: Path) -> None:
 def test_identity_of_a_damaged_file_does_not_fail(tmp_path: Path, size: int) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * size)
     assert len(_identify(tmp_path)) == 32
+
+
+def test_what_is_known_of_files_is_of_these_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file in the place of one, of the same size and date, is read; so is what has just changed, whatever its date."""
+    monkeypatch.setattr(room, "_KNOWN", {})
+    file, other = tmp_path / "model.safetensors", tmp_path / "other"
+    save_file({"x": torch.zeros(100)}, file)
+    original = _identify(tmp_path)
+    assert not room._KNOWN
+    monkeypatch.setattr(room, "_SETTLED_NS", -(10**18))
+    assert _identify(tmp_path) == original and len(room._KNOWN) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_hash_sample", pytest.fail)
+        assert _identify(tmp_path) == original
+    save_file({"x": torch.ones(100)}, other)
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    other.replace(file)
+    assert _identify(tmp_path) != original

@@ -68,7 +68,7 @@ def _plan_here(imported: Imported, pictures: Path, folder: Path) -> Plan:
         tree["data"][number] = here
     tree["adapter"].pop("start_from", None)
     tree["train"] = {key: one for key, one in tree["train"].items() if key != "epochs"} | {"steps": 5000}
-    tree["output"] = tree.get("output", {}) | {"folder": str(folder / "run"), "cache": str(folder / "cache"), "tensorboard": False}
+    tree["output"] = tree.get("output", {}) | {"folder": str(folder / "run"), "cache": str(folder / "cache")}
     tree["sampling"] = {}
     tree["memory"] = {key: one for key, one in tree.get("memory", {}).items() if key != "device"}
     return build_plan(build_config(tree), card="H100")

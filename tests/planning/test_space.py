@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from stat import S_ISREG
 
 import pytest
 
@@ -93,6 +94,8 @@ def test_each_file_system_has_its_own_room(build_run: BuildRun, tmp_path: Path, 
 
     def stat_two(path: Path, **settings: bool) -> os.stat_result:
         found = stat(path, **settings)
+        if S_ISREG(found.st_mode):  # a copy would lack the nanoseconds of its dates
+            return found
         return os.stat_result((*found[:2], 7 if path == cache else 8, *found[3:]))
 
     monkeypatch.setattr(Path, "stat", stat_two)

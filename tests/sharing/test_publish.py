@@ -128,7 +128,10 @@ def test_a_run_is_sent_with_its_page_and_its_checkpoints_beside_it(build_small: 
 
 
 def test_nothing_of_the_data_and_no_token_is_sent_or_said(finished: Path, hub: Hub, pictures: Path, tmp_path: Path) -> None:
+    after = finished.parent / "pictures" / "step-000004"
+    shutil.copy(after / "00.png", after / "data-00.png")  # as sampling.from_data calls them
     said = send_result(finished.parent, to="me/quiet")
+    assert len([name for name in hub.repositories["me/quiet"].files if name.startswith("images/")]) == 2
     sent = b"\0".join(hub.repositories["me/quiet"].files.values())
     captions = {file.read_text().strip() for file in pictures.glob("*.txt")} - set(PROMPTS)
     names = {file.stem for file in pictures.glob("*.png")} | {str(tmp_path), str(pictures), str(Path.home())}

@@ -9,10 +9,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from weber.config.output import OutputConfig
-from weber.track.metrics import open_trackers
-from weber.track.tensorboard import TensorboardTracker, check_tensorboard
+from weber.track.metrics import check_trackers, open_trackers
+from weber.track.run_facts import RunFacts
+from weber.track.tensorboard import TensorboardTracker
 
 
 def _read(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -23,8 +25,12 @@ def _read(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def _build_facts(folder: Path, *, done_steps: int) -> RunFacts:
+    return RunFacts(folder, "weber", "run", "id", {"train": {"steps": 3}}, "a plan", done_steps, 0)
+
+
 def _write(folder: Path, *, start: int, stop: int, done_steps: int, factor: float) -> None:
-    with TensorboardTracker(folder, done_steps=done_steps) as tracker:
+    with TensorboardTracker(_build_facts(folder, done_steps=done_steps)) as tracker:
         for step in range(start, stop + 1):
             tracker.write(step, {"loss": factor * step, "lr": 0.5, "note": "text"})
 
@@ -40,9 +46,25 @@ def test_steps_after_the_checkpoint_of_a_killed_run_are_hidden(tmp_path: Path) -
     assert _read(tmp_path)["loss"] == [(step, float(step)) for step in range(1, 7)] + [(7, 70.0), (8, 80.0)]
 
 
+def test_pictures_settings_and_the_plan(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.new("RGB", (48, 32), (200, 30, 10)).save(tmp_path / "1.png")
+    with TensorboardTracker(_build_facts(tmp_path, done_steps=0)) as tracker:
+        tracker.write_pictures(0, {tmp_path / "1.png": "a fox"})
+        tracker.write_pictures(5, {tmp_path / "1.png": "a fox"})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(one.step, one.width, one.height) for one in events.Images("pictures/1")] == [(0, 48, 32), (5, 48, 32)]
+    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
+    assert texts["pictures/1/text_summary"] == "a fox" and "a plan" in texts["plan/text_summary"]
+    assert '"steps": 3' in texts["settings/text_summary"]
+
+
 @pytest.mark.parametrize("tensorboard", [True, False])
 def test_trackers_of_a_config(tmp_path: Path, tensorboard: bool) -> None:
-    with open_trackers(OutputConfig(tensorboard=tensorboard), tmp_path, done_steps=0) as trackers:
+    config = OutputConfig(folder=tmp_path, trackers=["tensorboard"] if tensorboard else [])
+    with open_trackers(config, settings={}, summary="", done_steps=0, say=pytest.fail) as trackers:
         trackers.write(1, {"loss": 0.5})
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == '{"step": 1, "loss": 0.5}\n'
     assert (tmp_path / "tensorboard").is_dir() == tensorboard
@@ -50,7 +72,7 @@ def test_trackers_of_a_config(tmp_path: Path, tensorboard: bool) -> None:
 
 
 def test_it_is_here() -> None:
-    check_tensorboard()
+    check_trackers(OutputConfig(trackers=["tensorboard"]))
 
 
 def test_without_the_package(tmp_path: Path) -> None:
@@ -68,12 +90,12 @@ def test_without_the_package(tmp_path: Path) -> None:
         sys.meta_path[:] = [Hider(finder) for finder in sys.meta_path]
         from weber.config.output import OutputConfig
         from weber.errors import MissingExtraError
-        from weber.track.metrics import open_trackers
-        with open_trackers(OutputConfig(), Path(sys.argv[1]), done_steps=0) as trackers:
+        from weber.track.metrics import check_trackers, open_trackers
+        with open_trackers(OutputConfig(folder=Path(sys.argv[1])), settings={}, summary="", done_steps=0, say=print) as trackers:
             trackers.write(1, {"loss": 1.0})
         try:
-            with open_trackers(OutputConfig(tensorboard=True), Path(sys.argv[1]), done_steps=1):
-                sys.exit("no error")
+            check_trackers(OutputConfig(trackers=["tensorboard"]))
+            sys.exit("no error")
         except MissingExtraError as error:
             sys.exit(str(error))
     """
@@ -81,8 +103,8 @@ def test_without_the_package(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.stderr.splitlines() == [
-        "TensorBoard is not installed.",
-        "  got: output.tensorboard = true",
-        "  fix: pip install 'weber[tensorboard]', or set output.tensorboard = false (metrics.jsonl is always written)",
+        "tensorboard is not installed.",
+        '  got: output.trackers with "tensorboard"',
+        "  fix: pip install 'weber[tensorboard]', or take it out of output.trackers (metrics.jsonl is always written)",
     ]
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == '{"step": 1, "loss": 1.0}\n'

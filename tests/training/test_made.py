@@ -139,7 +139,7 @@ def test_a_library_of_weber_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sampling", "words"),
     [
-        ('"00" = "a cat"', {"prompts": ["x"]}, ["one of sampling.prompts has", "'00'"]),
+        ('"00" = "a cat"', {"prompts": ["x"]}, ["would have the same name", "'00'"]),
         ('a = {prompt = "a cat", negative_prompt = "y"}', {}, ["needs classifier-free guidance", "library: a.negative_prompt"]),
         ('a = {prompt = "a cat", width = 33}', {}, ["multiples of", "library: a.width = 33"]),
         ('a = "a cat --w 512"', {}, ["the prompt 'a' of the library holds options", "width = 512"]),

@@ -190,6 +190,29 @@ def test_pictures_of_a_run_with_references(build: Build, pairs: dict[str, Path])
     shutil.rmtree(folder)
 
 
+def test_pictures_after_those_of_the_sets_take_what_belongs_to_them(build: Build, pairs: dict[str, Path]) -> None:
+    edit = build_plan(build("flux2-klein-base-4b", data={"conditioning": [str(pairs["before"])]}, sampling={"from_data": 2}))
+    assert [one.references for one in edit.prompts] == [edit.dataset.examples[place].list_references(0) for place in range(2)]
+    assert all(one.views and one.masked is None for one in edit.prompts)
+    masks, asked = sorted(pairs["masks"].iterdir()), {"prompts": ["x"], "conditioning": [str(sorted(pairs["after"].glob("*.png"))[0])]}
+    config = build(
+        "flux1-fill",
+        data={"masks": str(pairs["masks"])},
+        train={"steps": 1},
+        sampling={"from_data": 2, "steps": 1, **asked, "masks": [str(masks[0])], "sizes": ["32x32", "48x32"]},
+    )
+    folder, fill = run_whole(config), build_plan(config)
+    cut, wide, *learned = fill.prompts
+    assert [one.masked for one in learned] == [fill.dataset.examples[place].masked(0, 0) for place in range(2)]
+    assert [one.masked and (one.masked.crop.width, one.masked.crop.height) for one in (cut, wide)] == [(32, 32), (48, 32)]
+    sizes = {}
+    for path in (folder / "pictures" / "step-000001").iterdir():
+        with Image.open(path) as picture:
+            sizes[path.stem] = picture.size
+    assert sizes == {"00-32x32": (32, 32), "00-48x32": (48, 32), "data-00": (32, 32), "data-01": (32, 32)}
+    shutil.rmtree(folder)
+
+
 def test_the_plan_tells_of_references_and_masks(build: Build, pairs: dict[str, Path]) -> None:
     loose = {"conditioning": [str(pairs["before"])], "conditioning_type": "reference_loose"}
     edit = build_report(build_plan(build("flux2-klein-base-4b", data=loose)))

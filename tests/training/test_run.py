@@ -39,7 +39,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def test_what_a_run_leaves_behind(build_run: BuildRun) -> None:
-    config = build_run(sampling={"prompts": PROMPTS, "every": 5, "steps": 2}, output={"tensorboard": True, "keep_last": 2})
+    config = build_run(sampling={"prompts": PROMPTS, "every": 5, "steps": 2}, output={"trackers": ["tensorboard"], "keep_last": 2})
     folder, said = run_whole(config)
 
     resolved = load_config(folder / "config.toml")

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from weber.blocks.arena import Life, line_up, move, place
-from weber.blocks.record import Call, Step, UnrecordableError, build_steps, find_made, find_memory
+from weber.blocks.record import Call, Step, UnrecordableError, build_steps, find_made, find_memory, swap_tensors
 from weber.blocks.trim import trim
 
 _SCRATCH: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
@@ -49,7 +48,7 @@ class Layout:
         first, second = (build_steps([call for call in calls if id(call) in kept]) for calls in (ahead, back))
         border, end = len(first), len(first) + len(second)
         made = find_made([*ahead, *back])
-        if any(find_memory(one) not in made for call in left for one in call.list_written()):
+        if any(find_memory(one) not in made for call in left for one in call.written):
             raise UnrecordableError("something that was there before is written")
         lives = self._find_lives([*first, *second], made)
         for tensors, last in ((outputs, border - 1), (input_grads, end)):
@@ -101,7 +100,7 @@ class Layout:
         return memory
 
     def _build_call(self, step: Step) -> Callable[[], object]:
-        args, kwargs, copies = tree_map_only(Tensor, self.move, (step.args, step.kwargs, step.copies))
+        args, kwargs, copies = swap_tensors((step.args, step.kwargs, step.copies), self.move)
         return partial(_copy_from, copies, step.function, *args, **kwargs) if copies else partial(step.function, *args, **kwargs)
 
 

@@ -6,16 +6,15 @@ numbers that only a device knows, or on chance, cannot be done again so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from weber.kernels.library import PLAIN
 
@@ -39,45 +38,50 @@ class UnrecordableError(Exception):
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What an operation's schema says. `written`: the arguments that it writes into. `takes`: for each argument, whether it is a tensor."""
+
+    name: str
+    written: tuple[str, ...]
+    names: tuple[str, ...]
+    takes: tuple[bool, ...]
+    is_mutable: bool
+    is_random: bool
+
+
+@cache
+def read_traits(operation: Any) -> Traits:
+    """Asked of PyTorch once for each operation: its schemas are slow to read."""
+    schema, arguments = operation._schema, operation._schema.arguments
+    name: str = schema.name.split("::")[1]
+    return Traits(
+        name=name,
+        written=tuple(one.name for one in arguments if one.alias_info is not None and one.alias_info.is_write),
+        names=tuple(one.name for one in arguments),
+        takes=tuple(str(one.type) == "Tensor" for one in arguments),
+        is_mutable=schema.is_mutable,
+        is_random=torch.Tag.nondeterministic_seeded in operation.tags and not name.startswith(_ATTENTION),
+    )
+
+
+@dataclass(frozen=True)
 class Call:
-    """An operation as it was called. `made`: what it made, each a tensor of its own memory or of that of an argument."""
+    """An operation as it was called. `made`: what it made, each a tensor of its own memory or of that of an argument; `given` and
+    `written`: all tensors among the arguments, and those that it writes into. `is_pure`: it makes new tensors, the same of the same
+    arguments."""
 
     operation: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     made: tuple[Tensor, ...]
+    given: tuple[Tensor, ...]
+    written: tuple[Tensor, ...]
+    is_pure: bool
 
     @property
     def name(self) -> str:
-        """Without its variant."""
-        name: str = self.operation._schema.name
-        return name.split("::")[1]
-
-    @cached_property
-    def is_pure(self) -> bool:
-        """Whether it makes new tensors, the same of the same arguments."""
-        if self.operation._schema.is_mutable or self.name in _ALLOCATIONS or self.is_random or not self.made:
-            return False
-        given = {find_memory(one) for one in self.list_given()}
-        return not any(find_memory(one) in given for one in self.made)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether it draws numbers."""
-        return torch.Tag.nondeterministic_seeded in self.operation.tags and not self.name.startswith(_ATTENTION)
-
-    def list_given(self) -> list[Tensor]:
-        """All tensors among the arguments."""
-        return [one for one in tree_leaves((self.args, self.kwargs)) if isinstance(one, Tensor)]
-
-    def list_written(self) -> list[Tensor]:
-        """Those that it writes into."""
-        schema = self.operation._schema
-        if not schema.is_mutable:
-            return []
-        names = [one.name for one in schema.arguments if one.alias_info is not None and one.alias_info.is_write]
-        given = {one.name: value for one, value in zip(schema.arguments, self.args, strict=False)} | self.kwargs
-        return [one for name in names for one in tree_leaves(given.get(name)) if isinstance(one, Tensor)]
+        """Of the operation, without its variant."""
+        return read_traits(self.operation).name
 
 
 class Recorder(TorchDispatchMode):
@@ -94,6 +98,7 @@ class Recorder(TorchDispatchMode):
         self._outside: list[Tensor] = []
         self._known = set[int]()
         self._made: dict[int, tuple[StorageWeakRef, torch.UntypedStorage]] = {}
+        self._held = dict[tuple[Any, ...], Tensor]()
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -103,25 +108,28 @@ class Recorder(TorchDispatchMode):
         if operation in PLAIN:
             with self:
                 return PLAIN[operation](*args, **kwargs)
-        result = operation(*args, **kwargs)
-        made = tuple(one for one in tree_leaves(result) if isinstance(one, Tensor))
-        call = Call(operation, args, kwargs, made)
-        if not self._constants.isdisjoint(map(find_memory, call.list_written())):
+        result, traits = operation(*args, **kwargs), read_traits(operation)
+        given, made = _list_tensors((args, kwargs)), _list_tensors(result)
+        written = _list_written(traits, args, kwargs) if traits.is_mutable else []
+        if not self._constants.isdisjoint(map(find_memory, written)):
             raise UnrecordableError("a constant that is written")
-        given = set(map(find_memory, call.list_given()))
-        if call.is_pure and given and given <= self._constants and sum(one.nbytes for one in made) <= self._most_bytes:
-            self._constants.update(map(find_memory, made))
+        from_where, to_where = set(map(find_memory, given)), list(map(find_memory, made))
+        is_pure = bool(made) and not (traits.is_mutable or traits.is_random or traits.name in _ALLOCATIONS)
+        is_pure = is_pure and from_where.isdisjoint(to_where)
+        if is_pure and given and from_where <= self._constants and sum(one.nbytes for one in made) <= self._most_bytes:
+            self._constants.update(to_where)
             self._outside += made
-            self._known.update(map(find_memory, made))
+            self._known.update(to_where)
             return result
-        own_args, own_kwargs = tree_map_only(Tensor, self.hold, (args, kwargs))
-        for one in made:
-            memory = one.untyped_storage()
-            if memory._cdata not in self._known:
-                self._known.add(memory._cdata)
+        own_args, own_kwargs = swap_tensors((args, kwargs), self.hold)
+        for one, where in zip(made, to_where, strict=True):
+            if where not in self._known:
+                self._known.add(where)
+                memory = one.untyped_storage()
                 stand_in = torch.empty(memory.nbytes(), dtype=torch.uint8, device="meta").untyped_storage()
-                self._made[memory._cdata] = StorageWeakRef(memory), stand_in  # type: ignore[no-untyped-call]
-        self.calls.append(Call(operation, own_args, own_kwargs, tuple(map(self.hold, made))))
+                self._made[where] = StorageWeakRef(memory), stand_in  # type: ignore[no-untyped-call]
+        held = [tuple(map(self.hold, tensors)) for tensors in (made, given, written)]
+        self.calls.append(Call(operation, own_args, own_kwargs, held[0], held[1], held[2], is_pure))
         return result
 
     def take(self) -> list[Call]:
@@ -137,9 +145,12 @@ class Recorder(TorchDispatchMode):
                 self._known.add(memory)
                 self._outside.append(tensor)
             return tensor
-        stand_in = torch.empty(0, dtype=tensor.dtype, device="meta")
-        stand_in.set_(self._made[memory][1], tensor.storage_offset(), tensor.shape, tensor.stride())
-        return stand_in.conj() if tensor.is_conj() else stand_in
+        key = memory, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj()
+        if key not in self._held:
+            stand_in = torch.empty(0, dtype=tensor.dtype, device="meta")
+            stand_in.set_(self._made[memory][1], *key[1:4])
+            self._held[key] = stand_in.conj() if tensor.is_conj() else stand_in
+        return self._held[key]
 
 
 @dataclass(frozen=True)
@@ -151,10 +162,9 @@ class Step:
     kwargs: dict[str, Any]
     copies: tuple[Tensor, ...] = ()
 
-    def list_tensors(self) -> Iterator[Tensor]:
+    def list_tensors(self) -> list[Tensor]:
         """All that it reads and writes."""
-        yield from (one for one in tree_leaves((self.args, self.kwargs)) if isinstance(one, Tensor))
-        yield from self.copies
+        return [*_list_tensors((self.args, self.kwargs)), *self.copies]
 
 
 def find_memory(tensor: Tensor) -> int:
@@ -163,13 +173,39 @@ def find_memory(tensor: Tensor) -> int:
     return memory
 
 
+def swap_tensors(value: Any, swap: Callable[[Tensor], Tensor]) -> Any:
+    """Arguments with other tensors in the place of theirs. What PyTorch nests are tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return swap(value)
+    if isinstance(value, tuple | list):
+        return type(value)([swap_tensors(one, swap) for one in value])
+    return {name: swap_tensors(one, swap) for name, one in value.items()} if isinstance(value, dict) else value
+
+
+def _list_tensors(value: Any) -> list[Tensor]:
+    """All tensors among arguments."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, tuple | list):
+        return []
+    return [tensor for one in value for tensor in _list_tensors(one)]
+
+
+def _list_written(traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    given = dict(zip(traits.names, args, strict=False)) | kwargs
+    return _list_tensors([given.get(name) for name in traits.written])
+
+
 def find_made(calls: Sequence[Call]) -> set[int]:
     """The memory that was not there before."""
     seen, made = set[int](), set[int]()
     for call in calls:
-        seen.update(map(find_memory, call.list_given()))
-        made.update(memory for memory in map(find_memory, call.made) if memory not in seen)
-        seen.update(map(find_memory, call.made))
+        seen.update(map(find_memory, call.given))
+        new = list(map(find_memory, call.made))
+        made.update(memory for memory in new if memory not in seen)
+        seen.update(new)
     return made
 
 
@@ -179,23 +215,24 @@ def build_steps(calls: Sequence[Call]) -> list[Step]:
 
 
 def _build_step(call: Call) -> Step | None:
-    operation, name = call.operation, call.name
-    is_unseen = not call.made and bool(call.list_given()) and not operation._schema.is_mutable
-    if call.is_random or is_unseen or torch.Tag.inplace_view in operation.tags:
-        raise UnrecordableError(name)
-    if operation._schema.is_mutable:
-        return Step(_find_quick(operation, name), _wrap_numbers(call), call.kwargs)
+    operation, traits = call.operation, read_traits(call.operation)
+    is_unseen = not call.made and bool(call.given) and not traits.is_mutable
+    if traits.is_random or is_unseen or torch.Tag.inplace_view in operation.tags:
+        raise UnrecordableError(traits.name)
+    if traits.is_mutable:
+        return Step(_find_quick(operation, traits.name), _wrap_numbers(call), call.kwargs)
     if not call.is_pure:
         return None
-    if name in _COPIES:
+    if traits.name in _COPIES:
         return Step(Tensor.copy_, (call.made[0], call.args[0]), {})
     variant, outs = _find_variant(operation)
     if variant is None or len(outs) != len(call.made):
         return Step(operation, call.args, call.kwargs, call.made)
     kwargs = call.kwargs | dict(zip(outs, call.made, strict=True))
-    return Step(_find_quick(variant, name), _wrap_numbers(call), kwargs)
+    return Step(_find_quick(variant, traits.name), _wrap_numbers(call), kwargs)
 
 
+@cache
 def _find_quick(operation: Any, name: str) -> Callable[..., Any]:
     """What calls an operation that writes into its arguments."""
     if any(one.name == "out" for one in operation._schema.arguments):
@@ -208,10 +245,9 @@ def _wrap_numbers(call: Call) -> tuple[Any, ...]:
     first = call.args[0] if call.args else None
     if not isinstance(first, Tensor) or first.ndim == 0 or not (first.is_floating_point() or first.is_complex()):
         return call.args
-    is_tensor = [str(one.type) == "Tensor" for one in call.operation._schema.arguments]
     return tuple(
         torch.tensor(one, dtype=torch.float64) if takes and isinstance(one, int | float) else one
-        for one, takes in zip(call.args, is_tensor, strict=False)
+        for one, takes in zip(call.args, read_traits(call.operation).takes, strict=False)
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from weber.blocks.record import Call, find_memory
 
@@ -23,10 +22,10 @@ def trim(calls: Sequence[Call], *, fixed: Iterable[int], most_bytes: int) -> tup
     `fixed`: memory that is read by others. `most_bytes`: what is larger, as unpacked weights are, is made again.
     """
     same = dict[int, int]()
-    untouchable = set(fixed).union(*(map(find_memory, call.list_written()) for call in calls))
+    untouchable = set(fixed).union(*(map(find_memory, call.written) for call in calls))
     writes, known, left = Counter[int](), dict[object, list[int]](), list[Call]()
     for call in calls:
-        writes.update(same.get(memory, memory) for memory in map(find_memory, call.list_written()))
+        writes.update(same.get(memory, memory) for memory in map(find_memory, call.written))
         made = [find_memory(one) for one in call.made]
         is_large = sum(one.untyped_storage().nbytes() for one in call.made) > most_bytes
         if is_large or not call.is_pure or not untouchable.isdisjoint(made):
@@ -43,12 +42,13 @@ def trim(calls: Sequence[Call], *, fixed: Iterable[int], most_bytes: int) -> tup
 
 def _describe(call: Call, *, writes: Counter[int], same: dict[int, int]) -> object:
     """The same for calls that make the same."""
-    leaves, structure = tree_flatten((call.args, call.kwargs))
-    return call.operation, structure, tuple(_describe_leaf(one, writes, same) for one in leaves)
+    return call.operation, _describe_value((call.args, sorted(call.kwargs.items())), writes, same)
 
 
-def _describe_leaf(leaf: Any, writes: Counter[int], same: dict[int, int]) -> object:
-    if not isinstance(leaf, Tensor):
-        return type(leaf), leaf
-    memory = same.get(find_memory(leaf), find_memory(leaf))
-    return memory, writes[memory], leaf.storage_offset(), leaf.shape, leaf.stride(), leaf.dtype, leaf.is_conj()
+def _describe_value(value: Any, writes: Counter[int], same: dict[int, int]) -> object:
+    if isinstance(value, tuple | list):
+        return type(value), *(_describe_value(one, writes, same) for one in value)
+    if not isinstance(value, Tensor):
+        return type(value), value
+    memory = same.get(find_memory(value), find_memory(value))
+    return memory, writes[memory], value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj()

@@ -20,6 +20,7 @@ EXAMPLES: dict[str, str] = {
     "cache gc": "weber cache gc run.toml",
     "cache verify": "weber cache verify cache",
     "sample": 'weber sample runs/lora --prompt "a cat"',
+    "grid": 'weber grid runs/lora --prompt "a cat" --strengths 0.5,1 --seeds 1,2',
     "import": "weber import config.json -o run.toml",
     "report": "weber report runs/lora",
     "inspect": "weber inspect adapter.safetensors",

@@ -16,6 +16,7 @@ for _verb in (
     plan.plan,
     cache.app,
     sample.sample,
+    sample.grid,
     files.inspect,
     files.check,
     files.diff,

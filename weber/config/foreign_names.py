@@ -268,12 +268,19 @@ _MEANT: dict[str, str] = {
     "sampling.steps": "num_inference_steps num_validation_inference_steps sample_steps validation_num_inference_steps",
     "sampling.guidance": "guidance_distilled validation_guidance",
     "sampling.cfg": "cfg_scale guidance_real true_cfg_scale validation_guidance_real",
+    "sampling.no_cfg_until": "validation_no_cfg_until_timestep",
+    "sampling.at_start": (
+        "disable_benchmark force_first_sample sample_at_first sample_skip_first skip_first_sample validation_on_startup"
+    ),
+    "sampling.at_end": "skip_final_inference",
+    "sampling.strengths": "network_multiplier validation_lycoris_strength",
     "sampling.negative_prompt": "neg negative validation_negative_prompt",
     "sampling.conditioning": "ctrl_img ctrl_img_* validation_image validation_images validation_input validation_using_datasets",
     "sampling.weights": "ema_validation non_ema_sampling",
     "sampling.attention": "sageattention_usage",
     "sampling.width sampling.height": "sample_size sampling.resolution sampling.size validation_resolution",
     "sampling.seed": "sample_seed validation_seed",
+    "sampling.seeds": "num_validation_images num_validation_images_per_prompt",
     # what is left behind
     "output.cache": "cache_dir cache_dir_text cache_dir_vae cache_directory latent_cache_dir",
     "output.folder": (
@@ -291,7 +298,9 @@ _MEANT: dict[str, str] = {
         " save_last_n_epochs save_last_n_epochs_state save_last_n_steps save_last_n_steps_state save_total_limit"
     ),
     "output.formats": "lora_format output_model_format save_format save_model_as",
-    "output.tensorboard": "log_with report_to tensorboard_logging",
+    "output.trackers": "log_with report_to tensorboard tensorboard_logging",
+    "output.project": "log_tracker_name project_name tracker_project_name wandb_project",
+    "output.run_name": "tracker_run_name wandb_run_name",
 }
 
 _CLASSES = (
@@ -349,9 +358,7 @@ _ADVICE: dict[str, str] = {
     "remove it; all that is encoded is kept in output.cache": "conditioning_image_embeds image_embeds text_embeds",
     "write each part under its own key: model.transformer, model.vae, model.text_encoder": "model_kwargs model_paths",
     "write the folder itself as model.transformer": "pretrained_transformer_subfolder pretrained_unet_subfolder",
-    "remove it; `weber sample RUN --strength 0.8 --prompt ...` paints with any strength": (
-        "validation_adapter_* validation_lycoris_strength"
-    ),
+    "remove it; `weber sample RUN --strength 0.8 --prompt ...` paints with any strength": "validation_adapter_*",
     "remove it; the file is named on the command line: weber train run.toml": "config_file",
     "remove it; `weber plan run.toml` shows what is trained on": "debug_dataset",
     "remove it; adapter.targets are ends of names, in which * stands for any text": "layer_filter_regex",
@@ -367,6 +374,9 @@ _NOTES: dict[str, str] = {
         " validation_epoch_interval validation_epochs"
     ),
     "it counts steps": "warmup_ratio",
+    "false paints none": "disable_benchmark sample_skip_first skip_final_inference skip_first_sample",
+    "one for each picture: [42, 43]": "num_validation_images num_validation_images_per_prompt",
+    "a list: [0.5, 1.0]": "network_multiplier validation_lycoris_strength",
     "it is a rate": "eta_min lr_min min_lr",
     "it is a rate: the ratio times optim.lr": "learning_rate_min_factor lr_scheduler_min_lr_ratio min_lr_ratio",
     'as a list, [".tags"]; .txt, or else .caption, is read in any case': "caption_ext caption_extension caption_extention",
@@ -402,7 +412,7 @@ _NOTES: dict[str, str] = {
     "in pixels of the shorter edge": "minimum_image_size",
     "of LOGIT_NORMAL": "noising_bias",
     "of LOGIT_NORMAL it is 1 more; of HEAVY_TAIL it is objective.mode_scale": "noising_weight",
-    "in two keys": "sample_size validation_resolution",
+    "in two keys; several are sampling.sizes": "sample_size validation_resolution",
 }
 
 FOREIGN_NAMES: dict[str, str] = {name: meant for meant, names in _MEANT.items() for name in names.split()}

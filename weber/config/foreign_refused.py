@@ -19,7 +19,7 @@ _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put c
 _DEVICES = "a run is on one device"
 _COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
 _UPLOAD = "publish.to = owner/name sends the result to the hub, publish.when = checkpoints each checkpoint too; the token is in no settings"
-_TRACKERS = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+_TRACKERS = "weber writes metrics.jsonl into the run folder, and to output.trackers: tensorboard, trackio, wandb"
 _MODELS = "it is for other models"
 _LOSSES = "weber has no such further loss"
 _TEACHER = "weber has no such loss; a set with regularization = true keeps the model as it is on its pictures"
@@ -83,7 +83,7 @@ _WHY: dict[str, str] = {
     ),
     _TRACKERS: (
         "custom_tracker log_config log_dataset_samples log_every log_prefix log_tracker_* logging_steps performance_log_every"
-        " project_name run_name samples_to_tensorboard tensorboard_* track_* tracker_* use_wandb wandb wandb_*"
+        " samples_to_tensorboard tensorboard_* track_* tracker_* use_wandb wandb wandb_*"
     ),
     _MODELS: (
         "clip_skip data_aesthetic_score decoder decoder_* effnet_encoder experimental_xl flow_map is_v_pred latent_space_version"
@@ -106,9 +106,9 @@ _WHY: dict[str, str] = {
         " validate_every_* validation validation_config validation_split"
     ),
     _SAMPLER: (
-        "adapter_conditioning_scale ctrl_idx do_cfg_norm guidance_rescale max_negative_prompts network_multiplier noise_scheduler"
+        "adapter_conditioning_scale ctrl_idx do_cfg_norm guidance_rescale max_negative_prompts noise_scheduler"
         " refiner_start_at sample_sampler sampler scheduled_sampling_order scheduled_sampling_reflexflow* scheduled_sampling_sampler"
-        " validation_disable_unconditional validation_guidance_* validation_no_cfg_until_timestep validation_noise_scheduler"
+        " validation_disable_unconditional validation_guidance_* validation_noise_scheduler"
     ),
     _VIDEO: (
         "audio_* auto_frame_count do_audio do_i2v fps framerate frames ltx* num_frames sample_audio_format sample_video_format"
@@ -204,9 +204,7 @@ _ALWAYS: dict[str, str] = {
     _STATE: "backup_before_save checkpointing_use_tempdir rolling_backup save_state save_state_on_train_end",
     _HALF: "allow_tf32 disable_tf32 force_upcast no_half_vae vae_dtype vae_enable_patch_conv",
     "pictures are painted at the start, every sampling.every steps and at the end, if there are sampling.prompts": (
-        "disable_benchmark disable_sampling force_first_sample num_validation_images num_validation_images_per_prompt sample_at_first"
-        " sample_skip_first sample_start_step save_skip_first skip_final_inference skip_first_sample validation_disable"
-        " validation_on_startup validation_randomize walk_seed"
+        "disable_sampling sample_start_step save_skip_first validation_disable validation_randomize walk_seed"
     ),
     "only adapters learn, and CLIP's with adapter.text_encoder = true": "network_train_unet_only train_unet transformer_only",
     'a number counts steps, and epochs are written "2 epochs"': "backup_after_unit sample_after_unit save_every_unit",

@@ -244,9 +244,11 @@ FOREIGN_VALUES: dict[str, dict[str, str]] = {
     },
     "color_aug": {"true": "data.0.color_jitter = 0.05", "false|none": "nothing: pictures keep their colors by default"},
     "random_crop|enable_crop_jitter": {"true": 'data.0.crop = "random"', "false": 'data.0.crop = "center"'},
-    "report_to|log_with": {
-        "tensorboard|all": "output.tensorboard = true",
-        "none|false|simpletuner": "output.tensorboard = false, the default: metrics.jsonl is always written",
+    "report_to|log_with|tensorboard": {
+        "tensorboard|all|true": 'output.trackers = ["tensorboard"]',
+        "wandb": 'output.trackers = ["wandb"]',
+        "trackio": 'output.trackers = ["trackio"]',
+        "none|false|simpletuner": "output.trackers = [], the default: metrics.jsonl is always written",
     },
     "split_mode": {"true": "memory.swap_blocks = 18"},
     "square_crop": {"true": 'data.0.aspect = "square"', "false": 'data.0.aspect = "bucket"'},
@@ -421,6 +423,6 @@ REFUSED_VALUES: dict[str, dict[str, str]] = {
     "keep_tokens|keep_tags_count|caption_tag_dropout_rate|token_dropout_rate|tag_dropout_enable|tag_dropout_probability": {
         "false|0|0.0": "it is what weber does in any case",
     },
-    "report_to|log_with": {"*": "weber writes metrics.jsonl, and TensorBoard's files with output.tensorboard = true"},
+    "report_to|log_with": {"*": "weber writes metrics.jsonl, and to output.trackers: tensorboard, trackio, wandb"},
 }
 """Setting or name -> {values, with | between them: why not, and what instead}."""

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from weber.config.near import find_near
+from weber.config.resolutions import PictureSize
 from weber.config.section import Section
+from weber.config.several import refuse_beside, refuse_twice
 from weber.config.toml import read_toml
 from weber.errors import ConfigError
 
@@ -34,11 +36,17 @@ class LibraryPrompt(Section):
     seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
     """Seed of its noise."""
 
+    seeds: list[Annotated[int, Field(ge=0, lt=2**62)]] = []
+    """Several seeds: a picture with each."""
+
     width: Annotated[int, Field(ge=16)] | None = None
     """Width in pixels."""
 
     height: Annotated[int, Field(ge=16)] | None = None
     """Height in pixels."""
+
+    sizes: list[PictureSize] = []
+    """Several sizes: a picture in each."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps."""
@@ -51,6 +59,17 @@ class LibraryPrompt(Section):
 
     strength: float | None = None
     """Strength of what is trained: 1 is as trained, 0 is the base model."""
+
+    @field_validator("seeds", "sizes")
+    @classmethod
+    def _refuse_twice(cls, value: list[Any]) -> list[Any]:
+        return refuse_twice(value)
+
+    @model_validator(mode="after")
+    def _refuse_both(self) -> LibraryPrompt:
+        refuse_beside("sizes", self.sizes, single={"width": self.width, "height": self.height})
+        refuse_beside("seeds", self.seeds, single={"seed": self.seed})
+        return self
 
 
 def read_library(path: Path, *, key: str) -> dict[str, LibraryPrompt]:
@@ -77,6 +96,26 @@ def read_library(path: Path, *, key: str) -> dict[str, LibraryPrompt]:
             )
         read[name] = _read_prompt(name, value, path)
     return read
+
+
+def read_lines(path: Path, *, key: str) -> list[str]:
+    """The prompts of a text file, one a line, without empty lines. `key`: what a person calls it. Raises ConfigError."""
+    path = path.expanduser()
+    if path.suffix.lower() in _FORMS:
+        raise ConfigError("A file of prompts is a text, one prompt a line.", got=f"{key} = {str(path)!r}", fix="use a library of prompts")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "The file of prompts cannot be read.",
+            got=f"{key} = {str(path)!r}: {error}",
+            expected="a text in UTF-8, one prompt a line",
+            fix="check the path; it is relative to the folder you are in",
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError("The file of prompts is empty.", got=f"{key} = {str(path)!r}", fix="write a prompt on each line")
+    return prompts
 
 
 def _read_json(path: Path, key: str) -> dict[str, object]:
@@ -141,6 +180,8 @@ def _read_prompt(name: str, value: object, path: Path) -> LibraryPrompt:
 def _explain(error: ValidationError, where: str) -> ConfigError:
     """What is wrong first, in words."""
     first, names = error.errors(include_url=False)[0], list(LibraryPrompt.model_fields)
+    if not first["loc"]:
+        return ConfigError("Two settings of a prompt in a library exclude each other.", got=where, fix=str(first["ctx"]["error"]))
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         near = find_near(key, names)

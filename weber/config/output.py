@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from weber.config.every import Every
-from weber.config.section import FolderPath, Section
+from weber.config.resolutions import PictureSize, read_rectangle
+from weber.config.section import FolderPath, PathText, Section
+from weber.config.several import refuse_beside, refuse_twice
 from weber.config.webhooks import WebhookConfig
 
 _FORBIDDEN = '<>:"/\\|?*'
@@ -24,7 +26,9 @@ def _check_name(name: str) -> str:
     return name
 
 
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
 TextCache = Literal["full", "projected", "fp8", "live"]
+_FIRST_SEED = 42
 PaintingAttention = Literal["same", "flash", "flash3", "cudnn", "efficient", "sage"]
 
 class OutputConfig(Section):
@@ -63,8 +67,16 @@ class OutputConfig(Section):
     beside it; `merged-diffusers` and `merged-bfl` are whole models with the adapter in their weights. With `adapter.kind = "full"` the
     result is a whole model: `merged-diffusers` (a folder `transformer`), `merged-bfl` (one file) or both; left out: the folder."""
 
-    tensorboard: bool = False
-    """Write TensorBoard events beside `metrics.jsonl` (needs `pip install 'weber[tensorboard]'`)."""
+    trackers: list[TrackerName] = []
+    """Who else is told the numbers and pictures of the run, beside `metrics.jsonl`, each an extra of its name
+    (`pip install 'weber[wandb]'`). `tensorboard`: events in the run folder; `wandb`: Weights & Biases, with the login that is there, or
+    with WANDB_MODE=offline in the run folder; `trackio`: on this machine, or where TRACKIO_SERVER_URL or TRACKIO_SPACE_ID say."""
+
+    project: str | None = None
+    """Project of the run at wandb and trackio. Left out: `weber`."""
+
+    run_name: str | None = None
+    """Name of the run at wandb and trackio. Left out: that of the run folder."""
 
     webhooks: list[WebhookConfig] = []
     """Addresses that are told how the run goes, each under its own `[[output.webhooks]]`."""
@@ -73,6 +85,12 @@ class OutputConfig(Section):
     def _refuse_unused(self) -> OutputConfig:
         if self.keep_last == "all" and self.keep_every is not None:
             raise ValueError('keep_every has no effect with keep_last = "all", which keeps every checkpoint; remove one of them')
+        twice = next((one for one in self.trackers if self.trackers.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f'trackers has "{twice}" twice; name each once')
+        idle = "project" if self.project is not None else "run_name" if self.run_name is not None else None
+        if idle is not None and not {"wandb", "trackio"} & set(self.trackers):
+            raise ValueError(f'{idle} has no effect without trackers = ["wandb"] or ["trackio"]; set one of them or remove {idle}')
         return self
 
 
@@ -80,15 +98,30 @@ class SamplingConfig(Section):
     """Pictures painted at the start, every `every` steps, and at the end."""
 
     prompts: list[str] = []
-    """One picture each, on a contact sheet beside the base model's picture. Empty, and without a `library`: no pictures."""
+    """One picture each, on a contact sheet beside the base model's picture. Empty, without a `library` and `from_data`: no pictures."""
 
     library: FolderPath | None = None
     """A JSON or TOML file of further prompts: a nickname for each, and behind it the prompt, or a table with `prompt` and any of
-    `negative_prompt`, `seed`, `width`, `height`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of the picture's
-    file. Left out: none."""
+    `negative_prompt`, `seed`, `seeds`, `width`, `height`, `sizes`, `steps`, `guidance`, `cfg` and `strength`. The nickname is the name of
+    the picture's file. Left out: none."""
+
+    from_data: Annotated[int, Field(ge=0)] = 0
+    """So many pictures after those that are learned: with the caption, the references and the mask of the first pictures of the sets, a
+    set after the other, each at the size at which it is learned. Sheets show the training picture beside them."""
+
+    model: PathText | None = None
+    """The model that paints in the place of the one that is trained on, such as the distilled one that was made from it: a variant, a
+    folder, a hub id or a file, of the same layers. It is read for each sheet, beside the network that is trained, and freed; adapters
+    only. Steps, guidance and `cfg` that are left out are its own. Left out: the model of the run."""
 
     every: Every = 250
     """Steps between pictures, or epochs: `"2 epochs"`."""
+
+    at_start: bool = True
+    """Paint before the first step too: pictures of the base model, which sheets of an adapter show beside later ones."""
+
+    at_end: bool = True
+    """Paint after the last step too."""
 
     steps: Annotated[int, Field(ge=1)] | None = None
     """Sampling steps. Left out: the variant's own (28 for most, 4 for a distilled one)."""
@@ -100,6 +133,10 @@ class SamplingConfig(Section):
     """Scale of classifier-free guidance: each step asks the model twice, with the prompt and with the negative prompt. 1: once.
     Left out: the variant's own (1 for most; 4 to 6 for models that are not distilled)."""
 
+    no_cfg_until: Annotated[int, Field(ge=0)] = 0
+    """The first so many steps of the sampler are without classifier-free guidance, which takes half of their time. Refused where `cfg` is
+    1 for every picture, and where no step would be left for it."""
+
     negative_prompt: str | None = None
     """What classifier-free guidance leads away from. Left out: the empty prompt. Refused where `cfg` is 1."""
 
@@ -108,6 +145,9 @@ class SamplingConfig(Section):
 
     masks: list[FolderPath] = []
     """For a model that repaints: a mask file for each prompt, white where the picture is painted anew."""
+
+    strengths: list[float] = []
+    """Strengths of the adapter: each prompt is painted at each of them; 1 is as trained. Left out: 1. Adapters only."""
 
     weights: Literal["trained", "ema"] = "trained"
     """Which weights paint: those that are trained, or their running mean (`optim.ema_decay`)."""
@@ -122,13 +162,30 @@ class SamplingConfig(Section):
     height: Annotated[int, Field(ge=16)] | None = None
     """Height in pixels. Left out: the edge of the first set's resolution."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**62)] = 42
+    sizes: list[PictureSize] = []
+    """Several sizes, such as `["1024x1024", "1280x768"]`: each prompt is painted in each, and names of files and sheets say which. In the
+    place of `width` and `height`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = _FIRST_SEED
     """Seed of the first picture's noise; each further prompt adds 1."""
+
+    seeds: list[Annotated[int, Field(ge=0, lt=2**62)]] = []
+    """Several seeds: each prompt is painted with each of them. In the place of `seed`."""
+
+    @property
+    def first_seed(self) -> int:
+        """Seed of the first picture."""
+        return self.seeds[0] if self.seeds else self.seed
+
+    @property
+    def rectangles(self) -> list[tuple[int, int]]:
+        """(width, height) of `sizes`."""
+        return [size for one in self.sizes if (size := read_rectangle(one)) is not None]
 
     @property
     def paints(self) -> bool:
         """Whether there is anything to be painted."""
-        return bool(self.prompts) or self.library is not None
+        return bool(self.prompts) or self.library is not None or self.from_data > 0
 
     @field_validator("prompts")
     @classmethod
@@ -141,11 +198,18 @@ class SamplingConfig(Section):
             )
         return value
 
+    @field_validator("sizes", "seeds", "strengths")
+    @classmethod
+    def _refuse_twice(cls, value: list[Any]) -> list[Any]:
+        return refuse_twice(value)
+
     @model_validator(mode="after")
     def _refuse_unused(self) -> SamplingConfig:
         changed = sorted(self.model_dump(exclude_defaults=True))
         if changed and not self.paints:
             raise ValueError(f"{', '.join(changed)} cannot take effect without prompts; set sampling.prompts or remove it")
+        refuse_beside("sizes", self.sizes, single={"width": self.width, "height": self.height})
+        refuse_beside("seeds", self.seeds, single={"seed": None if self.seed == _FIRST_SEED else self.seed})
         for key, value in (("conditioning", self.conditioning), ("masks", self.masks)):
             if value and len(value) != len(self.prompts):
                 raise ValueError(f"{key} has {len(value)} entries for {len(self.prompts)} prompts; give one for each prompt, in order")

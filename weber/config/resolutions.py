@@ -14,6 +14,9 @@ _RECTANGLE = re.compile(r"([1-9]\d{0,4}) ?x ?([1-9]\d{0,4})")
 Resolution = Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=f"^{_RECTANGLE.pattern}$"), Words('"WIDTHxHEIGHT"')]
 """A number in the unit of `resolution_type`, or a rectangle in pixels."""
 
+PictureSize = Annotated[str, Field(pattern=f"^{_RECTANGLE.pattern}$"), Words('"WIDTHxHEIGHT"')]
+"""A rectangle in pixels."""
+
 
 def read_rectangle(resolution: float | str) -> tuple[int, int] | None:
     """(width, height) of a rectangle; None for a number."""

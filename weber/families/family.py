@@ -132,6 +132,7 @@ class Family(Protocol):
     block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
     `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer. `text_range`: what `model.text_tokens`
     may be for the last text part, None where the padded length is part of the model. `build_graph`: a picture as a graph of ComfyUI.
+    `skeleton`: the transformer as `load_skeleton` makes it, made once: to be looked at, and never changed.
     """
 
     variant: str
@@ -158,6 +159,7 @@ class Family(Protocol):
     text_limits: TextLimits
     text_range: TextRange | None
     build_graph: BuildGraph
+    skeleton: nn.Module
 
     def identify(self, part: str) -> str:
         """Identity of a part's weights, configuration and tokenizer, as text; part of every cache key made with it."""

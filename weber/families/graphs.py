@@ -40,7 +40,7 @@ class Painted:
     """All that makes a picture, with names of files and never their folders. `transformer`: a model that a run has trained; None: the base.
 
     `adapter` is the one that was trained, `others` those that were frozen. `step`: of the run. `masked`, `mask`: of what is painted anew.
-    `blocks`: strengths of single blocks, which no graph can have.
+    `no_cfg_until`: first steps without classifier-free guidance; `blocks`: strengths of single blocks, which no graph can have.
     """
 
     variant: str
@@ -61,6 +61,7 @@ class Painted:
     masked: Given | None = None
     mask: str | None = None
     references_are_clean: bool = False
+    no_cfg_until: int | None = None
     blocks: str | None = None
 
     @property
@@ -140,6 +141,8 @@ NODES: Mapping[str, NodeRow] = {
     "BasicScheduler": NodeRow({"model": "MODEL"}, ("scheduler", "steps", "denoise"), ("SIGMAS",)),
     "Flux2Scheduler": NodeRow({}, ("steps", "width", "height"), ("SIGMAS",)),
     "KSamplerSelect": NodeRow({}, ("sampler_name",), ("SAMPLER",)),
+    "SplitSigmas": NodeRow({"sigmas": "SIGMAS"}, ("step",), ("SIGMAS", "SIGMAS")),
+    "DisableNoise": NodeRow({}, (), ("NOISE",)),
     "RandomNoise": NodeRow({}, ("noise_seed",), ("NOISE",), {"noise_seed": "fixed"}),
     "BasicGuider": NodeRow({"model": "MODEL", "conditioning": "CONDITIONING"}, (), ("GUIDER",)),
     "CFGGuider": NodeRow({"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING"}, ("cfg",), ("GUIDER",)),
@@ -152,7 +155,11 @@ NODES: Mapping[str, NodeRow] = {
     "SaveImage": NodeRow({"images": "IMAGE"}, ("filename_prefix",), ()),
 }
 
-_OUTPUT_NAMES = {"SamplerCustomAdvanced": ("output", "denoised_output"), "InpaintModelConditioning": ("positive", "negative", "latent")}
+_OUTPUT_NAMES = {
+    "SamplerCustomAdvanced": ("output", "denoised_output"),
+    "InpaintModelConditioning": ("positive", "negative", "latent"),
+    "SplitSigmas": ("high_sigmas", "low_sigmas"),
+}
 """Where they are not called as their type."""
 
 
@@ -299,6 +306,11 @@ def add_sampler(
     """From noise to a picture, by Euler steps."""
     [noise] = graph.add("RandomNoise", noise_seed=painted.seed)
     [sampler] = graph.add("KSamplerSelect", sampler_name="euler")
+    if painted.no_cfg_until:
+        first, sigmas = graph.add("SplitSigmas", sigmas=sigmas, step=painted.no_cfg_until)
+        [guider] = graph.add("BasicGuider", model=model, conditioning=conditions[0])
+        latent, _ = graph.add("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=first, latent_image=latent)
+        [noise] = graph.add("DisableNoise")
     if painted.cfg == 1:
         [guider] = graph.add("BasicGuider", model=model, conditioning=conditions[0])
     else:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 NUM_PROBES = 256
 PROBE_BYTES = 4096
 _SMALL = (".json", ".txt", ".model", ".jinja")
+_SETTLED_NS = 2 * 10**9
+"""Files that have changed within this time are read each time: they may change again without another date, as in git's index."""
+
+_KNOWN: dict[object, str] = {}
+"""What was found in this process, by the files and their dates: a run asks for each of its parts about ten times."""
 
 
 def build_identity(folder: Path, weights: Sequence[Path], *, extra: Iterable[str] = ()) -> str:
@@ -18,29 +24,37 @@ def build_identity(folder: Path, weights: Sequence[Path], *, extra: Iterable[str
     Of each file of weights: size, header and 256 evenly spread pieces of 4 KiB; a fine-tuned encoder differs in nearly every piece.
     `extra` are further facts that the result depends on.
     """
-    digest = _start(extra)
     small = [file for file in folder.iterdir() if file.suffix in _SMALL and file.is_file()]
-    for file in sorted([*weights, *small]):
+    return _identify(sorted([*weights, *small]), set(weights), tuple(extra))
+
+
+def build_file_identity(files: Sequence[Path], *, extra: Iterable[str] = ()) -> str:
+    """The same of single files, whatever their names."""
+    return _identify(files, set(files), tuple(extra))
+
+
+def _identify(files: Sequence[Path], weights: Container[Path], extra: Sequence[str]) -> str:
+    now, states = time.time_ns(), [file.stat() for file in files]
+    dates = tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in states)
+    key = tuple((file, file in weights) for file in files), dates, extra
+    if key not in _KNOWN:
+        found = _read(files, weights, extra)
+        if any(max(one.st_mtime_ns, one.st_ctime_ns) > now - _SETTLED_NS for one in states):
+            return found
+        _KNOWN[key] = found
+    return _KNOWN[key]
+
+
+def _read(files: Sequence[Path], weights: Container[Path], extra: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for fact in extra:
+        digest.update(fact.encode() + b"\0")
+    for file in files:
         if file in weights:
             _hash_sample(file, digest)
         else:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-def build_file_identity(files: Sequence[Path], *, extra: Iterable[str] = ()) -> str:
-    """The same of single files, whatever their names."""
-    digest = _start(extra)
-    for file in files:
-        _hash_sample(file, digest)
-    return digest.hexdigest()
-
-
-def _start(extra: Iterable[str]) -> hashlib.blake2b:
-    digest = hashlib.blake2b(digest_size=16)
-    for fact in extra:
-        digest.update(fact.encode() + b"\0")
-    return digest
 
 
 def _hash_sample(file: Path, digest: hashlib.blake2b) -> None:

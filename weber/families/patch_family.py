@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import nn
@@ -16,6 +17,10 @@ from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, open_part
 
 TEXT_FOLDERS = ("text_encoder", "tokenizer")
+
+
+def _load_skeleton(family: PatchFamily) -> nn.Module:
+    return family.load_skeleton()
 
 
 class PatchFamily(ABC):
@@ -37,6 +42,7 @@ class PatchFamily(ABC):
     decode_latents = staticmethod(patches.decode_latents)
     latent_shape = staticmethod(patches.build_latent_shape)
     reference_size = staticmethod(patches.build_reference_size)
+    skeleton = cached_property(_load_skeleton)
 
     source: Source
     transformer_config: dict[str, object]

@@ -116,7 +116,7 @@ class Full:
     def _check_quantize(self, config: RunConfig, family: Family, *, trained: Trained) -> None:
         """Only frozen layers are packed."""
         form = config.memory.quantize
-        formats = choose_formats(family, family.load_skeleton(), memory=config.memory, trained=trained.shapes)
+        formats = choose_formats(family, family.skeleton, memory=config.memory, trained=trained.shapes)
         if form != "none" and form not in formats.values():
             raise ConfigError(
                 "Weights that are trained are not quantized, and here no others would be.",

@@ -137,7 +137,7 @@ def list_linears(skeleton: nn.Module) -> dict[str, tuple[int, int]]:
 
 def build_model(family: Family, weights: Weights) -> Model:
     """A whole model as files. A configuration that was read from a single file does not say which class it is of."""
-    config = {**family.transformer_config, "_class_name": type(family.load_skeleton()).__name__}
+    config = {**family.transformer_config, "_class_name": type(family.skeleton).__name__}
     return Model(weights, config, family.pairings, family.architecture)
 
 

@@ -185,7 +185,7 @@ def _check_ranks(modules: Mapping[str, tuple[int, int]], settings: Mapping[str, 
 
 def _check_loftq(config: RunConfig, family: Family, *, trained: Trained) -> None:
     """It starts with what quantization has taken from the layers."""
-    formats = choose_formats(family, family.load_skeleton(), memory=config.memory, trained=trained.shapes)
+    formats = choose_formats(family, family.skeleton, memory=config.memory, trained=trained.shapes)
     if config.memory.quantize == "none" or not any(name in formats for name in trained.modules):
         raise ConfigError(
             "The start stands for what quantization takes from a layer, and none that gets an adapter is quantized.",

@@ -59,7 +59,7 @@ def load_predictor(
     of parameters, whose layers are never packed. `folder`: the cache folder, where a quantized model is kept if `memory` says so. Raises
     ModelError where weights are missing, and CacheError where the quantized model cannot be kept.
     """
-    skeleton, opened = family.load_skeleton(), family.open_transformer()
+    skeleton, opened = family.skeleton, family.open_transformer()
     check_complete(opened, skeleton, where=family.variant, exactly=False)
     state = skeleton.state_dict()
     weights = build_cast({name: entry for name, entry in opened.items() if name in state}, skeleton, dtype=dtype)
@@ -143,7 +143,7 @@ def list_blocks(family: Family, skeleton: nn.Module) -> list[str]:
 
 def list_kept_keys(family: Family, memory: MemoryConfig, *, trained: Container[str] = ()) -> set[str]:
     """Keys of the quantized models that a run needs, here or on a machine that computes in another precision."""
-    formats = choose_formats(family, family.load_skeleton(), memory=memory, trained=trained)
+    formats = choose_formats(family, family.skeleton, memory=memory, trained=trained)
     if not formats or not memory.keep_quantized:
         return set()
     identity = family.identify("transformer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from weber.config.run import RunConfig
 from weber.config.toml import write_value
 from weber.errors import CheckpointError
 from weber.results.runs import find_home
+from weber.sampling.stamp import OURS
 from weber.track.jsonl import read_metrics
 
 MOST_POINTS = 2000
@@ -27,6 +29,7 @@ MOST_EDGE = 512
 MOST_STEPS = 12
 """Steps of which pictures are in the page: the first, the last, and others evenly between them."""
 
+_NUMBER = re.compile(r"(data-)?\d+")
 _STEP = re.compile(r"step-(\d{6,})")
 _NUMBERS = ("loss", "loss_regularization", "grad_norm", "lr", "seconds", "peak_memory_bytes")
 
@@ -56,9 +59,7 @@ def read_run(place: Path) -> dict[str, Any]:
         "memory": max((line["peak_memory_bytes"] for line in lines if line.get("peak_memory_bytes")), default=None),
         "curves": {name: _list_points(lines, name) for name in _NUMBERS if any(name in line for line in lines)},
         "settings": _list_settings(config),
-        "prompts": list(config.sampling.prompts),
-        "seed": config.sampling.seed,
-        "pictures": list(_read_pictures(folder / "pictures")),
+        **_list_painted(folder / "pictures"),
         "checkpoints": [[path.name, step] for step, path in list_checkpoints(folder)],
         "results": _list_results(folder),
         "commands": _list_commands(folder, config),
@@ -78,6 +79,27 @@ def _list_points(lines: Sequence[Mapping[str, float]], name: str) -> list[list[f
     size = -(-len(points) // MOST_POINTS) or 1
     portions = [points[start : start + size] for start in range(0, len(points), size)]
     return [[one[-1][0], sum(value for _, value in one) / len(one)] for one in portions]
+
+
+def _list_painted(folder: Path) -> dict[str, Any]:
+    """Pictures, and the prompt and the seed of each of a step, in their order."""
+    pictures = list(_read_pictures(folder))
+    files = [folder / f"step-{one['step']:06d}" / f"{name}.png" for one in pictures[-1:] for name in one["names"]]
+    painted = [_read_painted(file) for file in files]
+    return {"pictures": pictures, "prompts": [prompt for prompt, _ in painted], "seeds": [seed for _, seed in painted]}
+
+
+def _read_painted(file: Path) -> tuple[str, int | None]:
+    """The prompt, with what the file's name says of its ways, and the seed; of a file that says nothing its name."""
+    with Image.open(file) as image:
+        text = image.info.get(OURS)
+    if not isinstance(text, str):
+        return file.stem, None
+    said = json.loads(text)
+    found = _NUMBER.match(file.stem)
+    name = said.get("name") or (found[0] if found else file.stem)
+    ways = file.stem.removeprefix(name).strip("-").replace("-", ", ")
+    return f"{said['prompt']} ({ways})" if ways else said["prompt"], said["seed"]
 
 
 def _read_pictures(folder: Path) -> Iterator[dict[str, Any]]:

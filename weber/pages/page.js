@@ -154,7 +154,7 @@ function showTwo(first, second) {
   if (!one || !other) return make("p", { class: "gray" }, "Only one of the runs has painted pictures.");
   const shared = first.prompts.map((prompt, number) => [prompt, number, second.prompts.indexOf(prompt)]).filter((row) => row[2] >= 0);
   if (!shared.length) return make("p", { class: "gray" }, "The runs have no prompt in common.");
-  const isSame = (mine, theirs) => first.seed + mine === second.seed + theirs;
+  const isSame = (mine, theirs) => first.seeds[mine] === second.seeds[theirs];
   const names = [`${first.name}, step ${one.step}`, `${second.name}, step ${other.step}`];
   return make("div", { class: "gallery" }, ...shared.map(([prompt, mine, theirs]) => make("figure", {},
     showPair(one.images[mine], other.images[theirs], names, prompt).box,

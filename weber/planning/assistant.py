@@ -53,7 +53,7 @@ def load_frozen(config: ModelConfig, family: Family, *, in_pictures: bool = Fals
                 got=f"{key} with strength 0",
                 fix="give it a strength, or remove it",
             )
-    skeleton = family.load_skeleton()
+    skeleton = family.skeleton
     shapes = {name: (one.in_features, one.out_features) for name, one in skeleton.named_modules() if isinstance(one, nn.Linear)}
     return tuple(
         Frozen(key, name, place, strength, sample_strength, _load_modules(key, place, shapes))

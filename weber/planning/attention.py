@@ -51,7 +51,7 @@ def read_number(family: Family, name: str) -> int:
     """A number of the transformer's configuration. What a model's own file leaves out, the library knows."""
     number = family.transformer_config.get(name)
     if number is None:
-        skeleton: Any = family.load_skeleton()
+        skeleton: Any = family.skeleton
         number = skeleton.config[name]
     assert isinstance(number, int)
     return number

@@ -117,6 +117,14 @@ def build_workload(
     )
 
 
+@dataclass(frozen=True)
+class _Sibling:
+    """Bytes of the model that paints, on the device and on the host."""
+
+    device: int
+    host: int
+
+
 def build_estimate(config: RunConfig, workload: Workload) -> Estimate:
     """Memory and time of a run with its settings as they are."""
     return Budget(config, workload).build_estimate(config.memory)
@@ -243,6 +251,7 @@ class Budget:
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
+            "the model that paints": self._count_sibling(memory).host if self.config.sampling.model is not None else 0,
             "offloaded activations": profile.hosted_bytes,
             "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
             "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
@@ -276,16 +285,27 @@ class Budget:
     def _list_painting(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
         phases = []
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
+        beside = {"the model that paints": self._count_sibling(memory).device} if self.config.sampling.model is not None else {}
         for sample in self.load.paintings:
             profile = self._build_profile(sample, plain, learns=False)
             time = self._count_time(profile, memory)
             seconds = max(time.forward, time.copied_forward, time.on_host) / self.config.train.accumulation
-            phases.append(Phase(f"painting {sample.describe()}", {**still, "activations": profile.peak_bytes}, seconds=seconds))
+            phases.append(Phase(f"painting {sample.describe()}", {**still, **beside, "activations": profile.peak_bytes}, seconds=seconds))
             decoder = self._encoders.decode(sample.width, sample.height, is_tiled=memory.vae_tiling)
             if decoder is not None:
-                parts = {**still, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
+                parts = {**still, **beside, "autoencoder": decoder.weight_bytes, "activations": decoder.activation_bytes}
                 phases.append(Phase(f"decoding {sample.describe()}", parts, seconds=self._rates.count_seconds(decoder.work)))
         return phases
+
+    def _count_sibling(self, memory: MemoryConfig) -> _Sibling:
+        """The model of `sampling.model`, which has the same layers, and what is on it."""
+        resident, swapped = self._list_blocks(memory)
+        sizes = self._measure(memory)
+        slots = min(NUM_SLOTS, len(swapped)) * max(swapped, default=0)
+        frozen = sum(factors.down.numel() + factors.up.numel() for one in self.load.frozen for factors in one.modules.values())
+        on_device = sum(resident) + slots + sizes.others + self.load.trained.num_bytes + frozen * self.load.dtype.itemsize
+        modulation = sum(sizes.modulation) if memory.modulation == "host" else 0
+        return _Sibling(on_device, modulation + (sum(swapped) if memory.swap_to == "host" else 0))
 
     def _list_encoding(self, memory: MemoryConfig) -> list[Phase]:
         batch, own = memory.encode_batch_size, {OWN: CONTEXT_BYTES} if self.load.device.type == "cuda" else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from weber.config.run import RunConfig
 from weber.data.dataset import Dataset
@@ -56,7 +56,7 @@ def _check_routes(config: RunConfig, family: Family) -> None:
             fix="remove objective.tread",
         )
     if config.objective.tread:
-        build_routes(config.objective.tread, num_blocks=len(family.blocks(family.build_predictor(family.load_skeleton()))))
+        build_routes(config.objective.tread, num_blocks=len(family.blocks(family.build_predictor(family.skeleton))))
 
 
 def check_references(config: RunConfig, family: Family, *, modules: Iterable[str], dataset: Dataset) -> None:
@@ -118,7 +118,10 @@ def check_sampling(config: RunConfig, family: Family) -> None:
     if sampling.guidance is not None:
         check_sample_guidance(sampling.guidance, family, key="sampling.guidance")
     check_negative(sampling.negative_prompt, sampling.cfg, family=family, key="sampling.negative_prompt")
-    check_sample_size(sample_size(config, family.alignment_pixels), family, key="sampling")
+    if sampling.sizes:
+        _check_sizes(list_sample_sizes(config, family.alignment_pixels), family)
+    else:
+        check_sample_size(sample_size(config, family.alignment_pixels), family, key="sampling")
 
 
 def check_negative(negative: str | None, cfg: float | None, *, family: Family, key: str) -> None:
@@ -158,7 +161,30 @@ def check_sample_size(size: tuple[int, int], family: Family, *, key: str) -> Non
             )
 
 
+def _check_sizes(sizes: Sequence[tuple[int, int]], family: Family) -> None:
+    """The same for a list of them: all that are wrong, and what each should be."""
+    step = family.alignment_pixels
+    wrong = [size for size in sizes if any(side % step or side > LARGEST_SIDE_PIXELS for side in size)]
+    if wrong:
+        right = [tuple(min(LARGEST_SIDE_PIXELS, max(step, round(side / step) * step)) for side in size) for size in wrong]
+        raise ConfigError(
+            f"Sides of pictures must be multiples of {step} pixels, up to {LARGEST_SIDE_PIXELS}.",
+            got=f"sampling.sizes with {_write_sizes(wrong)}",
+            fix=f"write {_write_sizes(right)}",
+        )
+
+
+def _write_sizes(sizes: Iterable[Sequence[int]]) -> str:
+    return ", ".join(f'"{width}x{height}"' for height, width in sizes)
+
+
 def sample_size(config: RunConfig, alignment_pixels: int) -> tuple[int, int]:
+    """(height, width) of the first sampled picture."""
+    return list_sample_sizes(config, alignment_pixels)[0]
+
+
+def list_sample_sizes(config: RunConfig, alignment_pixels: int) -> list[tuple[int, int]]:
     """(height, width) of sampled pictures: as set, or the edge of the first set's resolution."""
+    sampling = config.sampling
     edge = max(alignment_pixels, config.data[0].edge_pixels // alignment_pixels * alignment_pixels)
-    return config.sampling.height or edge, config.sampling.width or edge
+    return [(height, width) for width, height in sampling.rectangles] or [(sampling.height or edge, sampling.width or edge)]

@@ -9,7 +9,6 @@ from weber.memory.rates import GIB
 from weber.planning.faster import COPIES, PROCESSOR, describe_faster
 from weber.planning.fitting import build_fitted
 from weber.planning.plan import Plan
-from weber.planning.sizes import count_due
 
 _LESS = 0.02
 """What is too little to be said."""
@@ -84,12 +83,10 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
 
 def _count_pictures(plan: Plan) -> tuple[int, int]:
     """Pictures that are painted in the whole run, and passes through the network for all of them."""
-    sampling = plan.resolved.sampling
-    times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
-    passes = 0
+    sampling, times, passes = plan.resolved.sampling, plan.num_sheets, 0
     for prompt in plan.prompts:
-        steps = (prompt.own.steps if prompt.own is not None else None) or sampling.steps or 0
-        passes += steps * (1 if prompt.choose_negative(None, sampling.cfg) is None else 2)
+        steps = prompt.own.steps or sampling.steps or 0
+        passes += steps if prompt.choose_negative(None, sampling.cfg) is None else 2 * steps - sampling.no_cfg_until
     return times * len(plan.prompts), times * passes
 
 

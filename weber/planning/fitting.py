@@ -141,7 +141,7 @@ def _set_resolution(config: RunConfig, workload: Workload, edge: int) -> _Change
     for sample, number in workload.samples.items():
         smaller = shrink_sample(sample)
         samples[smaller] = samples.get(smaller, 0) + number
-    is_set = config.sampling.width is not None or config.sampling.height is not None
+    is_set = config.sampling.width is not None or config.sampling.height is not None or bool(config.sampling.sizes)
     usual = sample_size(config, workload.family.alignment_pixels)
     paintings: Sequence[Sample] = [
         one if is_set or (one.height, one.width) != usual else shrink_sample(one) for one in workload.paintings
@@ -157,5 +157,5 @@ def _lower_rank(config: RunConfig, workload: Workload) -> _Change | None:
         return None
     lower = config.model_copy(update={"adapter": config.adapter.model_copy(update={"rank": _RANK})})
     family = workload.family
-    trained = KINDS[lower.adapter.kind].choose(lower, family, skeleton=family.load_skeleton(), dtype=workload.dtype)
+    trained = KINDS[lower.adapter.kind].choose(lower, family, skeleton=family.skeleton, dtype=workload.dtype)
     return _Change(f"adapter.rank = {_RANK}", lower, replace(workload, trained=trained))

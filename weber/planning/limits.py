@@ -19,7 +19,7 @@ _FP8 = (8, 9)
 
 def check_memory(config: RunConfig, family: Family, *, device: torch.device, dtype: torch.dtype, modules: Sequence[str]) -> None:
     """Refuse what cannot act. `modules`: the layers that get an adapter, or the modules that are trained themselves."""
-    num_blocks = len(family.blocks(family.build_predictor(family.load_skeleton())))
+    num_blocks = len(family.blocks(family.build_predictor(family.skeleton)))
     _check_device(config, device)
     _check_quantize(config.memory, device)
     _check_blocks(config, num_blocks)

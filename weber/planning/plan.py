@@ -21,6 +21,7 @@ from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
 from weber.config.every import count_steps
 from weber.config.expand import expand_set
+from weber.config.output import SamplingConfig
 from weber.config.run import RunConfig
 from weber.config.train import DEFAULT_STEPS
 from weber.data.batches import BatchPlan
@@ -54,11 +55,12 @@ from weber.planning.precision import settle_precision
 from weber.planning.prompts import Prompt, list_texts
 from weber.planning.publishing import check_publish
 from weber.planning.resolve import build_resolved
+from weber.planning.sibling import find_sibling
 from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER
 from weber.results.runs import find_adapter
-from weber.track.tensorboard import check_tensorboard
+from weber.track.metrics import check_trackers
 
 INDEX_NAME = "index.sqlite"
 HUB_NAME = "hub"
@@ -70,7 +72,7 @@ class Plan:
 
     `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
     everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
-    settings were chosen so that the run fits into a memory.
+    settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one.
     """
 
     asked: RunConfig
@@ -86,12 +88,18 @@ class Plan:
     start: AdapterFile | None
     frozen: tuple[Frozen, ...]
     workload: Workload
+    sibling: Family | None
     fit: Fit | None
 
     @property
     def family(self) -> Family:
         """What the model's tensors mean."""
         return self.model.family
+
+    @property
+    def painted(self) -> Family:
+        """The same of the model that paints."""
+        return self.sibling or self.model.family
 
     @property
     def device(self) -> torch.device:
@@ -135,6 +143,16 @@ class Plan:
         """Steps of what is said in steps or in epochs."""
         return count_steps(every, steps_per_epoch=self.batches.steps_per_epoch)
 
+    def is_painted(self, step: int) -> bool:
+        """Whether pictures are painted after `step` finished steps."""
+        return _is_painted(step, self.resolved.sampling, num_steps=self.num_steps, every=self.count_steps(self.resolved.sampling.every))
+
+    @property
+    def num_sheets(self) -> int:
+        """How often pictures are painted."""
+        sampling, every = self.resolved.sampling, self.count_steps(self.resolved.sampling.every)
+        return sampling.at_start + (self.num_steps - 1) // every + sampling.at_end
+
     @property
     def num_parameters(self) -> int:
         """Numbers that learn."""
@@ -162,14 +180,15 @@ def build_plan(
     family = model.family
     asked, config = config, _fit_sizes(config, family)
     check_objective(config, family)
-    check_sampling(config, family)
+    sibling = find_sibling(config, family, is_run=is_run)
+    painted = sibling or family
+    check_sampling(config, painted)
     check_assistant(config, family)
     check_encoders(config, family)
     kind = KINDS[config.adapter.kind]
     if isinstance(config.adapter.targets, str):
         list_patterns(config.adapter.targets, family.adapter_targets)
-    if config.output.tensorboard:
-        check_tensorboard()
+    check_trackers(config.output)
     skeleton = _load_skeleton(config, family)
     machine = settle_precision(machine, config, family=family, progress=progress)
     device, dtype = machine.device, machine.dtype
@@ -199,13 +218,31 @@ def build_plan(
     batches = build_batches(config, dataset.examples)
     num_steps = _count_steps(config, batches.steps_per_epoch)
     check_uses(config, batches, num_steps=num_steps)
-    prompts = list_prompts(config, family, is_adapter=kind.is_adapter)
+    prompts = list_prompts(config, painted, is_adapter=kind.is_adapter, pictures=dataset.examples)
+    _check_sheets(config.sampling, num_steps=num_steps, every=count_steps(config.sampling.every, steps_per_epoch=batches.steps_per_epoch))
     workload = build_workload(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
-    resolved = build_resolved(config, family, num_steps=num_steps, dtype=dtype if machine.bf16_gain is not None else None)
-    parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload
+    found = dtype if machine.bf16_gain is not None else None
+    resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
+    parts = machine, model, dataset, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
     return _fit(Plan(asked, config, resolved, *parts, fit=None))
+
+
+def _is_painted(step: int, sampling: SamplingConfig, *, num_steps: int, every: int) -> bool:
+    if step in (0, num_steps):
+        return sampling.at_start if step == 0 else sampling.at_end
+    return step % every == 0
+
+
+def _check_sheets(sampling: SamplingConfig, *, num_steps: int, every: int) -> None:
+    """Refuse pictures that are never painted."""
+    if sampling.paints and not (sampling.at_start or sampling.at_end) and every >= num_steps:
+        raise ConfigError(
+            "No picture would ever be painted.",
+            got=f"sampling.at_start = false, sampling.at_end = false, sampling.every = {sampling.every!r} of {num_steps} steps",
+            fix="set one of them to true, lower sampling.every, or remove the section [sampling]",
+        )
 
 
 def list_views(plan: Plan) -> list[View]:
@@ -263,7 +300,7 @@ def _fit(plan: Plan) -> Plan:
     if plan.family.is_local and folder.is_dir():
         workload = replace(workload, cached=plan.needs.find_cached(Store(folder)))
     config, fit = build_fitted(plan.config, workload)
-    resolved = build_resolved(config, plan.family, num_steps=plan.num_steps)
+    resolved = build_resolved(config, plan.family, painted=plan.painted, num_steps=plan.num_steps)
     return replace(plan, config=config, resolved=resolved, workload=workload, fit=fit)
 
 
@@ -330,7 +367,7 @@ def _list_needed(config: RunConfig, family: Family, trained: Trained) -> list[st
 
 def _load_skeleton(config: RunConfig, family: Family) -> nn.Module:
     """The transformer without weights; where its files are here, their names and shapes are those that it has."""
-    skeleton = family.load_skeleton()
+    skeleton = family.skeleton
     if family.is_local:
         is_written = not KINDS[config.adapter.kind].is_adapter or bool({MERGED_FILE, MERGED_FOLDER} & set(config.output.formats))
         check_complete(family.open_transformer(), skeleton, where=family.variant, exactly=is_written)

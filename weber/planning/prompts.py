@@ -6,40 +6,67 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from weber.config.library import LibraryPrompt
 from weber.data.views import View, build_view
 from weber.errors import ConfigError
 from weber.families.family import Family
 from weber.planning.prompt_options import check_options
 
 
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """What a prompt says of its own picture; None: as for all others."""
+
+    negative_prompt: str | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    cfg: float | None = None
+    strength: float | None = None
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """A text with its reference pictures, or with the picture that is to be repainted.
+    """A text with its reference pictures, or with the picture that is to be repainted: one picture.
 
-    Of a library it has a nickname, and settings of its `own`.
+    `name`: its nickname, of a library. `stem`: what its file is called, before the `ways` that tell its picture from others of the same
+    prompt, such as `1024x768` or `seed 7`. `learned`: the training picture that it is painted after.
     """
 
     text: str
     references: tuple[View, ...] = ()
     masked: View | None = None
     name: str | None = None
-    own: LibraryPrompt | None = None
+    own: Own = Own()
+    stem: str = ""
+    ways: tuple[str, ...] = ()
+    learned: View | None = None
 
     @property
     def views(self) -> tuple[View, ...]:
         """Every picture that has to be encoded for it."""
         return self.references if self.masked is None else (self.masked,)
 
+    @property
+    def file(self) -> str:
+        """What its file is called, without an ending."""
+        return "-".join([self.stem, *(way.replace(" ", "") for way in self.ways)])
+
+    @property
+    def caption(self) -> str:
+        """What a sheet says below it."""
+        named = self.text if self.name is None else f"{self.name}: {self.text}"
+        return f"{named} ({', '.join(self.ways)})" if self.ways else named
+
     def choose_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of its picture, where that of all others is `size`."""
-        return size if self.own is None else (self.own.height or size[0], self.own.width or size[1])
+        return self.own.height or size[0], self.own.width or size[1]
 
     def choose_negative(self, negative: str | None, cfg: float | None) -> str | None:
         """What is led away from; None where nothing is. The arguments: what holds for all others."""
-        if self.own is not None:
-            negative = negative if self.own.negative_prompt is None else self.own.negative_prompt
-            cfg = cfg if self.own.cfg is None else self.own.cfg
+        negative = negative if self.own.negative_prompt is None else self.own.negative_prompt
+        cfg = cfg if self.own.cfg is None else self.own.cfg
         return None if cfg in (None, 1) else negative or ""
 
 

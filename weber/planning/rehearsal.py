@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -43,9 +43,10 @@ from weber.objective.losses import build_losses
 from weber.optim.methods import PIECE
 from weber.planning.assistant import Frozen
 from weber.planning.encoders import TILE_PIXELS
-from weber.pocket.published import build_encoders
+from weber.pocket.published import TEXT_WIDTH, build_encoders
 
 META = torch.device("meta")
+_NUM_PUBLISHED = 8  # models whose encoders are kept
 _UPDATE_TENSORS = 6  # of PIECE numbers in fp32 each: what an update takes
 
 
@@ -110,7 +111,7 @@ class Rehearsal:
     @cached_property
     def skeleton(self) -> nn.Module:
         """All of it; never changed."""
-        return self.family.load_skeleton()
+        return self.family.skeleton
 
     @cached_property
     def names(self) -> list[str]:
@@ -291,16 +292,32 @@ class Encoding:
     work: Work
 
 
+@dataclass(frozen=True)
+class _Published:
+    """The encoders of a published model on the meta device, by the names of their parts, and what was found of them."""
+
+    modules: Mapping[str, Any]
+    weights: dict[tuple[str, str], int] = field(default_factory=dict)
+    calls: dict[tuple[object, ...], Stretch] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=_NUM_PUBLISHED)
+def _load_published(variant: str, width: object, dtype: torch.dtype) -> _Published:
+    modules = build_encoders(variant, {} if width is None else {TEXT_WIDTH: width})
+    for module in modules.values():
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(dtype)
+    return _Published(modules)
+
+
 class RehearsedEncoders:
     """The encoders of a published model, whose sizes are known before anything is there.
 
-    Each method gives None for the encoders of a model of another size. What was found is kept.
+    Each method gives None for the encoders of a model of another size. What was found is kept while the process lasts.
     """
 
     def __init__(self, family: Family, dtype: torch.dtype) -> None:
         self.family, self._dtype = family, dtype
-        self._weights: dict[tuple[str, str], int] = {}
-        self._calls: dict[tuple[object, ...], Stretch] = {}
 
     def encode(self, width: int, height: int, *, batch: int, is_tiled: bool) -> Encoding | None:
         """Pictures of that size to latents."""
@@ -313,37 +330,38 @@ class RehearsedEncoders:
 
     def read(self, part: str, precision: str, *, batch: int) -> Encoding | None:
         """Captions, by one of the text encoders."""
-        encoder = self._modules.get(part)
+        found, encoder = self._found, self._found.modules.get(part)
         if encoder is None:
             return None
         batch = min(batch, self.family.prompts_per_batch or batch)
-        if (part, batch) not in self._calls:
-            shapes = self.family.text_shapes(part).values()
-            tokens = max((shape[0] for shape in shapes if len(shape) > 1), default=0) or encoder.config.max_position_embeddings
+        shapes = self.family.text_shapes(part).values()
+        tokens = max((shape[0] for shape in shapes if len(shape) > 1), default=0) or encoder.config.max_position_embeddings
+        # Where several states are read, the text is wider than one.
+        has_states = any(shape[-1] > encoder.config.hidden_size for shape in shapes)
+        key = part, batch, tokens, has_states
+        if key not in found.calls:
             numbers = torch.zeros(batch, tokens, dtype=torch.long, device=META)
-            # Where several states are read, the text is wider than one.
-            has_states = any(shape[-1] > encoder.config.hidden_size for shape in shapes)
-            self._calls[part, batch] = simulate_call(lambda: encoder(numbers, output_hidden_states=has_states))
-        if (part, precision) not in self._weights:
-            self._weights[part, precision] = _measure_encoder(encoder, precision)
-        call = self._calls[part, batch]
-        return Encoding(self._weights[part, precision], call.peak_bytes, call.work.divide(batch))
+            found.calls[key] = simulate_call(lambda: encoder(numbers, output_hidden_states=has_states))
+        if (part, precision) not in found.weights:
+            found.weights[part, precision] = _measure_encoder(encoder, precision)
+        call = found.calls[key]
+        return Encoding(found.weights[part, precision], call.peak_bytes, call.work.divide(batch))
 
     def _run_autoencoder(
         self, run: Callable[[Any, int, int], object], width: int, height: int, *, is_tiled: bool
     ) -> Encoding | None:
-        part = self.family.image_part
-        autoencoder = self._modules.get(part)
+        found, part = self._found, self.family.image_part
+        autoencoder = found.modules.get(part)
         if autoencoder is None:
             return None
         size = (min(width, TILE_PIXELS), min(height, TILE_PIXELS)) if is_tiled else (width, height)
-        if (run.__name__, *size) not in self._calls:
-            self._calls[run.__name__, *size] = simulate_call(partial(run, autoencoder, *size))
-        if (part, "none") not in self._weights:
-            self._weights[part, "none"] = _measure_encoder(autoencoder, "none")
+        if (run.__name__, *size) not in found.calls:
+            found.calls[run.__name__, *size] = simulate_call(partial(run, autoencoder, *size))
+        if (part, "none") not in found.weights:
+            found.weights[part, "none"] = _measure_encoder(autoencoder, "none")
         whole = 2 * 4 * 3 * width * height if is_tiled else 0  # all tiles, and the picture that they are put together to
-        call, num_tiles = self._calls[run.__name__, *size], max(1, round(width * height / (size[0] * size[1])))
-        return Encoding(self._weights[part, "none"], call.peak_bytes + whole, num_tiles * call.work)
+        call, num_tiles = found.calls[run.__name__, *size], max(1, round(width * height / (size[0] * size[1])))
+        return Encoding(found.weights[part, "none"], call.peak_bytes + whole, num_tiles * call.work)
 
     def _encode(self, autoencoder: nn.Module, width: int, height: int) -> object:
         return self.family.encode_images(autoencoder, torch.empty(1, 3, height, width, device=META))
@@ -351,14 +369,9 @@ class RehearsedEncoders:
     def _decode(self, autoencoder: nn.Module, width: int, height: int) -> object:
         return self.family.decode_latents(autoencoder, torch.empty(1, *self.family.latent_shape(height, width), device=META))
 
-    @cached_property
-    def _modules(self) -> dict[str, Any]:
-        """On the meta device, by the names of their parts."""
-        modules = build_encoders(self.family.variant, self.family.transformer_config)
-        for module in modules.values():
-            for parameter in module.parameters():
-                parameter.data = parameter.data.to(self._dtype)
-        return modules
+    @property
+    def _found(self) -> _Published:
+        return _load_published(self.family.variant, self.family.transformer_config.get(TEXT_WIDTH), self._dtype)
 
 
 def _list_told(config: RunConfig, family: Family, dtype: torch.dtype) -> dict[str, tuple[int, ...]]:

@@ -153,7 +153,7 @@ def _describe_model(plan: Plan) -> list[str]:
 def _describe_routes(plan: Plan) -> list[str]:
     family, bucket = plan.family, max(plan.dataset.examples.count_uses(), key=lambda one: one.width * one.height)
     num_tokens = family.num_tokens(*family.latent_shape(bucket.height, bucket.width)[1:])
-    num_blocks = len(family.blocks(family.build_predictor(family.load_skeleton())))
+    num_blocks = len(family.blocks(family.build_predictor(family.skeleton)))
     return [
         f"blocks {route.first} to {route.last} of 0 to {num_blocks - 1} see {count_kept(num_tokens, route.ratio)} of {num_tokens} tokens"
         f" of a picture of {bucket.width} x {bucket.height}"
@@ -236,7 +236,7 @@ def _describe_files(plan: Plan) -> list[str]:
     lines = [
         *_describe_finished(plan),
         *(f"note: {note}" for note in plan.kind.list_notes(plan.config, plan.family, trained=plan.trained)),
-        f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if config.output.tensorboard else ""),
+        f"{folder / 'config.toml'} and metrics.jsonl" + (", tensorboard/" if "tensorboard" in config.output.trackers else ""),
         f"checkpoints every {_describe_every(output.save_every)} ({saves}), {describe_size(count_checkpoint_bytes(plan))} each;"
         f" {'all' if output.keep_last == 'all' else f'the last {output.keep_last}'} are kept"
         + ("" if output.keep_every is None else f", and for good those of every {_describe_every(output.keep_every)}"),
@@ -244,9 +244,9 @@ def _describe_files(plan: Plan) -> list[str]:
     if plan.prompts:
         size = sample_size(config, plan.family.alignment_pixels)
         sizes = dict.fromkeys(prompt.choose_size(size) for prompt in plan.prompts)
-        times = count_due(plan.num_steps, plan.count_steps(config.sampling.every)) + 1
         painted, measured = describe_count(len(plan.prompts), "picture"), ", ".join(f"{width} x {height}" for height, width in sizes)
-        lines.append(f"pictures/: {times} times {painted} of {measured} and a sheet each")
+        where = "" if plan.sibling is None else f", painted by {plan.sibling.variant} ({config.sampling.model})"
+        lines.append(f"pictures/: {plan.num_sheets} times {painted} of {measured} and a sheet each{where}")
     return lines
 
 

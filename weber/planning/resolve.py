@@ -17,9 +17,11 @@ from weber.families.family import Family
 from weber.planning.checks import sample_size
 
 
-def build_resolved(config: RunConfig, family: Family, *, num_steps: int, dtype: torch.dtype | None = None) -> RunConfig:
-    """`config` with the model's own values where nothing was said, and with absolute paths. `dtype`: the precision that was found by
-    trying."""
+def build_resolved(
+    config: RunConfig, family: Family, *, num_steps: int, painted: Family | None = None, dtype: torch.dtype | None = None
+) -> RunConfig:
+    """`config` with the model's own values where nothing was said, and with absolute paths. `painted`: the model that paints, if it is
+    another one; `dtype`: the precision that was found by trying."""
     found = {} if dtype is None else {"dtype": "bf16" if dtype == torch.bfloat16 else "fp32"}
     objective, defaults = config.objective, family.sample_defaults
     return config.model_copy(
@@ -36,7 +38,7 @@ def build_resolved(config: RunConfig, family: Family, *, num_steps: int, dtype: 
                 }
             ),
             "train": config.train.model_copy(update={"steps": None if config.train.epochs is not None else num_steps}),
-            "sampling": _resolve_sampling(config, family),
+            "sampling": _resolve_sampling(config, painted or family),
             "output": _resolve_output(config.output),
         }
     )
@@ -102,6 +104,7 @@ def _resolve_sampling(config: RunConfig, family: Family) -> SamplingConfig:
     height, width = sample_size(config, family.alignment_pixels)
     return sampling.model_copy(
         update={
+            "model": _resolve_place(sampling.model),
             "library": None if sampling.library is None else build_absolute(sampling.library),
             "steps": sampling.steps or defaults.steps,
             "guidance": defaults.guidance if sampling.guidance is None else sampling.guidance,
@@ -110,8 +113,8 @@ def _resolve_sampling(config: RunConfig, family: Family) -> SamplingConfig:
                 build_absolute(one) if isinstance(one, Path) else [build_absolute(file) for file in one] for one in sampling.conditioning
             ],
             "masks": [build_absolute(file) for file in sampling.masks],
-            "width": width,
-            "height": height,
+            "width": None if sampling.sizes else width,
+            "height": None if sampling.sizes else height,
         }
     )
 

@@ -146,7 +146,7 @@ def _count_kept_bytes(plan: Plan) -> int:
     keys = list_kept_keys(family, memory, trained=plan.trained.shapes)
     if keys & list_kept(plan.resolved.output.cache).keys():
         return 0
-    return sum(_list_packed_bytes(plan, family.load_skeleton()).values()) if keys else 0
+    return sum(_list_packed_bytes(plan, family.skeleton).values()) if keys else 0
 
 
 def _list_packed_bytes(plan: Plan, skeleton: nn.Module) -> dict[str, int]:
@@ -156,15 +156,15 @@ def _list_packed_bytes(plan: Plan, skeleton: nn.Module) -> dict[str, int]:
 
 
 def _count_swap_bytes(plan: Plan) -> int:
-    """Blocks that lie on the disk while the run lasts."""
+    """Blocks that lie on the disk while the run lasts, and those of another model that paints."""
     memory = plan.resolved.memory
     if memory.swap_blocks == 0 or memory.swap_to != "disk":
         return 0
-    skeleton = plan.family.load_skeleton()
+    skeleton = plan.family.skeleton
     names, packed = list_blocks(plan.family, skeleton), _list_packed_bytes(plan, skeleton)
     swapped = tuple(f"{names[number]}." for number in choose_swapped(len(names), memory.swap_blocks))
     parameters = ((name, one.numel() * plan.dtype.itemsize) for name, one in skeleton.named_parameters() if name.startswith(swapped))
-    return sum(packed.get(name, num_bytes) for name, num_bytes in parameters)
+    return (1 if plan.sibling is None else 2) * sum(packed.get(name, num_bytes) for name, num_bytes in parameters)
 
 
 def _count_saves(plan: Plan) -> int:
@@ -195,7 +195,5 @@ def _count_result_bytes(plan: Plan) -> int:
 
 def _count_picture_bytes(plan: Plan) -> int:
     """Each picture is there once by itself and once on a sheet."""
-    sampling = plan.resolved.sampling
     size = sample_size(plan.config, plan.family.alignment_pixels)
-    times = count_due(plan.num_steps, plan.count_steps(sampling.every)) + 1
-    return int(2 * times * sum(prod(prompt.choose_size(size)) for prompt in plan.prompts) * _PIXEL_BYTES)
+    return int(2 * plan.num_sheets * sum(prod(prompt.choose_size(size)) for prompt in plan.prompts) * _PIXEL_BYTES)

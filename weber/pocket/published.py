@@ -20,6 +20,9 @@ from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 
 Config = dict[str, Any]
 
+TEXT_WIDTH = "joint_attention_dim"
+"""What a transformer's configuration says of the width of its texts."""
+
 _FLUX1: Config = {
     "_class_name": "FluxTransformer2DModel",
     "patch_size": 1,
@@ -187,8 +190,7 @@ def build_encoders(variant: str, transformer_config: Mapping[str, object]) -> di
     Of language models there are as many layers as are read. Empty for a model that is told texts of another width than the published one.
     """
     published = TRANSFORMERS.get(variant)
-    width = "joint_attention_dim"
-    if published is None or transformer_config.get(width, published[width]) != published[width]:
+    if published is None or transformer_config.get(TEXT_WIDTH, published[TEXT_WIDTH]) != published[TEXT_WIDTH]:
         return {}
     parts = list_encoders(variant)
     with torch.device("meta"):

@@ -18,7 +18,8 @@ Predict = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 class Painting:
     """One picture to be painted: its size as latents, its noise and what the network is told (each tensor with B = 1).
 
-    `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too. `texts`: what was asked for, and the
+    `cfg` above 1: classifier-free guidance away from `negative`, which then is a whole condition too, but not in the first `no_cfg_until`
+    steps. `texts`: what was asked for, and the
     text of `negative`, for a text encoder that learns. `steps`: of the sampler, None: as many as for all; `strength`: of what was trained,
     times that of all.
     """
@@ -31,6 +32,7 @@ class Painting:
     texts: tuple[str, str] | None = None
     steps: int | None = None
     strength: float = 1.0
+    no_cfg_until: int = 0
 
 
 def draw_start(painting: Painting, device: torch.device) -> Tensor:

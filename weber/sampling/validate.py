@@ -29,12 +29,15 @@ def predict_paintings(
     total = sum(len(schedule) - 1 for schedule in schedules)
     for number, (painting, schedule) in enumerate(zip(paintings, schedules, strict=True)):
         before = sum(len(one) - 1 for one in schedules[:number])
-        asked = predict
+        condition, asked, num_plain = _move(painting.condition, device), predict, 0
         if painting.negative is not None:
             asked = build_guided(predict, _move(painting.negative, device), scale=painting.cfg)
-        start = draw_start(painting, device)
-        report = partial(_report_step, progress, before, total)
-        latents.append(predict_latents(asked, start, schedule, _move(painting.condition, device), report=report))
+            num_plain = min(painting.no_cfg_until, len(schedule) - 1)
+        found = draw_start(painting, device)
+        for ask, part, done in ((predict, schedule[: num_plain + 1], 0), (asked, schedule[num_plain:], num_plain)):
+            report = partial(_report_step, progress, before + done, total)
+            found = predict_latents(ask, found, part, condition, report=report)
+        latents.append(found)
     progress("painting", total, total)
     return latents
 

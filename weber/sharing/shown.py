@@ -23,6 +23,8 @@ _PICTURES = "pictures"
 _STEP = re.compile(r"step-(\d{6,})")
 _TOLD = ("adapter.", "memory.", "objective.", "optim.", "train.", "output.precision")
 _TOLD_OF_SETS = re.compile(r"data\.\d+\.(?:resolution|crop|aspect|repeats|upscale|regularization|caption_dropout)")
+_OF_SETS = re.compile(r"data-\d+")
+"""What pictures are called that are painted after a set's own (`sampling.from_data`)."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -62,10 +64,11 @@ def list_settings(config: RunConfig) -> list[tuple[str, str, str]]:
 
 
 def list_pictures(run_folder: Path, *, step: int | None) -> list[Path]:
-    """The pictures of the latest step that was painted, but of none after `step`."""
+    """The pictures of the latest step that was painted, but of none after `step`; without those whose prompts are captions."""
     found = {int(match[1]): one for one in (run_folder / _PICTURES).glob("step-*") if (match := _STEP.fullmatch(one.name))}
     steps = [one for one in sorted(found) if found[one].is_dir() and one > 0 and (step is None or one <= step)]
-    return sorted(found[steps[-1]].glob("*.png"))[:MOST_PICTURES] if steps else []
+    files = sorted(found[steps[-1]].glob("*.png")) if steps else []
+    return [file for file in files if not _OF_SETS.match(file.name)][:MOST_PICTURES]
 
 
 def save_pictures(files: Sequence[Path], folder: Path) -> list[Picture]:

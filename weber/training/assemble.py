@@ -228,6 +228,7 @@ def assemble(
         ema=learner.ema,
         swap=learner.swap,
         attention=attention.painting.name,
+        learned=parameters,
     )
     saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
     return Training(plan, learner, loader, painter, saver, start, messages)

@@ -8,28 +8,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from weber.config.library import LibraryPrompt
 from weber.config.objective import ObjectiveConfig
 from weber.families.family import Family
-from weber.planning.prompts import Prompt
+from weber.planning.prompts import Own, Prompt
 from weber.sampling.euler import Painting
 from weber.training.batch import Reader
 
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative`."""
+    """How pictures are painted: (height, width), guidance, and, if `cfg` is not 1, classifier-free guidance away from `negative` after the
+    first `no_cfg_until` steps."""
 
     size: tuple[int, int]
     guidance: float | None
     cfg: float = 1.0
     negative: str | None = None
     reference_t: float | None = None
+    no_cfg_until: int = 0
 
-    def with_own(self, own: LibraryPrompt | None) -> Look:
+    def with_own(self, own: Own) -> Look:
         """The same for a prompt with settings of its own."""
-        if own is None:
-            return self
         return replace(
             self,
             size=(own.height or self.size[0], own.width or self.size[1]),
@@ -55,11 +54,11 @@ def _build_own(family: Family, prompt: Prompt, *, reader: Reader, look: Look, se
         family,
         reader.read_prompt(prompt),
         look=look,
-        seed=seed if own is None or own.seed is None else own.seed,
+        seed=seed if own.seed is None else own.seed,
         negative=None if look.cfg == 1 else reader.read_text(away),
     )
-    steps, strength = (None, None) if own is None else (own.steps, own.strength)
-    return replace(painting, texts=(prompt.text, away), steps=steps, strength=1.0 if strength is None else strength)
+    strength = 1.0 if own.strength is None else own.strength
+    return replace(painting, texts=(prompt.text, away), steps=own.steps, strength=strength)
 
 
 def build_painting(
@@ -68,7 +67,7 @@ def build_painting(
     """A painting from the tensors of one prompt, and of the negative prompt if `look.cfg` is not 1."""
     condition = _build_condition(tensors, look)
     away = None if negative is None else condition | _build_condition(negative, look)
-    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg)
+    return Painting(family.latent_shape(*look.size), seed, condition, away, look.cfg, no_cfg_until=look.no_cfg_until)
 
 
 def _build_condition(tensors: Mapping[str, Tensor], look: Look) -> dict[str, Tensor]:

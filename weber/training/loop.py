@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -12,11 +13,11 @@ from weber.errors import CacheError, CheckpointError, TrainingError, WeberError
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
 from weber.planning.plan import Plan
+from weber.planning.report import build_summary
 from weber.results.finished import clear_staged, publish
-from weber.track.metrics import open_trackers
+from weber.track.metrics import Trackers, open_trackers
 from weber.track.progress import Watcher
 from weber.training.batch import Batch
-from weber.training.due import is_due
 from weber.training.follow import Follower, Started, explain, warn_of_collapse
 from weber.training.prepared import Training
 from weber.training.state import build_learned
@@ -32,12 +33,12 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
     """
     plan, learner, saver, num_steps = training.plan, training.learner, training.saver, training.plan.num_steps
     learning_rate = build_schedule(plan.resolved.optim, num_steps=num_steps)
-    first, paint_every = training.start.step, plan.count_steps(plan.resolved.sampling.every)
+    first = training.start.step
     _greet(training, watcher)
     training.messages.start(first, num_steps, count=plan.count_steps)
-    with open_trackers(plan.resolved.output, training.folder, done_steps=first) as trackers, training.loader:
-        if is_due(first, every=paint_every, num_steps=num_steps):
-            _paint(training, first, watcher, stop=stop)
+    with _open_trackers(training, watcher) as trackers, training.loader:
+        if plan.is_painted(first):
+            _paint(training, first, watcher, trackers=trackers, stop=stop)
         follower = Follower(training, trackers, watcher=watcher, learning_rate=learning_rate)
         for step in range(first, num_steps):
             if stop.asked:
@@ -48,13 +49,13 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             for news in () if learner.compiling is None else learner.compiling.list_news():
                 watcher.write(news)
             done = step + 1
-            is_saved, is_painted = saver.is_due(done) or stop.asked, is_due(done, every=paint_every, num_steps=num_steps)
+            is_saved, is_painted = saver.is_due(done) or stop.asked, plan.is_painted(done)
             if is_saved or is_painted or done == num_steps:
                 follower.read()
             if is_saved:
                 _save(training, done)
             if is_painted and not stop.asked:
-                _paint(training, done, watcher, stop=stop)
+                _paint(training, done, watcher, trackers=trackers, stop=stop)
             if is_saved or is_painted:
                 follower.start_clock()
     saver.prove()
@@ -64,6 +65,18 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
 def build_command(plan: Plan) -> str:
     """What goes on with a run."""
     return f"weber train {shlex.quote(str(plan.resolved.output.folder / CONFIG_NAME))} --resume"
+
+
+def _open_trackers(training: Training, watcher: Watcher) -> AbstractContextManager[Trackers]:
+    """Those of the run, which are told its settings, but for what is secret, and its plan."""
+    plan = training.plan
+    return open_trackers(
+        plan.resolved.output,
+        settings=plan.resolved.model_dump(mode="json", exclude={"output": {"webhooks"}}),
+        summary=build_summary(plan) if plan.resolved.output.trackers else "",
+        done_steps=training.start.step,
+        say=watcher.write,
+    )
 
 
 def _greet(training: Training, watcher: Watcher) -> None:
@@ -96,7 +109,7 @@ def _save(training: Training, step: int) -> None:
         training.publisher.add(training.folder / build_name(step))
 
 
-def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> None:
+def _paint(training: Training, step: int, watcher: Watcher, *, trackers: Trackers, stop: Stop) -> None:
     """Paint the run's prompts. Pictures are not worth a run: it goes on without what cannot be written, and is saved before it ends."""
     try:
         with evaluated(training.learner.optimizer):
@@ -104,6 +117,7 @@ def _paint(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> No
         painted = training.painter.list_painted(step)
         if painted:
             training.messages.tell_pictures(step, prompts=list(painted.values()), files=list(painted))
+            trackers.write_pictures(step, painted)
     except Stopped:
         watcher.write(f"Stopped while painting: the pictures of step {step} are left out, and painted if the run goes on from there.")
     except OSError as error:

@@ -46,6 +46,7 @@ class Maker:
             guidance=own.guidance,
             cfg=own.cfg,
             negative=(own.negative or "") if own.cfg != 1 else None,
+            no_cfg_until=own.no_cfg_until if own.cfg != 1 and own.no_cfg_until else None,
             name=prompt.name,
             step=self.step,
             transformer=self.transformer,

@@ -46,7 +46,7 @@ def load_network(
 
     `trained`: names of weights that learn themselves and so are never packed.
     """
-    skeleton = family.load_skeleton()
+    skeleton = family.skeleton
     names = list_blocks(family, skeleton)
     swapped = choose_swapped(len(names), memory.swap_blocks)
     own = [name for name, _ in skeleton.named_parameters() if name in trained]  # others are those of an adapter

@@ -28,9 +28,10 @@ from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
 from weber.planning.encoders import build_encoders
-from weber.planning.library import build_library
-from weber.planning.prompts import Prompt, build_prompts, list_texts
+from weber.planning.library import build_library, list_pictures
+from weber.planning.prompts import Own, Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
+from weber.planning.ways import Ways
 from weber.sampling.stamp import build_texts
 from weber.track.progress import Watcher
 from weber.training.batch import Reader
@@ -44,7 +45,8 @@ from weber.training.subject import Subject, find_subject
 @dataclass(frozen=True)
 class Wish:
     """What a person asks of a trained model; what is left out comes from the run's own settings. `num`: pictures per prompt. `library`: a
-    file of further prompts, each of which may have settings of its own."""
+    file of further prompts, each of which may have settings of its own. `strengths`, `seeds`: every picture at each and with each of them,
+    whatever a library says."""
 
     prompts: Sequence[str]
     strength: float = 1.0
@@ -60,6 +62,9 @@ class Wish:
     num: int = 1
     attention: str | None = None
     library: Path | None = None
+    no_cfg_until: int | None = None
+    strengths: Sequence[float] = ()
+    seeds: Sequence[int] = ()
     blocks: str | None = None
 
     def read_library(self) -> dict[str, LibraryPrompt]:
@@ -86,10 +91,14 @@ class Sampler:
         self._own = TemporaryDirectory(prefix="weber-")  # for what belongs to no run
         self._cache = Path(self._own.name) if subject.cache is None else subject.cache
         device = build_device(subject.memory)
-        self._encoders = build_encoders(subject.family, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
+        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
+        """The pictures of `paint_prompts`."""
+        return [picture for _, picture in self.paint_prompts(wish)]
+
+    def paint_prompts(self, wish: Wish) -> list[tuple[Prompt, Image.Image]]:
         """`wish.num` pictures per prompt, in the order of the prompts, then those of the library; what made each is in its `info`.
 
         Raises ConfigError for a wish that cannot be.
@@ -106,21 +115,21 @@ class Sampler:
             masks=[wish.mask] * len(wish.prompts) * wish.num if wish.mask is not None else [],
             keys=("--conditioning", "--mask"),
         )
-        prompts += library
+        prompts = _spread(prompts + library, wish)
         self._watcher.write(f"Painting with {subject.name}.")
         attention = self._choose_attention(wish, prompts, look)
         self._watcher.write(f"Attention: {attention.describe()}.")
         reader = self._encode(prompts, look)
-        seed = subject.sampling.seed if wish.seed is None else wish.seed
+        seed = subject.sampling.first_seed if wish.seed is None else wish.seed
         predictor = self._load().predictor
         predictor.attention = attention.name
         paintings = [
-            one if prompt.own is not None and prompt.own.strength is not None else replace(one, strength=wish.strength)
+            replace(one, strength=wish.strength) if prompt.own.strength is None else one
             for prompt, one in zip(prompts, build_paintings(subject.family, prompts, reader=reader, look=look, seed=seed), strict=True)
         ]
         num_steps = wish.steps or subject.sampling.steps or subject.family.sample_defaults.steps
         pictures = paint_all(
-            self._encoders,
+            replace(self._encoders, family=subject.family),
             predictor,
             paintings=paintings,
             kind=_build_strong(wish, subject),
@@ -133,7 +142,7 @@ class Sampler:
         for prompt, painting, picture in zip(prompts, paintings, pictures, strict=True):
             made = replace(maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0), blocks=wish.blocks)
             picture.info.update(build_texts(made, subject.family))
-        return pictures
+        return list(zip(prompts, pictures, strict=True))
 
     def _build_library(self, wish: Wish, look: Look) -> list[Prompt]:
         """`wish.num` of each prompt of the library; where it has a seed of its own, each further one adds 1."""
@@ -143,7 +152,7 @@ class Sampler:
         is_adapter = subject.kind is not None and subject.kind.is_adapter
         where = f"--library {wish.library}"
         prompts = build_library(entries, subject.family, size=look.size, cfg=look.cfg, is_adapter=is_adapter, where=where)
-        return [replace(one, own=_count_seed(one.own, number)) for one in prompts for number in range(wish.num)]
+        return [replace(one, own=_count_seed(one.own, number)) for some in prompts for one in some for number in range(wish.num)]
 
     def _choose_attention(self, wish: Wish, prompts: Sequence[Prompt], look: Look) -> Choice:
         """What was wished, else what the run says; tried at this size."""
@@ -203,6 +212,7 @@ def _build_look(wish: Wish, subject: Subject) -> Look:
         cfg=cfg,
         negative=sampling.negative_prompt if wish.negative is None else wish.negative,
         reference_t=subject.reference_t,
+        no_cfg_until=sampling.no_cfg_until if wish.no_cfg_until is None else wish.no_cfg_until,
     )
 
 
@@ -211,15 +221,23 @@ def build_file_names(wish: Wish, *, ending: str = "") -> list[str]:
     result."""
     slugs = [re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture" for text in wish.prompts]
     rows: list[tuple[str, float, int | None]] = [(slug, wish.strength, wish.seed) for slug in slugs]
-    for name, own in wish.read_library().items():
-        rows.append((name, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
+    for one in (one for name, entry in wish.read_library().items() for one in list_pictures(name, entry)):
+        own = one.own
+        rows.append((one.file, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
     ending = ("" if wish.blocks is None else "-blocks") + ending
     endings = [f"-strength{strength:g}{'' if seed is None else f'-seed{seed}'}{ending}.png" for _, strength, seed in rows]
     return [f"{number:02d}-{rows[number // wish.num][0]}{endings[number // wish.num]}" for number in range(len(rows) * wish.num)]
 
 
-def _count_seed(own: LibraryPrompt | None, number: int) -> LibraryPrompt | None:
-    return own if own is None or own.seed is None else own.model_copy(update={"seed": own.seed + number})
+def _spread(prompts: Sequence[Prompt], wish: Wish) -> list[Prompt]:
+    """Each at all of `wish.strengths` and with all of `wish.seeds`, where there are such."""
+    ways = Ways(seeds=wish.seeds, strengths=wish.strengths)
+    bare = {**({"seed": None} if wish.seeds else {}), **({"strength": None} if wish.strengths else {})}
+    return [one for prompt in prompts for one in ways.spread(replace(prompt, own=replace(prompt.own, **bare)))]
+
+
+def _count_seed(own: Own, number: int) -> Own:
+    return own if own.seed is None else replace(own, seed=own.seed + number)
 
 
 def _build_strong(wish: Wish, subject: Subject) -> Strong | None:
@@ -269,12 +287,15 @@ def check_wish(wish: Wish, subject: Subject) -> None:
         raise ConfigError("There is nothing to paint.", got=f"--num {wish.num}", fix="leave it out, or give 1 or more")
     if wish.steps is not None and wish.steps < 1:
         raise ConfigError("A picture needs at least one step.", got=f"--steps {wish.steps}", fix="leave it out, or give 1 or more")
-    if wish.seed is not None and not 0 <= wish.seed < 2**62:
-        raise ConfigError("There is no such seed.", got=f"--seed {wish.seed}", expected="0 or more, below 2**62", fix="choose another")
+    for flag, seeds in (("--seed", [] if wish.seed is None else [wish.seed]), ("--seeds", wish.seeds)):
+        wrong = next((one for one in seeds if not 0 <= one < 2**62), None)
+        if wrong is not None:
+            raise ConfigError("There is no such seed.", got=f"{flag} {wrong}", expected="0 or more, below 2**62", fix="choose another")
     if wish.guidance is not None:
         check_sample_guidance(wish.guidance, subject.family, key="--guidance")
     if wish.cfg is not None and not 1 <= wish.cfg < math.inf:
         raise ConfigError("Classifier-free guidance is 1 (off) or more.", got=f"--cfg {wish.cfg}", fix="try --cfg 3.5")
+    _check_no_cfg(wish, subject)
     names = get_args(PaintingAttention)
     if wish.attention is not None and wish.attention not in names:
         raise ConfigError(
@@ -285,17 +306,40 @@ def check_wish(wish: Wish, subject: Subject) -> None:
         )
     _check_strength(wish.strength, subject)
     _build_strong(wish, subject)
+    for strength in wish.strengths:
+        _check_strength(strength, subject, flag="--strengths")
 
 
-def _check_strength(strength: float, subject: Subject) -> None:
+def _check_no_cfg(wish: Wish, subject: Subject) -> None:
+    if wish.no_cfg_until is None:
+        return
+    sampling, defaults = subject.sampling, subject.family.sample_defaults
+    scale = next(one for one in (wish.cfg, sampling.cfg, defaults.cfg) if one is not None)
+    steps = wish.steps or sampling.steps or defaults.steps
+    if scale == 1 and wish.library is None:
+        raise ConfigError(
+            "Classifier-free guidance is off, so there are no steps without it.",
+            got=f"--no-cfg-until {wish.no_cfg_until}",
+            fix="add --cfg 3.5, or remove --no-cfg-until",
+        )
+    if not 0 <= wish.no_cfg_until < steps:
+        raise ConfigError(
+            "No step of the sampler is left for classifier-free guidance.",
+            got=f"--no-cfg-until {wish.no_cfg_until}, {steps} steps",
+            expected=f"0 to {steps - 1}",
+            fix="choose fewer, or add --cfg 1 for none",
+        )
+
+
+def _check_strength(strength: float, subject: Subject, *, flag: str = "--strength") -> None:
     if not math.isfinite(strength):
-        raise ConfigError("The strength is not a number.", got=f"--strength {strength}", fix="1.0 is as trained, 0.0 is off")
+        raise ConfigError("The strength is not a number.", got=f"{flag} {strength}", fix="1.0 is as trained, 0.0 is off")
     if strength == 1 or (subject.kind is not None and subject.kind.is_adapter):
         return
     if subject.kind is None:
-        raise ConfigError("A model as it is has no adapter with a strength.", got=f"--strength {strength:g}", fix="remove --strength")
+        raise ConfigError("A model as it is has no adapter with a strength.", got=f"{flag} {strength:g}", fix=f"remove {flag}")
     raise ConfigError(
         "The run has trained the model itself, so there is no adapter that could be weaker or stronger.",
-        got=f"--strength {strength:g}",
-        fix="remove --strength; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
+        got=f"{flag} {strength:g}",
+        fix=f"remove {flag}; for less of what it has learned take a LoRA out of it (`weber extract`) and paint with that",
     )

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -20,10 +21,11 @@ from weber.kinds.kind import Strong
 from weber.kinds.text import find_text
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
+from weber.optim.states import Named
 from weber.planning.assistant import Frozen, write_frozen_strengths
 from weber.planning.checks import sample_size
-from weber.planning.library import build_number_name
 from weber.planning.plan import Plan
+from weber.planning.prompts import Prompt
 from weber.progress import Progress
 from weber.results.runs import MODEL_NAME, SUFFIX, build_adapter_name, build_mean_path
 from weber.sampling.euler import Painting
@@ -33,9 +35,13 @@ from weber.sampling.validate import decode_pictures, predict_paintings, save_pic
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings, build_reference_t
 from weber.training.made import Maker
+from weber.training.sibling import open_sibling
 
 _PRECISIONS = {"quantize", "quantize_text_encoder", "quantize_text_encoder_2", "modulation", "int8_matmul", "vae_tiling"}
 """Settings of memory on which pictures depend."""
+
+_EMPTY = {"sizes", "seeds", "strengths", "from_data", "no_cfg_until"}
+"""Settings that change nothing while they are empty."""
 
 _NOTE = "settings.json"
 FOLDER = "pictures"
@@ -59,20 +65,22 @@ class Painter:
         ema: Ema | None = None,
         swap: BlockSwap | None = None,
         attention: str | None = None,
+        learned: Named = (),
     ) -> None:
         self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
-        self.attention = attention
+        self.attention, self.learned = attention, learned
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling
-        self.num_steps = config.steps or plan.family.sample_defaults.steps
+        self.num_steps = config.steps or plan.painted.sample_defaults.steps
         self.look = Look(
             size=sample_size(plan.resolved, plan.family.alignment_pixels),
             guidance=config.guidance,
             cfg=1.0 if config.cfg is None else config.cfg,
             negative=config.negative_prompt,
             reference_t=build_reference_t(plan.resolved.objective),
+            no_cfg_until=config.no_cfg_until,
         )
-        self.paintings = build_paintings(plan.family, plan.prompts, reader=reader, look=self.look, seed=config.seed)
+        self.paintings = build_paintings(plan.painted, plan.prompts, reader=reader, look=self.look, seed=config.first_seed)
         self.maker = _build_maker(plan, is_mean=self.ema is not None)
 
     def paint(self, step: int, progress: Progress) -> Path | None:
@@ -82,27 +90,31 @@ class Painter:
         sheet = self.folder / f"step-{step:06d}.png"
         if sheet.is_file():
             return sheet
-        if not self._has(0) and self.plan.kind.is_adapter:
+        sampling = self.plan.resolved.sampling
+        if sampling.at_start and self.plan.kind.is_adapter and not self._has(0):
             self._paint(0, progress, strength=0.0)
         if step > 0 or not self.plan.kind.is_adapter:
             self._paint(step, progress, strength=1.0)
         columns = self._choose_columns(step)
-        size = sample_size(self.plan.resolved, self.plan.family.alignment_pixels)
-        given = max(len(prompt.views) for prompt in self.plan.prompts)
-        captions = [one.text if one.name is None else f"{one.name}: {one.text}" for one in self.plan.prompts]
-        shown = [build_given(one.views, size, num=given) for one in self.plan.prompts]
-        rows = [
-            (caption, pictures + [self._read(column, number) for column in columns])
-            for number, (caption, pictures) in enumerate(zip(captions, shown, strict=True))
+        prompts, files = self.plan.prompts, self.plan.dataset.files
+        given, learned = max(len(one.views) for one in prompts), int(sampling.from_data > 0)
+        shown = [
+            build_given(one.views, one.choose_size(self.look.size), num=given, files=files)
+            + build_given(filter(None, [one.learned]), one.choose_size(self.look.size), num=learned, files=files)
+            for one in prompts
         ]
-        titles = ["given"] * given + [f"step {column}" if column else "base model" for column in columns]
+        rows = [
+            (prompt.caption, pictures + [self._read(column, number) for column in columns])
+            for number, (prompt, pictures) in enumerate(zip(self.plan.prompts, shown, strict=True))
+        ]
+        titles = ["given"] * given + ["training picture"] * learned + [f"step {column}" if column else "base model" for column in columns]
         save_picture(build_sheet(titles, rows), sheet)
         return sheet
 
     def list_painted(self, step: int) -> dict[Path, str]:
-        """The pictures of a step that are there, each with its prompt."""
+        """The pictures of a step that are there, each with its prompt, and with the way in which it is painted where there are several."""
         files = zip(self._files(step), self.plan.prompts, strict=True)
-        return {file: prompt.text for file, prompt in files if file.is_file()} if self.paintings else {}
+        return {file: replace(prompt, name=None).caption for file, prompt in files if file.is_file()} if self.paintings else {}
 
     def find_last_sheet(self) -> Path | None:
         """The sheet of the latest step that was painted, if there is one."""
@@ -112,7 +124,8 @@ class Painter:
     @property
     def lacks_base(self) -> bool:
         """Whether sheets are without the base model's pictures, which is there no longer once it has been trained itself."""
-        return bool(self.paintings) and not self.plan.kind.is_adapter and not (self._is_ours() and self._has(0))
+        is_wished = bool(self.paintings) and self.plan.resolved.sampling.at_start
+        return is_wished and not self.plan.kind.is_adapter and not (self._is_ours() and self._has(0))
 
     def _read(self, step: int, number: int) -> Image.Image:
         return Image.open(self._files(step)[number]).convert("RGB")
@@ -149,10 +162,12 @@ class Painter:
     def _describe(self) -> dict[str, object]:
         """Everything that the pictures depend on beside the adapter."""
         resolved, attention = self.plan.resolved, self.plan.resolved.sampling.attention
-        idle = {"every", "library"} | ({"attention"} if attention == "same" else set())
-        library = {prompt.name: prompt.own.model_dump() for prompt in self.plan.prompts if prompt.own is not None}
+        idle = {"every", "library", "at_start", "at_end"} | ({"attention"} if attention == "same" else set())
+        said = resolved.sampling.model_dump(mode="json", exclude=idle)
+        others = [one for one in self.plan.prompts if one.name is not None or one.learned is not None]
+        library = {prompt.file: [prompt.text, asdict(prompt.own)] for prompt in others}
         return {
-            "sampling": resolved.sampling.model_dump(mode="json", exclude=idle),
+            "sampling": {name: value for name, value in said.items() if value or name not in _EMPTY},
             **({"library": library} if library else {}),
             "pictures": [[f"{view.content} {view.describe()}" for view in prompt.views] for prompt in self.plan.prompts],
             "reference_timestep": resolved.objective.reference_timestep,
@@ -167,8 +182,7 @@ class Painter:
         return all(file.is_file() for file in self._files(step))
 
     def _files(self, step: int) -> list[Path]:
-        names = [prompt.name or build_number_name(number) for number, prompt in enumerate(self.plan.prompts)]
-        return [self.folder / f"step-{step:06d}" / f"{name}.png" for name in names]
+        return [self.folder / f"step-{step:06d}" / f"{prompt.file}.png" for prompt in self.plan.prompts]
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
@@ -183,23 +197,43 @@ class Painter:
                 if self.swap is not None and self.swap.is_trained:
                     self.swap.settle()  # else the trained weights would be written to where blocks are only while they run
 
+    @contextmanager
+    def _opened(self, progress: Progress) -> Iterator[Predictor]:
+        """What paints: the network that is trained, or another one that is read now."""
+        if self.plan.sibling is None:
+            yield self.predictor
+            return
+        with open_sibling(self.plan, self.plan.sibling, self.learned, progress=progress) as predictor:
+            yield predictor
+
     def _paint(self, step: int, progress: Progress, *, strength: float) -> None:
-        with self._swapped(), _attending(self.predictor, self.attention):
-            pictures = paint_all(
-                self.plan.encoders,
-                self.predictor,
-                paintings=self.paintings,
+        places = find_alike(self.plan.prompts) if strength == 0 else list(range(len(self.paintings)))
+        needed = sorted(set(places))
+        with self._swapped(), self._opened(progress) as predictor, _attending(predictor, self.attention):
+            found = paint_all(
+                replace(self.plan.encoders, family=self.plan.painted),
+                predictor,
+                paintings=[self.paintings[place] for place in needed],
                 kind=self.plan.kind,
                 num_steps=self.num_steps,
                 strength=strength,
                 frozen=self.plan.frozen,
                 progress=progress,
             )
+        painted = dict(zip(needed, found, strict=True))
+        pictures = [painted[place].copy() for place in places]
         maker = self.maker.of_step(step, has_learned=step > 0)
         for prompt, painting, picture, file in zip(self.plan.prompts, self.paintings, pictures, self._files(step), strict=True):
             made = maker.describe(prompt, painting, look=self.look, num_steps=self.num_steps, strength=strength)
-            picture.info.update(build_texts(made, self.plan.family))
+            picture.info.update(build_texts(made, self.plan.painted))
             save_picture(picture, file)
+
+
+def find_alike(prompts: Sequence[Prompt]) -> list[int]:
+    """For each the place of the first one that differs in its strength alone: without the adapter they are one picture."""
+    places: dict[Prompt, int] = {}
+    bare = [replace(one, own=replace(one.own, strength=None), name=None, stem="", ways=(), learned=None) for one in prompts]
+    return [places.setdefault(one, place) for place, one in enumerate(bare)]
 
 
 def _build_maker(plan: Plan, *, is_mean: bool) -> Maker:
@@ -208,7 +242,7 @@ def _build_maker(plan: Plan, *, is_mean: bool) -> Maker:
     name = build_adapter_name(config) if plan.kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME
     file = build_mean_path(Path(name)).name if is_mean else name
     return Maker(
-        plan.family,
+        plan.painted,
         adapter=file if plan.kind.is_adapter else None,
         transformer=None if plan.kind.is_adapter else file,
         has_text=config.adapter.text_encoder,

@@ -30,6 +30,7 @@ from weber.kinds.text import add_encoder
 from weber.memory.device import build_device, build_dtype
 from weber.planning.assistant import Frozen, load_frozen
 from weber.planning.checks import sample_size
+from weber.planning.sibling import find_sibling
 from weber.results.bases import read_base, speaking_of
 from weber.results.files import read_model_facts
 from weber.results.runs import MODEL_NAME, SUFFIX, Saved, find_adapter, find_home, find_run
@@ -52,12 +53,14 @@ class Subject:
 
     `kind` says how strong it is; None for a model as it is. `trained`: weights that are its own, which are never packed. `has_text`: CLIP
     is part of it. `size`: (height, width) of its pictures. `file`: name of the adapter, or of the model that was trained; `step`: of the
-    run; `layers`: those that the adapter changes.
+    run. `encoding`: the model whose encoders read prompts and pictures, which is that of the run where another one paints.
+    `layers`: those that the adapter changes.
     """
 
     name: str
     home: Path | None
     family: Family
+    encoding: Family
     memory: MemoryConfig
     sampling: SamplingConfig
     size: tuple[int, int]
@@ -110,7 +113,7 @@ def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[
             fix=f"give output.folder of a run{_list_runs(path)}, or correct the path",
         ) from error
     home = path.absolute() if path.is_dir() else path.absolute().parent if path.is_file() else None
-    return Subject(str(place), home, family, _build_memory(MemoryConfig(), memory), SamplingConfig(), _choose_size(family))
+    return Subject(str(place), home, family, family, _build_memory(MemoryConfig(), memory), SamplingConfig(), _choose_size(family))
 
 
 def _list_beside(path: Path) -> str:
@@ -131,11 +134,12 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
     config = saved.config.model_copy(update={"memory": _build_memory(saved.config.memory, memory)})
     family = build_family(config.model, hides_padding=config.objective.text_mask)
     dtype = build_dtype(config.memory, build_device(config.memory))
-    trained = kind.choose(config, family, skeleton=family.load_skeleton(), dtype=dtype)
+    trained = kind.choose(config, family, skeleton=family.skeleton, dtype=dtype)
     return Subject(
         name=_describe_saved(saved),
         home=saved.home.folder,
-        family=family,
+        family=find_sibling(config, family, is_run=True) or family,
+        encoding=family,
         memory=config.memory,
         sampling=config.sampling,
         size=sample_size(config, family.alignment_pixels),
@@ -188,6 +192,7 @@ def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Sub
         name=str(file),
         home=file.absolute().parent,
         family=family,
+        encoding=family,
         memory=_build_memory(MemoryConfig(), memory),
         sampling=SamplingConfig(),
         size=_choose_size(family),

@@ -424,6 +424,24 @@ SANE: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.parametrize(
+    ("changes", "sampling"),
+    [
+        ({"train": {"skip_first_sample": True}}, {"at_start": False}),
+        ({"train": {"skip_first_sample": True, "force_first_sample": True}}, {}),
+        ({"sample": {"network_multiplier": 0.8}}, {"strengths": [0.8]}),
+        ({"sample": {"walk_seed": False, "seed": 5}}, {"seeds": [5]}),
+        ({"sample": {"walk_seed": True, "seed": 5}}, {"seed": 5}),
+    ],
+)
+def test_when_and_how_pictures_are_painted(tmp_path: Path, changes: dict[str, Any], sampling: dict[str, Any]) -> None:
+    sample = {"prompts": ["a", "b"], "walk_seed": True, "seed": 42} | changes.get("sample", {})
+    found = import_job(tmp_path, **changes | {"sample": sample}).tree["sampling"]
+    names = ("at_start", "strengths", "seeds")
+    assert {name: found[name] for name in names if name in found} == {name: sampling[name] for name in names if name in sampling}
+    assert found.get("seed") == (None if "seeds" in sampling else sampling.get("seed", 42))
+
+
 @pytest.mark.parametrize("changes", SANE)
 def test_what_may_stand_in_a_job(tmp_path: Path, changes: dict[str, Any]) -> None:
     imported = import_job(tmp_path, **changes)

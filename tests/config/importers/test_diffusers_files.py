@@ -49,7 +49,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "seed": 0,
             "every": "25 epochs",
         },
-        "output": {"folder": "trained-flux2"},
+        "output": {"folder": "trained-flux2", "trackers": ["wandb"]},
     },
     "seed-dog-prodigy.sh": {
         "model": {"path": "black-forest-labs/FLUX.2-dev"},
@@ -94,7 +94,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "seed": 0,
             "every": "25 epochs",
         },
-        "output": {"folder": "trained-flux2-lora"},
+        "output": {"folder": "trained-flux2-lora", "trackers": ["wandb"]},
     },
     "seed-relighting.sh": {
         "model": {"path": "black-forest-labs/FLUX.2-dev"},
@@ -321,7 +321,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "lr": 0.0001,
         },
         "train": {"batch_size": 1, "steps": 700, "accumulation": 1},
-        "output": {"folder": "tux", "tensorboard": True},
+        "output": {"folder": "tux", "trackers": ["tensorboard"]},
     },
     "whole.sh": {
         "model": {"path": "/models/flux-dev", "text_tokens": 77},
@@ -475,7 +475,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "clip_norm": 1.0,
         },
         "train": {"batch_size": 1, "accumulation": 1, "steps": 700, "seed": 0},
-        "output": {"folder": "sisters-lora", "save_every": 2000},
+        "output": {"folder": "sisters-lora", "save_every": 2000, "trackers": ["wandb"]},
     },
 }
 

@@ -120,7 +120,7 @@ SETTINGS = [
     ("--save_precision float", "output.precision", "fp32"),
     ("", "output.formats", ["diffusers", "kohya"]),
     ("--output_name a/b.safetensors", "output.name", "a-b"),
-    ("--logging_dir logs", "output.tensorboard", True),
+    ("--logging_dir logs", "output.trackers", ["tensorboard"]),
     # pictures of the command line
     ("--enable_bucket", "data.0.geometry", "kohya"),
     ("", "data.0.aspect", "square"),
@@ -351,6 +351,8 @@ def test_prompts_of_toml_and_json(tmp_path: Path) -> None:
     imported = run(tmp_path, "--sample_prompts prompts.json --sample_at_first")
     assert imported.tree["sampling"] == {"prompts": ["a cat", "a dog"], "width": 512, "height": 512, "steps": 20, "guidance": 2.5}
     assert tell(imported, "--n")[0] == "no effect"
+    (tmp_path / "none.toml").write_text('sample_prompts = "prompts.json"\nsample_every_n_steps = 5\nsample_at_first = false\n')
+    assert find(run(tmp_path, "--config_file none.toml"), "sampling.at_start") is False
 
 
 def test_prompts_without_a_distance_are_never_painted(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "output": {
             "folder": "D:/training/ohwx",
             "cache": "D:/training/cache",
-            "tensorboard": True,
+            "trackers": ["tensorboard"],
             "precision": "bf16",
             "name": "ohwx_v3",
             "keep_last": 2,
@@ -150,7 +150,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "objective.loss": "huber",
         "objective.huber_c": 0.2,
         "memory": {"attention": "flash", "device": "cuda:1"},
-        "output.tensorboard": True,
+        "output.trackers": ["tensorboard"],
     },
     "loha": {
         "data.0.resolution": [512.0, 768.0],

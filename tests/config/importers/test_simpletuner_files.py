@@ -50,7 +50,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
             "folder": "/workspace/out/lamp",
             "save_every": 300,
             "keep_last": 3,
-            "tensorboard": True,
+            "trackers": ["tensorboard"],
             "webhooks": [{"kind": "discord", "url": "https://discord.test/api/secret", "level": "info"}],
         },
         "data": [

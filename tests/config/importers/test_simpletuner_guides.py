@@ -235,8 +235,7 @@ def test_variables_of_2024(tmp_path: Path) -> None:
     assert imported.tree["sampling"] == {
         "guidance": 3.0,
         "steps": 20,
-        "width": 1024,
-        "height": 1024,
+        "sizes": ["1024x1024", "1280x768", "2048x2048"],
         "prompts": ["a photo of sks", *LIBRARY.values()],
         "every": 100,
     }

@@ -75,6 +75,32 @@ def test_schedules(tmp_path: Path, options: dict[str, Any], optim: dict[str, Any
     assert imported.tree["optim"] == rest | optim
 
 
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [
+        ({}, {}),
+        ({"validation_resolution": "1024, 1280x768,1024"}, {"sizes": ["1024x1024", "1280x768"]}),
+        ({"validation_guidance_real": 4.0}, {"cfg": 4.0, "no_cfg_until": 2}),
+        ({"validation_guidance_real": 4.0, "validation_no_cfg_until_timestep": "5"}, {"cfg": 4.0, "no_cfg_until": 5}),
+        ({"validation_guidance_real": 4.0, "validation_no_cfg_until_timestep": 20}, {"cfg": 4.0}),
+        ({"validation_seed": 7, "num_validation_images": 3}, {"seeds": [7, 8, 9]}),
+        ({"disable_benchmark": True}, {"at_start": False}),
+        ({"disable_benchmark": True, "validation_on_startup": True}, {}),
+        ({"validation_lycoris_strength": 1.3, "lora_type": "lycoris"}, {"strengths": [1.3]}),
+        ({"validation_lycoris_strength": 1.3}, {}),
+    ],
+)
+def test_pictures_on_the_way(tmp_path: Path, options: dict[str, Any], sampling: dict[str, Any]) -> None:
+    (tmp_path / "lycoris.json").write_text('{"algo": "lokr", "multiplier": 1.0, "linear_dim": 4, "linear_alpha": 1, "factor": 4}')
+    basis = {"validation_prompt": "a cat", "validation_num_inference_steps": 20, "lycoris_config": str(tmp_path / "lycoris.json")}
+    plain = run(tmp_path, basis).tree["sampling"]
+    found = run(tmp_path, basis | options).tree["sampling"]
+    expected = plain | {"negative_prompt": "blurry, cropped, ugly"} | sampling if "cfg" in sampling else plain | sampling
+    for name in ("width", "height") if "sizes" in sampling else ("seed",) if "seeds" in sampling else ():
+        expected.pop(name, None)
+    assert found == expected
+
+
 def test_cosine_says_what_it_really_was(tmp_path: Path) -> None:
     imported = run(tmp_path, lr_scheduler="cosine", lr_warmup_steps=50)
     assert "goes down in 50 steps" in outcome(imported, "lr_scheduler")[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,10 @@ def _list_blocks(predictor: Predictor) -> list[nn.Module]:
     return [*predictor.transformer.transformer_blocks, *predictor.transformer.single_transformer_blocks]  # type: ignore[misc]
 
 
+def _load_skeleton(family: Flux1) -> nn.Module:
+    return family.load_skeleton()
+
+
 class Flux1:
     """One FLUX.1 model. Building it reads configuration files only and checks that every part is there."""
 
@@ -60,6 +64,7 @@ class Flux1:
     lean_layers: Mapping[str, str] = keys.LEAN_LAYERS
     joined_layers: Sequence[Sequence[str]] = keys.JOINED_LAYERS
     blocks = staticmethod(_list_blocks)
+    skeleton = cached_property(_load_skeleton)
 
     def __init__(self, source: Source, variant: Variant, *, hides_padding: bool = False) -> None:
         self.source, self.row, self.variant = source, variant, variant.name

@@ -8,6 +8,7 @@ from typing import Any
 
 from weber.config.importers.ai_toolkit.data import EDITS
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_float, read_int
 
 _NONE = NO_EFFECT + "no pictures are painted"
@@ -126,7 +127,37 @@ def answer_walk(draft: Draft, keys: Keys, *, value: Any) -> str:
         return _NONE
     if keys.read_bool("sample.walk_seed"):
         return NO_EFFECT + "each further prompt adds 1 to the seed, here as there"
-    return NO_EFFECT + "each further prompt adds 1 to the seed here; there all had the same"
+    return "all prompts have the same seed, which then is in sampling.seeds" if _shares_seed(keys) else NO_EFFECT + "there is one seed"
+
+
+def _shares_seed(keys: Keys) -> bool:
+    """Whether several prompts are painted with one seed."""
+    seed = keys.read_int("sample.seed")
+    return not keys.read_bool("sample.walk_seed") and len(keys["items"]) > 1 and seed is not None and seed >= 0
+
+
+def set_seed(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`seed`."""
+    if paints(keys) and _shares_seed(keys):
+        return draft.set("sampling.seeds", [read_int(value, name="sample.seed")], origin=keys.find("sample.seed")) + ", for all prompts"
+    return str(set_plain("seed", "sample.seed")(draft, keys, value))
+
+
+def set_first(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`skip_first_sample`."""
+    if not paints(keys):
+        return _NONE
+    if not keys.read_bool("train.skip_first_sample") or keys.read_bool("train.force_first_sample"):
+        return NO_EFFECT + "pictures are painted at the start, here as there"
+    return draft.set("sampling.at_start", False, origin=keys.find("train.skip_first_sample"))
+
+
+def set_strength(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`network_multiplier`, of all pictures."""
+    strength = read_float(value, name="sample.network_multiplier")
+    if not paints(keys) or strength == 1:
+        return NO_EFFECT + "the adapter paints as it is"
+    return draft.set("sampling.strengths", [strength], origin=keys.find("sample.network_multiplier"))
 
 
 # ---- files
@@ -175,4 +206,25 @@ def set_precision(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def set_log(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`log_dir`."""
-    return draft.set("output.tensorboard", True, origin=keys.find("log_dir")) + ", in the run folder"
+    return set_trackers(draft, ["tensorboard"], origin=keys.find("log_dir")) + ", in the run folder"
+
+
+def set_wandb(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.use_wandb`."""
+    if not keys.read_bool("logging.use_wandb"):
+        return NO_EFFECT + "asks for nothing"
+    return set_trackers(draft, ["wandb"], origin=keys.find("logging.use_wandb"))
+
+
+def set_wandb_project(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.project_name`."""
+    return set_project(draft, value, trackers=_list_trackers(keys), origin=keys.find("logging.project_name"))
+
+
+def set_wandb_run(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`logging.run_name`."""
+    return set_run_name(draft, value, trackers=_list_trackers(keys), origin=keys.find("logging.run_name"))
+
+
+def _list_trackers(keys: Keys) -> list[str]:
+    return ["wandb"] if keys["logging.use_wandb"] is not None and keys.read_bool("logging.use_wandb") else []

@@ -122,8 +122,9 @@ KEYS: Table = {
     "upcast_before_saving": ignored("files are in fp32; output.precision says another one"),
     "save_weight_dtype": used("output.precision"),
     "logging_dir": ignored("metrics are in the run folder"),
-    "report_to": stated(run.set_report, "output.tensorboard"),
-    "tracker_project_name log_dataset_samples": ignored("weber writes metrics.jsonl into the run folder"),
+    "report_to": stated(run.set_report, "output.trackers"),
+    "tracker_project_name": stated(run.set_tracker_project, "output.project, with wandb or trackio"),
+    "log_dataset_samples": ignored("`weber plan` shows what is in the sets"),
     "push_to_hub": stated(_HUB.answer_wish, "publish.to, of hub_model_id"),
     "hub_model_id": stated(_HUB.set_place, "publish.to, where push_to_hub is given"),
     "hub_token": ignored(TOKEN),
@@ -133,7 +134,7 @@ KEYS: Table = {
     "validation_epochs": stated(run.set_painting_epochs, "sampling.every, in epochs"),
     "validation_steps": stated(run.set_painting_steps, "sampling.every"),
     "final_validation_prompt": stated(run.set_final_prompt, "sampling.prompts"),
-    "skip_final_inference": ignored("pictures are painted at the end wherever there are prompts"),
+    "skip_final_inference": stated(run.set_end, "sampling.at_end = false"),
     # of the library's other scripts, and of scripts that others made of them
     "data_df_path": refused(_TABLE),
     "conditioning_image_column controlnet_model_name_or_path num_double_layers num_single_layers only_target_transformer_blocks": refused(

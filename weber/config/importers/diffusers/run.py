@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.trackers import set_project, set_trackers
 from weber.config.importers.values import read_int, read_texts, simplify
 from weber.errors import ConfigError
 
@@ -248,6 +249,13 @@ def _count_pictures(keys: Keys) -> int:
     return 4 if num is None else num
 
 
+def set_end(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`--skip_final_inference`."""
+    if not _paints(keys) or not keys.read_bool("skip_final_inference"):
+        return NO_EFFECT + "pictures are painted at the end wherever there are prompts"
+    return draft.set("sampling.at_end", False, origin=keys.find("skip_final_inference"))
+
+
 def set_painting_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--validation_epochs`."""
     if not _paints(keys):
@@ -279,12 +287,12 @@ def _paints(keys: Keys) -> bool:
 
 def set_report(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--report_to`."""
-    names = read_texts(value)
-    if "tensorboard" in names or "all" in names:
-        return draft.set("output.tensorboard", True, origin=keys.find("report_to"))
-    if names == ["none"]:
-        return NO_EFFECT + "asks for nothing"
-    return REFUSED + "weber sends nothing anywhere; output.tensorboard = true writes TensorBoard's files, and metrics.jsonl is always there"
+    return set_trackers(draft, read_texts(value), origin=keys.find("report_to"))
+
+
+def set_tracker_project(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """`--tracker_project_name`."""
+    return set_project(draft, value, trackers=read_texts(keys["report_to"] or ""), origin=keys.find("tracker_project_name"))
 
 
 def answer_resume(draft: Draft, keys: Keys, *, value: Any) -> str:

@@ -8,6 +8,7 @@ from weber.config.importers.answers import Table, ignored, refused, stated, tran
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.kohya.facts import is_adapter, is_lycoris, moves_at_once
 from weber.config.importers.published import BESIDE, IS_PRIVATE, TOKEN, Names, answer_private
+from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_bool, read_int
 
 _SPLIT_MODE_BLOCKS = 18
@@ -195,21 +196,29 @@ def _put_name(draft: Draft, keys: Keys, value: Any) -> str:
 
 def _put_log(draft: Draft, keys: Keys, value: Any) -> str:
     """`log_with`."""
-    if str(value).strip().lower() in ("tensorboard", "all"):
-        return draft.set("output.tensorboard", True, origin=keys.find("log_with"))
-    return REFUSED + "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+    return set_trackers(draft, [str(value)], origin=keys.find("log_with"))
 
 
 def _put_log_folder(draft: Draft, keys: Keys, value: Any) -> str:
     """`logging_dir`: with it alone, TensorBoard's files are written."""
     if "log_with" in keys:
         return NO_EFFECT + "what is logged is in the run folder"
-    return draft.set("output.tensorboard", True, origin=keys.find("logging_dir")) + ": in the run folder"
+    return draft.set("output.trackers", ["tensorboard"], origin=keys.find("logging_dir")) + ": in the run folder"
+
+
+def _put_project(draft: Draft, keys: Keys, value: Any) -> str:
+    """`log_tracker_name`."""
+    return set_project(draft, value, trackers=[str(keys["log_with"])], origin=keys.find("log_tracker_name"))
+
+
+def _put_run_name(draft: Draft, keys: Keys, value: Any) -> str:
+    """`wandb_run_name`."""
+    return set_run_name(draft, value, trackers=[str(keys["log_with"])], origin=keys.find("wandb_run_name"))
 
 
 _UPLOADED = Names("huggingface_repo_id", wish=None, checkpoints=None, is_whole=lambda keys: not is_adapter(keys))
 _UPLOAD = "a repository of a model gets the files at its top; states of the optimizer stay in the run folder"
-_TRACKER = "weber writes metrics.jsonl into the run folder, and sends nothing to a tracker"
+_TRACKER = "weber writes the same numbers for each tracker, and none of its settings"
 _HEADER = "weber writes into the header of a file what it knows: settings, data and base model"
 
 OUTPUT: Table = {
@@ -231,9 +240,12 @@ OUTPUT: Table = {
     "huggingface_token": ignored(TOKEN),
     "save_state_to_huggingface huggingface_path_in_repo": refused(_UPLOAD),
     "huggingface_repo_type": refused(_UPLOAD, off=(None, "", "model")),
-    "log_with": translated(_put_log, "output.tensorboard; wandb cannot be had"),
-    "logging_dir": translated(_put_log_folder, "output.tensorboard"),
-    "log_prefix log_tracker_name log_tracker_config log_config wandb_run_name wandb_api_key": ignored(_TRACKER),
+    "log_with": translated(_put_log, "output.trackers"),
+    "logging_dir": translated(_put_log_folder, 'output.trackers = ["tensorboard"]'),
+    "log_tracker_name": translated(_put_project, "output.project, with wandb"),
+    "wandb_run_name": translated(_put_run_name, "output.run_name, with wandb"),
+    "wandb_api_key": refused("what is secret belongs into WANDB_API_KEY, or say `wandb login` once", off=(None, "")),
+    "log_prefix log_tracker_config log_config": ignored(_TRACKER),
     "console_log_level console_log_file console_log_simple": ignored("what is printed"),
     "metadata_title metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint metadata_thumbnail "
     "metadata_merged_from metadata_trigger_phrase metadata_preprocessor metadata_is_negative_embedding ckpt training_comment no_metadata": (

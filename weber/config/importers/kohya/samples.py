@@ -175,7 +175,11 @@ def _put_every(draft: Draft, keys: Keys, value: Any) -> str:
 
 def _put_at_first(draft: Draft, keys: Keys, value: Any) -> str:
     """`sample_at_first`."""
-    return "pictures are painted at the start in any case" if paints(keys) else NO_EFFECT + "there are no sample_prompts"
+    if not paints(keys):
+        return NO_EFFECT + "there are no sample_prompts"
+    if keys.read_bool("sample_at_first"):
+        return "pictures are painted at the start, as here if nothing is said"
+    return draft.set("sampling.at_start", False, origin=keys.find("sample_at_first"))
 
 
 def _put_prompt_file(draft: Draft, keys: Keys, value: Any) -> str:
@@ -188,7 +192,7 @@ def _put_prompt_file(draft: Draft, keys: Keys, value: Any) -> str:
 SAMPLING: Table = {
     "sample_prompts": translated(_put_prompt_file, "sampling.prompts, with what stands behind them"),
     "sample_every_n_steps sample_every_n_epochs": translated(_put_every, "sampling.every"),
-    "sample_at_first": translated(_put_at_first, "pictures are painted at the start in any case", off=(False, None)),
+    "sample_at_first": translated(_put_at_first, "`sampling.at_start`, where it is said", off=(None,)),
     "sample_sampler": ignored("FLUX is painted with Euler's steps, there as here"),
 }
 """Options of the scripts for pictures on the way."""

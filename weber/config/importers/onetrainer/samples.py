@@ -149,6 +149,15 @@ def set_sample_after(draft: Draft, keys: Keys, *, value: Any) -> str:
     return _set_interval(draft, keys, "sampling.every", "sample_after", unit, value)
 
 
+def set_skip(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """How long there are no pictures at first."""
+    if not keys[PROMPTS]:
+        return f"{NO_EFFECT}no pictures are painted on the way"
+    if read_int(value, name="sample_skip_first") <= 0:
+        return f"{NO_EFFECT}pictures are painted at the start, here as there"
+    return draft.set("sampling.at_start", False, origin=keys.find("sample_skip_first")) + "; then every sampling.every"
+
+
 def _set_interval(draft: Draft, keys: Keys, key: str, name: str, unit: str, value: Any) -> str:
     number = read_int(value, name=name)
     if unit in _LONG:
@@ -191,4 +200,4 @@ def set_tensorboard(draft: Draft, keys: Keys, *, value: Any) -> str:
     """TensorBoard's files."""
     if not read_bool(value, name="tensorboard"):
         return f"{NO_EFFECT}asks for nothing, here as there"
-    return draft.set("output.tensorboard", True, origin=keys.find("tensorboard"))
+    return draft.set("output.trackers", ["tensorboard"], origin=keys.find("tensorboard"))

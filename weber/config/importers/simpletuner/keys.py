@@ -12,7 +12,7 @@ from weber.config.importers.simpletuner.facts import is_full
 from weber.config.importers.simpletuner.sets import set_balance, set_dropout
 
 _SENT = Names("hub_model_id", wish="push_to_hub", checkpoints="push_checkpoints_to_hub", is_whole=is_full)
-_TRACKED = "weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+_TRACKED = "weber writes metrics.jsonl into the run folder, and to output.trackers the same numbers"
 _DEVICES = "a run is on one device; the pictures of a step are train.batch_size x train.accumulation"
 _CACHED = "pictures and captions are encoded once into output.cache and found by their content, so that nothing stale is used"
 _WORKERS = "pictures and captions are encoded before the first step, so that nothing is loaded while it trains"
@@ -235,8 +235,15 @@ _SAMPLING: Table = {
     "validation_guidance": stated(sampling.set_guidance, "`sampling.guidance`; of klein `sampling.cfg`"),
     "validation_guidance_real": stated(sampling.set_cfg, "`sampling.cfg`"),
     "validation_negative_prompt": stated(sampling.set_negative, "`sampling.negative_prompt`, where `sampling.cfg` is above 1"),
-    "validation_resolution": stated(sampling.set_size, "`sampling.width` and `sampling.height`, the first of several"),
+    "validation_resolution": stated(sampling.set_size, "`sampling.width` and `sampling.height`; several: `sampling.sizes`"),
     "validation_seed": stated(sampling.set_picture_seed, "`sampling.seed`"),
+    "num_validation_images": stated(sampling.set_num, "`sampling.seeds`, so many from validation_seed on"),
+    "validation_no_cfg_until_timestep": stated(sampling.set_no_cfg, "`sampling.no_cfg_until`, where `sampling.cfg` is above 1"),
+    "validation_lycoris_strength": stated(sampling.set_strength, "`sampling.strengths`"),
+    "disable_benchmark": stated(sampling.set_base, "`sampling.at_start = false`, without validation_on_startup"),
+    "validation_guidance_skip_*": ignored(
+        "neither SimpleTuner's pipelines for FLUX nor those of diffusers have skip-layer guidance, so it had no effect there either"
+    ),
     "validation_disable": ignored("with true there are no sampling.prompts"),
     "ema_validation": stated(sampling.set_weights, "`sampling.weights`"),
     "validation_adapter_path validation_adapter_config validation_input validation_using_datasets": refused(
@@ -246,7 +253,7 @@ _SAMPLING: Table = {
     "num_eval_images eval_*": ignored(_EVAL),
     "evaluation_type": refused(_EVAL, off=("none", None, "", False)),
     "pretrained_evaluation_model_name_or_path": ignored(_EVAL),
-    "validation_* validate_after_* num_validation_images disable_benchmark": ignored(_PAINTED),
+    "validation_* validate_after_*": ignored(_PAINTED),
 }
 
 _OUTPUT: Table = {
@@ -256,7 +263,9 @@ _OUTPUT: Table = {
     "checkpointing_rolling_steps checkpoints_rolling_total_limit checkpointing_use_tempdir delete_invalid_checkpoints": ignored(
         "checkpoints appear whole or not at all, and are checked when they are read"
     ),
-    "report_to": stated(sampling.set_report, "`output.tensorboard`"),
+    "report_to": stated(sampling.set_report, "`output.trackers`"),
+    "tracker_project_name": stated(sampling.set_tracker_project, "`output.project`, with wandb or trackio"),
+    "tracker_run_name": stated(sampling.set_tracker_run, "`output.run_name`, with wandb or trackio"),
     "tracker_* logging_dir custom_tracker merge_environment_config": ignored(_TRACKED),
     "push_to_hub": stated(_SENT.answer_wish, "`publish.to`, of `hub_model_id`"),
     "hub_model_id": stated(_SENT.set_place, "`publish.to`, where `push_to_hub` is given"),
@@ -333,6 +342,7 @@ DEFAULTS: Mapping[str, Any] = {
     "validation_num_inference_steps": 30,
     "validation_guidance": 7.5,
     "validation_negative_prompt": "blurry, cropped, ugly",
+    "validation_no_cfg_until_timestep": 2,
     "validation_resolution": "256",
     "output_dir": "simpletuner-results",
     "checkpoint_step_interval": 500,

@@ -8,7 +8,8 @@ from typing import Any
 from weber.config.importers.answers import Call
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.simpletuner.facts import find_flavour, has_pictures, is_flux2, list_prompts, takes_guidance
-from weber.config.importers.values import read_float, read_int
+from weber.config.importers.trackers import set_project, set_run_name, set_trackers
+from weber.config.importers.values import read_float, read_int, read_texts
 
 _STEP = 16
 _NO_PICTURES = "no pictures are painted on the way"
@@ -108,14 +109,15 @@ def set_negative(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 
 def set_size(draft: Draft, keys: Keys, *, value: Any) -> str:
-    """The size of pictures, the first of several."""
+    """The size of pictures, or several of them."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
-    first, *others = [one for one in str(value).lower().replace(" ", "").split(",") if one]
-    width, height = _read_size(first)
+    sizes = list(dict.fromkeys(_read_size(one) for one in str(value).lower().replace(" ", "").split(",") if one))
     origin = keys.find("validation_resolution")
-    line = f"{draft.set('sampling.width', width, origin=origin)}, {draft.set('sampling.height', height, origin=origin)}"
-    return f"{line}; weber paints one size, not also {', '.join(others)}" if others else line
+    if len(sizes) > 1:
+        return draft.set("sampling.sizes", [f"{width}x{height}" for width, height in sizes], origin=origin)
+    width, height = sizes[0]
+    return f"{draft.set('sampling.width', width, origin=origin)}, {draft.set('sampling.height', height, origin=origin)}"
 
 
 def _read_size(text: str) -> tuple[int, int]:
@@ -133,10 +135,50 @@ def _round(pixels: int) -> int:
     return max(_STEP, round(pixels / _STEP) * _STEP)
 
 
+def set_no_cfg(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """First steps without classifier-free guidance."""
+    number, steps = read_int(value, name="validation_no_cfg_until_timestep"), keys.read_int("validation_num_inference_steps") or 0
+    if not has_pictures(keys):
+        return f"{NO_EFFECT}{_NO_PICTURES}"
+    if find_cfg(keys) <= 1 or number <= 0:
+        return f"{NO_EFFECT}it is for classifier-free guidance, which is off, or asks for nothing"
+    if number >= steps:
+        return f"{REFUSED}none of the {steps} steps would be left for classifier-free guidance; set sampling.cfg = 1 for that"
+    return draft.set("sampling.no_cfg_until", number, origin=keys.find("validation_no_cfg_until_timestep"))
+
+
+def set_num(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Pictures of each prompt."""
+    number, seed = read_int(value, name="num_validation_images"), (keys.read_int("validation_seed") or 0) % _SEED_LIMIT
+    if not has_pictures(keys) or number <= 1:
+        return f"{NO_EFFECT}{_NO_PICTURES}, or one of each prompt, as here"
+    return draft.set("sampling.seeds", [seed + one for one in range(number)], origin=keys.find("num_validation_images"))
+
+
+def set_base(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Whether the base model is painted with, for comparison."""
+    if not has_pictures(keys):
+        return f"{NO_EFFECT}{_NO_PICTURES}"
+    if not keys.read_bool("disable_benchmark") or keys.read_bool("validation_on_startup"):
+        return f"{NO_EFFECT}pictures of the base model are painted at the start, here as there"
+    return draft.set("sampling.at_start", False, origin=keys.find("disable_benchmark"))
+
+
+def set_strength(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """The strength of a LyCORIS adapter in pictures."""
+    strength = read_float(value, name="validation_lycoris_strength")
+    is_lycoris = (keys.read_text("lora_type") or "").lower() == "lycoris" and "lora" in (keys.read_text("model_type") or "")
+    if not has_pictures(keys) or not is_lycoris or strength == 1:
+        return f"{NO_EFFECT}{_NO_PICTURES}, or the adapter paints as it is"
+    return draft.set("sampling.strengths", [strength], origin=keys.find("validation_lycoris_strength"))
+
+
 def set_picture_seed(draft: Draft, keys: Keys, *, value: Any) -> str:
     """The seed of pictures."""
     if not has_pictures(keys):
         return f"{NO_EFFECT}{_NO_PICTURES}"
+    if (keys.read_int("num_validation_images") or 1) > 1:
+        return "the first of sampling.seeds"
     return draft.set("sampling.seed", read_int(value, name="validation_seed") % _SEED_LIMIT, origin=keys.find("validation_seed"))
 
 
@@ -179,10 +221,17 @@ def set_keep(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 def set_report(draft: Draft, keys: Keys, *, value: Any) -> str:
     """Where curves are shown."""
-    word = str(value).strip().lower()
-    if word in ("tensorboard", "all"):
-        return draft.set("output.tensorboard", True, origin=keys.find("report_to"))
-    return f"{NO_EFFECT}weber writes metrics.jsonl into the run folder, and TensorBoard's files with output.tensorboard = true"
+    return set_trackers(draft, read_texts(value), origin=keys.find("report_to"))
+
+
+def set_tracker_project(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Of wandb and trackio."""
+    return set_project(draft, value, trackers=read_texts(keys["report_to"] or ""), origin=keys.find("tracker_project_name"))
+
+
+def set_tracker_run(draft: Draft, keys: Keys, *, value: Any) -> str:
+    """Of wandb and trackio."""
+    return set_run_name(draft, value, trackers=read_texts(keys["report_to"] or ""), origin=keys.find("tracker_run_name"))
 
 
 def refuse_resume(draft: Draft, keys: Keys, *, value: Any) -> str:
