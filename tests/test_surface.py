@@ -31,7 +31,7 @@ SIGNATURES = {
     "resize": ["source", "out", "rank", "energy", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
-    "scale": ["source", "factor", "out", "progress"],
+    "scale": ["source", "out", "factor", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
     "write_report": ["run", "other", "out", "progress"],
 }

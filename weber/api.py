@@ -356,7 +356,7 @@ def resize(
             return cut(Path(source), rank=rank, energy=energy, out=Path(out), progress=watcher.report)
 
 
-def scale(source: Place, factor: float, out: Place, *, progress: Progress | None = None) -> Path:
+def scale(source: Place, out: Place, *, factor: float, progress: Progress | None = None) -> Path:
     """Write an adapter file, or that of a run, whose change is `factor` times as large; returns `out`."""
     with _speaking_of_arguments():
         from weber.results.scale import scale as write

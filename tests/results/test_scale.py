@@ -39,7 +39,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 )
 def test_the_change_in_a_file_is_so_much_weaker(layout: str, precision: str, factor: float, wider: bool, tmp_path: Path) -> None:
     file = save_in(tmp_path / "a.safetensors", write_pocket_lora(tmp_path / "lora.safetensors"), layout=layout, precision=precision)
-    scaled = weber.scale(file, factor, tmp_path / "b.safetensors", progress=ignore_progress)
+    scaled = weber.scale(file, tmp_path / "b.safetensors", factor=factor, progress=ignore_progress)
     before, after, tensors = load_adapter(file), load_adapter(scaled), load_file(file)
     for name, one in before.modules.items():
         assert torch.equal(after.modules[name].up.float() * after.modules[name].scale, factor * one.up.float() * one.scale)
@@ -74,7 +74,7 @@ def write_lycoris(path: Path, algo: str) -> Path:
 @pytest.mark.parametrize("algo", ["lokr", "loha", "full", "glora"])
 def test_other_forms_are_so_much_weaker_in_their_model(algo: str, tmp_path: Path) -> None:
     file = write_lycoris(tmp_path / "a.safetensors", algo)
-    scaled = weber.scale(file, 0.5, tmp_path / "b.safetensors", progress=ignore_progress)
+    scaled = weber.scale(file, tmp_path / "b.safetensors", factor=0.5, progress=ignore_progress)
     by_file = weber.merge([scaled], tmp_path / "file.safetensors", base="pocket", progress=ignore_progress)
     by_hand = weber.merge({file: 0.5}, tmp_path / "hand.safetensors", base="pocket", progress=ignore_progress)
     plain = weber.merge({file: 1.0}, tmp_path / "plain.safetensors", base="pocket", progress=ignore_progress)
@@ -88,14 +88,14 @@ def test_what_follows_no_tensor_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     file = write_pocket_lora(path, dora=True) if kind == "dora" else write_lycoris(path, kind)
     with pytest.raises(AdapterError, match="does not follow one tensor"):
-        weber.scale(file, 0.5, tmp_path / "b.safetensors", progress=ignore_progress)
+        weber.scale(file, tmp_path / "b.safetensors", factor=0.5, progress=ignore_progress)
     assert not (tmp_path / "b.safetensors").exists()
 
 
 @pytest.mark.parametrize("factor", [0, 1, float("nan"), float("inf")])
 def test_a_factor_that_does_nothing_is_refused(factor: float, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leaves everything or nothing"):
-        weber.scale(write_pocket_lora(tmp_path / "a.safetensors"), factor, tmp_path / "b.safetensors", progress=ignore_progress)
+        weber.scale(write_pocket_lora(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", factor=factor, progress=ignore_progress)
 
 
 LAYERS = {
