@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import weber
 from tests.runs import write_pocket_lora
 from weber.adapters.blocks import read_strengths
 from weber.adapters.files import load_adapter, save_adapter
+from weber.adapters.lycoris_files import load_lycoris
+from weber.adapters.lycoris_forms import build_delta
+from weber.api import OpenRun
 from weber.errors import AdapterError, ConfigError
 from weber.families.flux1.keys import PAIRINGS as FLUX1
 from weber.families.flux1.variants import POCKET
@@ -72,15 +76,16 @@ def write_lycoris(path: Path, algo: str) -> Path:
 
 
 @pytest.mark.parametrize("algo", ["lokr", "loha", "full", "glora"])
-def test_other_forms_are_so_much_weaker_in_their_model(algo: str, tmp_path: Path) -> None:
+def test_other_forms_are_so_much_weaker(algo: str, tmp_path: Path) -> None:
     file = write_lycoris(tmp_path / "a.safetensors", algo)
     scaled = weber.scale(file, tmp_path / "b.safetensors", factor=0.5, progress=ignore_progress)
-    by_file = weber.merge([scaled], tmp_path / "file.safetensors", base="pocket", progress=ignore_progress)
-    by_hand = weber.merge({file: 0.5}, tmp_path / "hand.safetensors", base="pocket", progress=ignore_progress)
-    plain = weber.merge({file: 1.0}, tmp_path / "plain.safetensors", base="pocket", progress=ignore_progress)
-    one, two, other = read_weights(by_file), read_weights(by_hand), read_weights(plain)
-    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in two)
-    assert any(not torch.equal(two[name], other[name]) for name in two)
+    before, after = (load_lycoris(path).changes[DOUBLE] for path in (file, scaled))
+    assert before.num_inputs is not None and after.algo == algo
+    weight = torch.randn(before.num_outputs, before.num_inputs, generator=torch.Generator().manual_seed(0))
+    old, new = (build_delta(algo, one.read(), alpha=one.alpha, weight=weight) for one in (before, after))
+    assert torch.allclose(new, 0.5 * old, rtol=1e-4, atol=1e-8) and float(old.abs().max()) > 1e-3
+    if algo == "full":
+        assert torch.equal(after.read()["diff_b"], 0.5 * before.read()["diff_b"])
 
 
 @pytest.mark.parametrize("kind", ["dora", "diag-oft"])
@@ -154,28 +159,33 @@ def test_blocks_of_a_sum_and_of_other_forms(tmp_path: Path) -> None:
     lokr = write_lycoris(tmp_path / "k.safetensors", "lokr")
     options = {"base": "pocket", "progress": ignore_progress}
     merged = weber.merge([lokr], tmp_path / "m.safetensors", blocks="double:0.5", **options)
-    by_hand = weber.merge({lokr: 0.5}, tmp_path / "h.safetensors", **options)
-    assert all(torch.equal(one, read_weights(by_hand)[name]) for name, one in read_weights(merged).items())
+    by_hand = read_weights(weber.merge({lokr: 0.5}, tmp_path / "h.safetensors", **options))
+    assert all(torch.equal(one, by_hand[name]) for name, one in read_weights(merged).items())
 
 
 @pytest.mark.parametrize("form", ["lora", "lokr"])
 def test_blocks_while_painting_are_as_scaled_by_hand(form: str, tmp_path: Path) -> None:
-    def paint(file: Path, **asked: object) -> np.ndarray:
-        [picture] = weber.sample(file, "a dog", base="pocket", steps=1, seed=3, size=(64, 64), progress=ignore_progress, **asked)  # type: ignore[arg-type]
+    def paint(opened: OpenRun, **asked: Any) -> np.ndarray:
+        [picture] = opened.sample("a dog", steps=1, seed=3, size=(64, 64), **asked)
         assert ("blocks" in picture.info["weber"]) == ("blocks" in asked) == ("workflow" not in picture.info)
         return np.asarray(picture)
 
-    file = write_pocket_lora(tmp_path / "a.safetensors", scale=0.6) if form == "lora" else write_lycoris(tmp_path / "a.safetensors", "lokr")
-    blocks = "single:0" if form == "lora" else "double:0.5"
+    path = tmp_path / "a.safetensors"
+    file = write_pocket_lora(path, scale=0.6) if form == "lora" else write_lycoris(path, "lokr")
+    with weber.open_run(file, base="pocket", progress=ignore_progress) as opened:
+        weaker = paint(opened, blocks="single:0" if form == "lora" else "double:0.5")
+        whole, half = paint(opened), paint(opened, strength=0.5)
+        for text in ("triple:0.5", "single.99:1"):
+            with pytest.raises(ConfigError, match="means no layer"):
+                paint(opened, blocks=text)
     if form == "lora":
         modules = {name: one for name, one in load_adapter(file).modules.items() if name == DOUBLE}
-        by_hand = tmp_path / "h.safetensors"
-        save_adapter(by_hand, modules, layout="comfyui", facts={}, metadata={}, pairings=FLUX1)
-        expected = paint(by_hand)
-    else:
-        expected = paint(file, strength=0.5)
-    assert np.array_equal(paint(file, blocks=blocks), expected) and not np.array_equal(paint(file), expected)
-    with pytest.raises(ConfigError, match="means no layer"):
-        paint(file, blocks="triple:0.5")
+        save_adapter(path, modules, layout="comfyui", facts={}, metadata={}, pairings=FLUX1)
+        with weber.open_run(file, base="pocket", progress=ignore_progress) as opened:
+            half = paint(opened)
+    assert np.array_equal(weaker, half) and not np.array_equal(weaker, whole)
+
+
+def test_a_model_has_no_blocks_that_could_be_weaker() -> None:
     with pytest.raises(ConfigError, match="no adapter whose blocks"):
         weber.sample("pocket", "a dog", blocks="single:0.5", progress=ignore_progress)
