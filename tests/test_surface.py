@@ -24,17 +24,19 @@ SIGNATURES = {
     "grid": ["place", "prompts", "base", "memory", "progress", "asked"],
     "import_run": ["path", "overrides", "tool", "weber_defaults"],
     "inspect": ["file"],
-    "merge": ["adapters", "out", "base", "layout", "rank", "progress"],
+    "merge": ["adapters", "out", "base", "layout", "rank", "blocks", "progress"],
     "open_run": ["place", "base", "memory", "progress"],
     "plan": ["config", "overrides", "card", "progress"],
+    "publish": ["run", "to", "formats", "public", "consent", "trigger", "out", "progress"],
     "resize": ["source", "out", "rank", "energy", "progress"],
     "sample": ["place", "prompts", "base", "memory", "progress", "asked"],
     "report": ["plan", "progress"],
+    "scale": ["source", "out", "factor", "progress"],
     "train": ["config", "overrides", "resume", "progress", "stop"],
     "write_report": ["run", "other", "out", "progress"],
 }
 LOOK = ["steps", "guidance", "cfg", "negative", "size", "conditioning", "mask", "attention", "library", "no_cfg_until"]
-ASKED, COMPARED = [*LOOK, "strength", "seed", "num"], [*LOOK, "checkpoints", "strengths", "seeds"]
+ASKED, COMPARED = [*LOOK, "strength", "seed", "num", "blocks"], [*LOOK, "checkpoints", "strengths", "seeds"]
 
 
 def test_exported_names() -> None:

@@ -15,9 +15,11 @@ from weber.api import (
     merge,
     open_run,
     plan,
+    publish,
     report,
     resize,
     sample,
+    scale,
     train,
     write_report,
 )
@@ -46,9 +48,11 @@ __all__ = [
     "merge",
     "open_run",
     "plan",
+    "publish",
     "report",
     "resize",
     "sample",
+    "scale",
     "train",
     "write_report",
 ]

@@ -56,11 +56,13 @@ class Look(TypedDict, total=False):
 
 
 class Asked(Look, total=False):
-    """The same for `sample`: `num` is the pictures per prompt, each with the next seed."""
+    """The same for `sample`: `num` is the pictures per prompt, each with the next seed; `blocks`: strengths of single blocks, such as
+    "single:0.5"."""
 
     strength: float
     seed: int | None
     num: int
+    blocks: str | None
 
 
 class Compared(Look, total=False):
@@ -252,6 +254,36 @@ def export(
             return write(Path(source), named, base=base, out=target, progress=watcher.report, note=watcher.write)
 
 
+def publish(
+    run: Place,
+    to: str | None = None,
+    *,
+    formats: str | Sequence[str] | None = None,
+    public: bool = False,
+    consent: bool = False,
+    trigger: str | None = None,
+    out: Place | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Send what a run has learned with a page about it: `to` owner/name of the hub, or a folder in a storage; returns where it can be seen.
+
+    With `out` nothing is sent, and what would be is written into that folder. What is left out is as the run's settings say;
+    `public` needs `consent`.
+    """
+    with _speaking_of_arguments():
+        from weber.sharing.once import Asked as Shown
+        from weber.sharing.once import publish as show
+
+        watcher = _build_watcher(progress)
+        shown = Shown(to, [formats] if isinstance(formats, str) else formats, public, consent, trigger)
+        target = None if out is None else Path(out)
+        with watcher.shown():
+            told = show(Path(run), shown, is_dry=target is not None, out=target, progress=watcher.report)
+        for note in told.notes:
+            watcher.write(note)
+        return told.place
+
+
 def write_report(run: Place, other: Place | None = None, *, out: Place | None = None, progress: Progress | None = None) -> Path:
     """Write a run, or two beside each other, as one HTML page; returns it: report.html in the folder of the first, unless `out` says."""
     with _speaking_of_arguments():
@@ -270,9 +302,12 @@ def merge(
     base: str | None = None,
     layout: str | None = None,
     rank: int | None = None,
+    blocks: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Add adapters up, each with its weight (1 in a list): into one adapter file, or with `base` into a whole model; returns `out`."""
+    """Add adapters up, each with its weight (1 in a list): into one adapter file, or with `base` into a whole model; returns `out`.
+
+    `blocks`: strengths of single blocks on top, such as "single:0.5, double.3:0"."""
     with _speaking_of_arguments():
         from weber.results.merge import merge as add_up
 
@@ -280,7 +315,8 @@ def merge(
         weights = adapters if isinstance(adapters, Mapping) else dict.fromkeys(adapters, 1.0)
         weighted = [(Path(file), weight) for file, weight in weights.items()]
         with watcher.shown():
-            for note in add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report):
+            notes = add_up(weighted, base=base, out=Path(out), layout=layout, rank=rank, progress=watcher.report, blocks=blocks)
+            for note in notes:
                 watcher.write(note)
         return Path(out)
 
@@ -318,6 +354,17 @@ def resize(
         watcher = _build_watcher(progress)
         with watcher.shown():
             return cut(Path(source), rank=rank, energy=energy, out=Path(out), progress=watcher.report)
+
+
+def scale(source: Place, out: Place, *, factor: float, progress: Progress | None = None) -> Path:
+    """Write an adapter file, or that of a run, whose change is `factor` times as large; returns `out`."""
+    with _speaking_of_arguments():
+        from weber.results.scale import scale as write
+
+        watcher = _build_watcher(progress)
+        with watcher.shown():
+            watcher.write(write(Path(source), factor, out=Path(out), progress=watcher.report))
+        return Path(out)
 
 
 def read_config(config: RunConfig | Place | Mapping[str, object], overrides: Sequence[str] = ()) -> RunConfig:

@@ -8,6 +8,7 @@ WeberError
 ├── AdapterError       targets that match nothing, adapter files
 ├── CheckpointError    a run folder that cannot be resumed or read
 ├── TrainingError      a loss that is not finite
+├── PublishError       a result that could not be sent
 └── MissingExtraError  an optional package that is not installed
 
 The command line prints the message and exits with code 2. `assert` is for our own invariants only.
@@ -64,6 +65,12 @@ class CheckpointError(WeberError):
 
 class TrainingError(WeberError):
     """Training had to stop, for example at a loss that is not finite."""
+
+
+class PublishError(WeberError):
+    """What a run has learned could not be sent. `is_passing`: another try may help."""
+
+    is_passing = False
 
 
 class MissingExtraError(WeberError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from weber.adapters.files import save_adapter
 from weber.adapters.layouts import LAYOUTS, check_layout
 from weber.adapters.lycoris_files import save_lycoris
 from weber.adapters.readers import (
+    AI_TOOLKIT,
     BFL,
     COMFYUI,
     DIFFUSERS,
@@ -37,7 +39,7 @@ from weber.errors import AdapterError
 from weber.families.flux1 import keys as flux1
 from weber.families.flux2 import keys as flux2
 from weber.families.flux3 import keys as flux3
-from weber.families.pairing import Pairing, build_original_weights
+from weber.families.pairing import Pairing, build_original_weights, find_module
 from weber.families.tensors import build_entry
 
 Build = Callable[[], nn.Module]
@@ -201,3 +203,23 @@ def test_what_weber_writes_for_a_program_is_loaded_by_it(family: tuple[nn.Module
                 continue
             tensors, _ = LAYOUTS[layout].write(draw_factors(network, [name]), keys.PAIRINGS)
             assert not _read(tensors, keys.PAIRINGS)[program].left
+
+
+@pytest.mark.parametrize("form", ["lora", "lokr"])
+def test_ai_toolkit_as_its_own_code_loads(form: str, family: tuple[nn.Module, Any, Any]) -> None:
+    """The names that its networks took, each asked for alone: networks of one block of each kind, made by its code (27a03a9)."""
+    network, keys, _ = family
+    sections = (Path(__file__).parent / "keys" / "ai-toolkit.txt").read_text(encoding="utf-8").split("[")
+    name = f"{'flux1' if keys is flux1 else 'flux2'} {form}]"
+    expected = set(next(one for one in sections if one.startswith(name)).splitlines()[1:])
+    modules = {re.sub(r"blocks\.\d+", "blocks.0", name) for name in list_targets(network, ["*"], sets={})}
+    originals = {match.original for one in modules if (match := find_module(keys.PAIRINGS, one)) is not None}
+    stems = [f"transformer.{one}" for one in modules | originals] + [f"diffusion_model.{one}" for one in originals] + list(modules)
+    stems += [f"lora_unet_{one}".replace(".", "_") for one in originals]
+    stems += [f"{start}{one.replace('.', '_')}" for one in modules for start in ("lycoris_", "lora_transformer_")]
+    parts = {
+        "lora": ("lora_A.weight", "lora_B.weight", "lora_down.weight", "lora_up.weight", "lora_A.default.weight", "alpha"),
+        "lokr": ("lokr_w1", "alpha"),
+    }
+    loaded = set(_read([f"{stem}.{part}" for stem in stems for part in parts[form]], keys.PAIRINGS)[AI_TOOLKIT].loaded)
+    assert loaded == expected and len(expected) > 15

@@ -357,7 +357,7 @@ REFUSED: list[tuple[str, object, str, str]] = [
     ("memory.unet_attention_slice", True, "attention is never cut into slices", "remove it"),
     ("train.cache_latents", True, "always encoded once", "remove it"),
     ("train.crepa_lambda", 0.5, "no such further loss", "remove it"),
-    ("output.push_to_hub", True, "weber sends nothing anywhere", "remove it"),
+    ("output.push_to_hub", True, "publish.to = owner/name sends", "remove it"),
 ]
 
 

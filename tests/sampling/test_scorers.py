@@ -14,7 +14,6 @@ from weber.errors import ModelError
 from weber.progress import ignore_progress
 from weber.sampling.scorers import find_scorer, load_scorer
 
-
 TOKENIZER = Path(weber.__file__).parent / "pocket" / "weights" / "tokenizer"
 
 

@@ -6,6 +6,7 @@
 | ComfyUI | `comfy/lora.py`, the names that `comfy/utils.py` gives it, `comfy/weight_adapter` | 0.33 |
 | kohya | `networks/lora_*.py` of sd-scripts, and of musubi-tuner for newer models | 2026 |
 | LyCORIS | `lycoris/wrapper.py:create_lycoris_from_weights` | 4.1 |
+| ai-toolkit | `toolkit/network_mixins.py:load_weights`, for layers that `toolkit/lora_special.py` has by itself | 27a03a9, 2026-08 |
 | BFL | its own models: whole ones, with an adapter merged into them | |
 
 Families are told apart by how many of the library's layers the first layer of the makers' single-stream block is (`layouts.count_parts`):
@@ -24,8 +25,8 @@ from weber.adapters.names import WHOLE, find_stem
 from weber.adapters.text import COMFYUI_PREFIX, KOHYA_PREFIX, TEXT_PREFIX, find_text_module, is_text
 from weber.families.pairing import Match, Pairing, find_module, find_original
 
-DIFFUSERS, COMFYUI, KOHYA, LYCORIS, BFL = "diffusers", "ComfyUI", "kohya", "LyCORIS", "BFL"
-PROGRAMS = (DIFFUSERS, COMFYUI, KOHYA, LYCORIS, BFL)
+DIFFUSERS, COMFYUI, KOHYA, LYCORIS, AI_TOOLKIT, BFL = "diffusers", "ComfyUI", "kohya", "LyCORIS", "ai-toolkit", "BFL"
+PROGRAMS = (DIFFUSERS, COMFYUI, KOHYA, LYCORIS, AI_TOOLKIT, BFL)
 
 _AB = ("lora_A.weight", "lora_B.weight")
 _DOWN_UP = ("lora_down.weight", "lora_up.weight")
@@ -50,7 +51,7 @@ _ALL_FAMILIES, _OLD, _NEW, _NEWEST = (4, 1, 0), (4,), (1,), (0,)
 class Row:
     """One kind of name that a program's reader knows: `prefix`, a layer's name of one kind (flat: with `_` for `.`), and one of `parts`.
 
-    `families`: by `count_parts`; `where`: which layers it knows so.
+    `families`: by `count_parts`; `where`: which layers it knows so; `form`: files that it reads so, `lora` or `lokr`, left out: all.
     """
 
     program: str
@@ -60,6 +61,7 @@ class Row:
     families: Sequence[int] = _ALL_FAMILIES
     where: str = ANY
     is_flat: bool = False
+    form: str = ""
 
 
 _ROWS = (
@@ -98,6 +100,15 @@ _ROWS = (
     Row(KOHYA, "lora_unet_", ORIGINAL, (*_DOWN_UP, *_ALPHA, *_LOKR, *_LOHA), _NEW, BLOCKS, is_flat=True),
     Row(KOHYA, KOHYA_PREFIX, TEXT, (*_DOWN_UP, *_ALPHA), _OLD, is_flat=True),
     Row(LYCORIS, "lycoris_", MODULE, _LYCORIS, is_flat=True),
+    *(
+        Row(AI_TOOLKIT, prefix, names, parts, families, BLOCKS, form=form)
+        for prefix, names, families in (
+            ("transformer.", MODULE, _OLD),
+            ("transformer.", ORIGINAL, _NEW),
+            ("diffusion_model.", ORIGINAL, _NEW),
+        )
+        for form, parts in (("lora", (*_AB, *_DOWN_UP)), ("lokr", (*_LOKR, *_ALPHA)))
+    ),
 )
 
 
@@ -139,10 +150,11 @@ def list_readings(names: Iterable[str], pairings: Sequence[Pairing]) -> list[Rea
     """What each program makes of an adapter file with these tensors, for a model with these names."""
     listed, family = list(names), count_parts(pairings)
     taken = [_take_apart(name, pairings) for name in listed]
+    form = "lokr" if any(one is not None and one.part in _LOKR for one in taken) else "lora"
     readings = []
     for program in PROGRAMS[:-1]:
         stop = _find_stop(program, [one for one in taken if one is not None], family)
-        reasons = {name: stop or _find_reason(program, one, family) for name, one in zip(listed, taken, strict=True)}
+        reasons = {name: stop or _find_reason(program, one, family, form) for name, one in zip(listed, taken, strict=True)}
         loaded = tuple(name for name, reason in reasons.items() if not reason)
         readings.append(Reading(program, loaded, {name: reason for name, reason in reasons.items() if reason}))
     return readings
@@ -199,11 +211,12 @@ def _find_stop(program: str, names: Sequence[_Name], family: int) -> str:
     return ""
 
 
-def _find_reason(program: str, name: _Name | None, family: int) -> str:
+def _find_reason(program: str, name: _Name | None, family: int, form: str) -> str:
     """Why a program does not load a tensor; nothing where it does."""
     if name is None or name.match is None and not name.is_text:
         return "no layer of the model"
     rows = [row for row in _ROWS if row.program == program and family in row.families and row.prefix == name.prefix]
+    rows = [row for row in rows if row.form in ("", form)]
     spelled = [row for row in rows if _is_spelled(row, name)]
     if not spelled:
         return f"it does not read names that begin with {name.prefix}" if name.prefix and not rows else "it does not know these names"

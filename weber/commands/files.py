@@ -1,8 +1,11 @@
-"""`weber inspect`, `check`, `diff`, `export`, `merge`, `extract`, `resize`: what files are, and from files to files."""
+"""`weber inspect`, `check`, `diff`, `export`, `merge`, `extract`, `resize`, `scale`: what files are, and from files to files."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from weber.commands.terminal import Texts, build_watcher, say
 
@@ -88,7 +91,9 @@ def export(source: Path, /, *, format: Texts, base: str | None = None, out: Path
     say("\n".join([*map(str, written), *(f"note: {note}" for note in notes)]))
 
 
-def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None = None, rank: int | None = None) -> None:
+def merge(
+    *adapters: str, out: Path, base: str | None = None, layout: str | None = None, rank: int | None = None, blocks: str | None = None
+) -> None:
     """Add adapters up, into one adapter or into a whole model.
 
     Parameters
@@ -103,6 +108,8 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
         diffusers, kohya or comfyui; diffusers if left out.
     rank
         Cut the sum to this rank; exact if left out, with the ranks added up.
+    blocks
+        Strengths of single blocks on top: single:0.5, double.3:0, by the names of the library or the makers.
     """
     from weber.results.merge import merge as add_up
     from weber.results.merge import read_weighted
@@ -110,7 +117,7 @@ def merge(*adapters: str, out: Path, base: str | None = None, layout: str | None
     watcher = build_watcher()
     with watcher.shown():
         parts = [read_weighted(one) for one in adapters]
-        notes = add_up(parts, base=base, out=out, layout=layout, rank=rank, progress=watcher.report)
+        notes = add_up(parts, base=base, out=out, layout=layout, rank=rank, progress=watcher.report, blocks=blocks)
     say("\n".join([str(out), *(f"note: {note}" for note in notes)]))
 
 
@@ -196,4 +203,24 @@ def resize(source: Path, /, *, out: Path, rank: int | None = None, energy: float
     watcher = build_watcher()
     with watcher.shown():
         told = cut(source, rank=rank, energy=energy, out=out, progress=watcher.report)
+    say(f"{out}: {told}")
+
+
+def scale(source: Path, factor: float, /, *, out: Annotated[Path, Parameter(name=["--out", "-o"])]) -> None:
+    """Make an adapter stronger or weaker in its own file: its change times a number, which every program then has at strength 1.
+
+    Parameters
+    ----------
+    source
+        An adapter file of any layout, LyCORIS too, or a run folder.
+    factor
+        0.5 is half as strong, 2 twice; -1 is the opposite.
+    out
+        The new adapter file.
+    """
+    from weber.results.scale import scale as write
+
+    watcher = build_watcher()
+    with watcher.shown():
+        told = write(source, factor, out=out, progress=watcher.report)
     say(f"{out}: {told}")

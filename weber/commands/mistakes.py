@@ -30,6 +30,8 @@ EXAMPLES: dict[str, str] = {
     "check": "weber check adapter.safetensors",
     "diff": "weber diff runs/a runs/b",
     "resize": "weber resize adapter.safetensors --rank 8 --out small.safetensors",
+    "scale": "weber scale adapter.safetensors 0.5 --out weak.safetensors",
+    "publish": "weber publish runs/lora owner/name",
     "bench": "weber bench memory",
     "demo": "weber demo",
     "schema": "weber schema",

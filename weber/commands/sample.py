@@ -51,6 +51,9 @@ class Asked(Look):
     strength: Annotated[float, Parameter(help="1 is as trained, 0 is the base model; any number is allowed.")] = 1.0
     seed: Annotated[int | None, Parameter(help="Seed of the first picture; each further one adds 1.")] = None
     num: Annotated[int, Parameter(help="Pictures per prompt; each has the next seed.")] = 1
+    blocks: Annotated[
+        str | None, Parameter(help="Strengths of single blocks on top: single:0.5, double.3:0 (names of the library or the makers).")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, plan, sample, train
+from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, train
 from weber.version import VERSION
 
 app = App(
@@ -25,6 +25,8 @@ for _verb in (
     files.extract,
     files.report,
     files.resize,
+    files.scale,
+    publish.publish,
     bench.app,
     train.demo,
     lists.schema,

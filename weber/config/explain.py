@@ -18,6 +18,7 @@ from weber.errors import ConfigError
 
 Location = tuple[int | str, ...]
 _SHOWN_CHARACTERS = 120
+_MAY_BE_SECRET = re.compile(r"webhook|(?:^|[._])(?:token|api_key|password)$")
 
 
 def build_config_error(error: ValidationError, tree: Mapping[str, object]) -> ConfigError:
@@ -169,4 +170,4 @@ def _show(value: object, key: str = "") -> str:
 def _is_secret(key: str) -> bool:
     """Whether what stands there is secret, or may be: an address by another name is one too."""
     setting = find_setting(key)
-    return setting.is_secret if setting is not None and setting.table is None else "webhook" in key
+    return setting.is_secret if setting is not None and setting.table is None else _MAY_BE_SECRET.search(key) is not None

@@ -14,6 +14,7 @@ from weber.config.model import ModelConfig
 from weber.config.objective import ObjectiveConfig
 from weber.config.optim import OptimConfig
 from weber.config.output import OutputConfig, SamplingConfig
+from weber.config.publish import PublishConfig
 from weber.config.section import Section
 from weber.config.train import DEFAULT_STEPS, TrainConfig
 
@@ -50,6 +51,9 @@ class RunConfig(Section):
 
     output: OutputConfig = OutputConfig()
     """What a run leaves behind, and where."""
+
+    publish: PublishConfig = PublishConfig()
+    """Where the finished result is shown to others."""
 
     @property
     def learned_sets(self) -> list[DataConfig]:
@@ -89,6 +93,10 @@ class RunConfig(Section):
             raise ValueError(
                 f'output.precision = "{self.output.precision}" has no effect with adapter.kind = "full", whose files are in the precision'
                 " of the base's; remove it"
+            )
+        if self.publish.when == "checkpoints" and self.adapter.kind == "full":
+            raise ValueError(
+                'publish.when = "checkpoints" would write and send a whole model each time, since adapter.kind = "full"; leave it at "end"'
             )
         self._check_masks()
         self._check_regularization()

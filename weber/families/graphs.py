@@ -40,7 +40,7 @@ class Painted:
     """All that makes a picture, with names of files and never their folders. `transformer`: a model that a run has trained; None: the base.
 
     `adapter` is the one that was trained, `others` those that were frozen. `step`: of the run. `masked`, `mask`: of what is painted anew.
-    `no_cfg_until`: first steps without classifier-free guidance.
+    `no_cfg_until`: first steps without classifier-free guidance; `blocks`: strengths of single blocks, which no graph can have.
     """
 
     variant: str
@@ -62,6 +62,7 @@ class Painted:
     mask: str | None = None
     references_are_clean: bool = False
     no_cfg_until: int | None = None
+    blocks: str | None = None
 
     @property
     def adapters(self) -> tuple[Added, ...]:

@@ -27,6 +27,7 @@ from weber.families.flux3 import original as flux3_original
 from weber.families.flux3.keys import ADAPTER_TARGETS as FLUX3_TARGETS
 from weber.families.flux3.keys import PAIRINGS as FLUX3_PAIRINGS
 from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
+from weber.families.license import License
 from weber.families.pairing import Pairing
 from weber.families.source import Source, StandIn
 from weber.families.tensors import Weights
@@ -53,13 +54,14 @@ class Build(Protocol):
 class FamilyRow:
     """How a family is recognized and built.
 
-    `variants` maps names to (hub id or folder, summary), `targets` names to patterns of modules. `pairings` are the names of the makers'
-    files. `recognize` gets a single file's tensors without prefixes. `originals` has all parts of the family's models, each with what it
-    may be in a single file; where that is nothing, the part is read from folders only.
+    `variants` maps names to (hub id or folder, summary), `licenses` to what each may be used under, `targets` names to patterns of
+    modules. `pairings` are the names of the makers' files. `recognize` gets a single file's tensors without prefixes. `originals` has all
+    parts of the family's models, each with what it may be in a single file; where that is nothing, the part is read from folders only.
     """
 
     transformer_class: str
     variants: dict[str, tuple[str, str]]
+    licenses: Mapping[str, License]
     targets: Mapping[str, Sequence[str]]
     build: Build
     pairings: Sequence[Pairing]
@@ -71,6 +73,7 @@ FAMILIES = (
     FamilyRow(
         transformer_class=flux1.TRANSFORMER_CLASS,
         variants={row.name: (row.home, row.summary) for row in FLUX1_VARIANTS},
+        licenses={row.name: row.license for row in FLUX1_VARIANTS},
         targets=FLUX1_TARGETS,
         build=flux1.build_flux1,
         pairings=FLUX1_PAIRINGS,
@@ -87,6 +90,7 @@ FAMILIES = (
     FamilyRow(
         transformer_class=flux2.TRANSFORMER_CLASS,
         variants={row.name: (row.home, row.summary) for row in FLUX2_VARIANTS},
+        licenses={row.name: row.license for row in FLUX2_VARIANTS},
         targets=FLUX2_TARGETS,
         build=flux2.build_flux2,
         pairings=FLUX2_PAIRINGS,
@@ -101,6 +105,7 @@ FAMILIES = (
     FamilyRow(
         transformer_class=flux3.TRANSFORMER_CLASS,
         variants={row.name: (row.home, row.summary) for row in FLUX3_VARIANTS},
+        licenses={row.name: row.license for row in FLUX3_VARIANTS},
         targets=FLUX3_TARGETS,
         build=flux3.build_flux3,
         pairings=FLUX3_PAIRINGS,

@@ -63,7 +63,16 @@ class Learned:
     facts: Mapping[str, object]
 
 
-class Kind(Protocol):
+class Strong(Protocol):
+    """What can be made weaker or stronger."""
+
+    def write_strength(self, transformer: nn.Module, strength: float) -> None:
+        """How strongly what is trained takes part, in a transformer or in one of its layers: 1 is as trained, 0 the model as it was
+        before. Adapters only."""
+        ...
+
+
+class Kind(Strong, Protocol):
     """One kind of training.
 
     `is_adapter`: it is added to a model that stays as it was, so it has a strength, and the base model can be painted with at any time.
@@ -85,10 +94,6 @@ class Kind(Protocol):
         self, transformer: nn.Module, config: RunConfig, *, trained: Trained, base: Weights, start: AdapterFile | None
     ) -> list[tuple[str, nn.Parameter]]:
         """Put it on a network that was read from `base`, in place; returns the parameters that learn."""
-        ...
-
-    def write_strength(self, transformer: nn.Module, strength: float) -> None:
-        """How strongly what is trained takes part: 1 is as trained, 0 the model as it was before. Adapters only."""
         ...
 
     def save(self, path: Path, learned: Learned) -> None:

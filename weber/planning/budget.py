@@ -58,7 +58,6 @@ NUM_BATCHES = 2
 _DISK_BYTES_PER_SECOND = 2e9
 _PROGRAM_BYTES = 3 * GIB  # of the host, for Python and the libraries of a GPU
 _UPDATE_KERNELS, _UNPACK_KERNELS = 20, 3
-_OF_NETWORK = ("weights of the blocks", "slots for swapped blocks", "other weights", "adapters", "frozen adapters")
 """What another model that paints takes too."""
 
 
@@ -257,6 +256,7 @@ class Budget:
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
+            "the model that paints": sibling.host,
             "offloaded activations": profile.hosted_bytes,
             "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
             "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
@@ -292,8 +292,8 @@ class Budget:
     def _list_looks(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
         """What is painted, and measured one picture at a time while the next step's are there too."""
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
-        twice = sum(still.get(name, 0) for name in _OF_NETWORK)
-        beside = {} if self.config.sampling.model is None else {"the model that paints": twice}
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
+        beside = {"the model that paints": sibling.device} if sibling.device else {}
         phases, optim = list[Phase](), self.config.optim
         looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
         times = {sample: self._count_time(profile, memory) for sample, profile in looks.items()}
@@ -361,6 +361,14 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+@dataclass(frozen=True)
+class _Sibling:
+    """Bytes of the model that paints, on the device and on the host."""
+
+    device: int
+    host: int
 
 
 def _count_sibling(

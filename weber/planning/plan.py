@@ -56,6 +56,7 @@ from weber.planning.model import Model, find_model
 from weber.planning.needs import Needs
 from weber.planning.precision import settle_precision
 from weber.planning.prompts import Prompt, list_texts
+from weber.planning.publishing import check_publish
 from weber.planning.resolve import build_resolved
 from weber.planning.sibling import find_sibling
 from weber.planning.turns import build_batches, check_uses
@@ -208,6 +209,7 @@ def build_plan(
     check_compile(config, device=device)
     check_optimizer(config.optim, [trained.dtype], rates={trained.rates.get(name, 1.0) for name in trained.shapes})
     kind.check(config, family, trained=trained)
+    check_publish(config, family, trained=trained)
     start = None if is_resumed else _load_start(config, family, trained=trained, skeleton=skeleton)
     frozen = model.load_frozen(config.model)
     check_frozen_memory(config.memory, family, frozen=frozen)

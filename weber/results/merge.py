@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from weber.adapters.files import load_adapter
+from weber.adapters.blocks import read_strengths, split_by_strength
+from weber.adapters.files import AdapterFile, load_adapter
 from weber.adapters.lycoris_files import is_lycoris, load_lycoris
 from weber.adapters.lycoris_merge import build_changed_weights
 from weber.adapters.merge import Weighted, build_merged_adapter, build_merged_weights
@@ -22,9 +23,17 @@ from weber.results.targets import MERGED, check_file, check_model, list_places
 
 
 def merge(
-    adapters: Sequence[tuple[Path, float]], *, base: str | None, out: Path, layout: str | None, rank: int | None, progress: Progress
+    adapters: Sequence[tuple[Path, float]],
+    *,
+    base: str | None,
+    out: Path,
+    layout: str | None,
+    rank: int | None,
+    progress: Progress,
+    blocks: str | None = None,
 ) -> list[str]:
-    """Add adapters up, each with its weight: into one adapter file, or with `base` into a whole model.
+    """Add adapters up, each with its weight: into one adapter file, or with `base` into a whole model. `blocks`: strengths of single
+    blocks of all of them, on top.
 
     Returns what is to be known of the files: what they leave open, and what of them was left out.
     """
@@ -48,17 +57,19 @@ def merge(
                 got=", ".join(map(str, inputs)) + ("" if base is None else f" with --base {base}"),
                 fix="merge it with --base, and others into the result",
             )
-        return merge_lycoris(inputs[0], adapters[0][1], base=base, out=out, progress=progress)
+        return merge_lycoris(inputs[0], adapters[0][1], base=base, out=out, progress=progress, blocks=blocks)
     loaded = [(load_adapter(path), weight) for path, weight in adapters]
-    parts: list[Weighted] = [(adapter.modules, weight) for adapter, weight in loaded]
+    grouped = [_split_by_blocks(adapter, weight, blocks) for adapter, weight in loaded]
+    parts = [part for several in grouped for part in several]
     architecture = find_architecture(loaded[0][0])
-    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
+    facts: dict[str, object] = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}" for path, weight in adapters]}
+    facts |= {} if blocks is None else {"blocks": blocks}
     notes = [f"{path}: {note}" for path, (adapter, _) in zip(inputs, loaded, strict=True) for note in adapter.notes]
     if base is not None:
         model = open_base(inputs[0], base, architecture=architecture)
-        for path, part in zip(inputs, parts, strict=True):
+        for path, several in zip(inputs, grouped, strict=True):
             with _naming(path):
-                build_merged_weights(model.weights, [part])
+                build_merged_weights(model.weights, several)
         save_merged(out, model, parts=parts, facts=facts, progress=progress)
         return notes
     pairings = find_pairings(*(adapter for adapter, _ in loaded))
@@ -68,13 +79,31 @@ def merge(
     return notes
 
 
-def merge_lycoris(path: Path, weight: float, *, base: str | None, out: Path, progress: Progress) -> list[str]:
+def _split_by_blocks(adapter: AdapterFile, weight: float, blocks: str | None) -> list[Weighted]:
+    """An adapter as several, each with the layers that have one strength."""
+    if blocks is None:
+        return [(adapter.modules, weight)]
+    strengths = read_strengths(blocks, adapter.modules, pairings=find_pairings(adapter))
+    groups = split_by_strength(adapter.modules, strengths)
+    return [({name: one for name, one in adapter.modules.items() if name in names}, weight * own) for own, names in groups.items()]
+
+
+def merge_lycoris(
+    path: Path, weight: float, *, base: str | None, out: Path, progress: Progress, blocks: str | None = None
+) -> list[str]:
     """Write a model with a file of LyCORIS in its weights, that of its run without `base`; returns what is to be known of the file."""
     adapter = load_lycoris(path)
     model = open_base(path, base, architecture=find_architecture(adapter))
-    facts = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
+    facts: dict[str, object] = {MERGED: [f"{path.absolute().parent.name}/{path.name}:{weight:g}"]}
+    facts |= {} if blocks is None else {"blocks": blocks}
     with _naming(path):
-        weights = build_changed_weights(model.weights, adapter.changes, fused=adapter.fused, strength=weight)
+        weights = dict(model.weights)
+        layers = [*adapter.changes, *(module for one in adapter.fused.values() for module in one.match.modules)]
+        strengths = {} if blocks is None else read_strengths(blocks, layers, pairings=find_pairings(adapter))
+        for own, names in split_by_strength(layers, strengths).items():
+            changes = {name: one for name, one in adapter.changes.items() if name in names}
+            fused = {name: one for name, one in adapter.fused.items() if one.match.modules[0] in names}
+            weights = build_changed_weights(weights, changes, fused=fused, strength=weight * own)
     merged = replace(model, weights=weights)
     save_whole(out, merged, facts=facts, progress=progress)
     return [f"{path}: {note}" for note in adapter.notes]

@@ -19,7 +19,7 @@ from weber.progress import Progress
 from weber.results.runs import find_adapter
 from weber.results.targets import RESIZED, check_file
 
-_HASHES = ("sshs_model_hash", "sshs_legacy_hash")
+HASHES = ("sshs_model_hash", "sshs_legacy_hash")
 """Of the tensors that the file had, as other trainers write them; nobody reads them but to look for the very file."""
 _RANK, _ALPHA = "ss_network_dim", "ss_network_alpha"
 
@@ -72,7 +72,7 @@ def _build_entries(before: Mapping[str, Entry], tensors: Mapping[str, Tensor]) -
 
 def _build_metadata(metadata: Mapping[str, str], layers: Mapping[str, FileLayer], resized: Mapping[str, Factors]) -> dict[str, str]:
     """What the header says, with the new ranks and alphas where it says any."""
-    header = {key: text for key, text in metadata.items() if key not in _HASHES and key != "format"}
+    header = {key: text for key, text in metadata.items() if key not in HASHES and key != "format"}
     header |= {_RANK: str(find_most_common(one.rank for one in resized.values()))} if _RANK in header else {}
     header |= {_ALPHA: str(find_most_common(one.alpha for one in resized.values()))} if _ALPHA in header else {}
     has_tensors = all("alpha" in layer.names for layer in layers.values())

@@ -9,7 +9,7 @@ from weber.errors import ConfigError
 from weber.results.files import read_model_facts
 from weber.results.runs import MODEL_FOLDER, SUFFIX
 
-MERGED, EXTRACTED, RESIZED = "merged", "extracted", "resized"
+MERGED, EXTRACTED, RESIZED, SCALED = "merged", "extracted", "resized", "scaled"
 """Facts of files that can be made again, and so may be replaced."""
 FULL = "full"
 """The fact `kind` of a model whose own weights were trained."""
@@ -46,7 +46,7 @@ def check_replaced(target: Path, *, key: str) -> None:
     files = sorted(target.glob(f"*{SUFFIX}")) if target.is_dir() else [target] if target.exists() else []
     if target.exists() and not (files and all(_is_result(file) for file in files)):
         raise ConfigError(
-            "The result would replace something that was not trained, merged, extracted or resized.",
+            "The result would replace something that was not trained, merged, extracted, resized or scaled.",
             got=f"{key} {target}",
             fix=f"choose another {key}",
         )
@@ -54,7 +54,7 @@ def check_replaced(target: Path, *, key: str) -> None:
 
 def _is_result(file: Path) -> bool:
     facts = read_model_facts(file)
-    return not {MERGED, EXTRACTED, RESIZED}.isdisjoint(facts) or facts.get("kind") == FULL
+    return not {MERGED, EXTRACTED, RESIZED, SCALED}.isdisjoint(facts) or facts.get("kind") == FULL
 
 
 def list_places(*texts: str) -> list[Path]:

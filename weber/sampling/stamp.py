@@ -21,9 +21,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def build_texts(painted: Painted, family: Family) -> dict[str, str]:
-    """The texts of a picture; without a graph where ComfyUI has no nodes for the model."""
+    """The texts of a picture; without a graph where ComfyUI has no nodes for the model or for what was asked."""
     texts = {OURS: json.dumps(_describe(painted)), LINE: _build_line(painted)}
-    graph = family.build_graph(painted)
+    graph = None if painted.blocks is not None else family.build_graph(painted)  # it would paint another picture
     if graph is None:
         return texts
     return texts | {PROMPT: json.dumps(graph.build_prompt()), WORKFLOW: json.dumps(graph.build_workflow())}

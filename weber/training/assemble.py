@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
 from weber.results.runs import is_run
+from weber.sharing.beside import Publisher
 from weber.track.progress import Watcher
 from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
@@ -108,12 +109,15 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
             save_config(plan.resolved, folder / CONFIG_NAME)
             if imported is not None:
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
-            training = _prepare(plan, start=start, previous=previous, opened=opened, stop=stop)
+            publisher = held.enter_context(Publisher(plan.resolved.publish, folder=folder, write=watcher.write))
+            publisher.start()
+            training = replace(_prepare(plan, start=start, previous=previous, opened=opened, stop=stop), publisher=publisher)
             if not is_same:
                 leave_branch(folder, start, watcher=watcher)
             swap = training.learner.swap
             with nullcontext() if swap is None else closing(swap):
                 finished = run(training, watcher, stop=stop)
+            publisher.finish(lambda: stop.asked, watcher.report)
             watcher.write(build_hint(plan, finished))
             return finished
     except torch.OutOfMemoryError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from weber.checkpoint.save import CONFIG_NAME
+from weber.checkpoint.save import CONFIG_NAME, build_name
 from weber.errors import CacheError, CheckpointError, TrainingError, WeberError
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
@@ -61,7 +61,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
             if is_saved or is_painted or is_judged or done == num_steps:
                 follower.read()
             if is_saved:
-                saver.save(done)
+                _save(training, done)
             if is_painted and not stop.asked:
                 _paint(training, done, watcher, trackers=trackers, judge=judge, stop=stop)
             if is_judged and not stop.asked:
@@ -111,6 +111,13 @@ def _start_step(training: Training, step: int, watcher: Watcher) -> Started:
         raise
     except TrainingError as error:
         raise explain(error, training, step=step, batches=batches, watcher=watcher) from error
+
+
+def _save(training: Training, step: int) -> None:
+    """Save the state; a checkpoint on the way is shown to others, if that is wanted."""
+    training.saver.save(step)
+    if training.publisher is not None and step < training.plan.num_steps:
+        training.publisher.add(training.folder / build_name(step))
 
 
 def _paint(training: Training, step: int, watcher: Watcher, *, trackers: Trackers, judge: Judge, stop: Stop) -> None:

@@ -13,6 +13,7 @@ from typing import get_args
 
 from PIL import Image
 
+from weber.adapters.blocks import read_strengths
 from weber.cache.latents import encode_latents
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
@@ -20,6 +21,8 @@ from weber.config.library import LibraryPrompt, read_library
 from weber.config.output import PaintingAttention
 from weber.errors import ConfigError
 from weber.kernels.trial import Choice
+from weber.kinds.kind import Strong
+from weber.kinds.strengths import WithStrengths
 from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
@@ -62,6 +65,7 @@ class Wish:
     no_cfg_until: int | None = None
     strengths: Sequence[float] = ()
     seeds: Sequence[int] = ()
+    blocks: str | None = None
 
     def read_library(self) -> dict[str, LibraryPrompt]:
         """The prompts of its library by their nicknames. Raises ConfigError."""
@@ -128,7 +132,7 @@ class Sampler:
             replace(self._encoders, family=subject.family),
             predictor,
             paintings=paintings,
-            kind=subject.kind,
+            kind=_build_strong(wish, subject),
             num_steps=num_steps,
             strength=1.0,
             frozen=subject.frozen,
@@ -136,7 +140,7 @@ class Sampler:
         )
         maker = _build_maker(subject)
         for prompt, painting, picture in zip(prompts, paintings, pictures, strict=True):
-            made = maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0)
+            made = replace(maker.describe(prompt, painting, look=look, num_steps=num_steps, strength=1.0), blocks=wish.blocks)
             picture.info.update(build_texts(made, subject.family))
         return list(zip(prompts, pictures, strict=True))
 
@@ -220,6 +224,7 @@ def build_file_names(wish: Wish, *, ending: str = "") -> list[str]:
     for one in (one for name, entry in wish.read_library().items() for one in list_pictures(name, entry)):
         own = one.own
         rows.append((one.file, wish.strength if own.strength is None else own.strength, wish.seed if own.seed is None else own.seed))
+    ending = ("" if wish.blocks is None else "-blocks") + ending
     endings = [f"-strength{strength:g}{'' if seed is None else f'-seed{seed}'}{ending}.png" for _, strength, seed in rows]
     return [f"{number:02d}-{rows[number // wish.num][0]}{endings[number // wish.num]}" for number in range(len(rows) * wish.num)]
 
@@ -233,6 +238,15 @@ def _spread(prompts: Sequence[Prompt], wish: Wish) -> list[Prompt]:
 
 def _count_seed(own: Own, number: int) -> Own:
     return own if own.seed is None else replace(own, seed=own.seed + number)
+
+
+def _build_strong(wish: Wish, subject: Subject) -> Strong | None:
+    """The kind of what paints, with strengths of single blocks where these are wished. Raises ConfigError."""
+    if wish.blocks is None:
+        return subject.kind
+    if subject.kind is None or not subject.kind.is_adapter:
+        raise ConfigError("There is no adapter whose blocks could be weaker.", got=f"--blocks {wish.blocks}", fix="remove --blocks")
+    return WithStrengths(subject.kind, read_strengths(wish.blocks, subject.layers, pairings=subject.family.pairings))
 
 
 def _build_maker(subject: Subject) -> Maker:
@@ -291,6 +305,7 @@ def check_wish(wish: Wish, subject: Subject) -> None:
             fix="leave it out, or choose another",
         )
     _check_strength(wish.strength, subject)
+    _build_strong(wish, subject)
     for strength in wish.strengths:
         _check_strength(strength, subject, flag="--strengths")
 

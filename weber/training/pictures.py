@@ -17,7 +17,7 @@ from PIL import Image
 
 from weber.cache.encode import Encoders
 from weber.families.family import Family, Predictor
-from weber.kinds.kind import Kind
+from weber.kinds.kind import Strong
 from weber.kinds.text import find_text
 from weber.memory.swap import BlockSwap
 from weber.optim.ema import Ema
@@ -270,7 +270,7 @@ def paint_all(
     predictor: Predictor,
     *,
     paintings: Sequence[Painting],
-    kind: Kind | None,
+    kind: Strong | None,
     num_steps: int,
     strength: float,
     progress: Progress,

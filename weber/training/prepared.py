@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weber.checkpoint.resume import Found
 from weber.planning.plan import Plan
+from weber.sharing.beside import Publisher
 from weber.track.webhooks import SILENT, Messages
 from weber.training.batch import Loader
 from weber.training.learner import Learner
@@ -27,6 +28,7 @@ class Training:
     start: Found
     messages: Messages = SILENT
     scoring: Scoring | None = None
+    publisher: Publisher | None = None
 
     @property
     def folder(self) -> Path:

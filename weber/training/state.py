@@ -38,7 +38,7 @@ LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
 """Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
-    *("output.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
+    *("output.", "publish.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
     *("model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
@@ -129,8 +129,10 @@ def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]
         "variant": learner.family.variant,
         "architecture": learner.family.architecture,
         "model": Path(config.model.transformer or config.model.path or learner.family.variant).name,
+        "base_identity": learner.family.identify("transformer"),
         "steps": step,
         "num_pictures": len(plan.dataset.examples),
+        "num_captions": sum(len(part.captions) for part in plan.dataset.examples.parts),
         "resolutions": sorted(f"{one.width}x{one.height}" for one in plan.dataset.examples.count_uses()),
         "batch_size": config.train.batch_size * config.train.accumulation,
         "optimizer": config.optim.name,

@@ -54,6 +54,7 @@ class Subject:
     `kind` says how strong it is; None for a model as it is. `trained`: weights that are its own, which are never packed. `has_text`: CLIP
     is part of it. `size`: (height, width) of its pictures. `file`: name of the adapter, or of the model that was trained; `step`: of the
     run. `encoding`: the model whose encoders read prompts and pictures, which is that of the run where another one paints.
+    `layers`: those that the adapter changes.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Subject:
     ending: str = ""
     file: str | None = None
     step: int | None = None
+    layers: tuple[str, ...] = ()
 
 
 def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[str, object]) -> Subject:
@@ -151,6 +153,7 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
         ending=saved.home.ending,
         file=saved.path.name if kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME,
         step=_read_step(saved),
+        layers=tuple(trained.modules),
     )
 
 
@@ -173,7 +176,7 @@ def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Sub
     file = find_adapter(path)
     with speaking_of("--base"):
         family = build_family(read_base(base))
-    put, has_text = _build_put(file)
+    put, has_text, layers = _build_put(file)
     kind = KINDS["lycoris" if is_lycoris(file) else "lora"]
     skeleton = family.load_skeleton()
     if has_text:
@@ -197,6 +200,7 @@ def _find_adapter(path: Path, base: str, *, memory: Mapping[str, object]) -> Sub
         put=put,
         has_text=has_text,
         file=file.name,
+        layers=layers,
     )
 
 
@@ -208,12 +212,14 @@ def _build_memory(memory: MemoryConfig, changes: Mapping[str, object]) -> Memory
     return build_config({"data": [{"path": "."}], "memory": {**memory.model_dump(exclude_defaults=True), **changes}}).memory
 
 
-def _build_put(file: Path) -> tuple[Put, bool]:
-    """What puts an adapter file on a transformer, and whether it changes CLIP too."""
+def _build_put(file: Path) -> tuple[Put, bool, tuple[str, ...]]:
+    """What puts an adapter file on a transformer, whether it changes CLIP too, and which layers of the transformer it changes."""
     if is_lycoris(file):
-        return partial(load_lycoris_onto, file=load_lycoris(file)), False
+        lycoris = load_lycoris(file)
+        return partial(load_lycoris_onto, file=lycoris), False, tuple(lycoris.changes)
     adapter = load_adapter(file)
-    return partial(load_adapter_onto, adapter=adapter), bool(split_modules(adapter.modules)[1])
+    modules, text = split_modules(adapter.modules)
+    return partial(load_adapter_onto, adapter=adapter), bool(text), tuple(modules)
 
 
 def _is_adapter(path: Path) -> bool:

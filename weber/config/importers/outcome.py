@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,7 +31,7 @@ class Given:
     @property
     def text(self) -> str:
         """Key and value for a person."""
-        if self.is_secret:
+        if self.value and (self.is_secret or _SECRET.search(self.name)):
             return f"{self.spelled} = {HIDDEN}"
         value = self.value if isinstance(self.value, str) else write_plain(self.value)
         shown = value if len(value) <= MOST_SHOWN else value[: MOST_SHOWN - 3] + "..."
@@ -38,6 +39,8 @@ class Given:
 
 
 MOST_SHOWN = 100
+_SECRET = re.compile(r"(?:hub|hf|huggingface)_token$|api_key$")
+"""Keys of whatever trainer that hold what is secret."""
 
 
 def write_plain(value: object) -> str:

@@ -49,10 +49,10 @@ class StoreBackend:
         """See `Backend`."""
         address = write_address(folder)
         try:
-            system, place = _open(address)
+            system, place = open_store(address)
             system.invalidate_cache()
             found = system.find(place, maxdepth=None if recursive else 1, detail=True)
-        except _list_errors(find_scheme(folder)) as error:
+        except list_errors(find_scheme(folder)) as error:
             raise _explain_list(address, error) from error
         start = place.rstrip("/") + "/"
         below = {name[len(start) :]: info for name, info in found.items() if name.startswith(start) and not name.endswith("/")}
@@ -80,13 +80,13 @@ class StoreBackend:
     def _ask(self, path: Path, what: str, **details: int) -> Any:
         address = write_address(path)
         try:
-            system, place = _open(address)
+            system, place = open_store(address)
             return getattr(system, what)(place, **details)
-        except _list_errors(find_scheme(path)) as error:
+        except list_errors(find_scheme(path)) as error:
             raise DataError(f"unreadable file: {'it is not there' if isinstance(error, _GONE) else _describe(error)}") from error
 
 
-def _open(address: str) -> tuple[Any, str]:
+def open_store(address: str) -> tuple[Any, str]:
     """The storage, which fsspec keeps open, and the name of something in it."""
     scheme = address.partition("://")[0].lower()
     store = STORES[scheme]
@@ -101,7 +101,7 @@ def _open(address: str) -> tuple[Any, str]:
 
 
 @cache
-def _list_errors(scheme: str) -> tuple[type[Exception], ...]:
+def list_errors(scheme: str) -> tuple[type[Exception], ...]:
     """What a storage raises where a file cannot be had."""
     errors: list[type[Exception]] = [OSError, ValueError]
     for name in STORES[scheme].errors:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weber.families.family import PictureInputs, SampleDefaults, TextRange
+from weber.families.license import APACHE, License, build_own
 
 POCKET = Path(__file__).parents[2] / "pocket" / "weights"
 
@@ -14,6 +15,7 @@ KONTEXT_SIZES = (*_HALF_OF_SIZES, (1024, 1024), *((height, width) for width, hei
 """(width, height): diffusers `PREFERRED_KONTEXT_RESOLUTIONS`."""
 
 
+_FLUX_DEV = "flux-1-dev-non-commercial-license"
 _FEWEST_TOKENS = 77
 """Of a text that the network sees, but of models that are small: as many as CLIP reads."""
 
@@ -31,6 +33,7 @@ class Variant:
     home: str
     summary: str
     architecture: str
+    license: License
     pipeline: str = "FluxPipeline"
     is_twin: bool = False
     in_channels: int = 64
@@ -77,6 +80,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.1-Krea-dev",
         summary="FLUX.1 Krea dev, photographic look",
         architecture="flux-1-dev",
+        license=build_own(_FLUX_DEV, "black-forest-labs/FLUX.1-Krea-dev"),
         is_twin=True,
         sample_guidance=4.5,
     ),
@@ -85,12 +89,14 @@ VARIANTS = (
         home="black-forest-labs/FLUX.1-dev",
         summary="FLUX.1 dev, guidance-distilled",
         architecture="flux-1-dev",
+        license=build_own(_FLUX_DEV, "black-forest-labs/FLUX.1-dev"),
     ),
     Variant(
         name="flux1-schnell",
         home="black-forest-labs/FLUX.1-schnell",
         summary="FLUX.1 schnell, for 4 steps; trained with an assistant LoRA",
         architecture="flux-1-schnell",
+        license=APACHE,
         has_guidance=False,
         text_tokens=256,
         sample_steps=4,
@@ -103,6 +109,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.1-Kontext-dev",
         summary="FLUX.1 Kontext dev, edits reference pictures",
         architecture="flux-1-kontext",
+        license=build_own(_FLUX_DEV, "black-forest-labs/FLUX.1-Kontext-dev"),
         pipeline="FluxKontextPipeline",
         picture_inputs=PictureInputs(max_references=8, sizes=KONTEXT_SIZES),
         sample_guidance=2.5,
@@ -112,6 +119,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.1-Fill-dev",
         summary="FLUX.1 Fill dev, repaints what a mask says",
         architecture="flux-1-fill",
+        license=build_own(_FLUX_DEV, "black-forest-labs/FLUX.1-Fill-dev"),
         pipeline="FluxFillPipeline",
         in_channels=384,
         picture_inputs=PictureInputs(repaints=True, mask_channels=64),
@@ -123,6 +131,7 @@ VARIANTS = (
         home="terminusresearch/fluxbooru-v0.3",
         summary="FLUX.1 dev retrained for illustrations, with classifier-free guidance",
         architecture="flux-1-dev",
+        license=build_own(_FLUX_DEV, "black-forest-labs/FLUX.1-dev"),
         is_twin=True,
         training_guidance=3.5,
         cfg=6.0,
@@ -132,6 +141,7 @@ VARIANTS = (
         home="jimmycarter/LibreFlux-SimpleTuner",
         summary="FLUX.1 schnell undistilled, free licence, with classifier-free guidance",
         architecture="flux-1-schnell",
+        license=APACHE,
         is_twin=True,
         has_guidance=False,
         masks_text=True,
@@ -143,6 +153,7 @@ VARIANTS = (
         home=str(POCKET),
         summary="a FLUX.1 of 6.4 M parameters that paints emoji, comes with weber",
         architecture="flux-1-pocket",
+        license=APACHE,
         text_tokens=24,
         text_width=128,
         native_pixels=64,

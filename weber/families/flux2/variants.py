@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from weber.families.family import SampleDefaults
+from weber.families.license import APACHE, License, build_own
+
+_FLUX = "flux-non-commercial-license"
 
 SCHEDULER: dict[str, object] = {"shift": 3.0, "use_dynamic_shifting": True, "time_shift_type": "exponential"}
 """Settings of the published `scheduler_config.json`, the same for every row, for models that come without one."""
@@ -19,6 +22,7 @@ class Variant:
     home: str
     summary: str
     architecture: str
+    license: License
     text_width: int
     text_part: Literal["mistral", "qwen"] = "qwen"
     is_distilled: bool = False
@@ -47,6 +51,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.2-dev",
         summary="FLUX.2 dev, 32 B, guidance-distilled, takes references",
         architecture="flux-2-dev",
+        license=build_own(_FLUX, "black-forest-labs/FLUX.2-dev", file="LICENSE.txt"),
         text_width=15360,
         text_part="mistral",
         sample_guidance=4.0,
@@ -56,6 +61,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.2-klein-base-4B",
         summary="FLUX.2 klein 4 B before distillation, takes references",
         architecture="flux-2-klein-4b",
+        license=APACHE,
         text_width=7680,
         sample_cfg=4.0,
     ),
@@ -64,6 +70,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.2-klein-base-9B",
         summary="FLUX.2 klein 9 B before distillation, takes references",
         architecture="flux-2-klein-9b",
+        license=build_own(_FLUX, "black-forest-labs/FLUX.2-klein-base-9B"),
         text_width=12288,
         sample_cfg=4.0,
     ),
@@ -72,6 +79,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.2-klein-4B",
         summary="FLUX.2 klein 4 B, for 4 steps, takes references",
         architecture="flux-2-klein-4b",
+        license=APACHE,
         text_width=7680,
         is_distilled=True,
         sample_steps=4,
@@ -81,6 +89,7 @@ VARIANTS = (
         home="black-forest-labs/FLUX.2-klein-9B",
         summary="FLUX.2 klein 9 B, for 4 steps, takes references",
         architecture="flux-2-klein-9b",
+        license=build_own(_FLUX, "black-forest-labs/FLUX.2-klein-9B"),
         text_width=12288,
         is_distilled=True,
         sample_steps=4,

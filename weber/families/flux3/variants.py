@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weber.families.family import SampleDefaults
+from weber.families.license import License, build_own
 
 TIMESTEP_SHIFT = 6.93
 """Of the sampler, whatever the size: the library's modular pipeline says so and reads no scheduler file."""
@@ -21,6 +22,7 @@ class Variant:
     home: str
     summary: str
     architecture: str
+    license: License
     sample_steps: int
     sample_cfg: float
     native_pixels: int = 1024
@@ -37,6 +39,7 @@ VARIANTS = (
         home="black-forest-labs/flux-3-image-klein-base",
         summary="FLUX.3 klein 5.5 B before distillation, takes references",
         architecture="flux-3-klein",
+        license=build_own("flux-kommunity-license", "black-forest-labs/flux-3-image-klein-base"),
         sample_steps=50,
         sample_cfg=3.5,
     ),

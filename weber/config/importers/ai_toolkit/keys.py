@@ -7,8 +7,9 @@ from typing import Any
 
 from weber.config.importers.ai_toolkit import data, model, optim, sample, train
 from weber.config.importers.answers import Answer, Table, ignored, refused, stated, used
+from weber.config.importers.published import IS_PRIVATE, Names, answer_private
 
-_HUB = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
+_HUB = Names("save.hf_repo_id", wish="save.push_to_hub", checkpoints="", is_whole=lambda keys: True)
 _NOISE = "noise is drawn from the plain normal law"
 _LOSS = "weber has no such further loss"
 _KEEP = "weber has no such loss; a set with regularization = true keeps the model as it is on its pictures"
@@ -193,8 +194,9 @@ KEYS: Table = {
     "save.save_every": stated(sample.set_save_every, "output.save_every"),
     "save.max_step_saves_to_keep": stated(sample.set_keep, "output.keep_last"),
     "save.save_format": ignored("adapters are safetensors; output.formats has their layouts"),
-    "save.push_to_hub save.hf_repo_id": refused(_HUB),
-    "save.hf_private": ignored(_HUB),
+    "save.push_to_hub": stated(_HUB.answer_wish, "publish.to, of save.hf_repo_id"),
+    "save.hf_repo_id": stated(_HUB.set_place, "publish.to, where save.push_to_hub is set"),
+    "save.hf_private": stated(answer_private, IS_PRIVATE),
     # sample
     "sample.prompts sample.samples": stated(sample.set_prompts, "sampling.prompts"),
     "sample.sample_every": stated(sample.set_every, "sampling.every"),

@@ -7,8 +7,9 @@ from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.diffusers import data, optim, run
+from weber.config.importers.published import TOKEN, Names
 
-_HUB = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
+_HUB = Names("hub_model_id", wish="push_to_hub", checkpoints="", is_whole=lambda keys: True)
 _WORDS = "weber trains no embeddings of new words; write a made-up word into the captions, which is learned with the adapter"
 _SPEED = "it changes speed or memory alone; memory.fit chooses what fits"
 _CONTROL = "weber trains no ControlNet; a model that takes reference pictures (FLUX.1 Kontext, FLUX.2) learns from data.0.conditioning"
@@ -124,7 +125,9 @@ KEYS: Table = {
     "report_to": stated(run.set_report, "output.trackers"),
     "tracker_project_name": stated(run.set_tracker_project, "output.project, with wandb or trackio"),
     "log_dataset_samples": ignored("`weber plan` shows what is in the sets"),
-    "push_to_hub hub_token hub_model_id": refused(_HUB),
+    "push_to_hub": stated(_HUB.answer_wish, "publish.to, of hub_model_id"),
+    "hub_model_id": stated(_HUB.set_place, "publish.to, where push_to_hub is given"),
+    "hub_token": ignored(TOKEN),
     "validation_prompt": stated(run.set_validation, "sampling.prompts"),
     "validation_image": stated(run.answer_painting("sampling.conditioning"), "sampling.conditioning"),
     "num_validation_images": stated(run.answer_painting("so many entries of sampling.prompts"), "so many entries of sampling.prompts"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from weber.config.importers.answers import Table, ignored, refused, translated, used
+from weber.config.importers.answers import Table, ignored, refused, stated, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.kohya.facts import is_adapter, is_lycoris, moves_at_once
+from weber.config.importers.published import BESIDE, IS_PRIVATE, TOKEN, Names, answer_private
 from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_bool, read_int
 
@@ -215,7 +216,8 @@ def _put_run_name(draft: Draft, keys: Keys, value: Any) -> str:
     return set_run_name(draft, value, trackers=[str(keys["log_with"])], origin=keys.find("wandb_run_name"))
 
 
-_UPLOAD = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
+_UPLOADED = Names("huggingface_repo_id", wish=None, checkpoints=None, is_whole=lambda keys: not is_adapter(keys))
+_UPLOAD = "a repository of a model gets the files at its top; states of the optimizer stay in the run folder"
 _TRACKER = "weber writes the same numbers for each tracker, and none of its settings"
 _HEADER = "weber writes into the header of a file what it knows: settings, data and base model"
 
@@ -232,8 +234,12 @@ OUTPUT: Table = {
     "save_state save_state_on_train_end save_last_n_epochs_state save_last_n_steps_state": ignored(
         "every checkpoint holds all that a resume needs"
     ),
-    "save_state_to_huggingface async_upload huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
-    "huggingface_repo_visibility": refused(_UPLOAD),
+    "huggingface_repo_id": stated(_UPLOADED.set_place, "publish.to, with publish.when"),
+    "huggingface_repo_visibility": stated(answer_private, f"{IS_PRIVATE}"),
+    "async_upload": ignored(BESIDE),
+    "huggingface_token": ignored(TOKEN),
+    "save_state_to_huggingface huggingface_path_in_repo": refused(_UPLOAD),
+    "huggingface_repo_type": refused(_UPLOAD, off=(None, "", "model")),
     "log_with": translated(_put_log, "output.trackers"),
     "logging_dir": translated(_put_log_folder, 'output.trackers = ["tensorboard"]'),
     "log_tracker_name": translated(_put_project, "output.project, with wandb"),

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
+from weber.config.importers.published import BESIDE, CARD, IS_PRIVATE, Names, answer_private
 from weber.config.importers.simpletuner import memory, model, objective, optim, sampling, webhooks
+from weber.config.importers.simpletuner.facts import is_full
 from weber.config.importers.simpletuner.sets import set_balance, set_dropout
 
-_SENT = "weber sends nothing anywhere; `hf upload` of the hub's own tool does"
+_SENT = Names("hub_model_id", wish="push_to_hub", checkpoints="push_checkpoints_to_hub", is_whole=is_full)
 _TRACKED = "weber writes metrics.jsonl into the run folder, and to output.trackers the same numbers"
 _DEVICES = "a run is on one device; the pictures of a step are train.batch_size x train.accumulation"
 _CACHED = "pictures and captions are encoded once into output.cache and found by their content, so that nothing stale is used"
@@ -269,8 +271,16 @@ _OUTPUT: Table = {
     "tracker_project_name": stated(sampling.set_tracker_project, "`output.project`, with wandb or trackio"),
     "tracker_run_name": stated(sampling.set_tracker_run, "`output.run_name`, with wandb or trackio"),
     "tracker_* logging_dir custom_tracker merge_environment_config": ignored(_TRACKED),
-    "push_to_hub push_checkpoints_to_hub push_to_hub_background hub_model_id publishing_config": ignored(_SENT),
-    "model_card_* post_checkpoint_script post_upload_script": ignored(_SENT),
+    "push_to_hub": stated(_SENT.answer_wish, "`publish.to`, of `hub_model_id`"),
+    "hub_model_id": stated(_SENT.set_place, "`publish.to`, where `push_to_hub` is given"),
+    "push_checkpoints_to_hub": stated(_SENT.answer_checkpoints, '`publish.when = "checkpoints"`'),
+    "push_to_hub_background": ignored(BESIDE),
+    "publishing_config": refused(
+        "`publish.to` takes s3:// and other storages; their keys stand in the environment", off=(None, "", "{}", "[]")
+    ),
+    "model_card_private": stated(answer_private, IS_PRIVATE),
+    "model_card_*": ignored(CARD),
+    "post_checkpoint_script post_upload_script": ignored("weber runs no programs"),
     "webhook_config": stated(webhooks.set_webhooks, "`[[output.webhooks]]`, one for each; values are in no report"),
     "webhook_reporting_interval": stated(webhooks.set_interval, "`output.webhooks.0.every`, of raw ones, as there"),
     "modelspec_comment": ignored("weber writes into the header of a file what it knows: settings, data and base model"),

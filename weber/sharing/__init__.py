@@ -1,0 +1,1 @@
+"""What a run has learned, shown to others: on the hub, or in a storage."""
