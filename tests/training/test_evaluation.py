@@ -58,11 +58,12 @@ def test_the_run_is_the_same_with_and_without_it(build_small: BuildRun) -> None:
 
 
 def test_the_numbers_move_only_with_the_weights(build_small: BuildRun) -> None:
-    """Of another seed, other batches and a rate of almost nothing, the numbers are those of the start."""
+    """Of another seed, other batches, routes and rollouts, and at a rate of almost nothing, the numbers are those of the start."""
     still = {"data": [{"resolution": 64, "evaluation": 0.2}], "optim": {"lr": 1e-12}, "evaluation": OFTEN}
     found = []
-    for seed in (1, 2):
-        config = build_small(f"seed{seed}", **still, train={"steps": 2, "batch_size": seed, "seed": seed})
+    others = {"tread": [{"ratio": 0.5, "first": 1, "last": -2}], "rollout": {"probability": 1.0}}
+    for seed, objective in ((1, {}), (2, others)):
+        config = build_small(f"seed{seed}", **still, objective=objective, train={"steps": 2, "batch_size": seed, "seed": seed})
         run_whole(config)
         found += list(read_lines(config.output.folder, HELD_OUT).values())
     assert [one["step"] for one in found] == [0, 2, 0, 2] and len({one[MEASURED] for one in found}) == 1
