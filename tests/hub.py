@@ -43,6 +43,10 @@ class Hub:
     url: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
+    def count_files(self, name: str) -> int:
+        """Files of a repository; 0 where there is none."""
+        return len(self.repositories[name].files) if name in self.repositories else 0
+
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         """What a request is answered."""
         if path == "/api/repos/create":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ SAMPLING = {"prompts": PROMPTS, "steps": 1, "every": 4}
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Hub]:
     """A hub that this process knows as the only one; a parameter says how it misbehaves."""
-    misbehave: Misbehave = request.param if hasattr(request, "param") else lambda asked, number: None
+    misbehave: Misbehave = getattr(request, "param", None) or (lambda asked, number: None)
     with serving_hub(misbehave) as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.url)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -251,3 +252,17 @@ def test_what_cannot_be_sent_is_refused_by_the_plan(build_small: BuildRun, publi
     with pytest.raises(PublishError) as caught:
         weber.plan(build_small("run", publish=publish), progress=ignore_progress)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("hub", [None, lambda asked, number: HANG if "repos/create" in asked else None], indirect=True)
+def test_a_run_that_ends_early_says_what_was_not_sent(finished: Path, hub: Hub) -> None:
+    said: list[str] = []
+    is_hanging = hub.misbehave("POST /api/repos/create", 0) == HANG
+    with Publisher(PublishConfig(to="me/cat", when="checkpoints"), folder=finished.parent, write=said.append) as publisher:
+        publisher.start()
+        publisher.add(finished.parent / "checkpoint-000002")
+        limit = time.monotonic() + 20
+        while time.monotonic() < limit and not (hub.asked if is_hanging else hub.count_files("me/cat")):
+            time.sleep(0.02)
+        time.sleep(0.2)
+    assert bool(said) == is_hanging and all(f"weber publish {finished.parent}" in line for line in said)

@@ -29,7 +29,7 @@ class Publisher:
         self._config, self._folder, self._write = config, folder, write
         self._changed, self._gone = threading.Condition(), threading.Event()
         self._waiting: Folder | None = None
-        self._is_closing = self._is_finished = False
+        self._is_closing = self._is_finished = self._is_busy = False
         self._sent: str | None = None
         self._reason: WeberError | None = None
         self._thread = threading.Thread(target=self._work, name="weber publish", daemon=True)
@@ -42,9 +42,12 @@ class Publisher:
             return
         self._gone.set()
         with self._changed:
+            is_left = self._waiting is not None or self._is_busy or self._reason is not None
             self._is_closing = True
             self._changed.notify()
-        if not self._is_finished and (self._waiting is not None or self._thread.is_alive() or self._reason is not None):
+        if self._thread.ident is not None:
+            self._thread.join(_POLL_SECONDS)
+        if is_left and not self._is_finished:
             self._write(f"Not all checkpoints were sent to {self._config.to}. What is there now is sent by: {self._command}")
         if self._folder.is_dir() and not self._thread.is_alive():
             clear_staged(self._folder)
@@ -114,11 +117,13 @@ class Publisher:
             except WeberError as error:
                 self._sent, self._reason = None, error
             shutil.rmtree(folder.path, ignore_errors=True)
+            self._is_busy = False
 
     def _take(self) -> Folder | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._is_closing)
             folder, self._waiting = self._waiting, None
+            self._is_busy = folder is not None
             return None if self._gone.is_set() else folder
 
     def _wait(self, seconds: float) -> bool:
