@@ -177,8 +177,8 @@ class SamplingConfig(Section):
     to hear of it. Left out: none."""
 
     preview_model: PathText | None = None
-    """What makes previews: a tiny decoder, as a file, a folder or a hub id (`madebyollin/taef1` for FLUX.1, `madebyollin/taef2` for
-    FLUX.2). Left out: colors that are fitted to the training pictures, which is blurred and needs nothing."""
+    """What makes previews: a tiny decoder, as a file, a folder or a hub id: `madebyollin/taef1` for models of 16 latent channels,
+    `madebyollin/taef2` for those of 32. Left out: colors that are fitted to the training pictures, which is blurred and needs nothing."""
 
     clip_model: PathText | None = None
     """A CLIP, as a folder or a hub id, that scores how well painted pictures fit their prompts: 100 x the cosine of both. It runs on the

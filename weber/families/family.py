@@ -120,24 +120,26 @@ class Predictor(Protocol):
 class Family(Protocol):
     """One base model: where its parts are and what its tensors mean. Building one reads configuration files only, no weights.
 
-    Sides of pictures are multiples of `alignment_pixels`; the model was made for squares of about `native_pixels`. `pairings` are the
-    names of the makers' files; `transformer_config` is the library's configuration; `architecture` is what files say of themselves
-    (`modelspec.architecture`, without its ending); `assistant` is the LoRA that takes part in training unless something else is said.
-    `takes_reference_t`: the tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition.
-    `takes_routes`: its predictor's `routes` may be set.
-    `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits `encode_prompts`, for
-    text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on (CLIP), None where there
-    is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector per sample. `lean_layers`
-    are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or `skip` where nothing in the
-    block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same input, the longest group first.
-    `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer. `text_range`: what `model.text_tokens`
-    may be for the last text part, None where the padded length is part of the model. `build_graph`: a picture as a graph of ComfyUI.
-    `skeleton`: the transformer as `load_skeleton` makes it, made once: to be looked at, and never changed.
+    Sides of pictures are multiples of `alignment_pixels`; a latent has `latent_patch` cells of 8 pixels on a side, whose channels lie
+    behind each other; the model was made for squares of about `native_pixels`. `pairings` are the names of the makers' files;
+    `transformer_config` is the library's configuration; `architecture` is what files say of themselves (`modelspec.architecture`,
+    without its ending); `assistant` is the LoRA that takes part in training unless something else is said. `takes_reference_t`: the
+    tokens of references may be told a noise level of their own, `reference_t` (B,) in the condition. `takes_routes`: its predictor's
+    `routes` may be set. `reference_modules` are patterns of layers that take part only with references. `prompts_per_batch` limits
+    `encode_prompts`, for text tensors whose shape is the prompt's own; `adapted_text` is the text part that adapters can be put on
+    (CLIP), None where there is none. `modulation_modules` are patterns of linear layers inside the blocks that are fed by one vector
+    per sample. `lean_layers` are patterns of linear layers in blocks whose outputs lean checkpointing does not keep: `recompute`, or
+    `skip` where nothing in the block's backward pass needs them. `joined_layers` are names inside a block of layers that read the same
+    input, the longest group first. `text_limits`: for each text part what says how much of a prompt it reads; it opens a tokenizer.
+    `text_range`: what `model.text_tokens` may be for the last text part, None where the padded length is part of the model.
+    `build_graph`: a picture as a graph of ComfyUI. `skeleton`: the transformer as `load_skeleton` makes it, made once: to be looked at,
+    and never changed.
     """
 
     variant: str
     is_local: bool
     alignment_pixels: int
+    latent_patch: int
     native_pixels: int
     image_part: str
     text_parts: tuple[str, ...]
@@ -209,10 +211,6 @@ class Family(Protocol):
 
     def decode_latents(self, encoder: nn.Module, latents: Tensor) -> Tensor:
         """Latents (B, C, H, W) to pixels (B, 3, 8H, 8W) fp32 in -1..1."""
-        ...
-
-    def spread_latents(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, H, W) as a preview reads them: (B, c, h, w) with a cell for each 8 pixels of a side."""
         ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -31,6 +31,7 @@ class PatchFamily(ABC):
     transformer_original: ClassVar[Original]
 
     alignment_pixels = patches.SCALE_PIXELS
+    latent_patch = 2
     image_part = "vae"
     picture_inputs = PictureInputs(max_references=10)
     takes_reference_t = False
@@ -40,7 +41,6 @@ class PatchFamily(ABC):
     modulation_modules: Sequence[str] = ()
     encode_images = staticmethod(patches.encode_images)
     decode_latents = staticmethod(patches.decode_latents)
-    spread_latents = staticmethod(patches.spread_latents)
     latent_shape = staticmethod(patches.build_latent_shape)
     reference_size = staticmethod(patches.build_reference_size)
     skeleton = cached_property(_load_skeleton)

@@ -44,11 +44,6 @@ def decode_latents(encoder: nn.Module, latents: Tensor) -> Tensor:
     return pixels.float().clamp(-1, 1)
 
 
-def spread_latents(latents: Tensor) -> Tensor:
-    """See `Family.spread_latents`: out of their patches, and normalized still, as taef2 wants them."""
-    return functional.pixel_shuffle(latents, 2)
-
-
 def pack(latents_BCHW: Tensor) -> Tensor:
     """One token for every place, row by row: (B, N, C)."""
     return latents_BCHW.flatten(2).transpose(1, 2)

@@ -22,6 +22,11 @@ _SHORTEST = 256
 _RIDGE = 1e-3
 
 
+def spread(latents_BCHW: Tensor, patch: int) -> Tensor:
+    """Latents out of their patches of that many cells on a side, normalized still, as tiny decoders want them."""
+    return torch.nn.functional.pixel_shuffle(latents_BCHW, patch)
+
+
 class Projection:
     """Colors as a sum of latents, fitted to pictures whose latents are known. Blurred, and good enough to see what is where.
 

@@ -172,7 +172,7 @@ def assemble(
     messages: Messages = SILENT,
 ) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
-    config, folder, progress = plan.resolved, plan.resolved.output.folder, (stop or Stop()).guard(watcher.report)
+    config, progress = plan.resolved, (stop or Stop()).guard(watcher.report)
     live = LiveTexts(plan.encoders) if config.output.text_cache == "live" else None
     reader = Reader(store, plan.encoders, live=live)
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
@@ -225,7 +225,6 @@ def assemble(
     painter = Painter(
         plan,
         predictor,
-        run_folder=folder,
         reader=reader,
         ema=learner.ema,
         swap=learner.swap,

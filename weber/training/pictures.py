@@ -65,7 +65,6 @@ class Painter:
         plan: Plan,
         predictor: Predictor,
         *,
-        run_folder: Path,
         reader: Reader,
         previews: Previews,
         ema: Ema | None = None,
@@ -73,7 +72,7 @@ class Painter:
         attention: str | None = None,
         learned: Named = (),
     ) -> None:
-        self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, run_folder / FOLDER
+        self.plan, self.predictor, self.swap, self.folder = plan, predictor, swap, plan.resolved.output.folder / FOLDER
         self.attention, self.learned, self.previews = attention, learned, previews
         self.ema = ema if plan.resolved.sampling.weights == "ema" else None
         config = plan.resolved.sampling

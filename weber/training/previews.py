@@ -14,7 +14,7 @@ from weber.data.views import read_pixels
 from weber.families.tiny import load_tiny
 from weber.planning.plan import Plan
 from weber.sampling.euler import Painting
-from weber.sampling.preview import NAME, Decode, build_preview, fit_projection, save_preview
+from weber.sampling.preview import NAME, Decode, build_preview, fit_projection, save_preview, spread
 from weber.track.events import build_preview as build_event
 from weber.track.webhooks import Messages
 from weber.training.batch import Reader
@@ -40,7 +40,7 @@ class Previews:
             return
         if self._decode is None:
             self._decode = self._open(latents_1CHW)
-        save_preview(build_preview(self._decode, self._plan.family.spread_latents(latents_1CHW)), self._file)
+        save_preview(build_preview(self._decode, spread(latents_1CHW, self._plan.family.latent_patch)), self._file)
         self._messages.tell(build_event(self._file, prompt, step=step, done=done, total=total))
 
     def _open(self, latents_1CHW: Tensor) -> Decode:
@@ -53,4 +53,4 @@ class Previews:
         for number in range(min(_NUM_FITTED, len(examples))):
             view = examples[number].target(0)
             latents = self._reader.read_latents(view).float()
-            yield self._plan.family.spread_latents(latents[None])[0], read_pixels(view, self._plan.dataset.files)
+            yield spread(latents[None], self._plan.family.latent_patch)[0], read_pixels(view, self._plan.dataset.files)

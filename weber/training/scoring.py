@@ -20,6 +20,7 @@ from weber.planning.looking import CLIP_KEY, LIKENESS_KEY, OWN
 from weber.planning.plan import Plan
 from weber.progress import Progress
 from weber.sampling.grid import build_sheet
+from weber.sampling.preview import spread
 from weber.sampling.scorers import Scorer, find_scorer, load_scorer
 from weber.sampling.scores import (
     CLIP,
@@ -154,7 +155,7 @@ class Scoring:
 
     def _describe(self, latents_1CHW: Tensor) -> Tensor:
         """What is where, as a row (D,): means over a grid of cells, the same for any size."""
-        cells = functional.adaptive_avg_pool2d(self._plan.family.spread_latents(latents_1CHW).float(), _GRID)
+        cells = functional.adaptive_avg_pool2d(spread(latents_1CHW.float(), self._plan.family.latent_patch), _GRID)
         return cells.flatten()
 
 

@@ -51,6 +51,7 @@ class Flux1:
     """One FLUX.1 model. Building it reads configuration files only and checks that every part is there."""
 
     alignment_pixels = ALIGNMENT_PIXELS
+    latent_patch = 1
     image_part = "vae"
     text_parts: tuple[str, ...] = ("clip", "t5")
     adapter_targets: Mapping[str, Sequence[str]] = keys.ADAPTER_TARGETS
@@ -157,10 +158,6 @@ class Flux1:
 
         assert isinstance(encoder, AutoencoderKL)
         return decode_pixels(encoder, latents)
-
-    def spread_latents(self, latents: Tensor) -> Tensor:
-        """See `Family.spread_latents`: as they are."""
-        return latents
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """See `Family.latent_shape`."""
