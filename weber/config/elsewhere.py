@@ -9,11 +9,17 @@ from urllib.parse import quote, unquote
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters and more: C: is a drive
 _QUOTED_SLASH = "%2F"
+_LOGIN = re.compile(r"(:/{1,2})[^/@\s\"]+@")
 
 
 def is_address(text: str) -> bool:
     """Does a text name a place elsewhere, as people write it?"""
     return _ADDRESS.match(text) is not None
+
+
+def hide_logins(text: str) -> str:
+    """The same, without the names and passwords that stand before the hosts of addresses in it."""
+    return _LOGIN.sub(r"\1(not shown)@", text)
 
 
 def find_scheme(path: Path) -> str:

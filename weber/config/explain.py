@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from weber.config.elsewhere import hide_logins
 from weber.config.foreign import FOREIGN_SECTIONS
 from weber.config.near import find_near
 from weber.config.propose import find_refusal, is_natural, normalize, propose_key, propose_known, propose_value
@@ -164,6 +165,7 @@ def _show(value: object, key: str = "") -> str:
         text = write_value(value)
     except TypeError:
         text = repr(value)
+    text = hide_logins(text)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 

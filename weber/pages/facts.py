@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from weber.checkpoint.save import CONFIG_NAME, list_checkpoints
+from weber.config.elsewhere import hide_logins
 from weber.config.load import list_changes, load_config
 from weber.config.run import RunConfig
 from weber.config.toml import write_value
@@ -77,7 +78,7 @@ def read_run(place: Path) -> dict[str, Any]:
 def _list_settings(config: RunConfig) -> list[list[str]]:
     """Key, value and default of what differs, as TOML."""
     changes = [one for one in list_changes(config) if one[1] is not None]
-    return [[key, write_value(value), "" if default is None else write_value(default)] for key, value, default in changes]
+    return [[key, hide_logins(write_value(value)), "" if default is None else write_value(default)] for key, value, default in changes]
 
 
 def _list_readings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

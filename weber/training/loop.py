@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from weber.checkpoint.save import CONFIG_NAME, build_name
+from weber.config.elsewhere import hide_logins
 from weber.errors import CacheError, CheckpointError, TrainingError, WeberError
 from weber.optim.libraries import evaluated
 from weber.optim.schedules import build_schedule, write_learning_rate
@@ -83,7 +85,7 @@ def _open_trackers(training: Training, watcher: Watcher) -> AbstractContextManag
     plan = training.plan
     return open_trackers(
         plan.resolved.output,
-        settings=plan.resolved.model_dump(mode="json", exclude={"output": {"webhooks"}}),
+        settings=json.loads(hide_logins(plan.resolved.model_dump_json(exclude={"output": {"webhooks"}}))),
         summary=build_summary(plan) if plan.resolved.output.trackers else "",
         done_steps=training.start.step,
         say=watcher.write,
