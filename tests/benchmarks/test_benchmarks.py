@@ -157,6 +157,16 @@ def test_probe(run: Run) -> None:
     assert line.split()[-2:] == ["no", "fp32"], "so small a model is not tried"
 
 
+def test_soak(run: Run) -> None:
+    done, memory, others, same, _ = run("soak", "--steps", "2", "--every", "1")
+    steps, messages, pictures, looks = _read_numbers(done)
+    assert steps == 2 and pictures == 3 and messages > 10 and looks >= 1
+    before, after, grown = _read_numbers(memory)
+    assert before > 100 and grown == pytest.approx(after - before, abs=0.11)
+    assert all(number >= 1 for number in _read_numbers(others))
+    assert same == "losses and bytes of the adapter: the same as of the run alone"
+
+
 def test_step(run: Run) -> None:
     _, _, *lines = run("step", "--steps", "2", "--tokens", "64")
     kinds = "lora", "full", "bf16"

@@ -65,10 +65,10 @@ def test_pictures_settings_and_the_plan(tmp_path: Path) -> None:
 def test_trackers_of_a_config(tmp_path: Path, tensorboard: bool) -> None:
     config = OutputConfig(folder=tmp_path, trackers=["tensorboard"] if tensorboard else [])
     with open_trackers(config, settings={}, summary="", done_steps=0, say=pytest.fail) as trackers:
-        trackers.write(1, {"loss": 0.5})
-    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == '{"step": 1, "loss": 0.5}\n'
+        trackers.write(1, {"loss": 0.5, "seconds": 0.25})
+    assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8") == '{"step": 1, "loss": 0.5, "seconds": 0.25}\n'
     assert (tmp_path / "tensorboard").is_dir() == tensorboard
-    assert not tensorboard or _read(tmp_path) == {"loss": [(1, 0.5)]}
+    assert not tensorboard or _read(tmp_path) == {"loss": [(1, 0.5)], "seconds": [(1, 0.25)], "steps_per_second": [(1, 4.0)]}
 
 
 def test_it_is_here() -> None:

@@ -41,9 +41,12 @@ class Trackers:
         self._metrics, self._readings, self._others = metrics, readings, others
 
     def write(self, step: int, numbers: Numbers) -> None:
-        """Record what a step measured."""
-        for tracker in (self._metrics, *self._others):
-            tracker.write(step, numbers)
+        """Record what a step measured; others are told the speed too, where there is a time."""
+        self._metrics.write(step, numbers)
+        seconds = numbers.get("seconds")
+        speed = {"steps_per_second": 1 / seconds} if isinstance(seconds, float) and seconds > 0 else {}
+        for tracker in self._others:
+            tracker.write(step, {**numbers, **speed})
 
     def write_reading(self, step: int, reading: Numbers) -> None:
         """Record what was measured after so many steps; others get the numbers of it."""
