@@ -42,8 +42,8 @@ SETTINGS = LIGHT | {"annotated_types", "pydantic", "pydantic_core", "typing_insp
 TORCH = SETTINGS | {"huggingface_hub", "numpy", "safetensors", "torch", "torchgen", "tqdm"}
 LIBRARIES = TORCH | {"PIL", "accelerate", "diffusers", "peft", "tokenizers", "transformers"}
 THEIRS = {
-    *("anyio", "certifi", "charset_normalizer", "filelock", "fsspec", "google", "h11", "httpcore2", "httpx2", "idna", "jinja2"),
-    *("markupsafe", "mpmath", "packaging", "psutil", "regex", "requests", "sympy", "triton", "truststore", "urllib3", "yaml"),
+    *("anyio", "brotli", "certifi", "charset_normalizer", "filelock", "fsspec", "google", "h11", "httpcore2", "httpx2", "idna", "jinja2"),
+    *("markupsafe", "mpmath", "packaging", "psutil", "regex", "requests", "sniffio", "sympy", "triton", "truststore", "urllib3", "yaml"),
 }
 """What the libraries import by themselves. Triton: PyTorch, with `torch._dynamo` and with its counter of FLOPs."""
 MODELS = {"transformers.models.auto.modeling_auto", "transformers.models.bloom.modeling_bloom"}

@@ -179,9 +179,10 @@ def test_unusable_profiles_are_said_and_left(mode: str, kind: str, profile: byte
     assert _difference(colors.image, read_image(_encode(_noise(mode), kind))) == 0
 
 
-def test_adobe_rgb_by_exif_alone_is_said() -> None:
+@pytest.mark.parametrize("facts", [{ExifTags.Base.ColorSpace: 2}, {ExifTags.IFD.Interop: {ExifTags.Interop.InteropIndex: "R03"}}])
+def test_adobe_rgb_by_exif_alone_is_said(facts: dict[int, Any]) -> None:
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 2
+    exif[ExifTags.IFD.Exif] = facts
     colors = read_colors(_encode(_noise(), "JPEG", exif=exif))
     assert colors.done == "" and colors.problem.startswith("Adobe RGB by EXIF, but without a profile")
 

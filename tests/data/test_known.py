@@ -26,9 +26,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     build_set = build._Builder._build
 
-    def remember(self: Any, config: Any, found: Any, captions: Any, *, key: str) -> Any:
+    def remember(self: Any, *arguments: Any, key: str, **others: Any) -> Any:
         keys.append(key)
-        return build_set(self, config, found, captions, key=key)
+        return build_set(self, *arguments, key=key, **others)
 
     monkeypatch.setattr(build._Builder, "_build", remember)
     return keys

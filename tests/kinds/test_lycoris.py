@@ -185,7 +185,7 @@ def test_told_merged_and_exported(tmp_path: Path, build_lycoris: BuildLycoris) -
     folder, _ = run_whole(build_lycoris("lokr", output={"formats": ["diffusers", "merged-bfl"]}))
     file = folder / "adapter.safetensors"
     text = str(inspect_file(file))
-    for word in ("LoKr", "layout        lycoris", "form          lokr", "rank          4", "FluxTransformer2DModel", "'factor': 8"):
+    for word in ("LoKr", "layout         lycoris", "form           lokr", "rank           4", "FluxTransformer2DModel", "'factor': 8"):
         assert word in text, text
     merge([(file, 1.0)], base="pocket", out=tmp_path / "whole.safetensors", layout=None, rank=None, progress=ignore_progress)
     [exported] = export(folder, ["merged-bfl"], base=None, out=tmp_path, progress=ignore_progress)

@@ -14,7 +14,7 @@ import weber
 from tests.kernels.standins import put_sage
 from tests.memory.conftest import FAMILIES
 from tests.runs import BuildRun, build_watcher
-from weber.commands.sample import Asked
+from weber.commands.sample import Look
 from weber.config.model import ModelConfig
 from weber.config.output import PaintingAttention
 from weber.errors import ConfigError
@@ -167,4 +167,4 @@ def test_a_model_can_be_painted_with_by_name(tmp_path: Path) -> None:
 
 
 def test_the_command_has_the_words_of_the_setting() -> None:
-    assert str(PaintingAttention).removeprefix("typing.") in Asked.__annotations__["attention"]
+    assert str(PaintingAttention).removeprefix("typing.") in Look.__annotations__["attention"]

@@ -245,6 +245,7 @@ def test_checks_of_every_family(row: FamilyRow, models: dict[str, Path], tmp_pat
     assert {one.program: not one.left for one in found.readings} == {
         **dict.fromkeys(("diffusers", "ComfyUI", "BFL"), True),
         **dict.fromkeys(("kohya", "LyCORIS"), False),
+        "ai-toolkit": row.transformer_class == "Flux2Transformer2DModel",  # there in the names of its makers, as in this layout
     }
     assert [one.format for one in found.survival] == ["fp8", "int8", "nf4"]
     assert all(0 < one.share < 1.5 and set(one.layers) == set(modules) for one in found.survival)

@@ -57,7 +57,8 @@ def convert_colors(image: Image.Image, profile: bytes | None) -> Colors:
 def find_problem(image: Image.Image) -> str:
     """What a picture without a profile says of its colors that nothing here acts on; empty for nothing."""
     exif = image.getexif()
-    names, facts = exif.get_ifd(ExifTags.IFD.Interop), exif.get_ifd(ExifTags.IFD.Exif)
+    facts = exif.get_ifd(ExifTags.IFD.Exif)
+    names = exif.get_ifd(ExifTags.IFD.Interop) if ExifTags.IFD.Interop in facts else {}  # a KeyError in Pillow 12 where there is none
     is_adobe = str(names.get(ExifTags.Interop.InteropIndex, "")).startswith(_ADOBE) or facts.get(ExifTags.Base.ColorSpace) == _ADOBE_NUMBER
     if is_adobe:
         return f"Adobe RGB by EXIF, but without a profile, so {_TAKEN}"
