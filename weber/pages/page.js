@@ -5,7 +5,7 @@ const colors = ["var(--a)", "var(--b)"];
 const isPair = runs.length > 1;
 
 function make(name, properties = {}, ...children) {
-  const space = ["svg", "path", "text", "line", "rect", "g"].includes(name) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
+  const space = ["svg", "circle", "path", "text", "line", "rect", "g"].includes(name) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
   const element = document.createElementNS(space, name);
   for (const [key, value] of Object.entries(properties)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
@@ -41,6 +41,8 @@ function smooth(points, weight) {
   });
 }
 
+const FEW_POINTS = 12; // so few are shown as dots too: a single one makes no line
+
 function drawChart(lines, title, format, weight) {
   const width = 520, height = 250, left = 58, right = 12, top = 12, bottom = 26;
   const series = lines.map((line) => line.points);
@@ -68,16 +70,21 @@ function drawChart(lines, title, format, weight) {
     const isLong = sorted.length > 50;
     let low = isLong ? pick(0.01) : sorted[0], high = isLong ? pick(0.99) : pick(1);
     if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
-    const x = (step) => left + (step - range[0]) / (range[1] - range[0] || 1) * (width - left - right);
+    const x = (step) => left + (range[1] > range[0] ? (step - range[0]) / (range[1] - range[0]) : 0.5) * (width - left - right);
+    const told = new Set();
     const y = (value) => height - bottom - (Math.min(high, Math.max(low, value)) - low) / (high - low) * (height - top - bottom);
     for (let number = 0; number <= 4; number++) {
       const value = low + (high - low) * number / 4, step = range[0] + (range[1] - range[0]) * number / 4;
       svg.append(make("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), stroke: "var(--line)" }));
       svg.append(make("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
-      svg.append(make("text", { x: x(step), y: height - 8, "text-anchor": number === 4 ? "end" : "middle" }, String(Math.round(step))));
+      const label = String(Math.round(step));
+      if (!told.has(label)) svg.append(make("text", { x: x(step), y: height - 8, "text-anchor": number === 4 ? "end" : "middle" }, label));
+      told.add(label);
     }
     const trace = (points) => points.map(([step, value], place) => `${place ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     raw.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: lines[number].color, "stroke-opacity": weight ? 0.22 : 1 })));
+    const dots = raw.flatMap((points, number) => points.length > FEW_POINTS ? [] : points.map((point) => [point, lines[number].color]));
+    for (const [[step, value], color] of dots) svg.append(make("circle", { cx: x(step), cy: y(value), r: 3, fill: color }));
     if (weight) shown.forEach((points, number) => svg.append(make("path", { d: trace(points), fill: "none", stroke: lines[number].color, "stroke-width": 2 })));
   }
   svg.addEventListener("pointerdown", (event) => { start = toStep(event); svg.setPointerCapture(event.pointerId); });
