@@ -93,3 +93,14 @@ def test_a_copy_is_found_and_shown(build_run: BuildRun, tmp_path: Path, cache: P
 def test_what_cannot_look(build_run: BuildRun, sampling: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, ModelError), match=message):
         build_plan(_build(build_run, "run", **sampling))
+
+
+def test_a_prompt_that_is_cut_is_said(build_run: BuildRun, tmp_path: Path, cache: Path) -> None:
+    plan = build_plan(_build(build_run, "run", clip_model=str(write_clip(tmp_path / "clip")), prompts=["a dog", "a cat " * 60]))
+    scoring = build_scoring(plan, Reader(Store(cache), plan.encoders))
+    assert scoring is not None
+    files = [tmp_path / "00.png", tmp_path / "01.png"]
+    for file in files:
+        Image.effect_noise((64, 64), 60).convert("RGB").save(file)
+    scored = scoring.score(files, ignore_progress)
+    assert scored.num_cut == 1 and "of 1 prompt the end is not read" in scored.describe() and not scored.copies

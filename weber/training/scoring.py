@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from weber.data.examples import Example
 from weber.data.views import read_pixels
+from weber.data.words import describe_count
 from weber.planning.looking import CLIP_KEY, LIKENESS_KEY, OWN
 from weber.planning.plan import Plan
 from weber.progress import Progress
@@ -55,17 +56,19 @@ class Copy(NamedTuple):
 
 @dataclass(frozen=True)
 class Scored:
-    """Numbers by their names, and what is a copy."""
+    """Numbers by their names, and what is a copy. `num_cut`: prompts of which only the beginning was read."""
 
     numbers: Mapping[str, float]
     copies: Sequence[Copy]
+    num_cut: int = 0
 
     def describe(self) -> str:
         """The numbers for a person."""
         said = []
         if CLIP in self.numbers:
             clip, least, most = (self.numbers[name] for name in (CLIP, CLIP_LEAST, CLIP_MOST))
-            said.append(f"they fit their prompts by {clip:.1f} (100 x cosine; {least:.1f} to {most:.1f})")
+            cut = "" if self.num_cut == 0 else f"; of {describe_count(self.num_cut, 'prompt')} the end is not read"
+            said.append(f"they fit their prompts by {clip:.1f} (100 x cosine; {least:.1f} to {most:.1f}{cut})")
         if LEARNED in self.numbers:
             said.append(f"likeness to learned pictures {self.numbers[LEARNED]:.3f}, to the nearest {self.numbers[NEAREST]:.3f}")
         if PAINTED in self.numbers:
@@ -100,13 +103,15 @@ class Scoring:
     def score(self, files: Sequence[Path], progress: Progress) -> Scored:
         """Pictures, of which each is called as its prompt."""
         config, pictures = self._plan.resolved.sampling, [_open(file) for file in files]
-        numbers: dict[str, float] = {}
+        numbers, num_cut = dict[str, float](), 0
         copies: list[Copy] = []
         scorer: Scorer | None = None
         if config.clip_model is not None:
             scorer = load_scorer(find_scorer(config.clip_model, key=CLIP_KEY, needs_text=True))
+            texts = [self._texts[file.stem] for file in files]
             features_ND = scorer.embed_pictures(pictures, progress)
-            numbers |= measure_fit(features_ND, scorer.embed_texts([self._texts[file.stem] for file in files]))
+            numbers |= measure_fit(features_ND, scorer.embed_texts(texts))
+            num_cut = sum(number > scorer.num_tokens for number in scorer.count_tokens(texts))
         if config.likeness_model is not None:
             if config.likeness_model == OWN:
                 features_ND = self._embed_latents(pictures)
@@ -119,7 +124,7 @@ class Scoring:
             copies = [Copy(file, self._examples[one.place].path, one.cosine) for file, one in nearest if one.is_copy]
         del scorer
         gc.collect()
-        return Scored(numbers, copies)
+        return Scored(numbers, copies, num_cut)
 
     def save_copies(self, copies: Sequence[Copy], *, step: int) -> Path:
         """A sheet: each copy beside what it is a copy of; returns the file."""
