@@ -11,6 +11,7 @@ files or threads.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import os
@@ -132,12 +133,17 @@ def train_quietly(config: RunConfig) -> tuple[str, Eye]:
     return hashlib.sha256(path.read_bytes()).hexdigest(), eye
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """See the docstring of the file."""
+def build_options() -> argparse.ArgumentParser:
+    """The options at the top of the file."""
     parser = machine.build_parser(__doc__)
     parser.add_argument("--steps", type=machine.read_count, default=3000)
     parser.add_argument("--every", type=machine.read_count, default=100)
-    options = parser.parse_args(words)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """See the docstring of the file."""
+    options = build_options().parse_args(words)
     machine.prepare(options)
     with tempfile.TemporaryDirectory() as name, listening() as url:
         folders = [Path(name) / "alone", Path(name) / "watched"]
