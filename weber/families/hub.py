@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ from huggingface_hub import constants
 from weber.errors import ModelError
 
 _UNAUTHORIZED = 401
+_HUB_ID = re.compile(r"[^/~.\\]+/[^/\\]+")
 
 
 def load_snapshot(repository: str, patterns: Sequence[str], *, revision: str | None, key: str) -> Path:
@@ -27,6 +29,12 @@ def load_snapshot(repository: str, patterns: Sequence[str], *, revision: str | N
         lambda: huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=chosen, ignore_patterns=left_out),
         _Wish(repository, chosen, revision=revision, key=key),
     )
+
+
+def find_place(place: str, patterns: Sequence[str], *, key: str) -> Path:
+    """A path on this machine, or where nothing is there and the place reads as a hub id, its files that match. Raises ModelError."""
+    path = Path(place).expanduser()
+    return load_snapshot(place, patterns, revision=None, key=key) if not path.exists() and _HUB_ID.fullmatch(place) else path
 
 
 def load_file(repository: str, name: str, *, revision: str | None, key: str) -> Path:

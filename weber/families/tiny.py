@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.errors import ModelError
-from weber.families.hub import load_snapshot
+from weber.families.hub import find_place
 from weber.families.tensors import open_weights
 
 _WIDTH = 64
@@ -22,7 +22,6 @@ _POOL_GROUPS = 4
 _BLOCKS = (3, 3, 3, 1)
 _DIFFUSERS = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 _MAKERS = re.compile(r"(\d+)\.(.+)")
-_HUB_ID = re.compile(r"[^/~.\\]+/[^/\\]+")
 _KEY = "sampling.preview_model"
 
 
@@ -97,9 +96,7 @@ def _rename(name: str) -> str | None:
 
 
 def _find(place: str) -> Path:
-    path = Path(place).expanduser()
-    if not path.exists() and _HUB_ID.fullmatch(place):
-        path = load_snapshot(place, ["*.safetensors"], revision=None, key=_KEY)
+    path = find_place(place, ["*.safetensors"], key=_KEY)
     if path.is_file():
         return path
     files = sorted(path.glob("*.safetensors"), key=lambda file: ("decoder" not in file.name, file.name)) if path.is_dir() else []

@@ -4,7 +4,6 @@ nothing of the card that trains; read for a score, and freed."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from weber.errors import ModelError
-from weber.families.hub import load_snapshot
+from weber.families.hub import find_place
 from weber.progress import Progress
 from weber.sampling.scores import normalize
 
-_HUB_ID = re.compile(r"[^/~.\\]+/[^/\\]+")
 _FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 _WHAT = "scoring"
 
@@ -67,9 +65,7 @@ class Scorer:
 def find_scorer(place: str, *, key: str, needs_text: bool, is_whole: bool = True) -> Path:
     """Folder of a model that judges pictures, or prompts too; of the hub it is fetched, or its configuration alone. Raises ModelError. No
     weights are read."""
-    folder = Path(place).expanduser()
-    if not folder.is_dir() and _HUB_ID.fullmatch(place):
-        folder = load_snapshot(place, _FILES if is_whole else ["config.json"], revision=None, key=key)
+    folder = find_place(place, _FILES if is_whole else ["config.json"], key=key)
     expected = "openai/clip-vit-large-patch14 or another CLIP" + ("" if needs_text else ", facebook/dinov2-small or another DINOv2")
     if not (folder / "config.json").is_file():
         raise ModelError(
