@@ -34,6 +34,8 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.parallel.sums import Sums
+from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
 from weber.planning.old_run import PAGE_NAME, write_import
@@ -42,6 +44,7 @@ from weber.planning.plan import Plan, build_plan
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
+from weber.progress import Progress
 from weber.results.runs import is_run
 from weber.sharing.beside import Publisher
 from weber.track.progress import Watcher
@@ -49,6 +52,7 @@ from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
+from weber.training.crew import Crew
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
@@ -73,21 +77,29 @@ class Encoded:
 
 
 def train(
-    config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | None = None, imported: Imported | None = None
+    config: RunConfig,
+    *,
+    resume: Resume,
+    watcher: Watcher,
+    stop: Stop | None = None,
+    imported: Imported | None = None,
+    world: World | None = None,
 ) -> Path:
     """Run a config to the end, from its start or a checkpoint; returns the finished result: an adapter file, or a model.
 
     `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
-    another trainer; it is said, and kept in the run folder.
+    another trainer; it is said, and kept in the run folder. `world`: where several processes train, of which this one leads.
     """
     job = build_absolute(config.output.folder).name
     with Opened(config.output.webhooks, job=job, watcher=watcher) as opened:
-        finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported)
+        finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported, world=world)
         opened.messages.finish(finished)
         return finished
 
 
-def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None) -> Path:
+def _train(
+    config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None, world: World | None
+) -> Path:
     folder, watcher = build_absolute(config.output.folder), opened.watcher
     check_places(config)
     try:
@@ -111,7 +123,8 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
             publisher = held.enter_context(Publisher(plan.resolved.publish, folder=folder, write=watcher.write))
             publisher.start()
-            training = replace(_prepare(plan, start=start, previous=previous, opened=opened, stop=stop), publisher=publisher)
+            training = _prepare(plan, start=start, previous=previous, opened=opened, stop=stop, world=world)
+            training = replace(training, publisher=publisher)
             if not is_same:
                 leave_branch(folder, start, watcher=watcher)
             swap = training.learner.swap
@@ -128,14 +141,25 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
         ) from error
 
 
-def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, opened: Opened, stop: Stop) -> Training:
+def _prepare(
+    plan: Plan, *, start: Found, previous: RunConfig | None, opened: Opened, stop: Stop, world: World | None
+) -> Training:
     """All that comes before the first step. A stop loses nothing of it but what is in memory."""
     watcher = opened.watcher
     watcher.write(choose_attention(plan.config, plan.workload).describe())  # before anything is encoded: it may be refused
     store = Store(plan.resolved.output.cache)
+    messages = opened.messages
     try:
-        encode_cache(plan, store, watcher=watcher, stop=stop)
-        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=opened.messages)
+        if world is None:
+            encode_cache(plan, store, watcher=watcher, stop=stop)
+            return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages)
+        with world.leading("plan", start=None if start.folder is None else str(start.folder)):
+            world.agree()
+        with world.leading("encode"), world.together():
+            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size))
+        store.refresh()
+        with world.leading("assemble"):
+            return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
     except Stopped:
         watcher.write(f"Stopped before the first step; what was encoded is in {store.folder}. To go on:")
         watcher.write(f"  {build_command(plan)}")
@@ -170,11 +194,40 @@ def assemble(
     previous: RunConfig | None = None,
     stop: Stop | None = None,
     messages: Messages = SILENT,
+    world: World | None = None,
 ) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
-    config, progress = plan.resolved, (stop or Stop()).guard(watcher.report)
-    live = LiveTexts(plan.encoders) if config.output.text_cache == "live" else None
+    live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
+    progress = (stop or Stop()).guard(watcher.report)
+    learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
     reader = Reader(store, plan.encoders, live=live)
+    painter = Painter(
+        plan,
+        learner.predictor,
+        reader=reader,
+        ema=learner.ema,
+        swap=learner.swap,
+        attention=choose_attention(plan.config, plan.workload).painting.name,
+        previews=Previews(plan, reader=reader, messages=messages),
+        learned=learner.parameters,
+    )
+    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
+    return Training(plan, learner, loader, painter, saver, start, messages, build_scoring(plan, reader))
+
+
+def build_learner(
+    plan: Plan,
+    store: Store,
+    *,
+    start: Found,
+    live: LiveTexts | None,
+    watcher: Watcher,
+    progress: Progress,
+    world: World | None = None,
+) -> tuple[Learner, Loader]:
+    """The network with what learns on it, as it was left or as it starts, and what reads its pictures. Of a `world` all processes call it
+    at once."""
+    config = plan.resolved
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     for one in plan.frozen:
         watcher.write(f"The {one.name.replace('_', ' ')} {one.place} takes part with strength {one.strength:g}.")
@@ -194,8 +247,8 @@ def assemble(
         cache=config.output.cache,
         progress=progress,
     )
-    predictor, attention = network.predictor, choose_attention(plan.config, plan.workload)
-    predictor.attention = attention.training.name
+    predictor = network.predictor
+    predictor.attention = choose_attention(plan.config, plan.workload).training.name
     predictor.transformer.train()
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
@@ -215,25 +268,20 @@ def assemble(
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
         health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
         compiling=_build_compiling(plan, predictor),
+        crew=None if world is None else Crew(world, Sums([parameter for _, parameter in parameters], world)),
     )
-    loader = Loader(plan, store, live=live)
-    write_answers(plan, learner, loader=loader, store=store, progress=progress)
+    rank, num_processes = (0, 1) if world is None else (world.rank, world.size)
+    loader = Loader(plan, store, live=live, rank=rank, num_processes=num_processes)
+    if world is None or world.is_leader:
+        write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
         write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
-    painter = Painter(
-        plan,
-        predictor,
-        reader=reader,
-        ema=learner.ema,
-        swap=learner.swap,
-        attention=attention.painting.name,
-        previews=Previews(plan, reader=reader, messages=messages),
-        learned=parameters,
-    )
-    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
-    return Training(plan, learner, loader, painter, saver, start, messages, build_scoring(plan, reader))
+    if learner.crew is not None:
+        check_equal(learner.crew.world, parameters)
+        store.refresh()
+    return learner, loader
 
 
 def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -49,6 +49,7 @@ class Batch:
 
     `weights_B` fp32: how much each counts, None: 1. `mask_B1HW` fp32: what is learned of each, None: all. With `is_regularization` the
     model's own answer is asked for, with `fixed` that of a fixed pair of noise level and noise. `captions` are those that were drawn.
+    `number`: which of the step's micro-batches it is, or a part of.
     """
 
     latents_BCHW: Tensor
@@ -60,6 +61,7 @@ class Batch:
     is_regularization: bool = False
     captions: tuple[str, ...] = ()
     fixed: Fixed | None = None
+    number: int = 0
 
     @property
     def is_asked_plainly(self) -> bool:
@@ -159,8 +161,9 @@ class Loader:
     """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
     a context."""
 
-    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None) -> None:
-        self._plan, self._store, self._live = plan, store, live
+    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None, rank: int = 0, num_processes: int = 1) -> None:
+        """Of the micro-batches of a step those of process `rank`: one after the other is dealt out."""
+        self._plan, self._store, self._live, self._rank, self._num_processes = plan, store, live, rank, num_processes
         self._reader = Reader(store, plan.encoders, live=live)
         self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
@@ -193,14 +196,36 @@ class Loader:
             return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
 
     def read(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, here and now."""
+        """The micro-batches of a step that are this process's, here and now."""
+        return self._read(step, slice(self._rank, None, self._num_processes))
+
+    def load_all(self, step: int) -> list[Batch]:
+        """Those of all processes."""
+        batches = self._read(step, slice(None))
+        self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
+        return batches
+
+    def draw_step(self, step: int) -> list[list[Draw]]:
+        """What they are, without reading them."""
+        return self._plan.batches.draw_step(step, self._num_processes)
+
+    def list_samples(self, step: int) -> dict[int, Example]:
+        """The pictures of a step by their places in it."""
+        return {draw.place: self._plan.dataset.examples[draw.example] for draws in self.draw_step(step) for draw in draws}
+
+    def list_asked(self, step: int) -> list[int]:
+        """The places in a step of the samples whose noise level is drawn."""
+        return [place for place, one in self.list_samples(step).items() if self._lessons is None or not one.is_regularization]
+
+    def _read(self, step: int, chosen: slice) -> list[Batch]:
         with self._stream.open():
-            return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
+            numbered = list(enumerate(self.draw_step(step)))[chosen]
+            return [replace(batch, number=number) for number, draws in numbered for batch in self._load_batches(draws, step)]
 
     def find_not_finite(self, step: int) -> dict[str, list[Path]]:
         """Pictures of a step that have numbers in the cache which are not finite, and the cache's files with them."""
         found: dict[str, list[Path]] = {}
-        for draw in (draw for draws in self._plan.batches.draw_step(step) for draw in draws):
+        for draw in (draw for draws in self.draw_step(step) for draw in draws):
             example, looking = self._plan.dataset.examples[draw.example], _Looking(self._store)
             self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders, live=self._live))
             if looking.keys:
@@ -269,4 +294,8 @@ class Loader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

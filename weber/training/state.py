@@ -38,7 +38,7 @@ LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
 """Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
-    *("output.", "publish.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
+    *("output.", "publish.", "parallel.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
     *("model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
