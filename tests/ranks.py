@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ SECONDS = 240
 
 
 def run_together(files: Sequence[Path], size: int, *, said: Path, resume: bool = False) -> list[int | None]:
-    """Do the runs of these files one after the other in `size` processes; returns their exit codes. What they say is in the folder `said`."""
+    """Do the runs of these files one after the other in `size` processes; returns their exit codes. What they say is put into `said`."""
     said.mkdir(parents=True, exist_ok=True)
     return watch(start_together(files, size, said=said, resume=resume))
 

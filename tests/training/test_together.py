@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tests.ranks import run_together
 from tests.runs import build_watcher
 from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
-from weber.config.load import build_config, save_config
+from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
 from weber.training.assemble import train
 
@@ -50,7 +49,8 @@ def masks(place: Path, pictures: Path) -> Path:
 def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, masks: Path) -> RunConfig:
     data: list[dict[str, Any]] = [{"path": str(pictures), **SIZE}]
     if case == "mixed":
-        data = [data[0] | {"loss_masks": str(masks)}, {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}]
+        kept = {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}
+        data = [data[0] | {"loss_masks": str(masks)}, kept]
     tree = {
         "model": {"variant": "pocket"},
         "data": data,
@@ -88,3 +88,20 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[int, Path], size: int, ca
     files = list_files(one)
     assert len(files) > 2
     assert files == list_files(many)
+
+
+def test_a_run_goes_on_in_any_number_of_processes(runs: dict[int, Path], place: Path) -> None:
+    """From a checkpoint of three in two, and from one of two in one."""
+    for size, left in ((2, "3"), (1, "2")):
+        before, folder = runs[int(left)] / "lora", place / f"{left}-to-{size}" / "lora"
+        shutil.copytree(before / "checkpoint-000002", folder / "checkpoint-000002")
+        config = load_config(before / "config.toml", [f"output.folder={folder}"])
+        file = save_config(config, place / f"{left}-to-{size}.toml") or place / f"{left}-to-{size}.toml"
+        if size == 1:
+            train(config, resume=True, watcher=build_watcher()[0])
+        else:
+            assert run_together([file], size, said=place / "resumed", resume=True) == [0] * size
+            said = (place / "resumed" / f"{file.stem}-0.txt").read_text()
+            assert "Resuming checkpoint-000002: 2 of 4 steps are left" in said and "Changed since" not in said
+        for name in ("adapter.safetensors", "checkpoint-000004/optimizer.safetensors", "checkpoint-000004/ema.safetensors"):
+            assert (folder / name).read_bytes() == (runs[1] / "lora" / name).read_bytes(), (size, name)

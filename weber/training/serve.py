@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,8 @@ class Server:
         plan, learner, loader = self._plan, self._learner, self._loader
         assert plan is not None and learner is not None and loader is not None
         write_learning_rate(learner.optimizer, build_schedule(plan.resolved.optim, num_steps=plan.num_steps)(step))
-        try:
+        with suppress(TrainingError):  # which process 0 has seen too
             start_step_together(learner, loader, step=step, stop=stop)
-        except TrainingError:
-            pass  # which process 0 has seen too
 
 
 def _find_start(folder: Path, rank: int) -> Found:

@@ -194,16 +194,17 @@ def _identify_parts(plan: Plan) -> dict[str, str]:
 
 
 def _list_differences(old: RunConfig, new: RunConfig) -> list[str]:
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before, after = flatten_settings(old.model_dump(mode="json")), flatten_settings(new.model_dump(mode="json"))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in keys]
 
 
-def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
+def flatten_settings(tree: object, prefix: str = "") -> dict[str, object]:
+    """A tree of settings as `section.key` to value."""
     if isinstance(tree, dict):
-        return {key: leaf for name, value in tree.items() for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+        return {key: leaf for name, value in tree.items() for key, leaf in flatten_settings(value, f"{prefix}{name}.").items()}
     if isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
-        return {key: leaf for name, value in enumerate(tree) for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+        return {key: leaf for name, value in enumerate(tree) for key, leaf in flatten_settings(value, f"{prefix}{name}.").items()}
     return {prefix[:-1]: tree}
 
 
