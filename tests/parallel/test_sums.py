@@ -13,7 +13,11 @@ from weber.parallel.sums import Total
 def test_a_total_is_the_sum_in_the_order_of_one_process(parts: list[int], size: int, seed: int) -> None:
     """`parts`: how many pieces each micro-batch falls into."""
     generator = torch.Generator().manual_seed(seed)
-    pieces = [[torch.randn(4, generator=generator) * 10.0 ** int(torch.randint(-4, 5, (), generator=generator)) for _ in range(n)] for n in parts]
+
+    def draw() -> torch.Tensor:
+        return torch.randn(4, generator=generator) * 10.0 ** int(torch.randint(-4, 5, (), generator=generator))
+
+    pieces = [[draw() for _ in range(num)] for num in parts]
     alone = torch.full((4,), -0.0)
     for piece in (one for own in pieces for one in own):
         alone = alone + piece

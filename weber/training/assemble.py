@@ -53,6 +53,7 @@ from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
 from weber.training.crew import Crew
+from weber.training.dealt import Dealt
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
 from weber.training.network import build_put, load_network
@@ -270,8 +271,7 @@ def build_learner(
         compiling=_build_compiling(plan, predictor),
         crew=None if world is None else Crew(world, Sums([parameter for _, parameter in parameters], world)),
     )
-    rank, num_processes = (0, 1) if world is None else (world.rank, world.size)
-    loader = Loader(plan, store, live=live, rank=rank, num_processes=num_processes)
+    loader = Loader(plan, store, live=live, dealt=None if world is None else Dealt(plan, world.rank, world.size))
     if world is None or world.is_leader:
         write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:

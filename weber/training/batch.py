@@ -31,6 +31,7 @@ from weber.memory.beside import SideStream, send
 from weber.planning.lessons import ANSWER_NAME, Lesson
 from weber.planning.plan import Plan, build_lessons
 from weber.planning.prompts import Prompt
+from weber.training.dealt import Dealt
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,21 @@ class Loader:
     """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
     a context."""
 
-    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None, rank: int = 0, num_processes: int = 1) -> None:
-        """Of the micro-batches of a step those of process `rank`: one after the other is dealt out."""
-        self._plan, self._store, self._live, self._rank, self._num_processes = plan, store, live, rank, num_processes
+    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None, dealt: Dealt | None = None) -> None:
+        """`dealt`: which micro-batches are read; None: all."""
+        self._plan, self._store, self._live, self.dealt = plan, store, live, dealt or Dealt(plan)
         self._reader = Reader(store, plan.encoders, live=live)
         self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._stream = SideStream(plan.device)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 
-    def load(self, step: int) -> list[Batch]:
-        """The micro-batches of a step."""
+    def load(self, step: int, *, is_whole: bool = False) -> list[Batch]:
+        """The micro-batches of a step; if it `is_whole` also those that were dealt to others."""
+        if is_whole:
+            batches = self.read(step, slice(None))
+            self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
+            return batches
         ahead, self._ahead = self._ahead, None
         batches = ahead[1].result() if ahead is not None and ahead[0] == step else self.read(step)
         self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
@@ -195,37 +200,16 @@ class Loader:
         with self._stream.open():
             return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
 
-    def read(self, step: int) -> list[Batch]:
-        """The micro-batches of a step that are this process's, here and now."""
-        return self._read(step, slice(self._rank, None, self._num_processes))
-
-    def load_all(self, step: int) -> list[Batch]:
-        """Those of all processes."""
-        batches = self._read(step, slice(None))
-        self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
-        return batches
-
-    def draw_step(self, step: int) -> list[list[Draw]]:
-        """What they are, without reading them."""
-        return self._plan.batches.draw_step(step, self._num_processes)
-
-    def list_samples(self, step: int) -> dict[int, Example]:
-        """The pictures of a step by their places in it."""
-        return {draw.place: self._plan.dataset.examples[draw.example] for draws in self.draw_step(step) for draw in draws}
-
-    def list_asked(self, step: int) -> list[int]:
-        """The places in a step of the samples whose noise level is drawn."""
-        return [place for place, one in self.list_samples(step).items() if self._lessons is None or not one.is_regularization]
-
-    def _read(self, step: int, chosen: slice) -> list[Batch]:
+    def read(self, step: int, chosen: slice | None = None) -> list[Batch]:
+        """The micro-batches of a step, here and now: those that are `chosen`, None: those of this process."""
         with self._stream.open():
-            numbered = list(enumerate(self.draw_step(step)))[chosen]
+            numbered = list(enumerate(self.dealt.draw_step(step)))[chosen or self.dealt.own]
             return [replace(batch, number=number) for number, draws in numbered for batch in self._load_batches(draws, step)]
 
     def find_not_finite(self, step: int) -> dict[str, list[Path]]:
         """Pictures of a step that have numbers in the cache which are not finite, and the cache's files with them."""
         found: dict[str, list[Path]] = {}
-        for draw in (draw for draws in self.draw_step(step) for draw in draws):
+        for draw in (draw for draws in self.dealt.draw_step(step) for draw in draws):
             example, looking = self._plan.dataset.examples[draw.example], _Looking(self._store)
             self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders, live=self._live))
             if looking.keys:
@@ -294,8 +278,4 @@ class Loader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

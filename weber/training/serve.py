@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,9 @@ from weber.training.together import start_step_together
 def serve(config: RunConfig, world: World, *, stop: Stop | None = None) -> None:
     """Take part in a run until process 0 ends it. What is wrong here it says there. A wish to stop is passed on to it."""
     stop, server = stop or Stop(), Server(config, world)
-    with stop_signals(stop, write=_ignore):
-        try:
-            while True:
-                server.follow(world.listen(), stop=stop)
-        except Dismissed:
-            return
-        finally:
-            server.close()
+    with stop_signals(stop, write=_ignore), server.held, suppress(Dismissed):
+        while True:
+            server.follow(world.listen(), stop=stop)
 
 
 class Server:
@@ -49,6 +44,8 @@ class Server:
         self._watcher = Watcher(Console(file=io.StringIO()))
         self._plan: Plan | None = None
         self._start = Found(0, None, {})
+        self.held = ExitStack()
+        """What is to be let go of in the end."""
         self._learner: Learner | None = None
         self._loader: Loader | None = None
 
@@ -65,11 +62,6 @@ class Server:
                 self._step(order["step"], stop)
         except Undone:
             pass  # process 0 knows, and says it
-
-    def close(self) -> None:
-        """Let go of threads."""
-        if self._loader is not None:
-            self._loader.close()
 
     def _build_plan(self, start: str | None) -> None:
         error: WeberError | None = None
@@ -97,6 +89,7 @@ class Server:
         self._learner, self._loader = build_learner(
             plan, store, start=self._start, live=live, watcher=self._watcher, progress=self._watcher.report, world=self._world
         )
+        self.held.enter_context(self._loader)
 
     def _step(self, step: int, stop: Stop) -> None:
         plan, learner, loader = self._plan, self._learner, self._loader

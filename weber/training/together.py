@@ -44,8 +44,8 @@ def start_step_together(learner: Learner, loader: Loader, *, step: int, stop: St
     if any(one["stop"] for one in told):
         stop.say()
 
-    num_samples, rounds, is_there = len(loader.list_samples(step)), _list_rounds(told), iter(batches)
-    levels = draw_timesteps(learner, batches, step=step, places=loader.list_asked(step))
+    num_samples, rounds, is_there = len(loader.dealt.list_samples(step)), _list_rounds(told), iter(batches)
+    levels = draw_timesteps(learner, batches, step=step, places=loader.dealt.list_asked(step))
     t_of = {id(batch): t_B for batch, t_B in zip(batches, levels, strict=True)}
     losses, plain = list[Tensor](), list[Tensor]()
     for counts in ([len(parts) for parts in one] for one in rounds):
@@ -114,7 +114,7 @@ def _fetch(
     learner: Learner, loader: Loader, rows_N3: Tensor, *, norm: Tensor, step: int, rounds: Sequence[Sequence[Places]]
 ) -> Outcome:
     """What came of it, for all samples."""
-    samples = loader.list_samples(step)
+    samples = loader.dealt.list_samples(step)
     found = [samples[place] for place in _list_places(rounds)]
     losses_N, plain_N, levels_N = (column.contiguous() for column in rows_N3.unbind(dim=1))
     kinds: dict[str, list[int]] = {}
