@@ -47,6 +47,7 @@ from weber.planning.space import check_space
 from weber.progress import Progress
 from weber.results.runs import is_run
 from weber.sharing.beside import Publisher
+from weber.sharing.captions import save_captions
 from weber.track.progress import Watcher
 from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
@@ -120,6 +121,7 @@ def _train(
             is_same = check_start(plan, start, watcher=watcher)
             previous = read_previous(folder)
             save_config(plan.resolved, folder / CONFIG_NAME)
+            save_captions(plan.dataset.examples, folder)
             if imported is not None:
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
             publisher = held.enter_context(Publisher(plan.resolved.publish, folder=folder, write=watcher.write))
