@@ -20,6 +20,16 @@ class ParallelConfig(Section):
     """Which GPUs of this machine. `auto`: all of them, but no more than a step has pictures; a number: so many; a list: these, by their
     numbers. With `memory.device = "cpu"` a number of processes. Where torchrun, Slurm or Kubernetes has started the processes, these."""
 
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What each device holds. `ddp`: the whole model. `fsdp`: a part of every block, and whole blocks only while they run, so that a model
+    can be larger than a device; packed ones too (`memory.quantize`). `auto`: `ddp` where it fits, by the estimate that `weber plan`
+    prints."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether somebody has said how many devices."""
+        return self.devices != "auto"
+
     @property
     def num_devices(self) -> int | None:
         """How many were asked for; None: as many as there are."""
@@ -31,4 +41,6 @@ class ParallelConfig(Section):
     def _refuse_what_cannot_act(self) -> ParallelConfig:
         if isinstance(self.devices, list) and len(set(self.devices)) < len(self.devices):
             raise ValueError(f"devices = {self.devices} names a device twice; name each once")
+        if self.num_devices == 1 and self.strategy != "auto":
+            raise ValueError(f'strategy = "{self.strategy}" has no effect on one device; raise devices, or remove it')
         return self

@@ -66,7 +66,7 @@ class Sums:
             self._found = [was or parameter.grad is not None for was, parameter in zip(self._found, self._parameters, strict=True)]
         for bucket in self._buckets:
             part, is_mine = bucket.part, world.rank in ranks
-            flat = _flatten(bucket.parameters, part * world.size) if is_mine else bucket.parameters[0].new_empty(0)
+            flat = flatten_gradients(bucket.parameters, part * world.size) if is_mine else bucket.parameters[0].new_empty(0)
             received = [part if rank in ranks else 0 for rank in range(world.size)]
             pieces = world.exchange(flat, sent=[part if is_mine else 0] * world.size, received=received).view(len(ranks), part)
             bucket.total.take(list(zip(ranks, pieces, strict=True)), turn=turn, is_last=is_last)
@@ -90,7 +90,7 @@ class Sums:
 
 
 @torch.no_grad()
-def _flatten(parameters: Sequence[nn.Parameter], size: int) -> Tensor:
+def flatten_gradients(parameters: Sequence[nn.Parameter], size: int) -> Tensor:
     """All gradients behind each other, filled up. What is missing is -0, the one number that changes no sum."""
     flat = torch.full((size,), -0.0, dtype=parameters[0].dtype, device=parameters[0].device)
     start = 0

@@ -48,6 +48,8 @@ class World:
     def __init__(self, place: Place, device: torch.device) -> None:
         """Meet the others; returns when all are there."""
         self.rank, self.size, self.device, self._is_heard = place.rank, place.size, device, False
+        self.is_together = place.rank > 0
+        """Whether all do the same; when not, process 0 does something alone, and the others listen."""
         with _watched("meeting"):
             if place.address:
                 dist.init_process_group("gloo", init_method=place.address, rank=place.rank, world_size=place.size, timeout=_PATIENCE)
@@ -63,16 +65,16 @@ class World:
     @contextmanager
     def leading(self, do: str, **facts: Any) -> Iterator[None]:
         """Say to all others what to do now, and do the same inside. Of what is wrong inside all know (`agree`), or see it themselves."""
-        self._is_heard = False
+        self._is_heard, self.is_together = False, True
         self.pass_on({"do": do, **facts})
         try:
             yield
         except PeerError:
             raise
         except WeberError:
-            self._is_heard = True
+            self._is_heard, self.is_together = True, False
             raise
-        self._is_heard = True
+        self._is_heard, self.is_together = True, False
 
     def dismiss(self) -> None:
         """Tell all others to end, if they listen; those that are in the middle of something notice that this process is gone."""
@@ -158,10 +160,25 @@ class World:
             dist.all_gather_single(found, mine.contiguous(), group=self._group)
         return found
 
+    def gather_into(self, found: Tensor, mine: Tensor) -> None:
+        """The same, into memory that is there."""
+        with _watched("exchanging weights"):
+            dist.all_gather_single(found, mine, group=self._group)
+
     def send_from(self, tensor: Tensor, *, rank: int) -> None:
         """What one process has in a tensor, into that of all others, in place."""
         with _watched("exchanging weights"):
             dist.broadcast(tensor, src=rank, group=self._group if tensor.is_cuda else None)
+
+    def send(self, tensor: Tensor) -> None:
+        """Numbers on the host, to process 0."""
+        with _watched("sending numbers"):
+            dist.send(tensor, dst=0)
+
+    def receive(self, tensor: Tensor, *, rank: int) -> None:
+        """What a process sends, into memory of the host."""
+        with _watched("waiting for numbers"):
+            dist.recv(tensor, src=rank)
 
     def close(self) -> None:
         """Part from the others."""

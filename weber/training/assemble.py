@@ -34,7 +34,6 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
-from weber.parallel.sums import Sums
 from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
@@ -53,11 +52,11 @@ from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
-from weber.training.crew import Crew
+from weber.training.crew import build_crew
 from weber.training.dealt import Dealt
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
-from weber.training.network import build_put, load_network
+from weber.training.network import Where, build_put, load_network
 from weber.training.pictures import Painter
 from weber.training.prepared import Training
 from weber.training.previews import Previews
@@ -161,8 +160,7 @@ def _prepare(
         with world.leading("encode"), world.together():
             encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size))
         store.refresh()
-        with world.leading("assemble"):
-            return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
+        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
     except Stopped:
         watcher.write(f"Stopped before the first step; what was encoded is in {store.folder}. To go on:")
         watcher.write(f"  {build_command(plan)}")
@@ -202,7 +200,14 @@ def assemble(
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
     live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
     progress = (stop or Stop()).guard(watcher.report)
-    learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
+    if world is None:
+        learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress)
+    else:
+        with world.leading("assemble"):
+            learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
+        write_answers(plan, learner, loader=loader, store=store, progress=progress)
+        with world.leading("refresh"):
+            pass
     reader = Reader(store, plan.encoders, live=live)
     painter = Painter(
         plan,
@@ -238,16 +243,17 @@ def build_learner(
     base = plan.family.open_transformer()
 
     def put(transformer: nn.Module) -> None:
-        parameters.extend(plan.kind.build(transformer, config, trained=plan.trained, base=base, start=plan.start))
+        away = {"swap_blocks": "all", "swap_to": "disk"} if is_sharded else {}  # no block is here whole
+        settings = config.model_copy(update={"memory": config.memory.model_copy(update=away)})
+        parameters.extend(plan.kind.build(transformer, settings, trained=plan.trained, base=base, start=plan.start))
 
+    is_sharded = world is not None and config.parallel.strategy == "fsdp"
     network = load_network(
         plan.family,
         config.memory,
-        device=plan.device,
-        dtype=plan.dtype,
+        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None),
         trained=plan.trained.shapes,
         put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
-        cache=config.output.cache,
         progress=progress,
     )
     predictor = network.predictor
@@ -256,12 +262,14 @@ def build_learner(
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
-    ema = _build_mean(config.optim, parameters, plan.device)
+    crew = None if world is None else build_crew(world, parameters, network)
+    own = parameters if crew is None else crew.own
+    ema = _build_mean(config.optim, own, plan.device)
     learner = Learner(
         config,
         plan.family,
         predictor,
-        parameters,
+        own,
         optimizer,
         plan.training_guidance,
         fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
@@ -269,20 +277,19 @@ def build_learner(
         swap=network.swap,
         text=find_text(plan.family, predictor.transformer),
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
-        health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
+        health=None if is_sharded else build_health(plan.device, optimizer, ema=ema, swap=network.swap),
         compiling=_build_compiling(plan, predictor),
-        crew=None if world is None else Crew(world, Sums([parameter for _, parameter in parameters], world)),
+        crew=crew,
     )
     loader = Loader(plan, store, live=live, dealt=None if world is None else Dealt(plan, world.rank, world.size))
-    if world is None or world.is_leader:
+    if world is None:
         write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
         write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
-    if learner.crew is not None:
-        check_equal(learner.crew.world, parameters)
-        store.refresh()
+    if crew is not None:
+        check_equal(crew.world, [(name, parameter) for name, parameter in parameters if name not in crew.owners])
     return learner, loader
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from weber.cache.live import LiveTexts
@@ -23,6 +24,7 @@ from weber.planning.plan import Plan, build_plan
 from weber.track.progress import Watcher
 from weber.training.assemble import build_learner, encode_cache
 from weber.training.batch import Loader
+from weber.training.gathered import Own, describe_own, list_own
 from weber.training.learner import Learner
 from weber.training.stop import Stop, stop_signals
 from weber.training.together import start_step_together
@@ -48,6 +50,8 @@ class Server:
         """What is to be let go of in the end."""
         self._learner: Learner | None = None
         self._loader: Loader | None = None
+        self._store: Store | None = None
+        self._own: Own = {}
 
     def follow(self, order: dict[str, Any], *, stop: Stop) -> None:
         """Do one thing with all others."""
@@ -58,8 +62,12 @@ class Server:
                 self._encode()
             elif order["do"] == "assemble":
                 self._assemble()
-            else:
+            elif order["do"] == "refresh":
+                self._refresh()
+            elif order["do"] == "step":
                 self._step(order["step"], stop)
+            else:
+                self._give(order)
         except Undone:
             pass  # process 0 knows, and says it
 
@@ -84,16 +92,35 @@ class Server:
     def _assemble(self) -> None:
         plan = self._plan
         assert plan is not None
-        store = Store(plan.resolved.output.cache)
+        store = self._store = Store(plan.resolved.output.cache)
         live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
         self._learner, self._loader = build_learner(
             plan, store, start=self._start, live=live, watcher=self._watcher, progress=self._watcher.report, world=self._world
         )
         self.held.enter_context(self._loader)
 
+    def _refresh(self) -> None:
+        assert self._store is not None
+        self._store.refresh()
+
+    def _give(self, order: dict[str, Any]) -> None:
+        """What process 0 needs for something that it does alone: a block, or what this process moves."""
+        learner = self._learner
+        assert learner is not None and learner.crew is not None
+        if order["do"] == "gather":
+            assert learner.crew.mover is not None
+            learner.crew.mover.answer(order["block"])
+        elif order["do"] == "list":
+            self._own = list_own(learner)
+            self._world.tell_all(describe_own(self._own))
+        elif order["rank"] == self._world.rank:
+            tensor = self._own[order["kind"]][order["name"]]
+            self._world.send(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8))
+
     def _step(self, step: int, stop: Stop) -> None:
         plan, learner, loader = self._plan, self._learner, self._loader
         assert plan is not None and learner is not None and loader is not None
+        self._own = {}
         write_learning_rate(learner.optimizer, build_schedule(plan.resolved.optim, num_steps=plan.num_steps)(step))
         with suppress(TrainingError):  # which process 0 has seen too
             start_step_together(learner, loader, step=step, stop=stop)

@@ -6,8 +6,9 @@ Legend: B batch, N samples of the step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +25,16 @@ from weber.training.question import build_question, draw_timesteps
 from weber.training.step import measure_gradient, move_weights
 from weber.training.stop import Stop
 
-Places = list[list[int]]
-"""The places in the step of the samples of each micro-batch."""
+
+class Part(NamedTuple):
+    """A micro-batch, or a part of one: the places of its samples in the step, and how often the network is asked before it learns."""
+
+    places: list[int]
+    num_passes: int
+
+
+Rounds = Sequence[Sequence[Sequence[Part]]]
+"""Of each round and process its micro-batch, or the parts of it."""
 
 
 def start_step_together(learner: Learner, loader: Loader, *, step: int, stop: Stop) -> Started:
@@ -36,11 +45,14 @@ def start_step_together(learner: Learner, loader: Loader, *, step: int, stop: St
     """
     crew, error, batches = learner.crew, None, list[Batch]()
     assert crew is not None
+    if crew.mover is not None and crew.mover.was_alone and learner.swap is not None:
+        learner.swap.settle(forgets=True)
+        crew.mover.was_alone = False
     try:
         batches += loader.load(step)
     except CacheError as found:
         error = found
-    told = crew.world.agree(error, stop=stop.asked, parts=[(batch.number, batch.places) for batch in batches])
+    told = crew.world.agree(error, stop=stop.asked, parts=[(batch.number, batch.places, _is_asked_twice(batch)) for batch in batches])
     if any(one["stop"] for one in told):
         stop.say()
 
@@ -48,21 +60,31 @@ def start_step_together(learner: Learner, loader: Loader, *, step: int, stop: St
     levels = draw_timesteps(learner, batches, step=step, places=loader.dealt.list_asked(step))
     t_of = {id(batch): t_B for batch, t_B in zip(batches, levels, strict=True)}
     losses, plain = list[Tensor](), list[Tensor]()
-    for counts in ([len(parts) for parts in one] for one in rounds):
-        for turn in range(max(counts)):
-            ranks = [rank for rank, count in enumerate(counts) if turn < count]
-            if crew.world.rank in ranks:
+    for one in rounds:
+        most = max(map(len, one))
+        for turn in range(most):
+            now = {rank: parts[turn] for rank, parts in enumerate(one) if turn < len(parts)}
+            num_passes, ranks = max(part.num_passes for part in now.values()), list(now)
+            crew.begin(ranks, turn=turn, is_last=turn == most - 1)
+            if crew.world.rank in now:
                 batch = next(is_there)
+                _pass_by(learner, batch, step=step, times=num_passes - now[crew.world.rank].num_passes)
                 found_B, plain_B = _learn(learner, batch, t_of[id(batch)], step=step, num_samples=num_samples)
                 losses.append(found_B)
                 plain.append(plain_B)
-            crew.take(ranks, turn=turn, is_last=turn == max(counts) - 1)
+            elif crew.mover is not None:
+                _learn_nothing(learner, loader, batches, step=step, num_passes=num_passes)
+            if crew.mover is not None and learner.swap is not None:
+                learner.swap.finish()
+            crew.take(ranks, turn=turn, is_last=turn == most - 1)
+    if learner.swap is not None and learner.swap.is_trained:
+        learner.swap.settle()
     crew.finish()
 
     rows_N3 = _gather(learner, [losses, plain, levels], rounds=rounds)
     if learner.health is not None:
         learner.health.note(rows_N3[:, 0])
-    norm = measure_gradient(learner)
+    norm = crew.measure_gradient() if crew.owners else measure_gradient(learner)
     outcome = _fetch(learner, loader, rows_N3, norm=norm, step=step, rounds=rounds)
     if learner.health is None:
         outcome.read()
@@ -85,22 +107,50 @@ def _learn(learner: Learner, batch: Batch, t_B: Tensor, *, step: int, num_sample
     return losses_B.detach(), plain_B.detach()
 
 
-def _list_rounds(told: Sequence[Mapping[str, Any]]) -> list[list[Places]]:
-    """Of each round and process the places of its micro-batches."""
-    dealt = [[[places for _, places in parts] for _, parts in groupby(one["parts"], key=lambda part: part[0])] for one in told]
+def _learn_nothing(learner: Learner, loader: Loader, batches: Sequence[Batch], *, step: int, num_passes: int) -> None:
+    """Run the blocks as the others do, which need this process's parts of them; no gradient of it is taken."""
+    batch = batches[0] if batches else loader.read(step, slice(1))[0]
+    _pass_by(learner, batch, step=step, times=num_passes)
+    _ask_plainly(learner, batch, step=step).sum().backward()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _pass_by(learner: Learner, batch: Batch, *, step: int, times: int) -> None:
+    """Run the blocks while others ask the model without what is trained."""
+    crew = learner.crew
+    for _ in range(times if crew is not None and crew.mover is not None else 0):
+        _ask_plainly(learner, batch, step=step)
+
+
+def _ask_plainly(learner: Learner, batch: Batch, *, step: int) -> Tensor:
+    plain = replace(batch, is_regularization=False, fixed=None)
+    question = build_question(learner, plain, t_B=torch.full((len(batch.places),), 0.5, device=batch.latents_BCHW.device), step=step)
+    return learner.predictor(question.noisy_BCHW, question.t_B, question.condition)
+
+
+def _is_asked_twice(batch: Batch) -> bool:
+    """Whether the model without what is trained has to be asked too."""
+    return batch.is_regularization and (batch.fixed is None or batch.fixed.target_BCHW is None)
+
+
+def _list_rounds(told: Sequence[Mapping[str, Any]]) -> Rounds:
+    dealt = [
+        [[Part(places, int(is_twice)) for _, places, is_twice in parts] for _, parts in groupby(one["parts"], key=lambda part: part[0])]
+        for one in told
+    ]
     return [[own[number] if number < len(own) else [] for own in dealt] for number in range(max(map(len, dealt)))]
 
 
-def _list_places(rounds: Sequence[Sequence[Places]]) -> list[int]:
+def _list_places(rounds: Rounds) -> list[int]:
     """Places in the order in which one process would have come to them."""
-    return [place for one in rounds for parts in one for places in parts for place in places]
+    return [place for one in rounds for parts in one for part in parts for place in part.places]
 
 
-def _gather(learner: Learner, columns: Sequence[Sequence[Tensor]], *, rounds: Sequence[Sequence[Places]]) -> Tensor:
+def _gather(learner: Learner, columns: Sequence[Sequence[Tensor]], *, rounds: Rounds) -> Tensor:
     """Numbers (N, columns) fp32 of all samples of the step, in that order."""
     crew = learner.crew
     assert crew is not None
-    own = [[place for one in rounds for places in one[rank] for place in places] for rank in range(crew.world.size)]
+    own = [[place for one in rounds for part in one[rank] for place in part.places] for rank in range(crew.world.size)]
     most = max(map(len, own))
     mine = torch.zeros(most, len(columns), dtype=torch.float32, device=crew.world.device)
     for number, column in enumerate(columns):
@@ -111,7 +161,7 @@ def _gather(learner: Learner, columns: Sequence[Sequence[Tensor]], *, rounds: Se
 
 
 def _fetch(
-    learner: Learner, loader: Loader, rows_N3: Tensor, *, norm: Tensor, step: int, rounds: Sequence[Sequence[Places]]
+    learner: Learner, loader: Loader, rows_N3: Tensor, *, norm: Tensor, step: int, rounds: Rounds
 ) -> Outcome:
     """What came of it, for all samples."""
     samples = loader.dealt.list_samples(step)
