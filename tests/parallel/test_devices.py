@@ -7,7 +7,7 @@ import torch
 
 from tests.runs import BuildRun
 from weber.errors import ConfigError
-from weber.parallel.devices import choose_device, list_devices
+from weber.parallel.devices import check_alone, choose_device, list_devices
 
 
 @pytest.fixture
@@ -22,6 +22,9 @@ def test_processes_on_the_cpu(build_run: BuildRun) -> None:
     assert list_devices(build_run(train=train)) == [None]
     assert list_devices(build_run(train=train, parallel={"devices": 3})) == [None] * 3
     assert choose_device(build_run()) == torch.device("cpu")
+    check_alone(build_run())
+    with pytest.raises(ConfigError, match="where there are several"):
+        check_alone(build_run(parallel={"strategy": "ddp"}))
 
 
 def test_gpus(build_run: BuildRun, four: None) -> None:
@@ -47,6 +50,7 @@ def test_numbers_of_gpus_where_none_is(build_run: BuildRun, monkeypatch: pytest.
     [
         ({"parallel": {"devices": 5}}, "raise train.accumulation to 3"),
         ({"parallel": {"devices": [0, 0]}}, "twice"),
+        ({"parallel": {"devices": 1, "strategy": "fsdp"}}, "has no effect on one device"),
         ({"parallel": {"devices": [0, 1]}}, "numbers GPUs"),
         ({"parallel": {"devices": 2}, "memory": {"device": "cuda:0"}}, "is one device"),
         ({"parallel": {"devices": 2}, "optim": {"fused_backward": True, "clip_norm": "off"}}, "fused_backward cannot act"),

@@ -14,6 +14,7 @@ from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
+from weber.track.jsonl import read_readings
 from weber.training.assemble import train
 
 SIZE: dict[str, Any] = {"resolution": 64, "bucket_step": 16}
@@ -33,7 +34,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "packed": {
         "memory": {"device": "cpu", "quantize": "nf4", "dtype": "bf16", "gradient_checkpointing": "none"},
-        "train": {"steps": 2, "batch_size": 1, "accumulation": 2},
+        "train": {"steps": 3, "batch_size": 1, "accumulation": 2},
+        "sampling": {"prompts": ["a dog"], "steps": 2, "width": 64, "height": 64, "every": 2},
+        "evaluation": {"every": 2, "pictures": 1, "levels": [0.5]},
     },
     "mixed": {"train": {"steps": 4, "batch_size": 3, "accumulation": 3}, "optim": {"lr": 1e-3}},
 }
@@ -56,7 +59,7 @@ def masks(place: Path, pictures: Path) -> Path:
 
 
 def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, masks: Path) -> RunConfig:
-    data: list[dict[str, Any]] = [{"path": str(pictures), **SIZE}]
+    data: list[dict[str, Any]] = [{"path": str(pictures), **SIZE} | ({"evaluation": 0.2} if case == "packed" else {})]
     if case == "mixed":
         kept = {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}
         data = [data[0] | {"loss_masks": str(masks)}, kept]
@@ -99,6 +102,11 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, c
     files = list_files(one)
     assert len(files) > 2
     assert files == list_files(many)
+    if case != "full":  # of which the first process sees a part
+        assert read_readings(one) == read_readings(many)
+    pictures = {file.name: file.read_bytes() for file in (one / "pictures").rglob("*.png")}
+    assert pictures == {file.name: file.read_bytes() for file in (many / "pictures").rglob("*.png")}
+    assert bool(pictures) == (case == "packed")
 
 
 @pytest.mark.parametrize(

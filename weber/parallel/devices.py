@@ -29,6 +29,16 @@ def list_devices(config: RunConfig) -> list[int | None]:
     return list(range(parallel.num_devices))
 
 
+def check_alone(config: RunConfig) -> None:
+    """Refuse settings of [parallel] that cannot act in one process, where nobody has said that it is one."""
+    if config.parallel.strategy != "auto":
+        raise ConfigError(
+            "What each device holds can only be said where there are several.",
+            got=f'parallel.strategy = "{config.parallel.strategy}", and one device trains',
+            fix="remove parallel.strategy, or set parallel.devices",
+        )
+
+
 def choose_device(config: RunConfig) -> torch.device:
     """Where one of several processes computes: it sees one GPU alone."""
     is_gpu = config.memory.device in ("auto", "cuda") and torch.cuda.is_available()

@@ -194,7 +194,7 @@ class ShardedSums:
                 total = self._totals.get((block, dtype))
                 if not own or total is None or total.tensor is None:
                     continue
-                for parameter, part in zip(own, total.tensor.split([one.numel() for one in own]), strict=True):
+                for parameter, part in zip(own, torch.split(total.tensor, [one.numel() for one in own]), strict=True):
                     parameter.grad = part.view(parameter.shape) if (block, numbers[id(parameter)]) in found else None
         self._totals, self._found = {}, set()
 

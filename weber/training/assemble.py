@@ -101,7 +101,7 @@ def train(
 def _train(
     config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None, world: World | None
 ) -> Path:
-    folder, watcher = build_absolute(config.output.folder), opened.watcher
+    folder, watcher, num = build_absolute(config.output.folder), opened.watcher, 1 if world is None else world.size
     check_places(config)
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
@@ -109,7 +109,7 @@ def _train(
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
+            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None, num_processes=num)
             if imported is not None:
                 watcher.write(write_summary(imported))
             watcher.write(build_summary(plan, stop.guard(watcher.report)))
@@ -203,7 +203,7 @@ def assemble(
     if world is None:
         learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress)
     else:
-        with world.leading("assemble"):
+        with world.leading("assemble", is_sharded=plan.workload.is_sharded):
             learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
         write_answers(plan, learner, loader=loader, store=store, progress=progress)
         with world.leading("refresh"):
@@ -247,7 +247,7 @@ def build_learner(
         settings = config.model_copy(update={"memory": config.memory.model_copy(update=away)})
         parameters.extend(plan.kind.build(transformer, settings, trained=plan.trained, base=base, start=plan.start))
 
-    is_sharded = world is not None and config.parallel.strategy == "fsdp"
+    is_sharded = plan.workload.is_sharded
     network = load_network(
         plan.family,
         config.memory,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ class Crew:
 
     `sums`: of what each process moves itself. With `mover` each holds a part of every block, and with `sharded` it moves a part of what is
     trained in them. `parameters` is all that is trained, and `owners` says by their names which process moves those that only one does.
+    `watching` is called once, when all gradients of a step are complete.
     """
 
     world: World
@@ -29,6 +30,7 @@ class Crew:
     mover: ShardMover | None = None
     sharded: ShardedSums | None = None
     owners: dict[str, int] = field(default_factory=dict)
+    watching: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def own(self) -> Named:
@@ -49,6 +51,8 @@ class Crew:
         self.sums.finish()
         if self.sharded is not None:
             self.sharded.finish()
+        while self.watching:
+            self.watching.pop()()
 
     def measure_gradient(self) -> Tensor:
         """The norm of all gradients together, of which each process has some."""
@@ -56,8 +60,8 @@ class Crew:
         mine = torch.full((len(found),), -1.0, dtype=torch.float32, device=device)
         there = [number for number, gradient in enumerate(found) if gradient is not None]
         norms = torch._foreach_norm([gradient for gradient in found if gradient is not None]) if there else []
-        for number, norm in zip(there, norms, strict=True):
-            mine[number] = norm
+        for number, one in zip(there, norms, strict=True):
+            mine[number] = one
         rows = self.world.gather(mine).view(self.world.size, -1)
         owners = torch.tensor([self.owners.get(name, self.world.rank) for name, _ in self.parameters], device=device)
         all_norms = rows.gather(0, owners.unsqueeze(0)).squeeze(0)
@@ -65,7 +69,8 @@ class Crew:
         numbers = [number for kind in dict.fromkeys(kinds) for number, one in enumerate(kinds) if one == kind]
         ordered = all_norms[torch.tensor(numbers, device=device)]
         ordered = ordered[~(ordered < 0)]  # what is not a number stays
-        return torch.linalg.vector_norm(ordered.to(kinds[0]) if len(set(kinds)) == 1 else ordered)
+        norm: Tensor = torch.linalg.vector_norm(ordered.to(kinds[0]) if len(set(kinds)) == 1 else ordered)
+        return norm
 
 
 def build_crew(world: World, parameters: Named, network: Network) -> Crew:

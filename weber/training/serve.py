@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Server:
             elif order["do"] == "encode":
                 self._encode()
             elif order["do"] == "assemble":
-                self._assemble()
+                self._assemble(order["is_sharded"])
             elif order["do"] == "refresh":
                 self._refresh()
             elif order["do"] == "step":
@@ -74,7 +75,7 @@ class Server:
     def _build_plan(self, start: str | None) -> None:
         error: WeberError | None = None
         try:
-            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None)
+            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None, num_processes=self._world.size)
             self._start = Found(0, None, {}) if start is None else _find_start(Path(start), self._world.rank)
             choose_attention(self._plan.config, self._plan.workload)
         except PeerError:
@@ -89,9 +90,9 @@ class Server:
         with self._world.together():
             encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share)
 
-    def _assemble(self) -> None:
-        plan = self._plan
-        assert plan is not None
+    def _assemble(self, is_sharded: bool) -> None:
+        assert self._plan is not None
+        plan = self._plan = replace(self._plan, workload=replace(self._plan.workload, is_sharded=is_sharded))
         store = self._store = Store(plan.resolved.output.cache)
         live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
         self._learner, self._loader = build_learner(
