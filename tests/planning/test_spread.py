@@ -24,12 +24,12 @@ def test_the_planner_chooses_by_bytes(build_run: BuildRun) -> None:
     config = build_run(memory=ALL, train=TRAIN, parallel=TWO)
     workload = build_plan(config).workload
     peak = build_estimate(config, workload).peak.num_bytes
-    fits, lacks = (choose_spread(config, replace(workload, device_bytes=peak + more), 2) for more in (1, -1))
+    fits, lacks = (choose_spread(config, replace(workload, device_bytes=peak + more), num_processes=2) for more in (1, -1))
     assert not fits.is_sharded and lacks.is_sharded and "at its peak of" in lacks.why
     plain = build_run(memory={"gradient_checkpointing": "none"}, train=TRAIN, parallel=TWO)
-    kept = choose_spread(plain, replace(workload, device_bytes=1), 2)
+    kept = choose_spread(plain, replace(workload, device_bytes=1), num_processes=2)
     assert not kept.is_sharded and "blocks cannot be sharded: what is kept of a block" in kept.why
-    assert choose_spread(config, replace(workload, device_bytes=1), 1).num_processes == 1
+    assert choose_spread(config, replace(workload, device_bytes=1), num_processes=1).num_processes == 1
 
 
 def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
@@ -44,7 +44,8 @@ def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
 
 
 def test_the_plan_says_it(build_run: BuildRun) -> None:
-    report = build_report(build_plan(build_run(memory=ALL, train={"accumulation": 3, "batch_size": 1}, parallel=TWO | {"strategy": "fsdp"})))
+    config = build_run(memory=ALL, train={"accumulation": 3, "batch_size": 1}, parallel=TWO | {"strategy": "fsdp"})
+    report = build_report(build_plan(config))
     assert "2 devices, each with a part of every block (fsdp): as parallel.strategy says" in report
     assert "the same 3 pictures as on one device, in 2 rounds of micro-batches" in report and "MB of weights" in report
     assert "Devices" not in build_report(build_plan(build_run()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, train
+from weber.commands import bench, cache, files, imports, launch, lists, plan, publish, sample, train
 from weber.version import VERSION
 
 app = App(
@@ -13,6 +13,7 @@ app = App(
 app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
 for _verb in (
+    launch.launch,
     plan.plan,
     cache.app,
     sample.sample,

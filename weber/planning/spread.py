@@ -33,10 +33,18 @@ def count_processes(config: RunConfig, machine: Machine) -> int:
     return 1 if machine.wish is not None else len(list_devices(config))
 
 
-def choose_spread(config: RunConfig, workload: Workload, num_processes: int) -> Spread:
+def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) -> Spread:
     """What `parallel.strategy` means here. Raises ConfigError where it cannot act."""
     if num_processes == 1:
         return Spread(1, False, "")
+    group = config.train.batch_size * config.train.accumulation
+    if num_processes > group:
+        raise ConfigError(
+            "Some processes would never have a picture.",
+            got=f"{num_processes} processes, and steps of {group} pictures",
+            expected="as many pictures in a step as processes, or more",
+            fix=f"set train.accumulation to {-(-num_processes // config.train.batch_size)} or more, or start fewer",
+        )
     strategy, against = config.parallel.strategy, next(_list_against(config), None)
     if strategy == "fsdp":
         if against is not None:
@@ -58,12 +66,12 @@ def choose_spread(config: RunConfig, workload: Workload, num_processes: int) -> 
     return Spread(num_processes, True, fits)
 
 
-def describe_spread(config: RunConfig, workload: Workload, spread: Spread) -> list[str]:
+def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) -> list[str]:
     """What a person should know of several devices; nothing of one."""
     if spread.num_processes == 1:
         return []
     held = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)"
-    rounds = -(-config.train.accumulation // spread.num_processes)
+    rounds = workload.count_rounds(config)
     traffic, estimate = build_traffic(config, workload), build_estimate(config, workload)
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",

@@ -35,11 +35,11 @@ def count_weight_bytes(num_bytes: float, num_processes: int, *, passes: int = 2)
 
 def build_traffic(config: RunConfig, workload: Workload) -> Traffic:
     """Of a run with its settings as they are."""
-    num, rounds = workload.num_processes, -(-config.train.accumulation // workload.num_processes)
+    num, rounds = workload.num_processes, workload.count_rounds(config)
     budget = Budget(config, workload)
     inside = workload.count_sharded_share() if workload.is_sharded else 0.0
     trained = workload.trained.num_bytes
     gradients = count_gradient_bytes((1 - inside) * trained, num, rounds=rounds) + rounds * inside * trained * (num - 1) / num
-    weights = rounds * count_weight_bytes(sum(budget.list_block_bytes(config.memory)), num) if workload.is_sharded else 0.0
+    weights = rounds * count_weight_bytes(sum(budget.list_blocks(config.memory)[0]), num) if workload.is_sharded else 0.0
     rates = workload.rates or load_rates(workload.device, workload.dtype)
     return Traffic(gradients, weights, rates.link)
