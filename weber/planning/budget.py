@@ -175,6 +175,12 @@ class Budget:
             by_size = sorted((one for one in load.samples if one.is_whole == is_whole), key=self._rehearsal.count_tokens)
             self._ends[is_whole] = by_size[0], by_size[-1]
 
+    def count_sample_bytes(self) -> float:
+        """Of what is read for a picture, on average."""
+        samples = self.load.samples
+        total = sum(number * self._rehearsal.count_input_bytes(replace(one, batch=1)) for one, number in samples.items())
+        return total / sum(samples.values())
+
     def build_choices(self) -> Choices:
         """What can be chosen for this run."""
         family, trained, is_gpu = self.load.family, self.load.trained, self.load.device.type == "cuda"
