@@ -1,12 +1,12 @@
 """Runs in several processes against the same run in one: equal bytes, seconds of a step; and two machines of which one is killed.
 
-    python benchmarks/parallel.py [--processes 4] [--steps 12] [--nodes] [--threads 1]
+    python benchmarks/parallel.py [--processes 4] [--steps 12] [--only RUN ...] [--nodes 1] [--threads 1]
 
 Each row is a run of the pocket model by `weber train` (LoRA with the whole model in each process, the same with packed blocks that are
 sharded, and the weights themselves, sharded), compared with one process: losses and all tensors of the last checkpoint. Processes share
 the machine's cores, so seconds say what the exchange costs and not what more devices give.
 
-With `--nodes` two network namespaces with addresses of their own, joined by a pair of virtual interfaces, are two machines: `weber
+With `--nodes 2` two network namespaces with addresses of their own, joined by a pair of virtual interfaces, are two machines: `weber
 launch` on each, all processes of one killed at once; the other goes on alone from the newest checkpoint to the same bytes. Needs root
 and iproute2. Exit code 1 if any byte differs.
 """
@@ -50,7 +50,8 @@ def build_options() -> argparse.ArgumentParser:
     parser = machine.build_parser(__doc__)
     parser.add_argument("--processes", type=machine.read_count, default=4, help="most processes of a run")
     parser.add_argument("--steps", type=machine.read_count, default=12, help="training steps of a run")
-    parser.add_argument("--nodes", action="store_true", help="two machines instead, of which one is killed")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="runs")
+    parser.add_argument("--nodes", type=int, choices=(1, 2), default=1, help="2: two machines, of which one is killed")
     return parser
 
 
@@ -59,19 +60,20 @@ def main(words: Sequence[str] | None = None) -> None:
     machine.prepare(options)
     with tempfile.TemporaryDirectory(prefix="weber-parallel-") as name:
         folder = Path(name)
-        if options.nodes:
+        if options.nodes > 1:
             differences = lose_a_node(folder, num_steps=options.steps)
         else:
-            differences = compare_all(folder, most=options.processes, num_steps=options.steps)
+            differences = compare_all(folder, kinds=options.only, most=options.processes, num_steps=options.steps)
     print(f"{'FAIL' if differences else 'PASS'}: {len(differences)} differences")
-    sys.exit(1 if differences else 0)
+    if differences:
+        sys.exit(1)
 
 
-def compare_all(folder: Path, *, most: int, num_steps: int) -> list[str]:
+def compare_all(folder: Path, *, kinds: Sequence[str], most: int, num_steps: int) -> list[str]:
     """A row for each kind and number of processes; what differs from one."""
     differences: list[str] = []
     print("run                   processes  s/step  of one  bytes")
-    for kind in KINDS:
+    for kind in kinds:
         alone = train(folder, kind, 1, num_steps=num_steps, group=most)
         for size in range(1, most + 1):
             run = alone if size == 1 else train(folder, kind, size, num_steps=num_steps, group=most)

@@ -1,6 +1,7 @@
 """Computed, not measured: what a step of a full-size model needs beside its computing on 8, 64 and 1,024 GPUs, and what limits first.
 
-    python benchmarks/scale.py [--model VARIANT] [--card NAME] [--gpus COUNT ...] [--pixels 1024] [--saves 1000] [--network 400] [--disk 10] [--threads 1]
+    python benchmarks/scale.py [--model VARIANT] [--card NAME] [--gpus COUNT ...] [--pixels 1024] \
+        [--saves 1000] [--network 400] [--disk 10] [--threads 1]
 
 Every GPU has one picture of a step. Bytes follow from the code that sends them (`weber/planning/traffic.py`), seconds of computing from
 `weber plan`'s estimate for the card, and the rest from the rates in the first lines: of NVLink within a machine of 8, of the network for
