@@ -33,6 +33,7 @@ EXAMPLES: dict[str, str] = {
     "scale": "weber scale adapter.safetensors 0.5 --out weak.safetensors",
     "publish": "weber publish runs/lora owner/name",
     "bench": "weber bench memory",
+    "serve-text": "weber serve-text pocket --port 8002",
     "demo": "weber demo",
     "schema": "weber schema",
     "variants": "weber variants",

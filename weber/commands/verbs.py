@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, train
+from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, texts, train
 from weber.version import VERSION
 
 app = App(
@@ -28,6 +28,7 @@ for _verb in (
     files.scale,
     publish.publish,
     bench.app,
+    texts.serve_text,
     train.demo,
     lists.schema,
     lists.variants,
