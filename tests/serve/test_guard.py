@@ -16,24 +16,24 @@ def test_the_link_makes_a_browser_known(client: Client) -> None:
     assert linked.status == 303 and linked.headers["location"] == "/?other=1"
     assert "HttpOnly" in linked.headers["set-cookie"] and "SameSite" in linked.headers["set-cookie"]
     assert stranger.ask("GET", f"//evil.example/?token={client.token}").headers["location"].startswith("/evil.example")
-    assert client.get("/").status == 200 and client.token not in client.get("/").text
-    assert stranger.ask("GET", "/", headers={"Authorization": f"Bearer {client.token}"}).status == 200
+    assert client.get("/jobs").status == 200 and client.token not in client.get("/jobs").text
+    assert stranger.ask("GET", "/jobs", headers={"Authorization": f"Bearer {client.token}"}).status == 200
     assert stranger.ask("GET", "/", headers={"Cookie": "weber=\xff; =;"}).status == 403
 
 
 def test_answers_say_what_a_browser_may_do(client: Client) -> None:
-    for path in ("/", "/nothing", "/static/weber.css"):
+    for path in ("/jobs", "/nothing", "/static/weber.css"):
         headers = client.get(path).headers
         assert headers["cache-control"] in ("no-store", "no-cache") and headers["x-content-type-options"] == "nosniff"
         policy = headers["content-security-policy"]
         assert "script-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
-    text = client.get("/").text
+    text = client.get("/jobs").text
     assert "<script>" not in text and "onclick=" not in text and " style=" not in text
 
 
 def test_other_names_of_this_machine_are_not_answered_to(client: Client) -> None:
     for host, status in (("evil.example", 421), (f"localhost:{client.port}", 200), ("[::1]:80", 200), ("127.0.0.1.evil.example", 421)):
-        assert client.ask("GET", "/", headers={"Host": host}).status == status
+        assert client.ask("GET", "/jobs", headers={"Host": host}).status == status
 
 
 def test_changes_come_from_these_pages_alone(client: Client) -> None:
