@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def test_a_file_keeps_its_ends_of_lines_its_mark_and_who_may_read_it(tmp_path: P
     assert read.text == "[train]\nsteps = 5\n"
     write_document(read, read.text + "seed = 1\n")
     assert path.read_bytes() == b"\xef\xbb\xbf[train]\r\nsteps = 5\r\nseed = 1\r\n"
-    assert path.stat().st_mode & 0o777 == 0o600 and os.listdir(tmp_path) == ["run.toml"]
+    assert path.stat().st_mode & 0o777 == 0o600 and [one.name for one in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_what_somebody_else_has_written_stays(tmp_path: Path) -> None:

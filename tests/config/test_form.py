@@ -55,7 +55,7 @@ def test_a_form_has_every_setting_and_says_what_the_file_says() -> None:
     assert rows["sampling.prompts"].text == 'a "cat"\n"  two\\nlines"'
     assert rows["adapter.lycoris.apply_preset.name_algo_map"].text == '{"a.*" = {algo = "loha"}}'
     assert (rows["train.epochs"].unit, rows["train.epochs"].differs, rows["train.seed"].default) == ("epochs", True, "42")
-    assert not rows["optim.lr"].text == "" and rows["output.webhooks.0.url"].text == rows["output.webhooks.0.token"].text == ""
+    assert rows["optim.lr"].text != "" and rows["output.webhooks.0.url"].text == rows["output.webhooks.0.token"].text == ""
     assert not list_changes(TREE, {key: row.text for key, row in rows.items()})
     assert [row.key for row in rows.values() if row.is_found("left right mirror_sides")] == ["data.0.mirror_sides"]
     titles = [block.title for block in blocks]
@@ -81,9 +81,9 @@ def test_what_is_typed_is_what_was_meant() -> None:
 
 
 def test_problems_are_told_by_their_keys() -> None:
-    problems = check_tree(TREE | {"train": {"steps": "five", "epoks": 3}})
-    assert set(problems) == {"train.steps", "train.epoks"}
-    assert "train.epochs" in problems["train.epoks"].fix
+    problems = check_tree(TREE | {"train": {"steps": "five", "stepz": 3}})
+    assert set(problems) == {"train.steps", "train.stepz"}
+    assert "train.steps" in problems["train.stepz"].fix
     assert set(check_tree(TREE | {"optim": {"lr": 1e-4, "end_lr": 1e-3}})) == {""}
     assert set(check_tree(TREE | {"adapter": {"kind": "lycoris"}})) == {"adapter"}
     assert "adapter.lycoris" in check_tree(TREE | {"adapter": {"kind": "lycoris", "lycoris": "absent.json"}})
@@ -95,7 +95,8 @@ def test_what_is_no_setting_is_found() -> None:
     assert dict(list_unknown(tree)) == {"train.epoks": 3, "concept": {"a": 1}, "data.0.q": 1, "data.0.caption_steps.0.x": 2}
 
 
-TEXTS = st.one_of(st.text(min_size=1, max_size=12), st.sampled_from(["5", "true", "[1]", '"q"', "'", " a", "a\nb", "1e3", "{", "off", "\\"]))
+ODD = ["5", "true", "[1]", '"q"', "'", " a", "a\nb", "1e3", "{", "off", "\\"]
+TEXTS = st.one_of(st.text(min_size=1, max_size=12), st.sampled_from(ODD))
 SEVERAL = st.lists(TEXTS, min_size=1, max_size=4)
 
 

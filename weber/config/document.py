@@ -39,7 +39,9 @@ def read_document(path: Path) -> Document:
         text = data.removeprefix(_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is not a text file in UTF-8.", got=f"byte 0x{error.object[error.start]:02x}", fix="save it again with the encoding UTF-8"
+            f"{path} is not a text file in UTF-8.",
+            got=f"byte 0x{error.object[error.start]:02x}",
+            fix="save it again with the encoding UTF-8",
         ) from error
     return Document(path, text.replace("\r\n", "\n"), _hash(data), "\r\n" if "\r\n" in text else "\n", has_mark)
 
