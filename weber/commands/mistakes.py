@@ -32,6 +32,7 @@ EXAMPLES: dict[str, str] = {
     "resize": "weber resize adapter.safetensors --rank 8 --out small.safetensors",
     "scale": "weber scale adapter.safetensors 0.5 --out weak.safetensors",
     "publish": "weber publish runs/lora owner/name",
+    "serve": "weber serve",
     "bench": "weber bench memory",
     "demo": "weber demo",
     "schema": "weber schema",

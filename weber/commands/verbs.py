@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, train
+from weber.commands import bench, cache, files, imports, lists, plan, publish, sample, serve, train
 from weber.version import VERSION
 
 app = App(
@@ -27,6 +27,7 @@ for _verb in (
     files.resize,
     files.scale,
     publish.publish,
+    serve.serve,
     bench.app,
     train.demo,
     lists.schema,
