@@ -84,7 +84,8 @@ def test_problems_are_told_by_their_keys() -> None:
     problems = check_tree(TREE | {"train": {"steps": "five", "stepz": 3}})
     assert set(problems) == {"train.steps", "train.stepz"}
     assert "train.steps" in problems["train.stepz"].fix
-    assert set(check_tree(TREE | {"optim": {"lr": 1e-4, "end_lr": 1e-3}})) == {""}
+    end = {"lr": 1e-4, "schedule": "cosine", "end_lr": 1e-3}
+    assert set(check_tree(TREE | {"optim": end})) == {""}
     assert set(check_tree(TREE | {"adapter": {"kind": "lycoris"}})) == {"adapter"}
     assert "adapter.lycoris" in check_tree(TREE | {"adapter": {"kind": "lycoris", "lycoris": "absent.json"}})
     assert not check_tree(TREE)

@@ -46,9 +46,9 @@ def read_document(path: Path) -> Document:
     return Document(path, text.replace("\r\n", "\n"), _hash(data), "\r\n" if "\r\n" in text else "\n", has_mark)
 
 
-def write_document(document: Document, text: str, *, stamp: str | None = None) -> Document:
+def write_document(document: Document, text: str, *, stamp: str | None = None, is_private: bool = False) -> Document:
     """Write the text in the place of a file that is still as it was, whole or not at all, with the ends of lines and the permissions that
-    it has. `stamp`: what it was when a person looked at it, left out: when it was read.
+    it has. `stamp`: what it was when a person looked at it, left out: when it was read; `is_private`: nobody but its owner may read it.
 
     Raises ChangedError where somebody has changed the file since; what they wrote stays.
     """
@@ -61,7 +61,7 @@ def write_document(document: Document, text: str, *, stamp: str | None = None) -
                 fix="nothing was written; look at both, and save again",
             )
         data = (_MARK if document.has_mark else b"") + text.replace("\n", document.line_end).encode()
-        _replace(document.path.resolve(), data)
+        _replace(document.path.resolve(), data, is_private=is_private)
     return Document(document.path, text, _hash(data), document.line_end, document.has_mark)
 
 
@@ -76,7 +76,7 @@ def _hash(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, is_private: bool) -> None:
     """The file appears whole or not at all; who may read it stays."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".unfinished", dir=path.parent)
     unfinished = Path(name)
@@ -85,7 +85,8 @@ def _replace(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_read_umask())
+        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_read_umask()
+        unfinished.chmod(mode & 0o600 if is_private else mode)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -99,8 +99,9 @@ def build_form(tree: Mapping[str, Any], *, typed: Mapping[str, str] | None = Non
 
 
 def list_changes(tree: Mapping[str, Any], typed: Mapping[str, str]) -> list[tuple[str, object]]:
-    """Keys of which the typed text means something else than the tree has, with the new value; None leaves it out."""
-    changes = []
+    """Keys of which the typed text means something else than the tree has, in the order of the form, with the new value; None leaves it
+    out."""
+    changes = list[tuple[str, object]]()
     for key, text in typed.items():
         setting = _find(key)
         if setting is None or setting.is_secret and not text.strip():
@@ -108,7 +109,14 @@ def list_changes(tree: Mapping[str, Any], typed: Mapping[str, str]) -> list[tupl
         value, known = read_typed(setting, text), _look_up(tree, key)
         if value != known or type(value) is not type(known):
             changes.append((key, value))
-    return changes
+    return sorted(changes, key=lambda change: _find_order(change[0]))
+
+
+def _find_order(key: str) -> tuple[str, tuple[int, ...], int]:
+    """Section by section, entry by entry, and within each table as its settings stand."""
+    setting, numbers = _find(key), tuple(int(part) for part in key.split(".") if part.isdecimal())
+    section = next(one for one in list_sections() if setting is not None and one.name == setting.section)
+    return key.partition(".")[0], numbers, [one.name for one in section.settings].index(key.rpartition(".")[2])
 
 
 def read_typed(setting: Setting, text: str) -> object:
