@@ -12,12 +12,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from weber.errors import WeberError
-from weber.serve import runs, settings
+from weber.serve import data, plan, runs, settings
 from weber.serve.guard import Guard
 from weber.serve.reply import answer_error
 from weber.serve.site import Site
 
-PAGES: Sequence[Callable[[Site], list[Route]]] = (runs.routes, settings.routes)
+PAGES: Sequence[Callable[[Site], list[Route]]] = (runs.routes, data.routes, settings.routes, plan.routes)
 """A function for each group of pages: which there are."""
 
 
