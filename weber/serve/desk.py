@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from weber.errors import ConfigError
 from weber.results.condition import read_condition
+from weber.serve.files import find_root
 from weber.serve.found import Finder, is_run_folder
 from weber.serve.paths import resolve_path, shorten
 from weber.serve.queue import Job, Queue
@@ -39,20 +40,16 @@ class Desk:
             raise ConfigError("There is no run in this folder.", got=shorten(self.site, folder), fix="look at the list of runs")
         return folder
 
-    def find_root(self, place: Path) -> Path:
-        """The root that a place is in: where `weber` is started, so that paths in settings mean what they mean there."""
-        return next(root for root in self.site.roots if place.is_relative_to(root))
-
     def train(self, settings: Path, *, run: Path, is_resumed: bool = False, overrides: tuple[str, ...] = ()) -> Job:
         """Put a run into the queue. Raises ConfigError where it is at work."""
         if read_condition(run).is_running:
             raise ConfigError("This run is at work.", got=shorten(self.site, run), fix="stop it first")
         words = ["train", str(settings), *overrides, *(["--resume"] if is_resumed else [])]
-        return self.queue.add("train", words, title=run.name, folder=self.find_root(settings), run=run, is_heavy=True)
+        return self.queue.add("train", words, title=run.name, folder=find_root(self.site, settings), run=run, is_heavy=True)
 
     def start_weber(self, words: list[str], *, title: str, run: Path | None = None, is_heavy: bool = False) -> Job:
         """Call another verb of `weber`, beside or in the queue."""
-        folder = self.site.roots[0] if run is None else self.find_root(run)
+        folder = self.site.roots[0] if run is None else find_root(self.site, run)
         return self.queue.add(words[0], words, title=title, folder=folder, run=run, is_heavy=is_heavy)
 
 
