@@ -58,39 +58,39 @@ kind = "lycoris"
 
 
 def test_a_new_key_stands_with_its_own_section_and_comments_stay_where_they_were() -> None:
-    text = write_setting(SOURCE, "train.batch_size", 2)
+    text = write_setting(SOURCE, "train.batch_size", value=2)
     assert "steps = 5\nbatch_size = 2\n# nine\n[output] # ten" in text
-    text = write_setting(text, "data.0.repeats", 3)
+    text = write_setting(text, "data.0.repeats", value=3)
     assert ']\nrepeats = 3\n\n[[data]]\npath = "b" # seven' in text
-    text = write_setting(text, "model.variant", "flux1-dev")
+    text = write_setting(text, "model.variant", value="flux1-dev")
     assert 'variant = "flux1-dev" # two' in text
-    text = write_setting(text, "data.2", {"path": "c"})
+    text = write_setting(text, "data.2", value={"path": "c"})
     assert '"""\n\n[[data]]\npath = "c"\n\n# eight\n[train]' in text
-    text = write_setting(text, "data.0.caption_steps.0", {"kind": "suffix", "text": "y"})
+    text = write_setting(text, "data.0.caption_steps.0", value={"kind": "suffix", "text": "y"})
     assert 'repeats = 3\n\n[[data.caption_steps]]\nkind = "suffix"\ntext = "y"\n\n[[data]]\npath = "b" # seven' in text
-    text = write_setting(text, "sampling.prompts", ["a cat"])
+    text = write_setting(text, "sampling.prompts", value=["a cat"])
     assert text.endswith("folder = 'runs/x'\n\n[sampling]\nprompts = [\"a cat\"]\n")
 
 
 def test_what_is_taken_out_leaves_no_gap() -> None:
-    text = write_setting(SOURCE, "data.1", None)
+    text = write_setting(SOURCE, "data.1", value=None)
     assert "]\n\n# eight\n[train]" in text and "seven" not in text
-    assert write_setting(SOURCE, "train.steps", None).count("\n") == SOURCE.count("\n") - 1
-    assert write_setting(SOURCE, "train.nothing", None) == SOURCE
+    assert write_setting(SOURCE, "train.steps", value=None).count("\n") == SOURCE.count("\n") - 1
+    assert write_setting(SOURCE, "train.nothing", value=None) == SOURCE
 
 
 def test_sections_in_other_forms_are_changed_in_those_forms() -> None:
-    text = write_setting(DOTTED, "train.batch_size", 2)
+    text = write_setting(DOTTED, "train.batch_size", value=2)
     assert text.startswith("train.steps = 5 # one\ntrain.batch_size = 2\n")
-    text = write_setting(text, "optim.lr", 1e-3)
+    text = write_setting(text, "optim.lr", value=1e-3)
     assert 'optim = {lr = 0.001, name = "adamw"} # two' in text
-    text = write_setting(text, "adapter.lycoris.apply_preset.use_fnmatch", True)
+    text = write_setting(text, "adapter.lycoris.apply_preset.use_fnmatch", value=True)
     assert 'apply_preset.target_name = ["a#b"] # five\napply_preset.use_fnmatch = true\n' in text
-    assert "lycoris" not in tomllib.loads(write_setting(text, "adapter.lycoris", None))["adapter"]
+    assert "lycoris" not in tomllib.loads(write_setting(text, "adapter.lycoris", value=None))["adapter"]
 
 
 def test_a_long_list_has_an_item_per_line() -> None:
-    text = write_setting("", "sampling.prompts", [f"a picture of {number} cats on a sofa" for number in range(9)])
+    text = write_setting("", "sampling.prompts", value=[f"a picture of {number} cats on a sofa" for number in range(9)])
     assert text.startswith('[sampling]\nprompts = [\n  "a picture of 0 cats on a sofa",\n') and text.endswith("\n]\n")
 
 
@@ -118,7 +118,7 @@ def test_any_edits_read_back_as_what_was_meant(text: str, edits: list[tuple[str,
                 place_value(wanted, key, value=value)
             except ConfigError:
                 continue  # it would need an entry that is not there
-        text = write_setting(text, key, value)
+        text = write_setting(text, key, value=value)
         after: dict[str, Any] = tomllib.loads(text)
         if value is not None:
             assert after == wanted
@@ -153,7 +153,7 @@ def test_comments_survive_what_is_set(text: str, edits: list[tuple[str, Any]]) -
         if key in ("optim.betas", "data.0.caption_endings"):
             continue
         try:
-            text = write_setting(text, key, value)
+            text = write_setting(text, key, value=value)
         except ConfigError:
             continue
     assert [word for word in words if f"# {word}" in text] == words

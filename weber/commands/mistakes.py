@@ -14,6 +14,7 @@ from weber.config.settings import is_known
 from weber.errors import ConfigError
 
 EXAMPLES: dict[str, str] = {
+    "new": "weber new pictures --word zorb",
     "train": "weber train run.toml",
     "plan": "weber plan run.toml",
     "cache": "weber cache run.toml",

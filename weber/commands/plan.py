@@ -57,7 +57,7 @@ def plan(
         save_list(built)
         report = describe_plan(built, watcher.report)
         if pictures is not None:
-            write_pictures(built, pictures, watcher.report)
+            write_pictures(built, pictures, progress=watcher.report)
     if json:
         say(dumps(build_facts(built, report)))
         return

@@ -88,9 +88,8 @@ def _replace(path: Path, data: bytes, *, is_private: bool) -> None:
         mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_read_umask()
         unfinished.chmod(mode & 0o600 if is_private else mode)
         unfinished.replace(path)
-    except BaseException:
+    finally:
         unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _read_umask() -> int:

@@ -15,7 +15,7 @@ from weber.errors import ConfigError
 _WIDTH = 120
 
 
-def write_setting(text: str, key: str, value: object) -> str:
+def write_setting(text: str, key: str, *, value: object) -> str:
     """The text with the value at a dotted key; None takes it out, be it a value, a table or an entry of a list.
 
     Raises ConfigError where the key leads into something that is no table, and for a text in which that cannot be done in place.
@@ -42,7 +42,7 @@ def write_setting(text: str, key: str, value: object) -> str:
 
 def _without_empty(expected: dict[str, Any], got: dict[str, Any]) -> dict[str, Any]:
     """A list of tables that has lost its last entry is not there any more; nor is a table of which dotted keys alone spoke."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for name, value in expected.items():
         if name not in got and value in ([], {}):
             continue

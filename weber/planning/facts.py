@@ -61,7 +61,7 @@ def build_facts(plan: Plan, report: Report) -> dict[str, Any]:
     }
 
 
-def write_pictures(plan: Plan, path: Path, progress: Progress) -> None:
+def write_pictures(plan: Plan, path: Path, *, progress: Progress) -> None:
     """A line of JSON for each picture: its bucket, its windows, its captions and their tokens; then one for each that is set aside."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     unfinished.parent.mkdir(parents=True, exist_ok=True)

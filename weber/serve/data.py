@@ -39,7 +39,7 @@ from weber.serve.reply import find_site, go, read_text, refuse, render, take_for
 from weber.serve.site import Site
 from weber.serve.thumbnails import load_thumbnail
 
-_SHOWN = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".avif": "image/avif"}
+_SHOWN = {f".{kind}": f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif")} | {".jpg": "image/jpeg"}
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 _MOST_SHOWN = 200
 """Pictures that are set aside."""
@@ -115,7 +115,7 @@ def _describe(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
         "num": len(found),
         "start": start,
         "cards": [_build_card(site, chosen, one, number) for number, one in enumerate(entries, start + 1)],
-        "refused": [(shorten(site, one.path), one.facts) for one in list_refused(chosen, planned.pictures) if one.path.is_file()][:_MOST_SHOWN],
+        "refused": [(shorten(site, one.path), one.facts) for one in list_refused(chosen, planned.pictures)][:_MOST_SHOWN],
         "aside": [(one.name, shorten(site, one)) for one in list_aside(chosen)[:_MOST_SHOWN]] if start == 0 else [],
         "more": None
         if following is None
@@ -187,36 +187,32 @@ def change_caption(request: Request, form: FormData) -> Response:
     facts = {"file": shorten(site, file), "number": one.number, "place": shorten(site, picture)}
     if "hx-request" not in request.headers:
         if state == "changed":
-            return refuse(
-                request, "The caption was changed by somebody else meanwhile.", status=409, got=theirs, fix=f"nothing was written; yours: {text}"
-            )
+            what, fix = "The caption was changed by somebody else meanwhile.", f"nothing was written; yours: {text}"
+            return refuse(request, what, status=409, got=theirs, fix=fix)
         return _go_back(request, form, facts["file"], one.number)
     entry_id = read_text(form, "id")[:32]
-    return render(
-        request, "data_caption.html", state=state, theirs=theirs, text=text, stamp=document.stamp, id=entry_id, status=200, **facts
-    )
+    return render(request, "data_caption.html", state=state, theirs=theirs, text=text, stamp=document.stamp, id=entry_id, **facts)
 
 
 def set_aside(request: Request, form: FormData) -> Response:
     """Move a picture out of its set."""
     site, file, one, picture = _find(request, form)
     moved = move_aside(one, picture)
-    if "hx-request" not in request.headers:
-        return _go_back(request, form, shorten(site, file), one.number)
-    return render(
-        request, "data_aside.html", file=shorten(site, file), number=one.number, name=picture.name, place=shorten(site, moved), is_back=False
-    )
+    return _show_moved(request, form, file=shorten(site, file), number=one.number, place=shorten(site, moved), is_back=False)
 
 
 def take_back(request: Request, form: FormData) -> Response:
     """Move a picture that was set aside to where it was."""
     site, file, one, picture = _find(request, form)
     moved = move_back(one, picture)
+    return _show_moved(request, form, file=shorten(site, file), number=one.number, place=shorten(site, moved), is_back=True)
+
+
+def _show_moved(request: Request, form: FormData, *, file: str, number: int, place: str, is_back: bool) -> Response:
     if "hx-request" not in request.headers:
-        return _go_back(request, form, shorten(site, file), one.number)
-    return render(
-        request, "data_aside.html", file=shorten(site, file), number=one.number, name=moved.name, place=shorten(site, moved), is_back=True
-    )
+        return _go_back(request, form, file, number)
+    name = place.rpartition("/")[2]
+    return render(request, "data_aside.html", file=file, number=number, name=name, place=place, is_back=is_back)
 
 
 def _go_back(request: Request, form: FormData, name: str, number: int) -> Response:

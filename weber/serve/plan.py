@@ -133,9 +133,7 @@ def _describe(planned: Planned, price: str) -> dict[str, Any]:
     return {
         "facts": facts,
         "bars": build_bars(facts["phases"], capacity),
-        "host_bars": build_bars([{"name": "memory of the host", "num_bytes": sum(facts["host"].values()), "parts": facts["host"]}], facts["host_bytes"])
-        if facts["host"]
-        else [],
+        "host_bars": build_bars([_build_host(facts)], facts["host_bytes"]) if facts["host"] else [],
         "capacity": None if capacity is None else describe_bytes(capacity),
         "lacks": [line for line in lines if line.startswith("NOT ENOUGH MEMORY")],
         "chosen": [] if facts["fit"] is None else [f"memory.{key} = {_write(value)}" for key, value in facts["fit"]["settings"].items()],
@@ -144,6 +142,10 @@ def _describe(planned: Planned, price: str) -> dict[str, Any]:
         "cost": _count_cost(price, seconds),
         "disk_bars": [_build_disk(disk) for disk in facts["disks"]],
     }
+
+
+def _build_host(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": "memory of the host", "num_bytes": sum(facts["host"].values()), "parts": facts["host"]}
 
 
 def _build_disk(disk: Mapping[str, Any]) -> tuple[str, str, Bar]:

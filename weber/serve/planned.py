@@ -19,7 +19,7 @@ from typing import Any, Literal
 from weber.serve.files import find_root
 from weber.serve.site import Site
 
-WEBER = (sys.executable, "-c", "from weber.cli import main; main()")
+WEBER = (sys.executable, "-P", "-c", "from weber.cli import main; main()")
 """What starts weber as the pages are: the same package, whatever is on the PATH."""
 
 _FOLDER, _MOST_KEPT, _NICENESS = "plans", 60, 10
@@ -28,8 +28,8 @@ _SHOWN_LINES = 40
 
 @dataclass(frozen=True)
 class Planned:
-    """What is known of a plan. `message`: where it is, or why there is none; `pictures`: the file with what becomes of each; `moment`: when it
-    was made, in seconds since 1970."""
+    """What is known of a plan. `message`: where it is, or why there is none; `pictures`: the file with what becomes of each;
+    `moment`: when it was made, in seconds since 1970."""
 
     state: Literal["absent", "running", "ready", "failed"]
     message: str = ""

@@ -42,8 +42,8 @@ def routes(site: Site) -> list[Route]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A file of settings while somebody edits it. `typed`: texts by key that the file does not say yet; `problems`: by key, of the file with
-    what is typed."""
+    """A file of settings while somebody edits it. `typed`: texts by key that the file does not say yet; `problems`: by key, of the file
+    with what is typed."""
 
     path: Path
     document: Document
@@ -70,7 +70,7 @@ def _write(sheet: Sheet) -> str:
     """The file's text with what is typed."""
     text = sheet.document.text
     for key, value in sorted(sheet.changes, key=lambda change: change[1] is None):
-        text = write_setting(text, key, value)
+        text = write_setting(text, key, value=value)
     return text
 
 
@@ -170,7 +170,7 @@ def _save(sheet: Sheet) -> Document:
 def _remove(request: Request, sheet: Sheet, place: str) -> Response:
     """Take a table out of the file, and write what else was typed where that can be."""
     text = sheet.document.text if sheet.problems else _write(sheet)
-    write_document(sheet.document, write_setting(text, place, None))
+    write_document(sheet.document, write_setting(text, place, value=None))
     left = {key: value for key, value in sheet.typed.items() if not key.startswith(place.rpartition(".")[0] + ".")}
     return _show(request, load_sheet(sheet.path, left if sheet.problems else {}))
 
@@ -180,7 +180,7 @@ def remove_unknown(request: Request, form: FormData) -> Response:
     site = find_site(request)
     path, key = find_file(site, read_text(form, "file")), read_text(form, "key")
     document = read_document(path)
-    write_document(document, write_setting(document.text, key, None), stamp=read_text(form, "stamp"))
+    write_document(document, write_setting(document.text, key, value=None), stamp=read_text(form, "stamp"))
     return go(request, "/settings?" + urlencode({"file": shorten(site, path)}))
 
 
