@@ -53,14 +53,12 @@ class Browser:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60.0) -> Any:
-        """Wait until an expression is true; returns its value."""
+    def wait(self, script: str, seconds: float = 30.0) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while True:
-            done = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-            value = done["result"].get("value")
-            if value:
-                return value
+            if self.call("Runtime.evaluate", expression=f"!!({script})", returnByValue=True)["result"].get("value"):
+                return
             assert time.monotonic() < end, f"{script} is not so: {self.text[-3000:]}"
             time.sleep(0.1)
 

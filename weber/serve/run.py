@@ -104,7 +104,7 @@ def _build_state(desk: Desk, folder: Path) -> dict[str, Any]:
     row: Row = tell_run(desk, folder)
     findings = _list_findings(folder)
     preview = _find_preview(desk, folder, row=row)
-    said = (row.status, row.label, row.sentence, row.error, findings, preview, row.checkpoint)
+    said = (row.status, row.label, row.sentence, row.error, findings, preview, row.checkpoint, row.can_resume)
     mark = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
     log = desk.workers.read_log(row.job) if row.job is not None and row.status in ("failed", "killed") else ""
     if row.status in ("failed", "killed") and not log:
