@@ -53,10 +53,10 @@ def test_pictures_and_captions_are_shown_before_anything_was_looked_at(client: C
     page = client.get("/data", file="run.toml")
     assert page.status == 200 and "<strong>3</strong> pictures" in page.text and "a &lt;red&gt; wall" in page.text
     assert page.text.index("bare.png") < page.text.index("in/a b.jpg") < page.text.index("wide.png")
-    small = client.get("/thumbnail?path=pictures/wide.png")
+    small = client.get("/data/thumbnail?path=pictures/wide.png")
     assert small.headers["content-type"] == "image/webp" and Image.open(io.BytesIO(small.body)).size == (200, 90)
-    assert client.get("/picture?path=pictures/in/a%20b.jpg").headers["content-type"] == "image/jpeg"
-    assert client.get("/thumbnail?path=pictures/wide.txt").status == 400 and client.get("/picture?path=../x.png").status == 400
+    assert client.get("/data/picture?path=pictures/in/a%20b.jpg").headers["content-type"] == "image/jpeg"
+    assert client.get("/data/thumbnail?path=pictures/wide.txt").status == 400 and client.get("/data/picture?path=../x.png").status == 400
     assert "1</strong> picture" in client.get("/data", file="run.toml", order="none").text
 
 

@@ -31,7 +31,6 @@ from weber.serve.gallery import (
     move_aside,
     move_back,
     read_caption,
-    sort_entries,
 )
 from weber.serve.paths import resolve_path, shorten
 from weber.serve.planned import Planned, find_planned, start_planning
@@ -55,8 +54,8 @@ def routes(site: Site) -> list[Route]:
         Route("/data/caption", take_form(change_caption), methods=["POST"]),
         Route("/data/aside", take_form(set_aside), methods=["POST"]),
         Route("/data/back", take_form(take_back), methods=["POST"]),
-        Route("/thumbnail", show_thumbnail),
-        Route("/picture", show_picture),
+        Route("/data/thumbnail", show_thumbnail),
+        Route("/data/picture", show_picture),
     ]
 
 
@@ -100,7 +99,7 @@ def _describe(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
     planned = find_planned(site, file)
     order = given.get("order", "name") if given.get("order") in ORDERS else "name"
     start = int(given["start"]) if given.get("start", "").isdecimal() else 0
-    found = sort_entries(list_entries(chosen, planned.pictures), order)
+    found = list_entries(chosen, planned.pictures, order=order)
     entries = [one for one in found[start : start + PORTION] if one.path.is_file()]
     name = shorten(site, file)
     following = start + PORTION if start + PORTION < len(found) else None

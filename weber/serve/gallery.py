@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from weber.config.data import DataConfig
 from weber.config.document import Document, read_document
@@ -23,7 +23,7 @@ from weber.errors import ChangedError, ConfigError, DataError
 from weber.serve.files import find_root
 from weber.serve.site import Site
 
-PORTION = 48
+PORTION, _MOST_LISTINGS = 48, 16
 """Pictures that are shown at once."""
 
 ORDERS = {"name": "name", "cut": "cut most", "scale": "enlarged most", "caption": "longest caption", "none": "without a caption"}
@@ -41,17 +41,41 @@ class PictureSet:
     place: str = ""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One picture: where it is, and what the plan says of it; nothing where none was made."""
 
-    path: Path
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    place: str
+    facts: Mapping[str, Any] = {}
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.place)
 
     @property
     def id(self) -> str:
         """Its name in a page."""
-        return blake2b(f"{self.path} {self.facts.get('set', '')}".encode(errors="surrogatepass"), digest_size=8).hexdigest()
+        return blake2b(f"{self.place} {self.facts.get('set', '')}".encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The pictures and the caption files of a folder, and when each of its folders was changed."""
+
+    stamps: Mapping[str, int]
+    pictures: tuple[Entry, ...]
+    captions: frozenset[str]
+
+    def is_fresh(self) -> bool:
+        """Whether nothing has come or gone since."""
+        try:
+            return all(Path(folder).stat().st_mtime_ns == stamp for folder, stamp in self.stamps.items())
+        except OSError:
+            return False
+
+
+_listings: dict[tuple[str, bool, bool], _Listing] = {}
+"""Those of the folders that were looked at last, so that of a large one a page is there at once."""
 
 
 def list_sets(site: Site, file: Path) -> list[PictureSet]:
@@ -67,12 +91,24 @@ def list_sets(site: Site, file: Path) -> list[PictureSet]:
     return found
 
 
-def list_entries(one: PictureSet, pictures: Path | None) -> list[Entry]:
-    """The pictures of a set: those of the plan, else those of its folder. What is no longer there is left out."""
-    if pictures is None:
-        return [Entry(path) for path in _walk(one.folder, recursive=one.config.recursive)] if one.folder is not None else []
-    rows, _ = load_rows(pictures, pictures.stat().st_mtime_ns)
-    return [Entry(Path(row["path"]), row) for row in rows.get(f"data.{one.number}", ())]
+def list_entries(one: PictureSet, pictures: Path | None, *, order: str = "name") -> Sequence[Entry]:
+    """The pictures of a set in one of `ORDERS`: those of the plan, else those of its folder. What the plan has not measured comes last."""
+    if pictures is not None:
+        rows, _ = load_rows(pictures, pictures.stat().st_mtime_ns)
+        entries: Sequence[Entry] = rows.get(f"data.{one.number}", ())
+    else:
+        entries = () if one.folder is None else _list(one.folder, recursive=one.config.recursive).pictures
+    if order == "cut":
+        return sorted(entries, key=lambda entry: -entry.facts.get("cut", -1))
+    if order == "scale":
+        return sorted(entries, key=lambda entry: -entry.facts.get("scale", -1))
+    if order == "caption":
+        return sorted(entries, key=lambda entry: -max((len(text) for text in entry.facts.get("captions", ())), default=0))
+    if order == "none" and one.folder is not None:
+        listing = _list(one.folder, recursive=one.config.recursive)
+        known = {name.rpartition(".")[0] for name in listing.captions}
+        return [entry for entry in listing.pictures if entry.place.rpartition(".")[0] not in known]
+    return entries
 
 
 def list_refused(one: PictureSet, pictures: Path | None) -> list[Entry]:
@@ -80,44 +116,44 @@ def list_refused(one: PictureSet, pictures: Path | None) -> list[Entry]:
     if pictures is None:
         return []
     _, refused = load_rows(pictures, pictures.stat().st_mtime_ns)
-    return [Entry(Path(row["path"]), row) for row in refused if row["set"] == one.name or row["set"].startswith(f"{one.name}@")]
+    return [row for row in refused if row.facts["set"] == one.name or row.facts["set"].startswith(f"{one.name}@")]
 
 
 @lru_cache(maxsize=4)
-def load_rows(pictures: Path, changed_ns: int) -> tuple[dict[str, list[Mapping[str, Any]]], list[Mapping[str, Any]]]:
+def load_rows(pictures: Path, changed_ns: int) -> tuple[dict[str, list[Entry]], list[Entry]]:
     """What a plan has written of its pictures: those of each set by its key, and those that are set aside."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    refused: list[Mapping[str, Any]] = []
+    rows: dict[str, list[Entry]] = {}
+    refused: list[Entry] = []
     with pictures.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             if "reason" in row:
-                refused.append(row)
+                refused.append(Entry(row["path"], row))
             else:
-                rows.setdefault(row["key"], []).append(row)
+                rows.setdefault(row["key"], []).append(Entry(row["path"], row))
     return rows, refused
 
 
-def sort_entries(entries: Sequence[Entry], order: str) -> list[Entry]:
-    """In one of `ORDERS`; what the plan has not measured comes last."""
-    if order == "cut":
-        return sorted(entries, key=lambda one: -one.facts.get("cut", -1))
-    if order == "scale":
-        return sorted(entries, key=lambda one: -one.facts.get("scale", -1))
-    if order == "caption":
-        return sorted(entries, key=lambda one: -max((len(text) for text in one.facts.get("captions", ())), default=0))
-    if order == "none":
-        return [one for one in entries if find_caption(one.path) is None]
-    return list(entries)
-
-
-def _walk(folder: Path | None, *, recursive: bool) -> list[Path]:
-    """The pictures of a folder in the order of their names."""
-    found = list[Path]()
-    for here, folders, files in os.walk(folder or "."):
+def _list(folder: Path, *, recursive: bool, is_aside: bool = False) -> _Listing:
+    """The files of a folder in the order of their names, without what was set aside."""
+    key = str(folder), recursive, is_aside
+    known = _listings.get(key)
+    if known is not None and known.is_fresh():
+        return known
+    stamps, pictures, captions = dict[str, int](), list[str](), list[str]()
+    for here, folders, files in os.walk(folder):
+        stamps[here] = Path(here).stat().st_mtime_ns
         folders[:] = [one for one in folders if recursive and one != ASIDE_FOLDER and not one.startswith(".")]
-        found += [Path(here, one) for one in files if f".{one.rpartition('.')[2].lower()}" in SUFFIXES]
-    return sorted(found)
+        for one in files:
+            ending = f".{one.rpartition('.')[2].lower()}"
+            if ending in SUFFIXES:
+                pictures.append(f"{here}{os.sep}{one}")
+            elif ending in CAPTION_SUFFIXES:
+                captions.append(f"{here}{os.sep}{one}")
+    while len(_listings) >= _MOST_LISTINGS:
+        _listings.pop(next(iter(_listings)), None)
+    _listings[key] = _Listing(stamps, tuple(Entry(one) for one in sorted(pictures)), frozenset(captions))
+    return _listings[key]
 
 
 def find_caption(picture: Path) -> Path | None:
@@ -162,7 +198,9 @@ def move_back(one: PictureSet, picture: Path) -> Path:
 
 def list_aside(one: PictureSet) -> list[Path]:
     """The pictures that somebody has set aside."""
-    return [] if one.folder is None or not (one.folder / ASIDE_FOLDER).is_dir() else _walk(one.folder / ASIDE_FOLDER, recursive=True)
+    if one.folder is None or not (one.folder / ASIDE_FOLDER).is_dir():
+        return []
+    return [entry.path for entry in _list(one.folder / ASIDE_FOLDER, recursive=True, is_aside=True).pictures]
 
 
 def _move_all(picture: Path, target: Path) -> None:
