@@ -183,12 +183,12 @@ def change_caption(request: Request, form: FormData) -> Response:
         document = write_document(document, text + "\n" if text else "", stamp=read_text(form, "stamp"))
     except ChangedError:
         state, theirs = "changed", document.text.rstrip("\n")
-    facts = {"file": shorten(site, file), "number": one.number, "place": shorten(site, picture)}
+    facts: dict[str, Any] = {"file": shorten(site, file), "number": one.number, "place": shorten(site, picture)}
     if "hx-request" not in request.headers:
         if state == "changed":
             what, fix = "The caption was changed by somebody else meanwhile.", f"nothing was written; yours: {text}"
             return refuse(request, what, status=409, got=theirs, fix=fix)
-        return _go_back(request, form, facts["file"], one.number)
+        return _go_back(request, form, shorten(site, file), one.number)
     entry_id = read_text(form, "id")[:32]
     return render(request, "data_caption.html", state=state, theirs=theirs, text=text, stamp=document.stamp, id=entry_id, **facts)
 
