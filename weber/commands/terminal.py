@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,11 @@ Texts = Annotated[list[str], Parameter(negative="")]
 def say(text: str) -> None:
     """Write a result to standard output."""
     print(text)
+
+
+def read_environment() -> dict[str, str]:
+    """What this process was started with."""
+    return dict(os.environ)
 
 
 def check_plot(plot: Path | None) -> None:
