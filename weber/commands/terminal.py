@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +85,7 @@ def build_watcher() -> Watcher:
     return Watcher(build_console(sys.stderr))
 
 
-def read_environment() -> Mapping[str, str]:
+def read_environment() -> dict[str, str]:
     """The variables that this process was started with."""
     return dict(os.environ)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, launch, lists, plan, publish, sample, train
+from weber.commands import bench, cache, files, imports, launch, lists, new, plan, publish, sample, serve, texts, train
 from weber.version import VERSION
 
 app = App(
@@ -12,6 +12,7 @@ app = App(
 )
 app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
+app.command(new.new)
 for _verb in (
     launch.launch,
     plan.plan,
@@ -28,7 +29,9 @@ for _verb in (
     files.resize,
     files.scale,
     publish.publish,
+    serve.serve,
     bench.app,
+    texts.serve_text,
     train.demo,
     lists.schema,
     lists.variants,

@@ -118,6 +118,7 @@ def _train(
                 held.enter_context(lock_folder(folder))
                 start = find_start(folder, resume, watcher=watcher) if is_run(folder) else start
             is_same = check_start(plan, start, watcher=watcher)
+            opened.record.open(folder)
             previous = read_previous(folder)
             save_config(plan.resolved, folder / CONFIG_NAME)
             save_captions(plan.dataset.examples, folder)
