@@ -34,6 +34,7 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.parallel.devices import check_alone
 from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
@@ -91,6 +92,8 @@ def train(
     `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
     another trainer; it is said, and kept in the run folder. `world`: where several processes train, of which this one leads.
     """
+    if world is None:
+        check_alone(config)
     job = build_absolute(config.output.folder).name
     with Opened(config.output.webhooks, job=job, watcher=watcher) as opened:
         finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported, world=world)
