@@ -120,6 +120,7 @@ def _train_together(settings: RunConfig, imported: Imported | None, *, place: Pl
                 serve(settings, world)
         finally:
             world.dismiss()
+        world.close()
     except Undone:
         leave(LOST)
     except PeerError:

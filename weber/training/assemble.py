@@ -140,11 +140,16 @@ def _train(
             watcher.write(build_hint(plan, finished))
             return finished
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The device has no memory left; the checkpoints of the run are whole.",
-            got=str(error).splitlines()[0],
-            fix="lower train.batch_size (raise train.accumulation instead), lower data.0.resolution, or set memory.gradient_checkpointing",
-        ) from error
+        raise build_memory_error(error) from error
+
+
+def build_memory_error(error: torch.OutOfMemoryError) -> TrainingError:
+    """What to say where a device is full."""
+    return TrainingError(
+        "The device has no memory left; the checkpoints of the run are whole.",
+        got=str(error).splitlines()[0],
+        fix="lower train.batch_size (raise train.accumulation instead), lower data.0.resolution, or set memory.gradient_checkpointing",
+    )
 
 
 def _prepare(
