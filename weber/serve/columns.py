@@ -72,8 +72,10 @@ class Library:
     def list_charts(self, folder: Path) -> list[dict[str, Any]]:
         """The charts of a run: a title, the steps, and lines by their names."""
         with self._lock:
-            metrics, readings = self._known.pop(folder, None) or (Columns(folder / METRICS_NAME), Columns(folder / READINGS_NAME))
-            self._known[folder] = metrics, readings
+            if folder not in self._known:
+                self._known[folder] = Columns(folder / METRICS_NAME), Columns(folder / READINGS_NAME)
+            self._known.move_to_end(folder)
+            metrics, readings = self._known[folder]
             while len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
             metrics.read()

@@ -48,14 +48,20 @@ def _walk(root: Path, home: Path) -> Iterator[Path]:
             if is_run_folder(folder):
                 yield folder
                 continue
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        num_entries += 1
-                        is_plain = not entry.name.startswith((".", *_SKIPPED)) and entry.is_dir(follow_symlinks=False)
-                        inner += [Path(entry.path)] if is_plain and Path(entry.path) != home else []
-            except OSError:
-                continue
+            num, below = _list_folders(folder)
+            num_entries += num
+            inner += [one for one in below if one != home]
             if num_entries > _MOST_ENTRIES:
                 return
         level = inner
+
+
+def _list_folders(folder: Path) -> tuple[int, list[Path]]:
+    """How many entries a folder has, and which of them are folders that may have runs in them."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError:
+        return 0, []
+    plain = [one for one in found if not one.name.startswith((".", *_SKIPPED)) and one.is_dir(follow_symlinks=False)]
+    return len(found), [Path(one.path) for one in plain]

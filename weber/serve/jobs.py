@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -15,6 +16,7 @@ from weber.errors import ConfigError, WeberError
 from weber.serve.desk import Desk, find_desk
 from weber.serve.found import is_run_folder
 from weber.serve.paths import resolve_path, shorten
+from weber.serve.queue import Job
 from weber.serve.reply import go, read_text, render, take_form
 from weber.serve.site import Site
 from weber.serve.telling import LABELS, tell_job
@@ -125,9 +127,9 @@ def _read_number(text: str) -> int:
     return int(text)
 
 
-def _build_facts(request: Request) -> dict[str, object]:
+def _build_facts(request: Request) -> dict[str, Any]:
     desk = find_desk(request)
-    running, waiting = [], []
+    running, waiting = list[tuple[Job, str]](), list[tuple[Job, str]]()
     for job in desk.queue.list_open():
         (running if job.state == "running" else waiting).append((job, tell_job(desk, job)))
     done = [(job, tell_job(desk, job)) for job in desk.queue.list_done(_MOST_DONE)]
@@ -137,7 +139,7 @@ def _build_facts(request: Request) -> dict[str, object]:
     return {"running": running, "waiting": waiting, "done": done, "mark": mark, "is_paused": is_paused, "labels": LABELS}
 
 
-def _build_job(request: Request) -> dict[str, object]:
+def _build_job(request: Request) -> dict[str, Any]:
     desk = find_desk(request)
     job = desk.queue.read(_read_number(request.query_params.get("id", "")))
     log, sentence = desk.workers.read_log(job), tell_job(desk, job)

@@ -24,6 +24,7 @@ CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, place);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _COLUMNS = "id, kind, title, words, folder, run, is_heavy, state, place, created, started, ended, pid, process, slot, code, asked"
+_NOTED = {"state", "started", "ended", "pid", "process", "slot", "code", "asked"}
 OPEN = ("waiting", "running")
 
 
@@ -118,23 +119,18 @@ class Queue:
             rows = [(float(at), job.id) for at, job in enumerate(order, 1)]
             connection.executemany("UPDATE jobs SET place=? WHERE id=? AND state='waiting'", rows)
 
-    def start(self, number: int, *, pid: int, process: str, slot: str) -> None:
-        """It is being done now."""
-        self._change("state='running', started=?, pid=?, process=?, slot=?", number, time.time(), pid, process, slot)
-
-    def end(self, number: int, *, state: str, code: int | None = None) -> None:
-        """It has ended."""
-        self._change("state=?, code=?, ended=?", number, state, code, time.time())
+    def note(self, number: int, **values: str | float | None) -> None:
+        """What has become of one: values of its columns."""
+        assert set(values) <= _NOTED
+        with self._open() as connection:
+            what = ", ".join(f"{name}=?" for name in values)
+            connection.execute(f"UPDATE jobs SET {what} WHERE id=?", (*values.values(), number))
 
     def cancel(self, number: int) -> bool:
         """Take out one that waits; returns whether it was still waiting."""
         with self._open() as connection:
             sql = "UPDATE jobs SET state='cancelled', ended=? WHERE id=? AND state='waiting'"
             return connection.execute(sql, (time.time(), number)).rowcount > 0
-
-    def ask(self, number: int) -> None:
-        """Somebody wants it to stop."""
-        self._change("asked=?", number, time.time())
 
     def forget(self, number: int) -> None:
         """Leave out one that has ended."""
@@ -151,10 +147,6 @@ class Queue:
         """Start nothing more, or go on."""
         with self._open() as connection:
             connection.execute("INSERT OR REPLACE INTO notes VALUES ('paused', ?)", (str(int(is_paused)),))
-
-    def _change(self, what: str, number: int, *values: object) -> None:
-        with self._open() as connection:
-            connection.execute(f"UPDATE jobs SET {what} WHERE id=?", (*values, number))
 
     def _select(self, what: str, *values: object) -> list[Job]:
         with self._open() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -36,7 +37,7 @@ def show_list(request: Request) -> Response:
     return Response(status_code=204) if request.query_params.get("seen") == facts["mark"] else answer
 
 
-def _build_facts(request: Request) -> dict[str, object]:
+def _build_facts(request: Request) -> dict[str, Any]:
     desk = find_desk(request)
     folders = desk.finder.list()
     try:

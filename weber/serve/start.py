@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -13,17 +16,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from weber.config.document import read_document, write_document
+from weber.config.edits import write_setting
 from weber.config.importers.commented import write_commented
 from weber.config.importers.load import import_run
 from weber.config.importers.outcome import Imported
 from weber.config.importers.report import list_groups
 from weber.config.importers.table import TOOLS
-from weber.config.load import choose_mode, is_own, load_config
+from weber.config.load import build_config, choose_mode, is_own, load_config
+from weber.config.toml import read_toml
 from weber.data.formats import SUFFIXES
 from weber.errors import ConfigError
 from weber.memory.cards import CARDS
+from weber.questions.answers import Answers, Model, write_run
+from weber.questions.folder import read_folder
 from weber.serve.desk import find_desk
-from weber.serve.drafts import CAPTIONS, SMALL, Draft, change_draft, check_draft, find_captions, find_free, write_draft
 from weber.serve.files import find_file, find_root, list_settings_files
 from weber.serve.found import is_run_folder
 from weber.serve.models import list_models
@@ -33,6 +39,8 @@ from weber.serve.reply import find_site, go, read_text, render, take_form
 from weber.serve.site import Site
 from weber.track.process import is_locked
 
+CAPTIONS = {"textfile": "lie beside the pictures", "instance": "are the word alone", "filename": "are the names of the files"}
+_SMALL = Model("pocket", "it comes with weber, and learns on a processor", "", is_small=True)
 _MOST_CHARACTERS = 200
 _PICTURE_ENDINGS = (*SUFFIXES, ".txt", ".caption", ".json", ".toml", ".csv", ".jsonl", ".parquet")
 _CHUNK_BYTES = 2**20
@@ -77,20 +85,38 @@ def show_start(request: Request) -> Response:
 def begin(request: Request, form: FormData) -> Response:
     """Write a file of settings from the answers, and plan it."""
     site = find_site(request)
-    folder = resolve_path(site, read_text(form, "pictures"))
-    found = find_captions(folder)
-    captions, card = read_text(form, "captions") or found, _read_card(form)
-    fit = card or ("auto" if site.slots else "")
-    draft = Draft(folder, read_text(form, "word")[:_MOST_CHARACTERS], captions, "" if fit else SMALL, fit)
-    root = next(root for root in site.roots if folder.is_relative_to(root))
-    name = clean_name(draft.word.partition(" ")[0] or folder.name or "run")
-    run = find_free(root / "runs", name)
+    place, card, word = resolve_path(site, read_text(form, "pictures")), _read_card(form), read_text(form, "word")[:_MOST_CHARACTERS]
+    folder, root = read_folder(place), find_root(site, place)
+    model = None if card or site.slots else _SMALL
+    answers = Answers(
+        replace(folder, path=place.relative_to(root)), word=word or None, model=model, card=card or None, has_gpu=bool(site.slots)
+    )
+    run = find_free(root / "runs", answers.chosen_name)
     file = find_free(root, run.name, ending=".toml")
-    text = write_draft(draft, run=run, cache=root / "cache")
-    document = read_document(file)
-    write_document(document, text)
-    check_draft(file)
+    text = write_run(replace(answers, name=run.name), file=file.name)
+    write_document(read_document(file), _choose_captions(text, read_text(form, "captions"), word=answers.word or folder.word))
     return go(request, _look(site, file, card))
+
+
+def _choose_captions(text: str, captions: str, *, word: str) -> str:
+    """The file with other captions than those that were found, if somebody wants that."""
+    if captions not in ("", *CAPTIONS):
+        raise ConfigError("There are no such captions.", got=ascii(captions[:40]), expected=", ".join(CAPTIONS), fix="choose one")
+    if not captions:
+        return text
+    said: dict[str, object] = {"captions": captions, "caption_fallback": None, "instance_prompt": None}
+    said |= {"instance_prompt": word, "caption_steps": None} if captions == "instance" else {}
+    for key, value in said.items():
+        text = write_setting(text, f"data.0.{key}", value=value)
+    return text
+
+
+def find_free(folder: Path, name: str, *, ending: str = "") -> Path:
+    """A file or folder that is not there yet: name, name-2, name-3, ..."""
+    number = 1
+    while (place := folder / f"{name}{'' if number == 1 else f'-{number}'}{ending}").exists():
+        number += 1
+    return place
 
 
 def show_look(request: Request) -> Response:
@@ -108,6 +134,7 @@ def change(request: Request, form: FormData) -> Response:
     site = find_site(request)
     file, card = find_file(site, read_text(form, "file")), _read_card(form)
     document = read_document(file)
+    read_toml(file)  # what is wrong with it is said before anything is put into it
     model = read_text(form, "model")
     is_path = "/" in model or model.endswith(".safetensors")
     prompts = [line.strip() for line in read_text(form, "prompts").splitlines() if line.strip()]
@@ -120,8 +147,11 @@ def change(request: Request, form: FormData) -> Response:
         "sampling.prompts": prompts or None,
         "sampling.every": _read_number(form, "every") if prompts else None,
     }
-    write_document(document, change_draft(document.text, said), stamp=read_text(form, "stamp") or None)
-    check_draft(file)
+    text = document.text
+    for key, value in said.items():
+        text = write_setting(text, key, value=value)
+    build_config(tomllib.loads(text))
+    write_document(document, text, stamp=read_text(form, "stamp") or None)
     return go(request, _look(site, file, card))
 
 
@@ -243,7 +273,7 @@ def _show_imported(request: Request, imported: Imported, at: str) -> Response:
     )
 
 
-def _build_look(request: Request) -> dict[str, object]:
+def _build_look(request: Request) -> dict[str, Any]:
     site, asked = find_site(request), request.query_params
     file, card = find_file(site, asked.get("file", "")), asked.get("card", "")[:_MOST_CHARACTERS]
     document = read_document(file)

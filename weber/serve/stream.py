@@ -38,11 +38,10 @@ def show_events(request: Request) -> Response:
 
 async def _stream(request: Request, folder: Path, place: int | None) -> AsyncIterator[str]:
     file = folder / EVENTS_NAME
-    place = _measure(file) if place is None else place
-    before, quiet = "", 0.0
+    at, before, quiet = _measure(file) if place is None else place, "", 0.0
     yield "retry: 1000\n\n"
     while not await request.is_disconnected():
-        place, lines = await run_in_threadpool(read_lines, file, place)
+        at, lines = await run_in_threadpool(read_lines, file, at)
         for end, line in lines:
             yield f"id: {end}\nevent: line\ndata: {line}\n\n"
         status = await run_in_threadpool(_describe, folder)

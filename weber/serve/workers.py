@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ class Workers:
         job = self._queue.read(job.id)
         if job.state != "running" or job.pid is None:
             return
-        self._queue.ask(job.id)
+        self._queue.note(job.id, asked=time.time())
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(job.pid, signal.SIGKILL if at_once and job.asked is not None else signal.SIGTERM)
 
@@ -95,7 +96,7 @@ class Workers:
             state = "stopped"
         else:
             state = "killed" if code is None or code < 0 else "stopped" if code == _INTERRUPTED else "failed"
-        self._queue.end(job.id, state=state, code=code)
+        self._queue.note(job.id, state=state, code=code, ended=time.time())
 
     def _read_end(self, job: Job) -> Mapping[str, int] | None:
         try:
@@ -144,10 +145,11 @@ class Workers:
                 )
             except OSError as error:
                 log.write(f"{_ERROR}It could not be started: {error.strerror or error}\n".encode())
-                self._queue.end(job.id, state="failed")
+                self._queue.note(job.id, state="failed", ended=time.time())
                 return
         self._children[job.id] = child
-        self._queue.start(job.id, pid=child.pid, process=read_identity(child.pid) or "gone", slot=slot)
+        process = read_identity(child.pid) or "gone"
+        self._queue.note(job.id, state="running", started=time.time(), pid=child.pid, process=process, slot=slot)
 
 
 def stop_process(folder: Path) -> None:
