@@ -44,6 +44,7 @@ from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
 from weber.results.runs import is_run
 from weber.sharing.beside import Publisher
+from weber.sharing.captions import save_captions
 from weber.track.progress import Watcher
 from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
@@ -108,6 +109,7 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
             opened.record.open(folder)
             previous = read_previous(folder)
             save_config(plan.resolved, folder / CONFIG_NAME)
+            save_captions(plan.dataset.examples, folder)
             if imported is not None:
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
             publisher = held.enter_context(Publisher(plan.resolved.publish, folder=folder, write=watcher.write))
