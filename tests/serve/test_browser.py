@@ -93,13 +93,14 @@ def test_by_clicks_to_a_finished_lora_then_on_while_the_server_is_killed_then_st
     with serving(root) as server:
         begin_by_clicks(browser, server)
         browser.wait("document.querySelector('#state .tag').innerText === 'finished'")
-        browser.wait("document.querySelectorAll('.strips img').length === 3 && document.querySelectorAll('.u-over').length > 3")
+        browser.wait("document.querySelectorAll('.strips img').length === 6 && document.querySelectorAll('.u-over').length > 3")
         browser.click(".strips td a")
         browser.wait("document.querySelector('#zoom').open && document.querySelector('#zoom-picture').naturalWidth > 0")
         browser.press("ArrowRight")
         browser.press("Escape")
         assert not browser.read("document.querySelector('#zoom').open")
         assert (root / "runs" / "zorb" / "adapter.safetensors").is_file() and (root / "zorb.toml").is_file()
+        assert not browser.errors
         assert {urlsplit(one).netloc for one in browser.asked if one.startswith("http")} == {urlsplit(server.address).netloc}
         browser.type("#more", "3000")
         browser.tab_to("#further")
@@ -120,7 +121,6 @@ def test_by_clicks_to_a_finished_lora_then_on_while_the_server_is_killed_then_st
         assert step > 6 and (root / "runs" / "zorb" / f"checkpoint-{step:06d}").is_dir()
         assert f"it goes on from step {step}" in browser.text
         browser.wait("document.querySelector('#resume')")
-    assert not browser.errors
 
 
 def test_the_first_run_is_reached_by_the_keyboard_alone_and_every_field_has_a_name(browser: Browser, root: Path) -> None:

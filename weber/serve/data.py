@@ -192,7 +192,7 @@ def change_caption(request: Request, form: FormData) -> Response:
         if state == "changed":
             what, fix = "The caption was changed by somebody else meanwhile.", f"nothing was written; yours: {text}"
             return refuse(request, what, status=409, got=theirs, fix=fix)
-        return _go_back(request, form, facts["file"], one.number)
+        return _go_back(request, form, shorten(site, file), one.number)
     entry_id = read_text(form, "id")[:32]
     return render(request, "data_caption.html", state=state, theirs=theirs, text=text, stamp=document.stamp, id=entry_id, **facts)
 

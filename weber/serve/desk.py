@@ -42,6 +42,7 @@ class Desk:
 
     def train(self, settings: Path, *, run: Path, is_resumed: bool = False, overrides: tuple[str, ...] = ()) -> Job:
         """Put a run into the queue. Raises ConfigError where it is at work."""
+        self.workers.settle(run)
         if read_condition(run).is_running:
             raise ConfigError("This run is at work.", got=shorten(self.site, run), fix="stop it first")
         words = ["train", str(settings), *overrides, *(["--resume"] if is_resumed else [])]

@@ -22,6 +22,7 @@ from weber.track.process import is_alive, read_identity
 
 _MOST_LIGHT = 2
 """So many jobs at once that need no GPU."""
+_MOST_WAITS, _WAIT_SECONDS = 50, 0.1
 _INTERRUPTED = 130
 _LOG_BYTES = 64 * 1024
 _PROGRESS = re.compile(r"(.+): (\d+)/(\d+)(?: .*)?")
@@ -72,6 +73,15 @@ class Workers:
         found = read_condition(Path(job.run))
         return found.is_running and found.started >= (job.started or 0.0) - 1.0
 
+    def settle(self, run: Path) -> None:
+        """Wait a moment for the process of a run that has said that it ended, and is about to leave."""
+        for _ in range(_MOST_WAITS):
+            jobs = [job for job in self._queue.list_of_run(run) if job.state == "running" and job.kind == "train"]
+            if not jobs or read_condition(run).is_running:
+                return
+            self._look_after(jobs[0])
+            time.sleep(_WAIT_SECONDS)
+
     def read_log(self, job: Job) -> str:
         """The end of what a job has said."""
         return read_end(self._queue.logs / f"{job.id}.log")
@@ -79,7 +89,7 @@ class Workers:
     def _look_after(self, job: Job) -> None:
         child = self._children.get(job.id)
         if child is not None and child.poll() is not None:
-            del self._children[job.id]
+            self._children.pop(job.id, None)
         ended = self._read_end(job)
         if ended is None:
             if job.pid is not None and job.process is not None and not is_alive(job.pid, job.process):

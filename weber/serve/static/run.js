@@ -100,6 +100,8 @@ async function draw(isAnew = false) {
     }
     if (!charts.size) host.textContent = "Nothing was measured yet.";
     else for (const child of [...host.childNodes]) if (child.nodeType === Node.TEXT_NODE) child.remove();
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; // the server is away; it is asked again when it speaks again
   } finally {
     isDrawing = false;
   }
