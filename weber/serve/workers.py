@@ -17,7 +17,7 @@ from weber.errors import ConfigError
 from weber.results.condition import read_condition
 from weber.serve.found import Finder
 from weber.serve.queue import Job, Queue
-from weber.serve.site import Site
+from weber.serve.site import VISIBLE, Site
 from weber.track.process import is_alive, read_identity
 
 _MOST_LIGHT = 2
@@ -139,7 +139,7 @@ class Workers:
     def _start(self, job: Job) -> None:
         taken = {one.slot for one in self._queue.list_open() if one.state == "running" and one.is_heavy}
         slot = next((one for one in self._list_slots() if one not in taken), "") if job.is_heavy else ""
-        chosen = {"CUDA_VISIBLE_DEVICES": slot} if len(self._site.slots) > 1 and job.is_heavy else {}
+        chosen = {VISIBLE: slot} if len(self._site.slots) > 1 and job.is_heavy else {}
         (self._queue.logs / f"{job.id}.json").unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "weber.serve.child", str(self._queue.logs / f"{job.id}.json"), *job.words]
         with (self._queue.logs / f"{job.id}.log").open("wb") as log:
