@@ -26,7 +26,7 @@ from weber.data.left_out import SAMPLES_FILE
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
     *("bench", "cache", "check", "demo", "diff", "export", "extract", "grid", "import", "inspect", "merge", "new"),
-    *("plan", "publish", "report", "resize", "sample", "scale", "schema", "serve", "train", "variants"),
+    *("plan", "publish", "report", "resize", "sample", "scale", "schema", "serve", "serve-text", "train", "variants"),
 )
 
 

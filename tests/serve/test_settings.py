@@ -138,3 +138,19 @@ def test_only_files_of_settings_are_opened_and_a_new_one_can_be_made(client: Cli
     opened = read_fields(client.post("/settings", **fields, do="add data.0")) | {"v.data.0.path": "a"}
     assert client.post("/settings", **opened, do="save").status == 303
     assert (run.parents[1] / "new.toml").read_text(encoding="utf-8") == '[[data]]\npath = "a"\n\n[train]\nsteps = 5\n'
+
+
+def test_odd_requests_are_answered_in_words(client: Client, run: Path) -> None:
+    fields, many = read_fields(client.get("/settings", file="a/run.toml")), "9" * 5000
+    asked = [
+        client.post("/settings", **fields | {f"v.data.{many}.path": "x", "v.data.7.path": "x", "v.train.steps": "\0"}, do="save"),
+        client.post("/settings", **fields, do=f"remove data.{many}"),
+        client.post("/settings", **fields, do="add \0.[["),
+        client.post("/settings/remove", file="a/run.toml", stamp="x", key=many),
+        client.get("/settings", file="a/run.toml", add=f"data.{many}"),
+        client.get("/plan", file="a/run.toml", card="\0 RTX", price="nan"),
+        client.get("/data", file="a/run.toml", start=many, set="-1", order="x"),
+        client.get("/data/rows", file="a/run.toml", start="\u0663"),
+        client.get("/data/thumbnail?path=%00.png"),
+    ]
+    assert [one.status for one in asked if one.status >= 500] == [] and run.read_text(encoding="utf-8") == SOURCE

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, str] = {
     "publish": "weber publish runs/lora owner/name",
     "serve": "weber serve",
     "bench": "weber bench memory",
+    "serve-text": "weber serve-text pocket --port 8002",
     "demo": "weber demo",
     "schema": "weber schema",
     "variants": "weber variants",

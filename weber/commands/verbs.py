@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, new, plan, publish, sample, serve, train
+from weber.commands import bench, cache, files, imports, lists, new, plan, publish, sample, serve, texts, train
 from weber.version import VERSION
 
 app = App(
@@ -30,6 +30,7 @@ for _verb in (
     publish.publish,
     serve.serve,
     bench.app,
+    texts.serve_text,
     train.demo,
     lists.schema,
     lists.variants,

@@ -104,7 +104,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def choose_mode(config: RunConfig) -> int:
     """Who may read a file with these settings: where they hold what is secret its owner alone, else whom the system lets."""
-    return 0o600 if config.output.webhooks else 0o666
+    return 0o600 if config.output.webhooks or config.model.text_encoder_url else 0o666
 
 
 def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:

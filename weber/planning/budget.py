@@ -320,7 +320,8 @@ class Budget:
         family, precisions = self.load.family, (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
         encoder = self._encoders.encode(width, height, batch=batch, is_tiled=memory.vae_tiling)
         rows = [(family.image_part, "encoding pictures", "autoencoder", encoder)]
-        for part, precision in zip(family.text_parts, precisions, strict=False):
+        is_here = self.config.model.text_encoder_url is None
+        for part, precision in zip(family.text_parts if is_here else (), precisions, strict=False):
             rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
         return [
             Phase(
@@ -388,7 +389,7 @@ def _count_sibling(
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:
     """The text encoders that stay with the network and read one caption at a time, as far as their sizes are known."""
-    if config.output.text_cache != "live":
+    if config.output.text_cache != "live" or config.model.text_encoder_url is not None:
         return []
     precisions = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
     found = [encoders.read(part, one, batch=1) for part, one in zip(encoders.family.text_parts, precisions, strict=False)]

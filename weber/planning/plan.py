@@ -16,6 +16,7 @@ from weber.adapters.start import check_form, load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.served import TextServer
 from weber.cache.store import Store
 from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
@@ -44,7 +45,7 @@ from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload, list_measured
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
-from weber.planning.encoders import build_encoders, check_encoders
+from weber.planning.encoders import build_encoders, check_encoders, find_served
 from weber.planning.evaluation import Measured, choose_measured
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
@@ -76,6 +77,7 @@ class Plan:
     `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
     everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
     settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one.
+    `served`: the machine that encodes texts, where it is another one.
     """
 
     asked: RunConfig
@@ -94,6 +96,7 @@ class Plan:
     workload: Workload
     sibling: Family | None
     fit: Fit | None
+    served: TextServer | None
 
     @property
     def family(self) -> Family:
@@ -118,7 +121,8 @@ class Plan:
     @property
     def encoders(self) -> Encoders:
         """The encoders as they are run here."""
-        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype, texts=self._texts)
+        memory, served = self.resolved.memory, self.served
+        return build_encoders(self.family, memory, device=self.device, dtype=self.dtype, texts=self._texts, served=served)
 
     @cached_property
     def _texts(self) -> TextForm:
@@ -203,6 +207,7 @@ def build_plan(
     skeleton = _load_skeleton(config, family)
     machine = settle_precision(machine, config, family=family, progress=progress)
     device, dtype = machine.device, machine.dtype
+    served = find_served(config.model, family, dtype=dtype)
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
     check_attention(config, family, machine=machine)
@@ -218,7 +223,7 @@ def build_plan(
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
-        inputs=_build_limits(model),
+        inputs=_build_limits(model, is_here=config.model.text_encoder_url is None),
         index_path=config.output.cache / INDEX_NAME,
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
@@ -239,7 +244,7 @@ def build_plan(
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
     parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
-    return _fit(Plan(asked, config, resolved, *parts, fit=None))
+    return _fit(Plan(asked, config, resolved, *parts, fit=None, served=served))
 
 
 def _is_painted(step: int, sampling: SamplingConfig, *, num_steps: int, every: int) -> bool:
@@ -345,14 +350,15 @@ def _find_start(adapter: AdapterConfig) -> AdapterConfig:
     return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
 
 
-def _build_limits(model: Model) -> PictureLimits:
+def _build_limits(model: Model, *, is_here: bool) -> PictureLimits:
+    """`is_here`: whether the files of text encoders can be asked which they are."""
     family = model.family
     inputs, open_tokenizer = family.picture_inputs, cache(family.text_limits[family.text_parts[-1]])
 
     def count_tokens(texts: Sequence[str]) -> list[int]:
         return open_tokenizer().count(texts)
 
-    name = " ".join([family.variant, *([family.identify(family.text_parts[-1])] if family.is_local else [])])
+    name = " ".join([family.variant, *([family.identify(family.text_parts[-1])] if family.is_local and is_here else [])])
     counted = count_tokens if model.lacking is None else None
     return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size, counted, name)
 

@@ -208,6 +208,8 @@ def _describe_cache(plan: Plan) -> list[str]:
         texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"
     latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(element_bytes * needs.num_numbers)}"
     lines = [f"{latents}; {texts}, {describe_size(text_bytes)}", *describe_text_forms(plan)]
+    served = plan.encoders.served
+    lines += [] if served is None else [f"texts are encoded by {served.name}, so no text encoder is read here"]
     if needs.windows:
         numbers = sum(math.prod(find_shape(window, family)) for window in needs.windows.values())
         lines.append(f"{describe_count(len(needs.windows), 'mask')} for the loss, {describe_size(4 * numbers)}")

@@ -18,16 +18,18 @@ from weber.config.document import Document, read_document, write_document
 from weber.config.edits import write_setting
 from weber.config.form import build_form, list_changes, list_unknown
 from weber.config.load import check_tree, is_own
+from weber.config.optimizers import FACTS
 from weber.config.settings import find_setting
 from weber.config.toml import read_toml
 from weber.errors import ChangedError, ConfigError
 from weber.serve.files import find_file, list_settings_files
+from weber.serve.models import list_models
 from weber.serve.paths import shorten
 from weber.serve.reply import find_site, go, read_text, render, take_form
 from weber.serve.site import Site
 
-_FIELD = "v."
-"""Before the keys of settings in the form's names."""
+_FIELD, _MOST_CHARACTERS = "v.", 200
+"""Before the keys of settings in the form's names; of a key."""
 
 
 def routes(site: Site) -> list[Route]:
@@ -111,6 +113,7 @@ def _show(
         is_own=not sheet.path.exists() or is_own(sheet.path),
         others=[one for key, one in told.items() if not key],
         find=find,
+        proposed={"model.variant": list_models(site), "optim.name": list(FACTS)},
         added=list(added),
         theirs=theirs,
         conflict=conflict,
@@ -135,14 +138,15 @@ def _split(error: ConfigError) -> dict[str, str]:
 
 
 def _read_typed(form: FormData) -> dict[str, str]:
-    fields = {name.removeprefix(_FIELD): value for name, value in form.multi_items() if name.startswith(_FIELD)}
+    found = form.multi_items()
+    fields = {name.removeprefix(_FIELD): value for name, value in found if name.startswith(_FIELD) and len(name) <= _MOST_CHARACTERS}
     return {key: value for key, value in fields.items() if isinstance(value, str) and find_setting(key) is not None}
 
 
 def change_settings(request: Request, form: FormData) -> Response:
     """Write what was typed; add a table to the form, or take one out of the file."""
     site = find_site(request)
-    path, what = find_file(site, read_text(form, "file")), read_text(form, "do") or "save"
+    path, what = find_file(site, read_text(form, "file")), (read_text(form, "do") or "save")[:_MOST_CHARACTERS]
     sheet = load_sheet(path, _read_typed(form))
     word, _, place = what.partition(" ")
     added = [one for one in form.getlist("add") if isinstance(one, str)]
@@ -178,7 +182,7 @@ def _remove(request: Request, sheet: Sheet, place: str) -> Response:
 def remove_unknown(request: Request, form: FormData) -> Response:
     """Take a line out that is no setting."""
     site = find_site(request)
-    path, key = find_file(site, read_text(form, "file")), read_text(form, "key")
+    path, key = find_file(site, read_text(form, "file")), read_text(form, "key")[:_MOST_CHARACTERS]
     document = read_document(path)
     write_document(document, write_setting(document.text, key, value=None), stamp=read_text(form, "stamp"))
     return go(request, "/settings?" + urlencode({"file": shorten(site, path)}))

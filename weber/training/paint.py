@@ -27,7 +27,7 @@ from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
-from weber.planning.encoders import build_encoders
+from weber.planning.encoders import build_encoders, find_served
 from weber.planning.library import build_library, list_pictures
 from weber.planning.prompts import Own, Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
@@ -91,7 +91,9 @@ class Sampler:
         self._own = TemporaryDirectory(prefix="weber-")  # for what belongs to no run
         self._cache = Path(self._own.name) if subject.cache is None else subject.cache
         device = build_device(subject.memory)
-        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
+        dtype = build_dtype(subject.memory, device)
+        served = find_served(subject.model, subject.encoding, dtype=dtype)
+        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=dtype, served=served)
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
