@@ -95,7 +95,7 @@ class Server:
         parts = urlsplit(self.link)
         self._headers = {"Authorization": f"Bearer {parts.query.partition('=')[2]}"}
         self.address = f"http://127.0.0.1:{parts.port}"
-        self._connection = http.client.HTTPConnection("127.0.0.1", parts.port or 0, timeout=60)
+        self._port = parts.port or 0
 
     @property
     def memory_bytes(self) -> int:
@@ -105,13 +105,14 @@ class Server:
     def ask(self, path: str, **fields: str) -> tuple[float, int]:
         """Seconds and bytes of an answer. Raises RuntimeError where it is none."""
         begin = time.perf_counter()
-        if fields:
-            form = {"Content-Type": "application/x-www-form-urlencoded"}
-            self._connection.request("POST", path, urlencode(fields), self._headers | form)
-        else:
-            self._connection.request("GET", path, headers=self._headers)
-        answer = self._connection.getresponse()
-        size = len(answer.read())
+        form = {"Content-Type": "application/x-www-form-urlencoded"} if fields else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        try:
+            connection.request("POST" if fields else "GET", path, urlencode(fields) or None, self._headers | form)
+            answer = connection.getresponse()
+            size = len(answer.read())
+        finally:
+            connection.close()
         if answer.status >= 400:
             raise RuntimeError(f"{path} is answered with {answer.status}")
         return time.perf_counter() - begin, size
