@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from weber.config.document import Document, read_document, write_document
-from weber.config.edits import write_setting
+from weber.config.edits import move_entry, write_setting
 from weber.config.form import build_form, list_changes, list_unknown
 from weber.config.load import check_tree, is_own
 from weber.config.optimizers import FACTS
@@ -154,8 +154,8 @@ def change_settings(request: Request, form: FormData) -> Response:
         return _show(request, sheet, added=added, conflict=True, status=409)
     if word == "add":
         return _show(request, sheet, added=[*added, place])
-    if word == "remove":
-        return _remove(request, sheet, place)
+    if word in ("remove", "up"):
+        return _rearrange(request, sheet, place, is_move=word == "up")
     if sheet.problems and word != "force" and not set(sheet.problems) <= set(load_sheet(path).problems):
         return _show(request, sheet, added=added, refused=True, status=422)
     try:
@@ -171,10 +171,10 @@ def _save(sheet: Sheet) -> Document:
     return write_document(sheet.document, text, is_private="webhooks" in tomllib.loads(text).get("output", {}))
 
 
-def _remove(request: Request, sheet: Sheet, place: str) -> Response:
-    """Take a table out of the file, and write what else was typed where that can be."""
+def _rearrange(request: Request, sheet: Sheet, place: str, *, is_move: bool) -> Response:
+    """Take a table out of the file, or move it up in its list; and write what else was typed where that can be."""
     text = sheet.document.text if sheet.problems else _write(sheet)
-    write_document(sheet.document, write_setting(text, place, value=None))
+    write_document(sheet.document, move_entry(text, place) if is_move else write_setting(text, place, value=None))
     left = {key: value for key, value in sheet.typed.items() if not key.startswith(place.rpartition(".")[0] + ".")}
     return _show(request, load_sheet(sheet.path, left if sheet.problems else {}))
 
