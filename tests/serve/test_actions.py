@@ -23,7 +23,11 @@ FILES = {
         '{"--model_type": "lora", "--model_family": "flux", "--lora_rank": 8, "--data_backend_config": "sets.json"}',
     ),
     "kohya": ("train.sh", "accelerate launch flux_train_network.py --network_dim 8 --learning_rate 1e-4 --train_data_dir dogs\n"),
-    "diffusers": ("run.sh", "accelerate launch train_dreambooth_lora_flux.py --rank 8 --instance_prompt zorb --instance_data_dir dogs\n"),
+    "diffusers": (
+        "run.sh",
+        "accelerate launch train_dreambooth_lora_flux.py --pretrained_model_name_or_path black-forest-labs/FLUX.1-dev --rank 8"
+        " --instance_prompt zorb --instance_data_dir dogs --max_train_steps 10\n",
+    ),
     "ai-toolkit": (
         "job.yaml",
         "job: extension\nconfig:\n  name: a\n  process:\n  - type: sd_trainer\n    network: {type: lora, linear: 8}\n"
@@ -144,7 +148,8 @@ def test_a_file_of_each_trainer_is_explained_and_kept_as_ours(client: Client, si
     sent: Answer = client.upload("/start/import", files)
     assert sent.status == 303, sent.text
     shown = client.get(sent.headers["location"])
-    assert shown.status == 200 and "mean the same here" in shown.text and "The file as it would be" in shown.text
+    assert shown.status == 200, shown.text
+    assert "mean the same here" in shown.text and "The file as it would be" in shown.text
     [number] = parse_qs(urlsplit(sent.headers["location"]).query)["id"]
     kept = client.post("/start/imported", id=number, name="mine")
     assert kept.status == 303 and kept.headers["location"] == "/start/look?file=mine.toml"

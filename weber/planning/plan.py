@@ -60,6 +60,7 @@ from weber.planning.prompts import Prompt, list_texts
 from weber.planning.publishing import check_publish
 from weber.planning.resolve import build_resolved
 from weber.planning.sibling import find_sibling
+from weber.planning.spread import Spread, choose_spread, count_processes
 from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER
@@ -76,8 +77,8 @@ class Plan:
 
     `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
     everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
-    settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one.
-    `served`: the machine that encodes texts, where it is another one.
+    settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one. `spread`: how many
+    devices train, and what each holds. `served`: the machine that encodes texts, where it is another one.
     """
 
     asked: RunConfig
@@ -95,6 +96,7 @@ class Plan:
     frozen: tuple[Frozen, ...]
     workload: Workload
     sibling: Family | None
+    spread: Spread
     fit: Fit | None
     served: TextServer | None
 
@@ -179,12 +181,18 @@ class Plan:
 
 
 def build_plan(
-    config: RunConfig, progress: Progress = ignore_progress, *, is_run: bool = False, is_resumed: bool = False, card: str | None = None
+    config: RunConfig,
+    progress: Progress = ignore_progress,
+    *,
+    is_run: bool = False,
+    is_resumed: bool = False,
+    card: str | None = None,
+    num_processes: int | None = None,
 ) -> Plan:
     """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
 
     A run that `is_resumed` has left the adapter that it started from behind. With `card` the machine is one with that GPU. What `is_run`
-    needs the machine and the model that it is planned for.
+    needs the machine and the model that it is planned for. `num_processes`: how many train; None: as many as there would be.
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
     machine = choose_machine(config.memory, card)
@@ -241,9 +249,11 @@ def build_plan(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     workload = replace(workload, measured=list_measured(measured))
+    spread = choose_spread(config, workload, num_processes or count_processes(config, machine))
+    workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
-    parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
+    parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling, spread
     return _fit(Plan(asked, config, resolved, *parts, fit=None, served=served))
 
 

@@ -37,7 +37,7 @@ from weber.track.progress import Watcher
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings
 from weber.training.made import Maker
-from weber.training.network import Network, build_put, load_network
+from weber.training.network import Network, Where, build_put, load_network
 from weber.training.pictures import paint_all
 from weber.training.subject import Subject, find_subject
 
@@ -181,11 +181,9 @@ class Sampler:
             self._network = load_network(
                 subject.family,
                 subject.memory,
-                device=encoders.device,
-                dtype=encoders.dtype,
+                where=Where(encoders.device, encoders.dtype, self._cache),
                 trained=subject.trained,
                 put=build_text_put(build_put(subject.put, subject.frozen), encoders=encoders, learns=subject.has_text),
-                cache=self._cache,
                 progress=self._watcher.report,
             )
         return self._network
