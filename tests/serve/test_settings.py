@@ -115,6 +115,9 @@ def test_what_is_no_setting_is_kept_and_flagged(client: Client, run: Path) -> No
     shown = client.get("/settings", file="a/run.toml")
     assert "Lines that are no settings" in shown.text and "train.stepz" in shown.text and "Take train.stepz out" in shown.text
     fields = read_fields(shown) | {"v.train.batch_size": "2"}
+    live = client.post("/settings/check", **fields | {"v.train.seed": "1"})
+    assert "Written to a/run.toml" in live.text and "1 to mend" in live.text
+    fields = read_fields(client.get("/settings", file="a/run.toml")) | {"v.train.seed": ""}
     assert client.post("/settings", **fields, do="save").status == 303
     text = run.read_text(encoding="utf-8")
     assert "stepz = 5\n" in text and "batch_size = 2" in text

@@ -109,7 +109,7 @@ def _show(
         stamp=sheet.document.stamp,
         blocks=blocks,
         problems=told,
-        unknown=[(key, _show_value(key, value), told.get(key)) for key, value in list_unknown(sheet.tree)],
+        unknown=[(key, _show_value(value), told.get(key)) for key, value in list_unknown(sheet.tree)],
         is_own=not sheet.path.exists() or is_own(sheet.path),
         others=[one for key, one in told.items() if not key],
         find=find,
@@ -128,7 +128,7 @@ def _list_added(sheet: Sheet) -> list[str]:
     return [key.rpartition(".")[0] for key, value in sheet.changes if value is not None]
 
 
-def _show_value(key: str, value: object) -> str:
+def _show_value(value: object) -> str:
     """What stands in the file where no setting is; it may be a secret by another name, so that only its kind is said of texts."""
     return f"{value}" if isinstance(value, bool | int | float) else "a table" if isinstance(value, Mapping) else "a text or a list"
 
@@ -156,13 +156,18 @@ def change_settings(request: Request, form: FormData) -> Response:
         return _show(request, sheet, added=[*added, place])
     if word in ("remove", "up"):
         return _rearrange(request, sheet, place, is_move=word == "up")
-    if sheet.problems and word != "force" and not set(sheet.problems) <= set(load_sheet(path).problems):
+    if word != "force" and not _is_no_worse(sheet):
         return _show(request, sheet, added=added, refused=True, status=422)
     try:
         _save(sheet)
     except ChangedError:
         return _show(request, load_sheet(path, sheet.typed), added=added, conflict=True, status=409)
     return go(request, "/settings?" + urlencode({"file": shorten(site, path), "saved": 1}))
+
+
+def _is_no_worse(sheet: Sheet) -> bool:
+    """Whether what is typed brings no problem that the file does not have already."""
+    return not sheet.problems or set(sheet.problems) <= set(load_sheet(sheet.path).problems)
 
 
 def _save(sheet: Sheet) -> Document:
@@ -196,7 +201,7 @@ def check_settings(request: Request, form: FormData) -> Response:
     stamp, state, number = sheet.document.stamp, "same", len(sheet.changes)
     if read_text(form, "stamp") != stamp:
         stamp, state = read_text(form, "stamp"), "changed"
-    elif number and not sheet.problems:
+    elif number and _is_no_worse(sheet):
         stamp, state = _save(sheet).stamp, "written"
     elif number:
         state = "waiting"
