@@ -25,6 +25,11 @@ def say(text: str) -> None:
     print(text)
 
 
+def end(code: int) -> None:
+    """Leave with an exit code that tells a script what was found."""
+    raise SystemExit(code)
+
+
 def check_plot(plot: Path | None) -> None:
     """Refuse a file that a picture cannot be written to."""
     from weber.errors import ConfigError
