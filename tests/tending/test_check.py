@@ -112,13 +112,13 @@ def test_planted_near_duplicates_are_found_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_planted_blur_and_artifacts_are_found(tmp_path: Path) -> None:
-    """All that are blurred by 3 pixels, all JPEG files of low quality, and three of four that were such before they became PNG."""
+    """All that are blurred by 2 pixels, all JPEG files of low quality, and three of four that were such before they became PNG."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     examples = _open_examples()
     for name, image in examples.items():
         image.save(folder / f"{name}.png")
-        image.filter(ImageFilter.GaussianBlur(3)).save(folder / f"{name}-blurred.png")
+        image.filter(ImageFilter.GaussianBlur(2)).save(folder / f"{name}-blurred.png")
         (folder / f"{name}-jpeg.jpg").write_bytes(_save_as_jpeg(image, 25))
         (folder / f"{name}-good.jpg").write_bytes(_save_as_jpeg(image, 90))
         Image.open(io.BytesIO(_save_as_jpeg(image, 15))).save(folder / f"{name}-resaved.png")

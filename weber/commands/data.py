@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from weber.commands.terminal import Texts, build_watcher, end, read_run, say
+from weber.commands.terminal import build_watcher, end, read_memory, say
+
+if TYPE_CHECKING:
+    from weber.tending.convert import Wish
 
 app = App(name="data", help="Check, convert and complete pictures before a run.")
 
@@ -23,6 +26,16 @@ class Asked:
     )
     json: Annotated[Path | None, Parameter(help="Write all that was found as JSON.")] = None
     html: Annotated[Path | None, Parameter(help="Write one HTML page with thumbnails.")] = None
+
+
+@dataclass(frozen=True)
+class Painted:
+    """How class images are painted; what is left out comes from the model."""
+
+    steps: Annotated[int | None, Parameter(help="Sampling steps.")] = None
+    guidance: Annotated[float | None, Parameter(help="Guidance, for models that have that input.")] = None
+    cfg: Annotated[float | None, Parameter(help="Scale of classifier-free guidance; 1 is off.")] = None
+    size: Annotated[str | None, Parameter(help="WIDTHxHEIGHT in pixels; what the model was made for if left out.")] = None
 
 
 @app.command
@@ -100,3 +113,163 @@ def undo(record: Path, /) -> None:
         say(f"left as it is: {line}")
     if undone.left:
         end(1)
+
+
+@dataclass(frozen=True)
+class Written:
+    """How converted pictures are written."""
+
+    quality: Annotated[int | None, Parameter(help="Of jpg and webp, 1 to 100; 95 if left out.")] = None
+    recursive: Annotated[bool, Parameter(help="Look into subfolders too.")] = True
+
+
+@app.command
+def resize(
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    edge: int | None = None,
+    shorter_edge: int | None = None,
+    format: str | None = None,
+    written: Annotated[Written | None, Parameter(name="*")] = None,
+) -> None:
+    """Write the pictures of a folder into another one, larger ones scaled down, upright and in sRGB; captions go with them.
+
+    What is there already and made of the same file is not made again. Nothing is enlarged, and the folder itself stays as it is.
+
+    Parameters
+    ----------
+    folder
+        The folder of pictures.
+    out
+        The folder that they are written into.
+    edge
+        Pixels that the longer edge has at most.
+    shorter_edge
+        Pixels that the shorter edge has at most.
+    format
+        png, jpg, webp or webp-lossless; as each picture is if left out, or png for other formats.
+    """
+    from weber.errors import ConfigError
+    from weber.tending.convert import Wish
+
+    if edge is None and shorter_edge is None:
+        raise ConfigError("It is not said how large pictures may be.", got="neither --edge nor --shorter-edge", fix="write --edge 2048")
+    given = written or Written()
+    _convert(folder, out, Wish(edge, shorter_edge, format, given.quality, given.recursive))
+
+
+@app.command
+def convert(
+    folder: Path, /, *, out: Path, format: str = "png", written: Annotated[Written | None, Parameter(name="*")] = None
+) -> None:
+    """Write the pictures of a folder into another one in one format, upright and in sRGB; captions go with them.
+
+    Parameters
+    ----------
+    folder
+        The folder of pictures.
+    out
+        The folder that they are written into.
+    format
+        png, jpg, webp or webp-lossless.
+    """
+    from weber.tending.convert import Wish
+
+    given = written or Written()
+    _convert(folder, out, Wish(None, None, format, given.quality, given.recursive))
+
+
+def _convert(folder: Path, out: Path, wish: Wish) -> None:
+    from weber.tending.convert import check_wish, convert_pictures
+
+    check_wish(wish)
+    watcher = build_watcher()
+    with watcher.shown():
+        done = convert_pictures(folder, out, wish=wish, progress=watcher.report)
+    for line in done.left:
+        say(f"left out: {line}")
+    there = f", {done.num_there} were there" if done.num_there else ""
+    say(f"{out}: {done.num_written} pictures written{there}; {done.num_beside} files beside them copied")
+
+
+@app.command
+def download(
+    hub: str,
+    out: Path,
+    /,
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+) -> None:
+    """Fetch a dataset of the hub into a new folder, as pictures with captions beside them.
+
+    Parameters
+    ----------
+    hub
+        The dataset, such as owner/name.
+    out
+        The folder, new or empty.
+    split
+        Its split; of a dataset with several configurations configuration/split.
+    revision
+        Branch, tag or commit.
+    image_column
+        The column with the picture; image, file_name or url if left out.
+    caption_column
+        The column with the caption; caption, text, prompt or instruction if left out.
+    """
+    from weber.config.load import build_config
+    from weber.tending.download import download_dataset
+
+    given = {"hub": hub, "hub_split": split, "hub_revision": revision, "image_column": image_column, "caption_column": caption_column}
+    [config] = build_config({"data": [{key: value for key, value in given.items() if value is not None}]}).data
+    watcher = build_watcher()
+    with watcher.shown():
+        num_pictures, num_captions = download_dataset(config, out, progress=watcher.report)
+    say(f"{out}: {num_pictures} pictures, {num_captions} with a caption")
+
+
+@app.command(name="class-images")
+def class_images(
+    place: str,
+    folder: Path,
+    /,
+    *overrides: str,
+    prompt: str,
+    num: int = 100,
+    seed: int = 0,
+    look: Annotated[Painted | None, Parameter(name="*")] = None,
+) -> None:
+    """Paint pictures of a class with a model as it is, for a set that keeps it so: those that the folder lacks, with captions beside them.
+
+    Parameters
+    ----------
+    place
+        The model: a variant, a folder, a hub id or a file.
+    folder
+        The folder of the pictures; those that lie in it count.
+    overrides
+        Settings of [memory], such as `memory.quantize=nf4`.
+    prompt
+        What the class is called, such as "a dog".
+    num
+        How many pictures the folder is to have.
+    seed
+        Seed of the first; each further one adds 1.
+    """
+    memory = read_memory(overrides)
+    from weber.training.class_images import ClassImages, paint_class_images
+    from weber.training.paint import Wish, read_size
+    from weber.training.subject import find_subject
+
+    given = look or Painted()
+    width, height = read_size(given.size)
+    wish = Wish([prompt], steps=given.steps, guidance=given.guidance, cfg=given.cfg, width=width, height=height)
+    watcher, subject = build_watcher(), find_subject(place, memory=memory)
+    with watcher.shown():
+        number = paint_class_images(subject, wish, images=ClassImages(folder, num, seed), watcher=watcher)
+    say(f"{folder}: {number} pictures painted" if number else f"{folder} has {num} pictures or more; none is painted.")

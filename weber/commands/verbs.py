@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, data, files, imports, lists, metadata, plan, publish, sample, tags, train
+from weber.commands import bench, cache, captions, data, files, imports, lists, metadata, plan, publish, sample, tags, train
 from weber.version import VERSION
 
 app = App(
@@ -15,6 +15,8 @@ app.command(imports.import_settings, name="import")
 for _verb in (
     plan.plan,
     cache.app,
+    captions.caption,
+    captions.tag,
     data.app,
     tags.app,
     metadata.app,

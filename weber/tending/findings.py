@@ -10,14 +10,14 @@ from weber.tending.likeness import Pair, find_alike, group_pairs
 from weber.tending.looking import Seen
 from weber.tending.marks import Mark, find_mark
 
-LEAST_SHARPNESS = 0.2
-"""An edge of which one pixel makes less than this is soft: about a blur of 2.5 pixels at 1024."""
+LEAST_SHARPNESS = 0.25
+"""An edge of which one pixel makes less than this is soft: a blur of 2 pixels at 1024 and more."""
 
-MOST_BLOCKS = 0.25
-"""Steps at the borders of blocks that are stronger than this can be seen."""
+MOST_BLOCKS, MOST_OF_GOOD = 0.1, 0.2
+"""The share of borders of blocks that can be seen; the latter in JPEG files that say that they are good: they were bad before."""
 
-LEAST_QUALITY = 40
-"""A JPEG file of less shows its blocks, whatever the picture."""
+LEAST_QUALITY, GOOD_QUALITY = 40, 60
+"""A JPEG file of less shows its blocks, whatever the picture; one of more only where it is all slopes."""
 
 MOST_LOST = 0.25
 """A crop that cuts off more is worth a look."""
@@ -141,8 +141,8 @@ def _list_own(one: Seen) -> Iterator[tuple[str, str]]:
         yield "blurred", f"one pixel makes {measures.sharpness:.0%} of its strongest edges"
     if measures.quality is not None and measures.quality < LEAST_QUALITY:
         yield "artifacts", f"JPEG of quality {measures.quality}"
-    elif measures.blocks > MOST_BLOCKS:
-        yield "artifacts", f"steps every 8 pixels, {measures.blocks:.0%} above the others"
+    elif measures.blocks > (MOST_BLOCKS if (measures.quality or 0) < GOOD_QUALITY else MOST_OF_GOOD):
+        yield "artifacts", f"{measures.blocks:.0%} of the borders of blocks of 8 pixels stand out"
     if any(measures.border):
         sides = zip(("left", "top", "right", "bottom"), measures.border, strict=True)
         yield "borders", ", ".join(f"{share:.0%} {side}" for side, share in sides if share)

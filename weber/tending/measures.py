@@ -29,12 +29,13 @@ FRAME_EDGE = 128
 """Edge of the square copy in which marks are searched that several pictures have."""
 
 _HASH_SIDE = 8
-_FAR = 8  # pixels across which an edge is taken to be whole
-_STRONG_SHARE = 0.005
-_FAINTEST = 24  # levels: without any stronger edge nothing is said of sharpness
+_SHARES = ((1, 0.001), (8, 0.004))
+"""Pixels across which an edge is looked at, and the share of all that is the edges': across 8, where it is whole, it has more of them."""
+
+_FAINTEST = 12  # levels: without any stronger step nothing is said of sharpness
 _BLOCK = 8
-_PART_PIXELS = 640  # edge of the middle in which blocks are looked for
-_STEP = 12  # levels: what is more is an edge of the picture, not of a block
+_PART_PIXELS = 448  # edge of the middle in which blocks are looked for
+_STEPS = (4, 20)  # levels: what is less cannot be seen, and what is more is an edge of the picture
 _PLAIN_LEVELS = 10  # by which a plain border may vary
 _ABRUPT_LEVELS = 16
 _ABRUPT_SHARE, _LONE_SHARE = 0.85, 0.99
@@ -53,8 +54,8 @@ _STANDARD = (
 class Measures:
     """Of one picture. `hash` and `mirrored` are 63 bits each: how it looks, as it is and mirrored; `look` is a tiny gray copy (32, 32).
 
-    `sharpness`: which share of its strongest edges one pixel has, 1 for edges of one pixel; None where it has none. `blocks`: how much
-    stronger steps are at the borders of blocks of 8 pixels. `quality`: of the JPEG file, 1 to 100; None for other files. `border`: shares
+    `sharpness`: which share of its strongest edges one pixel has, 1 for edges of one pixel; None where it has none. `blocks`: the
+    share of the borders of blocks of 8 pixels that can be seen. `quality`: of the JPEG file, 1 to 100; None for other files. `border`: shares
     of the sides (left, top, right, bottom) that are plain bars. `frame`: a gray square of 128 pixels, where it was kept. `thumb`: a JPEG file.
     """
 
@@ -93,14 +94,17 @@ def measure_sharpness(gray: Image.Image) -> float | None:
     """The share of the strongest steps across 8 pixels that one pixel makes, in the direction that has more of it."""
     shares = []
     for across in (True, False):
-        near, far = (_find_strong(_subtract(gray, distance, across)) for distance in (1, _FAR))
+        size = (gray.width, max(1, gray.height // 2)) if across else (max(1, gray.width // 2), gray.height)
+        part = gray.resize(size, Image.Resampling.NEAREST)  # every second line
+        near, far = (_find_strong(_subtract(part, distance, across), share) for distance, share in _SHARES)
         if far >= _FAINTEST:
             shares.append(near / far)
     return max(shares, default=None)
 
 
 def measure_blocks(gray: Image.Image) -> float:
-    """How much stronger small steps are at one of eight places than at the others, in both directions: what is less counts."""
+    """At how many more of the places between pixels a step stands out in one of eight lines than in any other of them, in both directions:
+    what is less counts."""
     left, top = max(0, (gray.width - _PART_PIXELS) // 2), max(0, (gray.height - _PART_PIXELS) // 2)
     part = gray.crop((left, top, min(gray.width, left + _PART_PIXELS), min(gray.height, top + _PART_PIXELS)))
     return min(_measure_phases(_subtract(part, 1, across), across) for across in (True, False))
@@ -155,7 +159,7 @@ def _shrink(image: Image.Image, edge: int) -> Image.Image:
     if factor <= 1:
         return image
     size = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
-    return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=1.5)
 
 
 def _subtract(gray: Image.Image, distance: int, across: bool) -> Image.Image:
@@ -167,10 +171,10 @@ def _subtract(gray: Image.Image, distance: int, across: bool) -> Image.Image:
     return ImageChops.difference(gray.crop((0, 0, width - right, height - down)), gray.crop((right, down, width, height)))
 
 
-def _find_strong(steps: Image.Image) -> int:
-    """The level above which only the strongest steps are."""
+def _find_strong(steps: Image.Image, share: float) -> int:
+    """The level above which only that share of the steps is."""
     counts = steps.histogram()
-    left = sum(counts) * _STRONG_SHARE
+    left = sum(counts) * share
     for level in range(255, 0, -1):
         left -= counts[level]
         if left <= 0:
@@ -179,13 +183,14 @@ def _find_strong(steps: Image.Image) -> int:
 
 
 def _measure_phases(steps: Image.Image, across: bool) -> float:
-    levels = np.asarray(steps)
-    small = np.where(levels <= _STEP, levels, 0).mean(axis=0 if across else 1, dtype=np.float32)
-    if len(small) < 4 * _BLOCK:
+    levels = np.asarray(steps) if across else np.asarray(steps).T
+    if levels.shape[1] < 4 * _BLOCK:
         return 0.0
-    phases = np.array([small[phase::_BLOCK].mean() for phase in range(_BLOCK)])
-    others = np.sort(phases)[:-1]
-    return float((phases.max() - others.max()) / (np.median(others) + 1.0))
+    inner = levels[:, 1:-1]
+    stands_out = (inner >= _STEPS[0]) & (inner <= _STEPS[1]) & (inner // 2 >= np.maximum(levels[:, :-2], levels[:, 2:]))
+    shares = stands_out.mean(axis=0)
+    phases = np.sort([shares[phase::_BLOCK].mean() for phase in range(_BLOCK)])
+    return float(phases[-1] - phases[-2])
 
 
 def _read_bits(found: Floats) -> int:
