@@ -25,8 +25,8 @@ from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
-    *("bench", "cache", "check", "demo", "diff", "export", "extract", "grid", "import", "inspect", "merge", "plan", "publish"),
-    *("report", "resize", "sample", "scale", "schema", "train", "variants"),
+    *("bench", "cache", "caption", "check", "data", "demo", "diff", "export", "extract", "grid", "import", "inspect", "merge", "metadata"),
+    *("plan", "publish", "report", "resize", "sample", "scale", "schema", "tag", "tags", "train", "variants"),
 )
 
 

@@ -42,8 +42,31 @@ SPECIAL = (
 )
 WORDS = (
     *SPECIAL,
-    *"a cat dog red blue green sits on the mat user system assistant describe this image what is in it photo of".split(),
-    *"Question Answer : ? . , short long you are painter Write caption".split(),
+    *[
+        "a",
+        "cat",
+        "dog",
+        "red",
+        "blue",
+        "green",
+        "sits",
+        "on",
+        "the",
+        "mat",
+        "user",
+        "system",
+        "assistant",
+        "describe",
+        "this",
+        "image",
+        "what",
+        "is",
+        "in",
+        "it",
+        "photo",
+        "of",
+    ],
+    *["Question", "Answer", ":", "?", ".", ",", "short", "long", "you", "are", "painter", "Write", "caption"],
 )
 TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} {% for c in m.content %}{% if c.type == 'image' %}MARK"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, BlipForConditionalGeneration
 
 from tests.captioners.models import WORDS, WRITERS, write_model
-from weber import cli
 from weber.captioners import prefixed
 from weber.captioners.loaded import read_memory_config
 from weber.captioners.prefixed import rename_original
@@ -44,24 +42,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture
-def weber(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["weber", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def _build_images() -> list[Image.Image]:
     gradient = Image.radial_gradient("L")
     shapes = [gradient.crop((0, 0, 200, 120)), gradient.rotate(40).crop((30, 0, 130, 180)), gradient.transpose(Image.Transpose.ROTATE_90)]
@@ -81,7 +61,7 @@ def _write_pictures(folder: Path) -> list[str]:
 def test_every_kind_describes_pictures_in_batches_and_alone(models: Callable[[str], Path], kind: str) -> None:
     """The tokens are in length what was asked for; a batch says what its pictures say alone."""
     row, folder, images = CAPTIONERS[WRITERS[kind][0]], models(kind), _build_images()
-    describe = row.build(str(folder), Wish(beams=2, min_length=3, max_length=6), MEMORY)
+    describe = row.build(str(folder), Wish(beams=2, min_length=3, max_length=6), memory=MEMORY)
     together = describe(images)
     assert len(together) == len(images) and all(together)
     assert together == [text for image in images for text in describe([image])]
@@ -94,7 +74,7 @@ def test_words_are_drawn_by_the_seed_and_weights_are_packed(models: Callable[[st
 
     def describe(seed: int) -> list[str]:
         wish = Wish(top_p=0.95, temperature=1.2, min_length=6, max_length=12, seed=seed)
-        return row.build(folder, wish, MemoryConfig(device="cpu", quantize="int8", dtype="bf16"))(images)
+        return row.build(folder, wish, memory=MemoryConfig(device="cpu", quantize="int8", dtype="bf16"))(images)
 
     state = torch.random.get_rng_state()
     assert describe(1) == describe(1) != describe(2)
@@ -104,7 +84,7 @@ def test_words_are_drawn_by_the_seed_and_weights_are_packed(models: Callable[[st
 def test_a_captioner_in_few_bits_has_packed_layers(models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(prefixed, "_build", lambda network, *rest, **keys: seen.append(network))
-    prefixed.build_blip(str(models("blip")), Wish(), MemoryConfig(device="cpu", quantize="nf4"))
+    prefixed.build_blip(str(models("blip")), Wish(), memory=MemoryConfig(device="cpu", quantize="nf4"))
     [network] = seen
     packed = [name for name, one in network.named_modules() if isinstance(one, PackedLinear)]
     assert any("vision_model" in name for name in packed) and any("text_decoder" in name for name in packed)
@@ -114,7 +94,7 @@ def test_a_captioner_in_few_bits_has_packed_layers(models: Callable[[str], Path]
 def test_texts_reach_the_models_that_take_them(models: Callable[[str], Path]) -> None:
     """BLIP goes on with its beginning; a chat holds the question, who it is told to be, and a mark for each piece of the picture."""
     [image, *_] = _build_images()
-    blip = CAPTIONERS["blip"].build(str(models("blip")), Wish(question="a photo of", max_length=3), MEMORY)
+    blip = CAPTIONERS["blip"].build(str(models("blip")), Wish(question="a photo of", max_length=3), memory=MEMORY)
     assert blip([image])[0].startswith("[DEC] a photo of") or blip([image])[0].startswith("a photo of")
     seen: list[dict[str, torch.Tensor]] = []
     kind = AutoModelForImageTextToText.from_pretrained(models("qwen-vl")).__class__
@@ -126,7 +106,7 @@ def test_texts_reach_the_models_that_take_them(models: Callable[[str], Path]) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kind, "generate", watch)
         wish = Wish(question="what is in it ?", system="you are a painter")
-        CAPTIONERS["qwen-vl"].build(str(models("qwen-vl")), wish, MEMORY)([image])
+        CAPTIONERS["qwen-vl"].build(str(models("qwen-vl")), wish, memory=MEMORY)([image])
     words = [WORDS[token] for token in seen[0]["input_ids"][0].tolist()]
     grid = seen[0]["image_grid_thw"][0]
     assert words.count("<|image_pad|>") == int(grid.prod()) // 4 == int(seen[0]["mm_token_type_ids"].sum())
@@ -139,23 +119,20 @@ def test_the_file_of_blips_makers_is_read(models: Callable[[str], Path], tmp_pat
     """Its names are those of salesforce/BLIP; nothing but tensors is unpickled."""
     folder, images = models("blip"), _build_images()
     network = BlipForConditionalGeneration.from_pretrained(folder)
-    original = {
-        name: tensor
-        for name, tensor in zip(map(_name_as_makers, network.state_dict()), network.state_dict().values(), strict=True)
-    }
+    original = dict(zip(map(_name_as_makers, network.state_dict()), network.state_dict().values(), strict=True))
     assert {rename_original(name) for name in original} == set(network.state_dict())
     assert "visual_encoder.blocks.1.attn.qkv.weight" in original and "visual_encoder.patch_embed.proj.weight" in original
     file = tmp_path / "model_large_caption.pth"
     torch.save({"model": original}, file)
     monkeypatch.setattr(prefixed, "BLIP_HOME", str(folder))
     wish = Wish(beams=3, max_length=6)
-    assert prefixed.build_blip(str(file), wish, MEMORY)(images) == prefixed.build_blip(str(folder), wish, MEMORY)(images)
+    assert prefixed.build_blip(str(file), wish, memory=MEMORY)(images) == prefixed.build_blip(str(folder), wish, memory=MEMORY)(images)
     torch.save({"model": {**original, "visual_encoder.norm.weight": torch.zeros(3)}}, file)
     with pytest.raises(ModelError, match="not BLIP's captioner"):
-        prefixed.build_blip(str(file), wish, MEMORY)
+        prefixed.build_blip(str(file), wish, memory=MEMORY)
     torch.save({"model": os.system}, file)
     with pytest.raises(ModelError, match="cannot be read"):
-        prefixed.build_blip(str(file), wish, MEMORY)
+        prefixed.build_blip(str(file), wish, memory=MEMORY)
 
 
 def _name_as_makers(name: str) -> str:
@@ -254,6 +231,16 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
         write_texts(Job(folder, ".txt", ""), lambda: lambda images: [], progress=ignore_progress)
 
 
+def test_what_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    """Here no file is, because a name of 255 bytes has no room for what is written beside it first."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (20, 20)).save(folder / f"{'x' * 251}.png")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_texts(Job(folder, ".txt", ""), lambda: lambda images: ["a"] * len(images), progress=ignore_progress)
+    assert not list(folder.glob("*.txt"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser writes everywhere")
 def test_a_folder_that_is_read_only_is_one_error(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
@@ -268,11 +255,11 @@ def test_a_folder_that_is_read_only_is_one_error(tmp_path: Path) -> None:
 
 def test_models_that_cannot_be_are_refused_in_words(models: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model of transformers"):
-        CAPTIONERS["blip"].build(str(tmp_path), Wish(), MEMORY)
+        CAPTIONERS["blip"].build(str(tmp_path), Wish(), memory=MEMORY)
     broken = Path(shutil.copytree(models("qwen-vl"), tmp_path / "broken"))
     (broken / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="cannot be read"):
-        CAPTIONERS["qwen-vl"].build(str(broken), Wish(), MEMORY)
+        CAPTIONERS["qwen-vl"].build(str(broken), Wish(), memory=MEMORY)
     with pytest.raises(ConfigError, match="no such task"):
-        find_captioner("florence2", Wish(question="dance")).build(str(models("florence2")), Wish(question="dance"), MEMORY)
+        find_captioner("florence2", Wish(question="dance")).build(str(models("florence2")), Wish(question="dance"), memory=MEMORY)
     assert read_memory_config({"device": "cpu", "quantize": "int8"}).quantize == "int8"

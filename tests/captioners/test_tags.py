@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from weber import cli
 from weber.captioners.tag_choice import Choice, append_tags, choose_tags
 from weber.captioners.tagger import Label, Likely, average, build_input, open_tagger, read_labels
 from weber.errors import ConfigError, ModelError
@@ -31,24 +30,6 @@ CSV = """tag_id,name,category,count
 5,blue_sky,0,6
 6,miku_(vocaloid),4,5
 """
-
-
-@pytest.fixture
-def weber(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["weber", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def _write_network(file: Path, shape: Sequence[int | str], places: Sequence[int], *, scale: float, shift: float = 0.0) -> None:
@@ -203,7 +184,17 @@ def test_a_folder_is_tagged_from_the_command_line(tmp_path: Path, weber: Run) ->
     (folder / "sub").mkdir(parents=True)
     Image.new("RGB", (9, 9), (255, 0, 90)).save(folder / "röt.png")  # blue 0.35, green 0, red 1
     Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(folder / "sub" / "clear.png")  # white
-    words = ["--with", "wd14-moat", "--model-dir", tmp_path / "tag_models", "--remove-underscore", "--batch", 8, "--general-threshold", "0.35"]
+    words = [
+        "--with",
+        "wd14-moat",
+        "--model-dir",
+        tmp_path / "tag_models",
+        "--remove-underscore",
+        "--batch",
+        8,
+        "--general-threshold",
+        "0.35",
+    ]
     code, out, err = weber("tag", folder, *words, "--character-threshold", "0.35", "--undesired", "", "--frequency")
     assert code == 0, err
     texts = {path.name: path.read_text(encoding="utf-8").strip().split(", ") for path in folder.rglob("*.txt")}
@@ -217,7 +208,7 @@ def test_a_folder_is_tagged_from_the_command_line(tmp_path: Path, weber: Run) ->
     assert (folder / "röt.txt").read_text(encoding="utf-8") == "zorb, 1girl, blue sky, long hair\n"
     assert weber("tag", folder, *words, "--overwrite", "--ending", ".tags")[0] == 0
     for wrong, said in {
-        ("--with", "wd15"): "did you mean wd14",
+        ("--with", "wd15"): "There is no such tagger.",
         ("--threshold", "2"): "A threshold lies in 0..1.",
         ("--replace", "x"): "old=new",
         ("--with", str(folder), "--overwrite"): "This is no tagger.",

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from tests.shared import EXAMPLES
-from weber import cli
 from weber.config.data import DataConfig
 from weber.data.sets import PictureLimits
 from weber.progress import ignore_progress
@@ -26,24 +24,6 @@ from weber.tending.looking import Look, look_at
 
 Run = Callable[..., tuple[int, str, str]]
 Change = Callable[[Image.Image], Image.Image]
-
-
-@pytest.fixture
-def weber(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["weber", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def _open_examples() -> dict[str, Image.Image]:
@@ -147,7 +127,9 @@ def _build_photo(number: int, size: tuple[int, int] = (240, 180)) -> Image.Image
 def _stamp(image: Image.Image, opacity: int) -> Image.Image:
     layer = Image.new("RGBA", image.size)
     font = ImageFont.load_default(16)
-    ImageDraw.Draw(layer).text((140, 154), "stock photo", fill=(255, 255, 255, opacity), font=font, stroke_width=1, stroke_fill=(0, 0, 0, opacity))
+    ImageDraw.Draw(layer).text(
+        (140, 154), "stock photo", fill=(255, 255, 255, opacity), font=font, stroke_width=1, stroke_fill=(0, 0, 0, opacity)
+    )
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 

@@ -35,18 +35,18 @@ class _Talk:
     """Is it told which of its tokens are pictures?"""
 
 
-def build_qwen(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build_qwen(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """Qwen2.5-VL, Qwen2-VL and Qwen3-VL."""
     folder = find_folder(place)
     merged = load_images(folder).merge_size ** 2
 
     def count(pictures: dict[str, Any], number: int) -> int:
-        return int(pictures["image_grid_thw"][number].prod()) // merged
+        return int(pictures["image_grid_thw"][number].prod()) // int(merged)
 
     return _build(folder, wish, memory, _Talk("<|image_pad|>", _QWEN_QUESTION, None, count, has_types=True))
 
 
-def build_llava(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build_llava(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """LLaVA, such as JoyCaption."""
     folder = find_folder(place)
     facts = {**_read_json(folder / "config.json"), **_read_json(folder / "processor_config.json")}
@@ -57,7 +57,7 @@ def build_llava(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
 
     def count(pictures: dict[str, Any], number: int) -> int:
         height, width = pictures["pixel_values"][number].shape[-2:]
-        return (height // patch) * (width // patch) + more - fewer
+        return int(height // patch) * int(width // patch) + more - fewer
 
     return _build(folder, wish, memory, _Talk(str(facts.get("image_token") or "<image>"), _JOY_QUESTION, _JOY_SYSTEM, count))
 
@@ -66,7 +66,8 @@ def load_images(folder: Path) -> Any:
     """What makes of pictures what the model sees; with Pillow, as that needs no further package."""
     from transformers import AutoImageProcessor
 
-    return load_as_told(lambda: AutoImageProcessor.from_pretrained(str(folder), backend="pil"), folder)
+    load: Any = AutoImageProcessor
+    return load_as_told(lambda: load.from_pretrained(str(folder), backend="pil"), folder)
 
 
 def _build(folder: Path, wish: Wish, memory: MemoryConfig, talk: _Talk) -> Describe:
@@ -75,7 +76,7 @@ def _build(folder: Path, wish: Wish, memory: MemoryConfig, talk: _Talk) -> Descr
     tokenizer, see = load_as_told(lambda: AutoTokenizer.from_pretrained(str(folder)), folder), load_images(folder)
     tokenizer.padding_side = "left"
     text = _write_prompt(tokenizer, wish, talk, folder)
-    network = load_network(AutoModelForImageTextToText, folder, memory)
+    network = load_network(AutoModelForImageTextToText, folder, memory=memory)
     runner = Runner(network, tokenizer, wish, _MAX_LENGTH)
     mark = tokenizer.convert_tokens_to_ids(talk.mark)
 
@@ -110,7 +111,7 @@ def _write_prompt(tokenizer: Any, wish: Wish, talk: _Talk, folder: Path) -> str:
     def write(messages: list[dict[str, Any]]) -> str:
         return str(tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, tokenize=False))
 
-    text = load_as_told(lambda: write(messages), folder)
+    text: str = load_as_told(lambda: write(messages), folder)
     if talk.mark not in text:  # a template for texts alone, to which the mark is a text
         plain = [{"role": one["role"], "content": "".join(_write_part(part, talk) for part in one["content"])} for one in messages]
         text = load_as_told(lambda: write(plain), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -18,7 +19,7 @@ _DEFAULT = "long"
 _MAX_LENGTH = 512
 
 
-def build(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """Florence-2 as transformers has it (`florence-community/...`)."""
     from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
@@ -29,8 +30,9 @@ def build(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
             "Florence-2 has no such task.", got=f"--question {wish.question}", expected=", ".join(TASKS), fix="name one of them"
         )
     folder = find_folder(place)
-    processor = load_as_told(lambda: AutoProcessor.from_pretrained(str(folder)), folder)
-    runner = Runner(load_network(Florence2ForConditionalGeneration, folder, memory), processor.tokenizer, wish, _MAX_LENGTH)
+    load: Any = AutoProcessor
+    processor = load_as_told(lambda: load.from_pretrained(str(folder)), folder)
+    runner = Runner(load_network(Florence2ForConditionalGeneration, folder, memory=memory), processor.tokenizer, wish, _MAX_LENGTH)
 
     def describe(images: Sequence[Image.Image]) -> list[str]:
         return runner.run(dict(processor(images=list(images), text=[task] * len(images), return_tensors="pt", padding=True)))

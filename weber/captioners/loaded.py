@@ -28,7 +28,6 @@ _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeErro
 """What transformers and PyTorch raise of files that are not what they should be."""
 
 
-
 def read_memory_config(settings: Mapping[str, object]) -> MemoryConfig:
     """Settings of [memory] that act on a captioner. Raises ConfigError for others."""
     idle = next((name for name in settings if name not in _ACTS), None)
@@ -55,7 +54,7 @@ def find_folder(place: str) -> Path:
     return path
 
 
-def load_network(kind: Any, folder: Path, memory: MemoryConfig) -> nn.Module:
+def load_network(kind: Any, folder: Path, *, memory: MemoryConfig) -> nn.Module:
     """A model of that class, frozen, on its device; with `memory.quantize` the linear layers of what it has many of are packed."""
     device = build_device(memory)
     network = load_as_told(lambda: kind.from_pretrained(str(folder), dtype=build_dtype(memory, device), use_safetensors=True), folder)

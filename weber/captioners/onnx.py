@@ -48,14 +48,16 @@ def open_network(file: Path, *, device: str = "auto") -> Network:
         raise MissingExtraError(
             "ONNX files cannot be run, because onnxruntime is not installed.", got=str(file), fix="pip install 'weber[onnx]'"
         )
-    import onnxruntime
-
+    onnxruntime = importlib.import_module("onnxruntime")
     onnxruntime.set_default_logger_severity(3)
     there = onnxruntime.get_available_providers()
     providers = [one for one in _GPUS if one in there and device != "cpu"] + [_CPU]
     if device not in ("auto", "cpu") and len(providers) == 1:
         raise ModelError(
-            "onnxruntime has no GPU here.", got=f"--device {device}", expected="auto or cpu", fix="pip install onnxruntime-gpu, or remove --device"
+            "onnxruntime has no GPU here.",
+            got=f"--device {device}",
+            expected="auto or cpu",
+            fix="pip install onnxruntime-gpu, or remove --device",
         )
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     damage = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile, state.NotImplemented)
@@ -66,4 +68,3 @@ def open_network(file: Path, *, device: str = "auto") -> Network:
         raise ModelError("This ONNX file cannot be read.", got=f"{file}: {got}", fix="download it again") from error
     [first, *_] = session.get_inputs()
     return Network(session, first.name, tuple(one if isinstance(one, int) and one > 0 else None for one in first.shape))
-

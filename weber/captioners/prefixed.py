@@ -21,7 +21,7 @@ _PICKLES = (".pth", ".pt")
 BLIP_HOME = "Salesforce/blip-image-captioning-large"
 
 
-def build_blip(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build_blip(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """BLIP: a folder, a hub id, or its makers' file (`model_large_caption.pth`), whose tokenizer and sizes are then those of the hub."""
     from transformers import BlipForConditionalGeneration
 
@@ -31,30 +31,31 @@ def build_blip(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
     if is_original:
         network = put_network(_load_original(BlipForConditionalGeneration, path, folder, memory), memory)
     else:
-        network = load_network(BlipForConditionalGeneration, folder, memory)
+        network = load_network(BlipForConditionalGeneration, folder, memory=memory)
     return _build(network, folder, wish, max_length=_MAX_LENGTH)
 
 
-def build_blip2(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build_blip2(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """BLIP-2: a question is best written as "Question: what is this? Answer:"."""
     from transformers import Blip2ForConditionalGeneration
 
     folder = find_folder(place)
-    return _build(load_network(Blip2ForConditionalGeneration, folder, memory), folder, wish, max_length=_MAX_LENGTH)
+    return _build(load_network(Blip2ForConditionalGeneration, folder, memory=memory), folder, wish, max_length=_MAX_LENGTH)
 
 
-def build_git(place: str, wish: Wish, memory: MemoryConfig) -> Describe:
+def build_git(place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
     """GIT."""
     from transformers import GitForCausalLM
 
     folder = find_folder(place)
-    return _build(load_network(GitForCausalLM, folder, memory), folder, wish, max_length=_MAX_LENGTH)
+    return _build(load_network(GitForCausalLM, folder, memory=memory), folder, wish, max_length=_MAX_LENGTH)
 
 
 def _build(network: Any, folder: Path, wish: Wish, *, max_length: int) -> Describe:
     from transformers import AutoProcessor
 
-    processor = load_as_told(lambda: AutoProcessor.from_pretrained(str(folder)), folder)
+    load: Any = AutoProcessor
+    processor = load_as_told(lambda: load.from_pretrained(str(folder)), folder)
     runner = Runner(network, processor.tokenizer, wish, max_length)
 
     def describe(images: Sequence[Image.Image]) -> list[str]:

@@ -58,7 +58,9 @@ class Outcome:
 def check_job(job: Job) -> None:
     """Refuse what cannot be. Raises ConfigError."""
     if not job.ending.startswith(".") or "/" in job.ending or len(job.ending) < 2:
-        raise ConfigError("An ending begins with a dot.", got=f"--ending {job.ending!r}", expected="such as .txt or .caption", fix="write it so")
+        raise ConfigError(
+            "An ending begins with a dot.", got=f"--ending {job.ending!r}", expected="such as .txt or .caption", fix="write it so"
+        )
     if job.batch_size < 1:
         raise ConfigError("A batch has at least one picture.", got=f"--batch {job.batch_size}", fix="write 1 or more")
     if job.overwrites and job.join is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from weber.captioners import chat, florence2, prefixed
 from weber.captioners.wish import Describe, Wish, check_wish
@@ -12,12 +13,20 @@ from weber.config.near import find_near
 from weber.errors import ConfigError
 
 
+class Build(Protocol):
+    """Opens a model: a folder, a hub id, or what else its kind reads."""
+
+    def __call__(self, place: str, wish: Wish, *, memory: MemoryConfig) -> Describe:
+        """What describes pictures. Raises ModelError, and ConfigError for a wish that it cannot fulfill."""
+        ...
+
+
 @dataclass(frozen=True)
 class Captioner:
     """A kind of model. `home`: the model that is taken if none is named, on the hub; `takes`: texts that it can be given."""
 
     home: str
-    build: Callable[[str, Wish, MemoryConfig], Describe]
+    build: Build
     summary: str
     takes: tuple[str, ...] = ()
 
@@ -36,7 +45,10 @@ CAPTIONERS: Mapping[str, Captioner] = {
     ),
     "qwen-vl": Captioner("Qwen/Qwen2.5-VL-7B-Instruct", chat.build_qwen, "whatever it is asked for", ("question", "system")),
     "joycaption": Captioner(
-        "fancyfeast/llama-joycaption-beta-one-hf-llava", chat.build_llava, "a long description, or what it is asked for", ("question", "system")
+        "fancyfeast/llama-joycaption-beta-one-hf-llava",
+        chat.build_llava,
+        "a long description, or what it is asked for",
+        ("question", "system"),
     ),
     "llava": Captioner("llava-hf/llava-1.5-7b-hf", chat.build_llava, "whatever it is asked for", ("question", "system")),
 }

@@ -21,10 +21,10 @@ _FACE_LENGTH = 3
 
 @dataclass(frozen=True)
 class Choice:
-    """`threshold`: how likely tags are at least, `thresholds` by category. `undesired`: tags that are left out, `*` for any text; `replaced`:
-    tags by what is written for them; `first`: tags that come before all others, in that order, if a picture has them. `rating`, `quality`:
-    where these are put, None: left out. `expands`: `name_(series)` becomes two tags. `order`: of tags by their probability or as the
-    network's list has them."""
+    """`threshold`: how likely tags are at least, `thresholds` by category. `undesired`: tags that are left out, `*` for any text;
+    `replaced`: tags by what is written for them; `first`: tags that come before all others, in that order, if a picture has them.
+    `rating`, `quality`: where these are put, None: left out. `expands`: `name_(series)` becomes two tags. `order`: of tags by their
+    probability, or as the network's list has them."""
 
     threshold: float = 0.35
     thresholds: Mapping[str, float] = field(default_factory=dict)

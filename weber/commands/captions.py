@@ -36,7 +36,9 @@ class Files:
 class Said:
     """What a captioner is told, and how it makes its text."""
 
-    question: Annotated[str | None, Parameter(help="What it is asked, or how its text begins; as each captioner needs it if left out.")] = None
+    question: Annotated[str | None, Parameter(help="What it is asked, or how its text begins; as each captioner needs it if left out.")] = (
+        None
+    )
     system: Annotated[str | None, Parameter(help="Who it is told to be, for those that are talked to.")] = None
     beams: Annotated[int | None, Parameter(help="Follow so many texts and take the likeliest; 1 if left out.")] = None
     top_p: Annotated[float | None, Parameter(help="Draw words, of the likeliest that have this probability together, such as 0.9.")] = None
@@ -84,11 +86,11 @@ def caption(
             say(f"{name:12} {captioner.summary} ({captioner.home})")
         return
     if folder is None:
-        raise ConfigError("weber caption needs FOLDER.", got="no folder", expected="a folder of pictures", fix="write weber caption pictures")
+        raise ConfigError(
+            "weber caption needs FOLDER.", got="no folder", expected="a folder of pictures", fix="write weber caption pictures"
+        )
     told, given = said or Said(), files or Files()
-    wish = Wish(
-        told.question, told.system, told.beams, told.top_p, told.temperature, told.min_length, told.max_length, told.seed
-    )
+    wish = Wish(told.question, told.system, told.beams, told.top_p, told.temperature, told.min_length, told.max_length, told.seed)
     row, memory = find_captioner(with_, wish), read_memory_config(read_memory(overrides))
     place = model or row.home
     job = Job(
@@ -103,7 +105,7 @@ def caption(
     )
     watcher = build_watcher()
     with watcher.shown():
-        outcome = write_texts(job, lambda: row.build(place, wish, memory), progress=watcher.report)
+        outcome = write_texts(job, lambda: row.build(place, wish, memory=memory), progress=watcher.report)
     _say_outcome(outcome)
 
 
@@ -122,11 +124,17 @@ class Tags:
     )
     rating: Annotated[Literal["first", "last"] | None, Parameter(help="Put the rating there; left out if not given.")] = None
     quality: Annotated[Literal["first", "last"] | None, Parameter(help="Put the quality there, of taggers that say it.")] = None
-    remove_underscore: Annotated[bool, Parameter(help="Write spaces for underscores, but in tags of three signs, such as ^_^.", negative="")] = False
+    remove_underscore: Annotated[
+        bool, Parameter(help="Write spaces for underscores, but in tags of three signs, such as ^_^.", negative="")
+    ] = False
     characters_first: Annotated[bool, Parameter(help="Characters come before other tags.", negative="")] = False
     expand: Annotated[bool, Parameter(help="Write name_(series) as two tags.", negative="")] = False
-    order: Annotated[Literal["probability", "list"], Parameter(help="The likeliest first, or in the order of the tagger's list.")] = "probability"
+    order: Annotated[Literal["probability", "list"], Parameter(help="The likeliest first, or in the order of the tagger's list.")] = (
+        "probability"
+    )
     separator: Annotated[str, Parameter(help="What stands between tags.")] = ", "
+    append: Annotated[bool, Parameter(help="Add tags to files that are there, each once.", negative="")] = False
+    frequency: Annotated[bool, Parameter(help="Say how many pictures have which tags.", negative="")] = False
 
 
 def tag(
@@ -136,8 +144,6 @@ def tag(
     with_: Annotated[str, Parameter(name="--with")] = "wd14",
     model_dir: Path | None = None,
     ending: str = ".txt",
-    append: Annotated[bool, Parameter(negative="")] = False,
-    frequency: Annotated[bool, Parameter(negative="")] = False,
     device: str = "auto",
     tags: Annotated[Tags | None, Parameter(name="*")] = None,
     files: Annotated[Files | None, Parameter(name="*")] = None,
@@ -154,10 +160,6 @@ def tag(
         Folder in which taggers lie under their ids; nothing is fetched then.
     ending
         Ending of the text files.
-    append
-        Add tags to files that are there, each once.
-    frequency
-        Say how many pictures have which tags.
     device
         auto, cpu, or cuda where onnxruntime-gpu is installed.
     """
@@ -193,13 +195,13 @@ def tag(
         suffix=given.suffix,
         recursive=given.recursive,
         overwrites=given.overwrite,
-        join=join if append else None,
+        join=join if chosen.append else None,
     )
     watcher = build_watcher()
     with watcher.shown():
         outcome = write_texts(job, build, progress=watcher.report)
     _say_outcome(outcome)
-    for name, number in count_frequency(found) if frequency else []:
+    for name, number in count_frequency(found) if chosen.frequency else []:
         say(f"{number:7} {name}")
 
 

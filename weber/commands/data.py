@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +21,9 @@ class Asked:
     """What is looked for, and who is told."""
 
     trigger: Annotated[str | None, Parameter(help="A word that captions should have; that of the run's caption steps if left out.")] = None
-    skip: Annotated[list[str], Parameter(help="A kind of finding that is not looked for, such as blurred; may be given several times.", negative="")] = field(
-        default_factory=list
-    )
+    skip: Annotated[
+        list[str], Parameter(help="A kind of finding that is not looked for, such as blurred; may be given several times.", negative="")
+    ] = field(default_factory=list)
     json: Annotated[Path | None, Parameter(help="Write all that was found as JSON.")] = None
     html: Annotated[Path | None, Parameter(help="Write one HTML page with thumbnails.")] = None
 
@@ -161,9 +161,7 @@ def resize(
 
 
 @app.command
-def convert(
-    folder: Path, /, *, out: Path, format: str = "png", written: Annotated[Written | None, Parameter(name="*")] = None
-) -> None:
+def convert(folder: Path, /, *, out: Path, format: str = "png", written: Annotated[Written | None, Parameter(name="*")] = None) -> None:
     """Write the pictures of a folder into another one in one format, upright and in sRGB; captions go with them.
 
     Parameters
@@ -273,3 +271,71 @@ def class_images(
     with watcher.shown():
         number = paint_class_images(subject, wish, images=ClassImages(folder, num, seed), watcher=watcher)
     say(f"{folder}: {number} pictures painted" if number else f"{folder} has {num} pictures or more; none is painted.")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What becomes of a mask before it is written."""
+
+    threshold: Annotated[float | None, Parameter(help="All above is white, all else black, 0 to 1; as it is seen if left out.")] = None
+    grow: Annotated[int, Parameter(help="Pixels by which white grows at its edges.")] = 0
+    background: Annotated[float, Parameter(help="How much of all else is learned, 0 to 1, such as 0.1.")] = 0.0
+    recursive: Annotated[bool, Parameter(help="Look into subfolders too.")] = True
+
+
+@app.command
+def masks(
+    folder: Path,
+    /,
+    *overrides: str,
+    out: Path,
+    with_: Annotated[str, Parameter(name="--with")] = "alpha",
+    model: str | None = None,
+    prompt: str | None = None,
+    shape: Annotated[Shape | None, Parameter(name="*")] = None,
+) -> None:
+    """Draw masks of what pictures are about, for `data.loss_masks`: white is learned. Masks that are there stay as they are.
+
+    Parameters
+    ----------
+    folder
+        The folder of pictures.
+    overrides
+        `memory.device`, `memory.dtype` or `memory.quantize`.
+    out
+        The folder of the masks.
+    with_
+        alpha, the alpha channel of the pictures; clipseg, which is told by --prompt what to find; or u2net, isnet or birefnet, which find
+        what stands out.
+    model
+        The model: an ONNX file, or for clipseg a folder or hub id.
+    prompt
+        What clipseg is to find, such as "a dog".
+    """
+    memory = read_memory(overrides)
+    from weber.errors import ConfigError
+    from weber.tending.masks import Drawing, check_drawing, draw_masks
+
+    given, see = shape or Shape(), None
+    least = None if given.threshold is None else round(255 * given.threshold)
+    drawing = Drawing(None, least, given.grow, round(255 * given.background), given.recursive)
+    check_drawing(drawing)
+    if with_ != "alpha":
+        from weber.captioners.loaded import read_memory_config
+        from weber.captioners.subjects import build_see
+
+        see = build_see(with_, model=model, prompt=prompt, memory=read_memory_config(memory))
+    elif memory or model is not None or prompt is not None:
+        raise ConfigError(
+            "The alpha channel needs no model.",
+            got=f"--with alpha beside {'--model' if model else '--prompt' if prompt else 'settings of [memory]'}",
+            expected="--with clipseg, u2net, isnet or birefnet",
+            fix="name a model with --with, or remove the rest",
+        )
+    watcher = build_watcher()
+    with watcher.shown():
+        drawn = draw_masks(folder, out, drawing=replace(drawing, see=see), progress=watcher.report)
+    for line in drawn.left:
+        say(f"left out: {line}")
+    there = f"; {drawn.num_there} were there" if drawn.num_there else ""
+    say(f"{out}: {drawn.num_written} masks written{there}")

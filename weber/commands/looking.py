@@ -50,7 +50,9 @@ def _look_alone(config: RunConfig, *, has_thumbs: bool, progress: Progress) -> t
     from weber.tending.looking import Look, look_at
 
     sets = [
-        one.build_fitting(native_pixels=_NATIVE_PIXELS, alignment_pixels=_ALIGNMENT_PIXELS) for several in config.data for one in expand_set(several)
+        one.build_fitting(native_pixels=_NATIVE_PIXELS, alignment_pixels=_ALIGNMENT_PIXELS)
+        for several in config.data
+        for one in expand_set(several)
     ]
     limits = Limits({"CLIP": (CLIP_TOKENS, count_least_tokens), "T5": (T5_TOKENS, count_least_pieces)}, is_least=True)
     with TemporaryDirectory(prefix="weber-") as folder:

@@ -81,7 +81,13 @@ def merge(*tables: Path, out: Path, folder: Path | None = None) -> None:
 
 @app.command
 def split(
-    table: Path, folder: Path, /, *, captions: str = ".caption", tags: str = ".txt", overwrite: Annotated[bool, Parameter(negative="")] = False
+    table: Path,
+    folder: Path,
+    /,
+    *,
+    captions: str = ".caption",
+    tags: str = ".txt",
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Write what a table says as caption files beside the pictures.
 

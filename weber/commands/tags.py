@@ -20,7 +20,9 @@ app = App(name="tags", help="Change or count the tags in the caption files of a 
 class Files:
     """Which files, and how their tags are separated."""
 
-    ending: Annotated[str | None, Parameter(help="Ending of the caption files; those that training reads (.txt, else .caption) if left out.")] = None
+    ending: Annotated[
+        str | None, Parameter(help="Ending of the caption files; those that training reads (.txt, else .caption) if left out.")
+    ] = None
     separator: Annotated[str, Parameter(help="What stands between tags.")] = ","
     recursive: Annotated[bool, Parameter(help="Look into subfolders too.")] = True
 
@@ -87,21 +89,19 @@ def remove(folder: Path, /, *tags: str, asked: _Given = None) -> None:
 
 
 @app.command
-def replace(folder: Path, old: str, new: str, /, *, asked: _Given = None) -> None:
+def replace(folder: Path, pair: tuple[str, str], /, *, asked: _Given = None) -> None:
     """Write one tag in the place of another.
 
     Parameters
     ----------
     folder
         The folder of pictures.
-    old
-        The tag that goes.
-    new
-        The tag that comes.
+    pair
+        The tag that goes, and the tag that comes.
     """
     from weber.tending.tag_changes import replace_tag
 
-    _change(folder, (old, new), replace_tag(old, new), asked)
+    _change(folder, pair, replace_tag(*pair), asked)
 
 
 @app.command

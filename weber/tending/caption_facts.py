@@ -13,8 +13,45 @@ from weber.data.tags import split_tags
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _PIECE = re.compile(r"[^\W\d_]+|\d|_|[^\w\s]+")
 _IDLE = frozenset(
-    "a an and are as at be by for from has he her his in is it its of on or over she that the their there they this to under was were which"
-    " while who with".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "has",
+        "he",
+        "her",
+        "his",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "over",
+        "she",
+        "that",
+        "the",
+        "their",
+        "there",
+        "they",
+        "this",
+        "to",
+        "under",
+        "was",
+        "were",
+        "which",
+        "while",
+        "who",
+        "with",
+    ]
 )
 _NUM_WORDS, _NUM_TAGS = 30, 20
 CLIP_TOKENS, T5_TOKENS = 77, 512
@@ -22,8 +59,8 @@ CLIP_TOKENS, T5_TOKENS = 77, 512
 
 @dataclass(frozen=True)
 class CaptionFacts:
-    """Of all captions. `words`, `tags`: the most frequent, with how many captions have them; words that say nothing are left out. `trigger`:
-    how many have that word; None where nobody asked."""
+    """Of all captions. `words`, `tags`: the most frequent, with how many captions have them; words that say nothing are left out.
+    `num_with_trigger`: how many have that word; None where nobody asked."""
 
     num_captions: int
     num_distinct: int

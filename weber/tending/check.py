@@ -45,7 +45,10 @@ def check_pictures(seen: Sequence[Seen], limits: Limits, *, triggers: Mapping[st
     unknown = [kind for kind in skip if kind not in NAMES]
     if unknown:
         raise ConfigError(
-            f"Nothing is looked for under the name {unknown[0]!r}.", got=f"--skip {unknown[0]}", expected=", ".join(NAMES), fix="name one of them"
+            f"Nothing is looked for under the name {unknown[0]!r}.",
+            got=f"--skip {unknown[0]}",
+            expected=", ".join(NAMES),
+            fix="name one of them",
         )
     found = find_all(seen, limits, skip=skip)
     texts: dict[str, list[str]] = {one.set_name: [] for one in seen}
@@ -90,9 +93,7 @@ def build_record(checked: Checked) -> dict[str, Any]:
             {
                 "kind": finding.kind,
                 "problem": finding.row.is_problem,
-                "pictures": [
-                    {"picture": item.place, "detail": item.detail, "others": list(item.others)} for item in finding.items
-                ],
+                "pictures": [{"picture": item.place, "detail": item.detail, "others": list(item.others)} for item in finding.items],
             }
             for finding in checked.found.findings
         ],
@@ -133,14 +134,16 @@ def _describe_set(name: str, seen: Sequence[Seen], checked: Checked) -> list[str
     if facts.num_captions:
         least, middle, most = facts.num_words
         lines.append(
-            f"  {describe_count(facts.num_captions, 'caption')}, {facts.num_distinct} different, of {least} to {most} words, median {middle:g}"
+            f"  {describe_count(facts.num_captions, 'caption')}, {facts.num_distinct} different, {least} to {most} words, median {middle:g}"
         )
         lines.append("  most frequent words: " + ", ".join(f"{word} {number}" for word, number in facts.words[:_NUM_WORDS]))
         if facts.tags:
             lines.append("  most frequent tags: " + ", ".join(f"{tag} {number}" for tag, number in facts.tags[:_NUM_WORDS]))
     if facts.num_with_trigger is not None:
         share = facts.num_with_trigger / max(1, facts.num_captions)
-        lines.append(f'  "{checked.triggers[name]}" is in {facts.num_with_trigger} of {describe_count(facts.num_captions, "caption")} ({share:.0%})')
+        lines.append(
+            f'  "{checked.triggers[name]}" is in {facts.num_with_trigger} of {describe_count(facts.num_captions, "caption")} ({share:.0%})'
+        )
     return lines
 
 

@@ -29,7 +29,11 @@ def write_page(checked: Checked, file: Path, *, title: str) -> None:
 
 
 def _build_body(checked: Checked, title: str) -> str:
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="gray">{describe_count(len(checked.seen), "picture")} looked at</p>', _build_cards(checked)]
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="gray">{describe_count(len(checked.seen), "picture")} looked at</p>',
+        _build_cards(checked),
+    ]
     for finding in checked.found.findings:
         parts.append(_build_finding(finding, checked))
     for name, seen in checked.sets.items():
@@ -54,7 +58,8 @@ def _build_finding(finding: Finding, checked: Checked) -> str:
     figures = "".join(_build_item(finding.kind, item, checked) for item in shown)
     more = f"<p>and {len(finding.items) - len(shown)} more</p>" if len(finding.items) > len(shown) else ""
     title = f"{describe_count(len(finding.items), 'picture')} {finding.row.title}"
-    return f'<h2 id="{finding.kind}">{escape(title)}</h2><p class="gray">{escape(finding.row.advice)}</p><div class="gallery">{figures}</div>{more}'
+    advice = f'<p class="gray">{escape(finding.row.advice)}</p>'
+    return f'<h2 id="{finding.kind}">{escape(title)}</h2>{advice}<div class="gallery">{figures}</div>{more}'
 
 
 def _build_item(kind: str, item: Item, checked: Checked) -> str:
@@ -72,7 +77,8 @@ def _build_set(name: str, seen: Sequence[Seen], checked: Checked) -> str:
     rows = list_aspects(sizes) if sizes else []
     most = max((number for _, number in rows), default=1)
     table = "".join(
-        f'<tr><td>{escape(what)}<td>{number}<td><span class="bar" style="width:{round(240 * number / most)}px"></span>' for what, number in rows
+        f'<tr><td>{escape(what)}<td>{number}<td><span class="bar" style="width:{round(240 * number / most)}px"></span>'
+        for what, number in rows
     )
     words = "".join(f"<span>{escape(word)} {number}</span>" for word, number in facts.words)
     trigger = ""

@@ -14,8 +14,8 @@ from PIL import Image
 
 from weber.data.backends.sources import LOCAL
 from weber.data.beside import cut_suffix
-from weber.data.files import Files
 from weber.data.colors import convert_colors
+from weber.data.files import Files
 from weber.data.images import decode_picture, read_alpha, read_colors
 from weber.data.whole import write_whole
 from weber.data.words import describe_some

@@ -71,7 +71,9 @@ KINDS: Mapping[str, Kind] = {
     "cut": Kind(f"of which the crop cuts off more than {MOST_LOST:.0%}", "look at their windows; masks or another aspect may help", False),
     "odd": Kind("with something that is read otherwise than it may be meant", "see each", False),
     "cut-short": Kind("with captions that one text encoder reads in part", "another one reads them whole", False),
-    "said-twice": Kind("with a caption that other pictures have too", "say what is different, if there is more to learn than a name", False),
+    "said-twice": Kind(
+        "with a caption that other pictures have too", "say what is different, if there is more to learn than a name", False
+    ),
 }
 """In the order in which they are told."""
 
@@ -116,7 +118,9 @@ def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) 
     for kind, item in _list_alike(seen, pairs):
         found[kind].append(item)
     for name, mark in marks.items():
-        places = [place for place, one in enumerate(seen) if one.set_name == name and one.measures is not None and one.measures.frame is not None]
+        places = [
+            place for place, one in enumerate(seen) if one.set_name == name and one.measures is not None and one.measures.frame is not None
+        ]
         where = f"at {_say_place(mark)}"
         found["marked"] += [Item(places[number], where) for number in mark.places]
     found["said-twice"] = list(_list_said_twice(seen))

@@ -90,8 +90,9 @@ def _is_same(first: Gray, second: Gray, is_mirrored: bool) -> bool:
 
 
 def _center(look: Gray) -> Floats:
-    levels = look.astype(np.float32)
-    return levels - levels.mean()
+    levels: Floats = look.astype(np.float32)
+    levels -= levels.mean()
+    return levels
 
 
 def _zoom(look: Gray, share: float) -> Gray:
@@ -100,7 +101,8 @@ def _zoom(look: Gray, share: float) -> Gray:
         return look
     edge = len(look)
     box = (share * edge, share * edge, edge - share * edge, edge - share * edge)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(look)).resize((edge, edge), Image.Resampling.BILINEAR, box=box))
+    zoomed: Gray = np.asarray(Image.fromarray(np.ascontiguousarray(look)).resize((edge, edge), Image.Resampling.BILINEAR, box=box))
+    return zoomed
 
 
 def _compare(one: Floats, two: Floats) -> float:

@@ -43,8 +43,8 @@ Window = tuple[float, float, float, float]
 @dataclass(frozen=True)
 class Seen:
     """A picture. `name` is its own below the set's folder, or where it does not lie there the whole path; `size` (0, 0) where it cannot be
-    read, and `broken` says why. `refusal`: why its set does not take it, and `silence` why it has no caption. `lost` is the share of it that the
-    first crop cuts off, `window` what is left, as (left, top, width, height) in shares; `bucket` its size in training."""
+    read, and `broken` says why. `refusal`: why its set does not take it, and `silence` why it has no caption. `lost` is the share of it
+    that the first crop cuts off, `window` what is left, as (left, top, width, height) in shares; `bucket` its size in training."""
 
     path: Path
     name: str
@@ -91,9 +91,7 @@ def look_at(sets: Sequence[DataConfig], look: Look, *, progress: Progress) -> li
     return seen
 
 
-def _look_at_set(
-    config: DataConfig, look: Look, files: Sources, *, key: str, is_held_out: bool, progress: Progress
-) -> list[Seen]:
+def _look_at_set(config: DataConfig, look: Look, files: Sources, *, key: str, is_held_out: bool, progress: Progress) -> list[Seen]:
     found = find_files(config, files, own=look.own)
     texts = read_caption_files(found, files, config=config, progress=progress)
     listed = list_rows(config, found, files=files, key=key, is_held_out=is_held_out)

@@ -42,6 +42,16 @@ class Drawn:
     left: tuple[str, ...]
 
 
+def check_drawing(drawing: Drawing) -> None:
+    """Refuse what cannot be. Raises ConfigError."""
+    if drawing.threshold is not None and not 0 < drawing.threshold <= 255:
+        raise ConfigError("A threshold lies above 0, up to 1.", got=f"--threshold {drawing.threshold / 255:g}", fix="write --threshold 0.5")
+    if not 0 <= drawing.grow_pixels <= 200:
+        raise ConfigError("White grows by 0 to 200 pixels.", got=f"--grow {drawing.grow_pixels}", fix="write one of these")
+    if not 0 <= drawing.background < 255:
+        raise ConfigError("The background counts 0 or more, below 1.", got=f"--background {drawing.background / 255:g}", fix="write 0.1")
+
+
 def draw_masks(folder: Path, out: Path, *, drawing: Drawing, progress: Progress) -> Drawn:
     """Write a mask for each picture that has none there yet, as PNG under the picture's name. Raises ConfigError for the folder itself."""
     if folder.resolve() == out.resolve():

@@ -54,9 +54,10 @@ _STANDARD = (
 class Measures:
     """Of one picture. `hash` and `mirrored` are 63 bits each: how it looks, as it is and mirrored; `look` is a tiny gray copy (32, 32).
 
-    `sharpness`: which share of its strongest edges one pixel has, 1 for edges of one pixel; None where it has none. `blocks`: the
-    share of the borders of blocks of 8 pixels that can be seen. `quality`: of the JPEG file, 1 to 100; None for other files. `border`: shares
-    of the sides (left, top, right, bottom) that are plain bars. `frame`: a gray square of 128 pixels, where it was kept. `thumb`: a JPEG file.
+    `sharpness`: which share of its strongest edges one pixel has, 1 for edges of one pixel; None where it has none. `blocks`: the share
+    of the borders of blocks of 8 pixels that can be seen. `quality`: of the JPEG file, 1 to 100; None for other files. `border`: shares of
+    the sides (left, top, right, bottom) that are plain bars. `frame`: a gray square of 128 pixels, where it was kept. `thumb`: a JPEG
+    file.
     """
 
     hash: int

@@ -113,7 +113,9 @@ def write_entries(entries: Mapping[str, Entry], file: Path, *, folder: Path | No
     named = {name if folder is None else str((folder / name).absolute()): entry for name, entry in entries.items()}
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
-        raise ConfigError("A table of that kind is not written.", got=str(file), expected=", ".join(ENDINGS), fix="name a file that ends so")
+        raise ConfigError(
+            "A table of that kind is not written.", got=str(file), expected=", ".join(ENDINGS), fix="name a file that ends so"
+        )
     write_whole(file, write(named))
 
 
@@ -196,7 +198,8 @@ def _read_size_cells(cells: dict[str, object]) -> tuple[int, int] | None:
     pair = cells.pop("image_size", None)
     width, height = cells.pop("width", None), cells.pop("height", None)
     pair = pair if isinstance(pair, list) and len(pair) == 2 else [width, height]
-    return (int(pair[0]), int(pair[1])) if all(str(one or "").isdecimal() for one in pair) else None
+    texts = [str(one or "") for one in pair]
+    return (int(texts[0]), int(texts[1])) if all(text.isdecimal() for text in texts) else None
 
 
 def _list_cells(entry: Entry) -> dict[str, Any]:

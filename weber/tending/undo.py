@@ -10,9 +10,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from weber.data.whole import write_whole
 from weber.data.words import describe_count
 from weber.errors import ConfigError, DataError
-from weber.data.whole import write_whole
 
 _MOVES, _TEXTS = "moves", "texts"
 _UNDO = "undo"
@@ -51,7 +51,9 @@ def write_texts(folder: Path, texts: Mapping[Path, str]) -> Path:
         try:
             write_whole(file, text.encode())
         except DataError as error:
-            raise DataError(error.what, got=error.got, fix=f"{error.fix}; `weber data undo {record}` takes back what was changed") from error
+            raise DataError(
+                error.what, got=error.got, fix=f"{error.fix}; `weber data undo {record}` takes back what was changed"
+            ) from error
     return record
 
 

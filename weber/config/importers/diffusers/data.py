@@ -232,7 +232,7 @@ def answer_generation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How missing class images are painted."""
     if not keys.read_bool("with_prior_preservation"):
         return _WITHOUT
-    return NO_EFFECT + f"of the class images: they are painted beforehand, one at a time, in the model's own precision, by `{_write_command(keys)}`"
+    return NO_EFFECT + f"class images are painted beforehand, one at a time, in the model's own precision: `{_write_command(keys)}`"
 
 
 def _write_command(keys: Keys) -> str:

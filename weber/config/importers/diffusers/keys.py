@@ -47,7 +47,9 @@ KEYS: Table = {
     ),
     "prior_loss_weight": stated(data.answer_class("prior_loss_weight", "loss_weight"), "data.1.loss_weight"),
     "num_class_images": stated(data.answer_num_class, "data.1.limit"),
-    "prior_generation_precision sample_batch_size": stated(data.answer_generation, "`weber data class-images` paints one at a time, in the model's own precision"),
+    "prior_generation_precision sample_batch_size": stated(
+        data.answer_generation, "`weber data class-images` paints one at a time, in the model's own precision"
+    ),
     "resolution": stated(data.set_sizes, "data.0.resolution, with squares or the shapes that are asked for"),
     "aspect_ratio_buckets": stated(data.set_buckets, "data.0.buckets, width first"),
     "use_aspect_ratio_buckets": stated(data.answer_buckets, 'data.0.aspect = "closest" with the same shapes'),
