@@ -26,7 +26,7 @@ from weber.data.left_out import SAMPLES_FILE
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
     *("bench", "cache", "caption", "check", "data", "demo", "diff", "export", "extract", "grid", "import", "inspect", "merge", "metadata"),
-    *("plan", "publish", "report", "resize", "sample", "scale", "schema", "tag", "tags", "train", "variants"),
+    *("new", "plan", "publish", "report", "resize", "sample", "scale", "schema", "serve", "serve-text", "tag", "tags", "train", "variants"),
 )
 
 

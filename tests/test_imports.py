@@ -150,3 +150,13 @@ def test_a_hidden_library_is_found_where_weber_uses_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torchao", None)
     assert load_module("json") is json
     assert "torchao" not in sys.modules
+
+
+def test_pages_are_served_without_pytorch(tmp_path: Path) -> None:
+    """All of them are imported when the server starts; what they import later is none of it either."""
+    code = "import sys; from weber.serve.server import serve; from weber.serve.app import PAGES; print(len(PAGES), *sys.modules, sep='\\n')"
+    said, noted = run(code, folder=tmp_path)
+    assert int(said[0]) > 0 and not noted
+    allowed = SETTINGS | {"PIL", "filelock", "numpy", "psutil", "safetensors", "yaml"}
+    theirs = {"anyio", "click", "dotenv", "h11", "httptools", "idna", "jinja2", "markupsafe", "python_multipart", "sniffio"}
+    assert list_packages(set(said[1:])) - {"__main__"} <= allowed | theirs | {"starlette", "uvicorn", "uvloop", "watchfiles", "websockets"}

@@ -9,6 +9,7 @@ WeberError
 ├── CheckpointError    a run folder that cannot be resumed or read
 ├── TrainingError      a loss that is not finite
 ├── PublishError       a result that could not be sent
+├── ChangedError       a file that somebody else has changed in between
 └── MissingExtraError  an optional package that is not installed
 
 The command line prints the message and exits with code 2. `assert` is for our own invariants only.
@@ -71,6 +72,10 @@ class PublishError(WeberError):
     """What a run has learned could not be sent. `is_passing`: another try may help."""
 
     is_passing = False
+
+
+class ChangedError(WeberError):
+    """A file is not as it was when it was read, so nothing was written over it."""
 
 
 class MissingExtraError(WeberError):

@@ -168,3 +168,17 @@ def test_the_caption_that_was_drawn() -> None:
     assert list(example.list_captions()) == ["caption 0", "caption 1", "caption 2", ""]
     assert list(replace(example, caption_dropout=0.0).list_captions()) == ["caption 0", "caption 1", "caption 2"]
     assert list(replace(example, caption_dropout=1.0).list_captions()) == [""]
+
+
+@given(EXAMPLES, SIZES, SIZES, SEEDS, st.integers(1, 9))
+def test_the_order_is_the_same_in_any_number_of_processes(
+    examples: list[Example], batch_size: int, accumulation: int, seed: int, num_processes: int
+) -> None:
+    plan = BatchPlan(pack_pictures(examples), batch_size=batch_size, accumulation=accumulation, seed=seed)
+    for step in range(plan.steps_per_epoch):
+        alone, dealt = plan.draw_step(step), plan.draw_step(step, num_processes)
+        assert [draw for batch in dealt for draw in batch] == [draw for batch in alone for draw in batch]
+        if accumulation >= num_processes:
+            assert dealt == alone, "whole micro-batches, so that their bits are the same"
+        if plan.group_size >= num_processes and sum(map(len, alone)) == plan.group_size:
+            assert len(dealt) >= min(num_processes, -(-plan.group_size // -(-plan.group_size // num_processes)))

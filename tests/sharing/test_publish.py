@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from fsspec.config import conf
 from huggingface_hub import constants
 from PIL import Image
@@ -30,10 +30,12 @@ from weber.config.lycoris import LycorisConfig
 from weber.config.publish import PublishConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError, PublishError, WeberError
+from weber.families.flux1.variants import POCKET
 from weber.families.tensors import read_metadata
 from weber.progress import ignore_progress
 from weber.sharing import send
 from weber.sharing.beside import Publisher
+from weber.sharing.captions import CAPTIONS
 from weber.training.assemble import train
 
 PROMPTS = ["a dog", "a cat"]
@@ -126,6 +128,35 @@ def test_a_run_is_sent_with_its_page_and_its_checkpoints_beside_it(build_small: 
     facts = read_facts(read_metadata(finished))
     assert len(str(facts["base_identity"])) == 32 and str(facts["base_identity"]) in card
     assert not list((finished.parent).glob(".publish*"))
+
+
+def test_a_lycoris_and_a_whole_model_are_sent_as_what_they_are(build_small: BuildRun, hub: Hub) -> None:
+    """The page names the base of one and says that the other is a model, whose files the library reads from where they were sent."""
+    few = "single_transformer_blocks.0.proj_mlp"
+    lokr = {"kind": "lycoris", "rank": 16, "targets": [few], "lycoris": {"algo": "lokr"}}
+    finished, said = run(build_small("lokr", adapter=lokr, train={"steps": 1, "batch_size": 1}, publish={"to": "me/lokr"}))
+    files = hub.repositories["me/lokr"].files
+    assert f"Sent to {hub.url}/me/lokr" in said and sorted(files) == ["README.md", "lokr.safetensors", "loss.png"]
+    assert files["lokr.safetensors"] == finished.read_bytes()
+    card = files["README.md"].decode()
+    assert "A LyCORIS (lokr) of" in card and "lycoris" in read_front(card)["tags"] and "load_lora_weights" not in card  # type: ignore[operator]
+
+    full = {"kind": "full", "rank": 16, "targets": [few]}
+    publish = {"to": "me/whole", "formats": ["merged-diffusers", "merged-bfl"], "captions": True}
+    finished, said = run(build_small("whole", adapter=full, train={"steps": 1, "batch_size": 1}, publish=publish))
+    files = hub.repositories["me/whole"].files
+    model = ("transformer/config.json", "transformer/diffusion_pytorch_model.safetensors")
+    assert "Sent to" in said and sorted(files) == ["README.md", "loss.png", *model, "whole.safetensors"]
+    sent = finished.parent.parent / "sent"
+    for name, data in files.items():
+        (sent / name).parent.mkdir(parents=True, exist_ok=True)
+        (sent / name).write_bytes(data)
+    weight = FluxTransformer2DModel.from_pretrained(sent / "transformer").get_submodule(few).weight
+    base = FluxTransformer2DModel.from_pretrained(POCKET / "transformer").get_submodule(few).weight
+    assert torch.equal(weight, FluxTransformer2DModel.from_pretrained(finished).get_submodule(few).weight) and not torch.equal(weight, base)
+    card = files["README.md"].decode()
+    captions = (finished.parent / CAPTIONS).read_text().splitlines()
+    assert captions and all(f"- `{caption}`" in card for caption in captions)
 
 
 def test_nothing_of_the_data_and_no_token_is_sent_or_said(finished: Path, hub: Hub, pictures: Path, tmp_path: Path) -> None:

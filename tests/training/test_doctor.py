@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.receiver import receiving
 from tests.runs import BuildRun, build_watcher
+from tests.shared import EXAMPLES
 from weber.config.run import RunConfig
 from weber.families.flux1.variants import POCKET
 from weber.pages.facts import read_run
@@ -56,6 +58,17 @@ def copy_few(pictures: Path, folder: Path, *, number: int) -> Path:
         for file in pictures.glob(f"{text.stem}.*"):
             shutil.copy(file, folder / file.name)
     return folder
+
+
+def copy_model(folder: Path, *, part: str, closed: Callable[[str], bool]) -> Path:
+    """The pocket model with some tensors of zeros, as of files that were never filled."""
+    model = Path(shutil.copytree(POCKET, folder))
+    for file in model.glob(f"{part}/*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+        tensors = {name: torch.zeros_like(tensor) if closed(name) else tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata=metadata)
+    return model
 
 
 def test_a_healthy_run(build_small: BuildRun) -> None:
@@ -104,6 +117,32 @@ def test_a_rate_that_is_much_too_high(build_small: BuildRun) -> None:
     assert [row[:2] for row in rows if row[2].startswith("step 1 moved")] == [[5, 10]]
 
 
+def test_gradients_that_explode(build_small: BuildRun) -> None:
+    """The model itself, at a rate that grows until nothing holds it."""
+    optim, adapter = {"lr": 0.1, "warmup_steps": 35}, {"kind": "full", "rank": 16}
+    config, said = run_whole(build_small, "exploding", data={"resolution": 32}, steps=36, optim=optim, adapter=adapter)
+    assert "exploding_gradients" in list_found(config) and "gradients have grown to" in said and "lower optim.lr to a third" in said
+
+
+def test_blocks_that_no_gradient_reaches(build_small: BuildRun, tmp_path: Path) -> None:
+    """Weights of a file whose gates are zero: what is behind them learns nothing."""
+    model = copy_model(tmp_path / "model", part="transformer", closed=lambda name: name.startswith("single_") and ".norm.linear" in name)
+    config, said = run_whole(build_small, "vanishing", data={}, model={"path": str(model)})
+    assert list_found(config) == ["vanishing_gradients"] and "no gradient reaches single_transformer_blocks" in said
+
+
+def test_one_picture_for_all_prompts(build_small: BuildRun, tmp_path: Path) -> None:
+    """The model itself learns a single picture, until it paints nothing else."""
+    folder = copy_few(EXAMPLES / "fluent", tmp_path / "one", number=1)
+    for text in folder.glob("*.txt"):
+        text.write_text("a thing")
+    sampling = {"prompts": ["a dog", "a cat"], "steps": 4, "every": 40, "width": 32, "height": 32}
+    optim, adapter = {"lr": 3e-3, "schedule": "cosine"}, {"kind": "full", "rank": 16}
+    data = {"path": str(folder), "resolution": 32}
+    config, said = run_whole(build_small, "alone", data=data, steps=40, optim=optim, adapter=adapter, sampling=sampling)
+    assert list_found(config) == ["painted_collapse"] and "pictures of different prompts have become one picture" in said
+
+
 def test_a_rate_of_nothing(build_small: BuildRun) -> None:
     config, said = run_whole(build_small, "still", data={}, optim={"lr": 1e-12})
     assert list_found(config) == ["weights_hardly_move"] and "raise optim.lr a hundredfold." in said
@@ -126,10 +165,6 @@ def test_a_picture_of_noise_among_others(build_small: BuildRun, pictures: Path, 
 
 def test_a_text_encoder_that_says_nothing(build_small: BuildRun, tmp_path: Path) -> None:
     """Captions that are all the same to the model: with weights of zero, as of a file that was never filled."""
-    model = Path(shutil.copytree(POCKET, tmp_path / "model"))
-    for file in model.glob("text_encoder*/*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata()
-        save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file, metadata=metadata)
+    model = copy_model(tmp_path / "model", part="text_encoder*", closed=lambda name: True)
     config, said = run_whole(build_small, "deaf", data={"evaluation": 0.25}, evaluation=FEW, model={"path": str(model)})
     assert list_found(config) == ["idle_captions"] and "captions make no difference" in said

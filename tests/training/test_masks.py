@@ -16,14 +16,19 @@ from tests.runs import BuildRun, build_watcher
 from weber.cache.store import Store
 from weber.checkpoint.resume import Found
 from weber.config.run import RunConfig
+from weber.data.seeds import build_seed
 from weber.objective.losses import build_losses
+from weber.planning.evaluation import choose_caption
 from weber.planning.plan import build_plan, list_keys
 from weber.planning.report import build_report
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
+from weber.progress import ignore_progress
+from weber.track.scores import HELD_OUT
 from weber.training.assemble import assemble, encode_cache
-from weber.training.batch import Batch
+from weber.training.batch import Batch, Fixed
+from weber.training.evaluation import evaluate
 from weber.training.prepared import Training
 from weber.training.question import build_question, draw_timesteps
 from weber.training.step import train_step
@@ -101,6 +106,23 @@ def test_the_step_asks_for_the_mask(build_run: BuildRun, pictures: Path, tmp_pat
         velocity = learner.predictor(question.noisy_BCHW, t_B, question.condition)
     expected = (velocity - question.target_BCHW)[..., :3].square().mean()
     assert train_step(learner, batches, step=0)["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_held_out_pictures_are_measured_where_their_masks_are(build_run: BuildRun, pictures: Path, tmp_path: Path) -> None:
+    """The loss at one level, as it is written out here; elsewhere it may be anything."""
+    masks = write_masks(tmp_path / "masks", pictures)
+    config = build_run(data=[{"loss_masks": str(masks), "evaluation": 0.2}], evaluation={"levels": [0.5], "pictures": 1}, optim=PLAIN)
+    training = prepare(config)
+    learner, (example,) = training.learner, training.plan.measured.held_out
+    with training.loader as loader:
+        numbers, batch = evaluate(training, ignore_progress), loader.load_measured(example, choose_caption(example))
+        t_B = torch.full((1,), 0.5)
+        asked = replace(batch, fixed=Fixed((build_seed("evaluation", example.content, "0.5"),)))
+        question = build_question(learner, asked, t_B=t_B, step=0)
+        with torch.no_grad():
+            velocity = learner.predictor(question.noisy_BCHW, t_B, question.condition)
+        left, right = ((velocity - question.target_BCHW)[..., part].square().mean() for part in (slice(0, 3), slice(3, None)))
+    assert numbers[HELD_OUT] == pytest.approx(float(left), rel=1e-5) and abs(float(left - right)) > 1e-3
 
 
 class _Gradients(torch.optim.SGD):

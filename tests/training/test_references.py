@@ -24,6 +24,7 @@ from weber.planning.report import build_hint, build_report
 from weber.pocket.random import build_random_model
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.pocket.random_flux3 import build_random_flux3
+from weber.track.scores import HELD_OUT
 from weber.training.assemble import Encoded, encode_cache, train
 from weber.training.batch import Loader
 from weber.training.paint import Wish, sample
@@ -303,3 +304,14 @@ def test_references_that_are_left_out_and_exchanged(build: Build, pairs: dict[st
     parts, _ = run_interrupted(build("flux2-klein-base-4b", "parts/run", **keys), 3)
     train(build("flux2-klein-base-4b", "parts/run", **keys), resume=True, watcher=build_watcher()[0])
     assert (whole / "adapter.safetensors").read_bytes() == (parts / "adapter.safetensors").read_bytes()
+
+
+def test_what_is_held_out_is_measured_with_its_references(build: Build, pairs: dict[str, Path]) -> None:
+    """Other references are another number; the same ones are the same, and it is not that of no references."""
+    found = {}
+    for name, more in {"first": {}, "again": {}, "other": {"reference_own": "color"}, "none": None}.items():
+        data = {"evaluation": 0.25} | ({} if more is None else {"conditioning": [str(pairs["before"])]} | more)
+        config = build("flux2-klein-base-4b", name, data=data, train={"steps": 1, "batch_size": 1}, evaluation={"levels": [0.5]})
+        folder = run_whole(config)
+        found[name] = [json.loads(line)[HELD_OUT] for line in (folder / "readings.jsonl").read_text().splitlines() if HELD_OUT in line]
+    assert found["first"] == found["again"] and len({numbers[0] for numbers in found.values()}) == 3

@@ -69,6 +69,20 @@ def test_the_other_model_paints_with_what_is_learned(build: Build, tmp_path: Pat
         assert not np.array_equal(last, base)
 
 
+@pytest.mark.parametrize("memory", [{"swap_blocks": 2, "swap_to": "disk"}, {"quantize": "int8"}])
+def test_it_paints_under_the_memory_of_the_run(build: Build, tmp_path: Path, memory: dict[str, Any]) -> None:
+    """Blocks that lie elsewhere change no picture, weights of few bits hardly any; and the run is the one that paints nothing."""
+    sampling = {"prompts": ["a dog"], "model": str(tmp_path / "klein"), "every": 2}
+    folder = run(build(sampling=sampling, memory=memory))
+    check_undisturbed(run(build("plain", memory=memory)), folder)
+    whole = run(build("whole", sampling=sampling))
+    first, last = (
+        [read(one / "pictures" / f"step-{step:06d}" / "00.png")[0].astype(int) for one in (folder, whole)] for step in (0, 2)
+    )
+    assert not np.array_equal(*(one[0] for one in (first, last)))
+    assert all(np.abs(mine - theirs).mean() < (3 if "quantize" in memory else 1e-9) for mine, theirs in (first, last))
+
+
 def test_the_plan_knows_of_both(build: Build, tmp_path: Path) -> None:
     sampling = {"prompts": ["a dog"], "steps": 2}
     plain, plan = (build_plan(build(sampling=sampling | more)) for more in ({}, {"model": str(tmp_path / "klein")}))

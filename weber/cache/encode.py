@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from weber.cache.served import TextServer
 from weber.cache.store import Store
 from weber.cache.text_forms import FULL, TextForm
 from weber.cache.writer import Writer
@@ -25,6 +26,7 @@ Inputs = TypeVar("Inputs")
 class Encoders:
     """The encoders of a model as they are run here. `load(part)` reads one to `device`; it computes in `dtype`, which is what is stored.
 
+    `served`: the machine that encodes texts in the place of this one; then `load` gives nothing of them.
     `identify(part)` is part of the key of all that it makes: the identity of its files, and what else changes its results.
     """
 
@@ -34,6 +36,13 @@ class Encoders:
     identify: Callable[[str], str]
     load: Callable[[str], nn.Module]
     texts: TextForm = FULL
+    served: TextServer | None = None
+
+    def encode_prompts(self, part: str, encoder: nn.Module, texts: Sequence[str]) -> Mapping[str, Tensor]:
+        """What a text part makes of texts (B, ...): its encoder here, or another machine."""
+        if self.served is None:
+            return self.family.encode_prompts(part, encoder, texts)
+        return {name: tensor.to(self.device) for name, tensor in self.served.encode(part, texts).items()}
 
     def find_form(self, part: str) -> TextForm:
         """How what a text part makes is kept."""

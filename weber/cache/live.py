@@ -43,7 +43,7 @@ class LiveTexts:
             for part in encoders.family.text_parts:
                 if part not in self._modules:
                     self._modules[part] = encoders.load(part)
-                tensors |= encoders.family.encode_prompts(part, self._modules[part], [text])
+                tensors |= encoders.encode_prompts(part, self._modules[part], [text])
         kept = {name: tensor[0].to(encoders.dtype) if tensor.is_floating_point() else tensor[0] for name, tensor in tensors.items()}
         return {name: tensor.cpu() for name, tensor in kept.items()}
 

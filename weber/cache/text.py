@@ -40,7 +40,7 @@ def encode_texts(
                 store,
                 [(names[start : start + size], prompts[start : start + size]) for start in range(0, len(names), size)],
                 load=partial(encoders.load, part),
-                encode=partial(family.encode_prompts, part),
+                encode=partial(encoders.encode_prompts, part),
                 dtype=dtype,
                 task=Task(f"encoding captions ({part})", len(missing), progress),
                 form=encoders.find_form(part),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from weber.tending.findings import Limits
     from weber.tending.looking import Seen
 
-_ALIGNMENT_PIXELS, _NATIVE_PIXELS = 16, 1024
+_ALIGNMENT_PIXELS, _NATIVE_PIXELS, _MOST_REFERENCES = 16, 1024, 10
 """Of the models that are not small."""
 
 
@@ -45,38 +45,31 @@ def _look_alone(config: RunConfig, *, has_thumbs: bool, progress: Progress) -> t
     """Without a model: pictures as those of most models are cut, and captions counted without a tokenizer."""
     from weber.config.expand import expand_set
     from weber.data.sets import PictureLimits
-    from weber.tending.caption_facts import CLIP_TOKENS, T5_TOKENS, count_least_pieces, count_least_tokens
-    from weber.tending.findings import Limits
+    from weber.tending.caption_facts import build_least_limits
     from weber.tending.looking import Look, look_at
 
-    sets = [
-        one.build_fitting(native_pixels=_NATIVE_PIXELS, alignment_pixels=_ALIGNMENT_PIXELS)
-        for several in config.data
-        for one in expand_set(several)
-    ]
-    limits = Limits({"CLIP": (CLIP_TOKENS, count_least_tokens), "T5": (T5_TOKENS, count_least_pieces)}, is_least=True)
+    sets = [one for several in config.data for one in expand_set(several)]
+    fitted = [one.build_fitting(native_pixels=_NATIVE_PIXELS, alignment_pixels=_ALIGNMENT_PIXELS) for one in sets]
     with TemporaryDirectory(prefix="weber-") as folder:
-        look = Look(_ALIGNMENT_PIXELS, PictureLimits(max_references=10), Path(folder), has_thumbs=has_thumbs)
-        return look_at(sets, look, progress=progress), limits
+        look = Look(_ALIGNMENT_PIXELS, PictureLimits(max_references=_MOST_REFERENCES), Path(folder), has_thumbs=has_thumbs)
+        return look_at(fitted, look, progress=progress), build_least_limits()
 
 
 def _look_as_run(config: RunConfig, *, is_folder: bool, has_thumbs: bool, progress: Progress) -> tuple[list[Seen], Limits]:
     from weber.planning.model import find_model
     from weber.planning.plan import build_limits, fit_sizes
-    from weber.tending.caption_facts import CLIP_TOKENS, T5_TOKENS, count_least_pieces, count_least_tokens
+    from weber.tending.caption_facts import build_least_limits
     from weber.tending.findings import Limits
     from weber.tending.looking import Look, look_at
 
     model = find_model(config, is_run=False)
-    family, inputs = model.family, build_limits(model)
-    fitted = fit_sizes(config, family)
+    family, inputs = model.family, build_limits(model, is_here=config.model.text_encoder_url is None)
+    limits = build_least_limits()
     if model.lacking is None:
         opened = {part: family.text_limits[part]() for part in family.text_parts}
         limits = Limits({part: (limit.most_tokens, limit.count) for part, limit in opened.items()})
-    else:
-        limits = Limits({"CLIP": (CLIP_TOKENS, count_least_tokens), "T5": (T5_TOKENS, count_least_pieces)}, is_least=True)
     own = () if is_folder else (config.output.folder, config.output.cache)
     with TemporaryDirectory(prefix="weber-") as folder:
         cache = Path(folder) if is_folder else config.output.cache
         look = Look(family.alignment_pixels, inputs, cache, seed=config.train.seed, own=own, has_thumbs=has_thumbs)
-        return look_at(fitted.data, look, progress=progress), limits
+        return look_at(fit_sizes(config, family).data, look, progress=progress), limits

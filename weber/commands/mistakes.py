@@ -14,6 +14,7 @@ from weber.config.settings import is_known
 from weber.errors import ConfigError
 
 EXAMPLES: dict[str, str] = {
+    "new": "weber new pictures --word zorb",
     "train": "weber train run.toml",
     "plan": "weber plan run.toml",
     "cache": "weber cache run.toml",
@@ -52,7 +53,9 @@ EXAMPLES: dict[str, str] = {
     "resize": "weber resize adapter.safetensors --rank 8 --out small.safetensors",
     "scale": "weber scale adapter.safetensors 0.5 --out weak.safetensors",
     "publish": "weber publish runs/lora owner/name",
+    "serve": "weber serve",
     "bench": "weber bench memory",
+    "serve-text": "weber serve-text pocket --port 8002",
     "demo": "weber demo",
     "schema": "weber schema",
     "variants": "weber variants",

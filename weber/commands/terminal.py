@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +18,7 @@ from weber.imports import begin_work
 if TYPE_CHECKING:
     from weber.config.importers.outcome import Imported
     from weber.config.run import RunConfig
+    from weber.parallel.place import Place
     from weber.track.progress import Watcher
 
 Texts = Annotated[list[str], Parameter(negative="")]
@@ -28,6 +33,11 @@ def say(text: str) -> None:
 def end(code: int) -> None:
     """Leave with an exit code that tells a script what was found."""
     raise SystemExit(code)
+
+
+def say_error(text: str) -> None:
+    """Write to standard error what somebody else has put in words."""
+    print(text, file=sys.stderr)
 
 
 def check_plot(plot: Path | None) -> None:
@@ -78,3 +88,44 @@ def build_watcher() -> Watcher:
 
     begin_work()
     return Watcher(build_console(sys.stderr))
+
+
+def read_environment() -> dict[str, str]:
+    """The variables that this process was started with."""
+    return dict(os.environ)
+
+
+def read_words() -> tuple[list[str], int]:
+    """The words of the command line, and the number of this process."""
+    return sys.argv[1:], os.getpid()
+
+
+def leave(code: int) -> None:
+    """End with an exit code, in silence."""
+    sys.exit(code)
+
+
+def find_own_place() -> Place | None:
+    """Which of several processes this is. Called before PyTorch is imported: from then on one of several sees its own GPU alone."""
+    from weber.parallel.place import find_place
+
+    place = find_place(os.environ)
+    if place is None:
+        return None
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if not shown and place.local_size > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place.local_rank)
+    elif len(shown) >= place.local_size > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = shown[place.local_rank]
+    return place
+
+
+def follow_parent(parent: int) -> None:
+    """Stop as after Ctrl-C when the process that watches this one is gone."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True, name="weber-parent").start()

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from weber.commands.terminal import build_watcher, read_run, say
+from weber.commands.terminal import (
+    build_watcher,
+    find_own_place,
+    follow_parent,
+    leave,
+    read_environment,
+    read_run,
+    read_words,
+    say,
+    say_error,
+)
 from weber.errors import ConfigError
+
+if TYPE_CHECKING:
+    from weber.config.importers.outcome import Imported
+    from weber.config.run import RunConfig
+    from weber.parallel.place import Place
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)+=")
 _RESUME = "--resume"
@@ -37,6 +54,23 @@ def train(config: Path, /, *overrides: str, resume: Annotated[str | bool, Parame
     resume
         Go on from the latest good checkpoint in output.folder; with a step or a checkpoint's folder behind it, from that one.
     """
+    with _telling_slurm():
+        _train(config, overrides, resume=resume)
+
+
+@contextmanager
+def _telling_slurm() -> Iterator[None]:
+    """A job of Slurm that is stopped, as at its time limit, can be put in the queue again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        job = read_environment().get("SLURM_JOB_ID")
+        if job is not None and read_environment().get("SLURM_PROCID", "0") == "0":
+            say_error(f"In Slurm: scontrol requeue {job} (the exit code is 130; the job's script should say --resume)")
+        raise
+
+
+def _train(config: Path, overrides: Sequence[str], *, resume: str | bool) -> None:
     settings, imported = read_run(config, overrides)
     if resume is True and (config.parent / "metrics.jsonl").is_file() and not settings.output.folder.exists():
         raise ConfigError(
@@ -44,10 +78,56 @@ def train(config: Path, /, *overrides: str, resume: Annotated[str | bool, Parame
             got=f"output.folder = {settings.output.folder}, which does not exist",
             fix=f"add output.folder={shlex.quote(str(config.parent))}",
         )
+    place = find_own_place()
+    if place is not None:
+        _train_together(settings, imported, place=place, resume=resume)
+        return
+    if settings.parallel.num_devices != 1:
+        from weber.parallel.devices import check_alone, list_devices
+
+        devices = list_devices(settings)
+        if len(devices) > 1:
+            from weber.parallel.launch import launch
+
+            words, own = read_words()
+            leave(launch(words, devices, variables=read_environment(), own=own, write=say_error))
+        check_alone(settings)
     from weber.training import assemble
 
     finished = assemble.train(settings, resume=resume, watcher=build_watcher(), imported=imported)
     say(f"The result is {finished}")
+
+
+def _train_together(settings: RunConfig, imported: Imported | None, *, place: Place, resume: str | bool) -> None:
+    """One of several processes. What a person reads is said by the first, or by what has started them."""
+    from weber.parallel.devices import choose_device
+    from weber.parallel.launch import LOST, PARENT
+    from weber.parallel.world import PeerError, Undone, World
+    from weber.training import assemble
+    from weber.training.serve import serve
+    from weber.training.state import flatten_settings
+
+    parent, is_again = (read_environment().get(name, "0") for name in (PARENT, "TORCHELASTIC_RESTART_COUNT"))
+    if parent != "0" and place.rank == 0:
+        follow_parent(int(parent))
+    try:
+        world = World(place, choose_device(settings))
+        try:
+            world.check_same(flatten_settings(settings.model_dump(mode="json")))
+            if world.is_leader:
+                resume = resume or is_again != "0"
+                finished = assemble.train(settings, resume=resume, watcher=build_watcher(), imported=imported, world=world)
+                say(f"The result is {finished}")
+            else:
+                serve(settings, world)
+        finally:
+            world.dismiss()
+    except Undone:
+        leave(LOST)
+    except PeerError:
+        if parent != "0" or place.rank > 0:
+            leave(LOST)
+        raise
 
 
 def demo(out: Path = Path("runs")) -> None:

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, captions, data, files, imports, lists, metadata, plan, publish, sample, tags, train
+from weber.commands import (
+    bench,
+    cache,
+    captions,
+    data,
+    files,
+    imports,
+    lists,
+    metadata,
+    new,
+    plan,
+    publish,
+    sample,
+    serve,
+    tags,
+    texts,
+    train,
+)
 from weber.version import VERSION
 
 app = App(
@@ -12,6 +29,7 @@ app = App(
 )
 app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
+app.command(new.new)
 for _verb in (
     plan.plan,
     cache.app,
@@ -32,7 +50,9 @@ for _verb in (
     files.resize,
     files.scale,
     publish.publish,
+    serve.serve,
     bench.app,
+    texts.serve_text,
     train.demo,
     lists.schema,
     lists.variants,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters and more: C: is a drive
@@ -15,6 +15,28 @@ _LOGIN = re.compile(r"(:/{1,2})[^/@\s\"]+@")
 def is_address(text: str) -> bool:
     """Does a text name a place elsewhere, as people write it?"""
     return _ADDRESS.match(text) is not None
+
+
+def check_url(url: str) -> str:
+    """The address of a server. Raises ValueError in words that name no part of it: whoever knows it may use it."""
+    if any(one.isspace() or not 32 < ord(one) < 127 for one in url):
+        raise ValueError("it holds a blank or a letter that no address has; copy it again, as one word")
+    parts = split_url(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it is no address of a server; write it with https:// in front and the server's name behind")
+    if parts.username is not None:
+        raise ValueError("it holds a name or a password before @; leave them out, and set token where the server wants one")
+    return url
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of the address of a server. Raises ValueError where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("it is no address: its server or its port cannot be read; copy it again") from error
+    return parts
 
 
 def hide_logins(text: str) -> str:

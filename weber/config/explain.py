@@ -24,6 +24,15 @@ _MAY_BE_SECRET = re.compile(r"webhook|(?:^|[._])(?:token|api_key|password)$")
 
 def build_config_error(error: ValidationError, tree: Mapping[str, object]) -> ConfigError:
     """One message that lists every problem which pydantic found in the tree."""
+    found = list(list_problems(error, tree).values())
+    if len(found) == 1:
+        return found[0]
+    listed = (f"{number}. {problem}".replace("\n", "\n   ") for number, problem in enumerate(found, 1))
+    return ConfigError("\n".join([f"{len(found)} settings cannot be used", *listed]))
+
+
+def list_problems(error: ValidationError, tree: Mapping[str, object]) -> dict[str, ConfigError]:
+    """Every problem which pydantic found in the tree by its key: of a setting, of a section, or empty for a rule between sections."""
     problems: dict[str, ConfigError] = {}
     for item in error.errors(include_url=False):
         location = _cut_location(item["loc"])
@@ -34,11 +43,7 @@ def build_config_error(error: ValidationError, tree: Mapping[str, object]) -> Co
             problems.setdefault(key, _explain_rule(str(item["ctx"]["error"]), location, tree))
         else:
             problems.setdefault(key, _explain_item(kind, location, tree))
-    found = list(problems.values())
-    if len(found) == 1:
-        return found[0]
-    listed = (f"{number}. {problem}".replace("\n", "\n   ") for number, problem in enumerate(found, 1))
-    return ConfigError("\n".join([f"{len(found)} settings cannot be used", *listed]))
+    return problems
 
 
 def _cut_location(location: Location) -> Location:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from weber.config.explain import build_config_error
+from weber.config.explain import build_config_error, list_problems
 from weber.config.lycoris import read_lycoris_file
 from weber.config.overrides import LEFT_OUT, check_spelling, split_override
 from weber.config.run import RunConfig
@@ -60,13 +60,32 @@ def write_overrides(tree: dict[str, object], overrides: Sequence[str]) -> None:
 
 def build_config(tree: Mapping[str, object]) -> RunConfig:
     """The run that a tree of plain values describes. ConfigError: everything that is wrong, in one message."""
-    adapter = tree.get("adapter")
-    if isinstance(adapter, Mapping) and isinstance(adapter.get("lycoris"), str):
-        tree = {**tree, "adapter": {**adapter, "lycoris": read_lycoris_file(Path(adapter["lycoris"]).expanduser())}}
+    tree = _read_lycoris(tree)
     try:
         return RunConfig.model_validate(dict(tree))
     except ValidationError as error:
         raise build_config_error(error, tree) from error
+
+
+def check_tree(tree: Mapping[str, object]) -> dict[str, ConfigError]:
+    """What is wrong with a tree of plain values, by key: of a setting, of a section, or empty for a rule between sections."""
+    try:
+        tree = _read_lycoris(tree)
+    except ConfigError as error:
+        return {"adapter.lycoris": error}
+    try:
+        RunConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        return list_problems(error, tree)
+    return {}
+
+
+def _read_lycoris(tree: Mapping[str, object]) -> Mapping[str, object]:
+    """With the settings of LyCORIS in the place of the file that has them."""
+    adapter = tree.get("adapter")
+    if not isinstance(adapter, Mapping) or not isinstance(adapter.get("lycoris"), str):
+        return tree
+    return {**tree, "adapter": {**adapter, "lycoris": read_lycoris_file(Path(adapter["lycoris"]).expanduser())}}
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -85,7 +104,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def choose_mode(config: RunConfig) -> int:
     """Who may read a file with these settings: where they hold what is secret its owner alone, else whom the system lets."""
-    return 0o600 if config.output.webhooks else 0o666
+    return 0o600 if config.output.webhooks or config.model.text_encoder_url else 0o666
 
 
 def list_changes(config: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from weber.config.section import PathText, Section
+from weber.config.elsewhere import check_url
+from weber.config.section import HIDDEN, PathText, Secret, Section
 
 
 class FrozenConfig(Section):
@@ -48,6 +50,11 @@ class ModelConfig(Section):
     text_encoder_2: PathText | None = None
     """Another second text encoder (T5): a folder, a hub id or a single file (`t5xxl_fp16.safetensors`). Refused for a model with one."""
 
+    text_encoder_url: Annotated[Annotated[str, AfterValidator(check_url)] | None, Secret()] = None
+    """Another machine that encodes texts, so that no text encoder is read here: the address that `weber serve-text` prints there, with
+    its token (so it is in no message and in no file but the settings of the run); or the hub's own server, of which the address ends in
+    `/predict` and the token is that of `hf auth login`. What it makes is kept in the cache under the same keys as if it were made here."""
+
     tokenizer_path: PathText | None = None
     """Where the tokenizers are: a model in diffusers layout, a folder or a hub id. Left out: with the model, else with the variant's
     own hub id."""
@@ -70,3 +77,15 @@ class ModelConfig(Section):
     adapters: list[FrozenConfig] = []
     """Adapters that take part, frozen, each under its own `[[model.adapters]]`: what is trained builds on them, and they are not in its
     file."""
+
+    @model_validator(mode="after")
+    def _refuse_unused(self) -> ModelConfig:
+        encoders = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        named = [name for name, place in encoders.items() if place is not None]
+        if self.text_encoder_url is not None and named:
+            raise ValueError(f"{named[0]} has no effect where another machine encodes texts (text_encoder_url); remove one of them")
+        return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        secret = ("text_encoder_url",)
+        return [(name, HIDDEN if name in secret and value is not None else value) for name, value in super().__repr_args__()]

@@ -39,7 +39,7 @@ def check_target(text: str) -> str:
 
 class PublishConfig(Section):
     """Where what a run has learned is shown to others: a repository of the Hugging Face hub, or a folder in a storage. Nothing is sent
-    unless `to` is set. Captions and names of files of the data are never sent."""
+    unless `to` is set. Names of files of the data are never sent, and captions only where `captions` says so."""
 
     to: Annotated[str, AfterValidator(check_target)] | None = None
     """`owner/name` of a repository of the hub, which is made if it is not there, or a folder in a storage that fsspec knows:
@@ -61,6 +61,10 @@ class PublishConfig(Section):
 
     trigger_words: str | None = None
     """The words that call up what was learned, as the page shows them. Left out: none are told."""
+
+    captions: bool = False
+    """The page lists captions of the pictures that were learned, a hundred different ones at most: they show how prompts are written.
+    Names of files are never sent."""
 
     @property
     def is_to_hub(self) -> bool:

@@ -14,6 +14,7 @@ from weber.config.model import ModelConfig
 from weber.config.objective import ObjectiveConfig
 from weber.config.optim import OptimConfig
 from weber.config.output import OutputConfig, SamplingConfig
+from weber.config.parallel import ParallelConfig
 from weber.config.publish import PublishConfig
 from weber.config.section import Section
 from weber.config.train import DEFAULT_STEPS, TrainConfig
@@ -33,6 +34,9 @@ class RunConfig(Section):
 
     memory: MemoryConfig = MemoryConfig()
     """Where bytes live and how many bits they have."""
+
+    parallel: ParallelConfig = ParallelConfig()
+    """How many devices train one run, and what each of them holds."""
 
     objective: ObjectiveConfig = ObjectiveConfig()
     """What is asked of the network."""
@@ -98,6 +102,7 @@ class RunConfig(Section):
             raise ValueError(
                 'publish.when = "checkpoints" would write and send a whole model each time, since adapter.kind = "full"; leave it at "end"'
             )
+        self._check_parallel()
         self._check_masks()
         self._check_regularization()
         self._check_evaluation()
@@ -107,6 +112,26 @@ class RunConfig(Section):
         if self.sampling.weights == "ema" and self.optim.ema_decay is None:
             raise ValueError('sampling.weights = "ema" needs a running mean of the weights; set optim.ema_decay = 0.999')
         return self
+
+    def _check_parallel(self) -> None:
+        num, group = self.parallel.num_devices, self.train.batch_size * self.train.accumulation
+        if num is not None and num > group:
+            raise ValueError(
+                f"parallel.devices asks for {num} devices, and a step has {group} pictures; raise train.accumulation to"
+                f" {-(-num // self.train.batch_size)}, which makes a step larger, or name fewer devices"
+            )
+        if num not in (None, 1) and self.memory.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f'memory.device = "{self.memory.device}" is one device, and parallel.devices asks for {num}; remove memory.device, and'
+                " name the devices in parallel.devices"
+            )
+        if isinstance(self.parallel.devices, list) and self.memory.device == "cpu":
+            raise ValueError('parallel.devices numbers GPUs, and memory.device = "cpu"; write how many processes, such as devices = 2')
+        if num not in (None, 1) and self.optim.fused_backward:
+            raise ValueError(
+                "optim.fused_backward cannot act on several devices, whose gradients are added up first; remove it, or set"
+                " parallel.devices = 1"
+            )
 
     def _check_masks(self) -> None:
         objective = self.objective

@@ -113,9 +113,9 @@ def _write_tables(name: str, content: Any) -> list[str]:
     blocks = []
     for header, table in [(f"[[{name}]]", entry) for entry in content] if isinstance(content, list) else [(f"[{name}]", content)]:
         inner = {key: value for key, value in table.items() if _is_table(value)}
-        lines = [f"{_write_key(key)} = {write_value(value)}" for key, value in table.items() if value is not None and key not in inner]
+        lines = [f"{write_key(key)} = {write_value(value)}" for key, value in table.items() if value is not None and key not in inner]
         blocks.append("\n".join([header, *lines]) + "\n")
-        blocks += [block for key, value in inner.items() for block in _write_tables(f"{name}.{_write_key(key)}", value)]
+        blocks += [block for key, value in inner.items() for block in _write_tables(f"{name}.{write_key(key)}", value)]
     return blocks
 
 
@@ -140,7 +140,7 @@ def write_value(value: object) -> str:
         case list() | tuple():
             return f"[{', '.join(write_value(item) for item in value)}]"
         case Mapping():
-            return "{" + ", ".join(f"{_write_key(str(key))} = {write_value(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{write_key(str(key))} = {write_value(item)}" for key, item in value.items()) + "}"
         case datetime() | date() | time():
             return value.isoformat()
         case _:
@@ -152,5 +152,6 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _write_key(key: str) -> str:
+def write_key(key: str) -> str:
+    """A name in a header or before an equals sign, in quotes where it needs them."""
     return key if _BARE_KEY.fullmatch(key) else _quote(key)

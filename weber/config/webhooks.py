@@ -4,36 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, model_validator
 
+from weber.config.elsewhere import check_url, split_url
 from weber.config.every import Every
 from weber.config.section import HIDDEN, Secret, Section
 
 _DISCORD = ("discord.com", "discordapp.com")
 _COPY = "in Discord: the channel's settings, Integrations, Webhooks, Copy Webhook URL"
-
-
-def _check_url(url: str) -> str:
-    # What is said here names no part of the address: whoever knows it can write to the channel.
-    if any(one.isspace() or not 32 < ord(one) < 127 for one in url):
-        raise ValueError("it holds a blank or a letter that no address has; copy it again, as one word")
-    parts = _split(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it is no address of a server; write it with https:// in front and the server's name behind")
-    if parts.username is not None:
-        raise ValueError("it holds a name or a password before @; leave them out, and set token where the server wants one")
-    return url
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError("it is no address: its server or its port cannot be read; copy it again") from error
-    return parts
 
 
 def _check_token(token: str) -> str:
@@ -50,7 +29,7 @@ class WebhookConfig(Section):
     """`discord`: messages for people, with pictures, to a channel of Discord. `raw`: events for a program, as JSON, in the shape that
     receivers of SimpleTuner's raw webhooks read."""
 
-    url: Annotated[str, AfterValidator(_check_url), Secret()]
+    url: Annotated[str, AfterValidator(check_url), Secret()]
     """Where messages go, by POST: with https:// in front. Whoever knows it can write there: it is in no message and in no file but the
     settings of the run (`config.toml`), which then nobody but you can read."""
 
@@ -80,7 +59,7 @@ class WebhookConfig(Section):
             raise ValueError('message_prefix has no effect with kind = "raw", whose events name the run in job_id; remove it')
         if self.every is not None and self.level in ("error", "warning"):
             raise ValueError(f'every has no effect with level = "{self.level}"; set level = "info", or remove every')
-        parts = urlsplit(self.url)
+        parts = split_url(self.url)
         if self.kind == "discord" and parts.hostname in _DISCORD and not parts.path.startswith("/api/"):
             raise ValueError(f"url is that of a page of Discord, not of a webhook; copy it anew, {_COPY}")
         if self.kind == "raw" and parts.hostname in _DISCORD:

@@ -36,6 +36,7 @@ class BatchPlan:
     def __init__(self, pictures: Pictures, *, batch_size: int, accumulation: int, seed: int, uses: Uses = NO_USES) -> None:
         assert len(pictures) and batch_size >= 1 and accumulation >= 1
         self._examples, self._batch_size, self._seed = pictures, batch_size, seed
+        self.group_size = batch_size * accumulation
         self._course = Course(pictures, uses, group_size=batch_size * accumulation, seed=seed)
         self.steps_per_epoch = self._course.steps_per_epoch
         self.uses = uses
@@ -45,10 +46,11 @@ class BatchPlan:
         """How many samples each step of an epoch has, at most `batch_size * accumulation`."""
         return self._course.group_sizes
 
-    def draw_step(self, step: int) -> list[list[Draw]]:
-        """The micro-batches of a step, counted from 0."""
+    def draw_step(self, step: int, num_processes: int = 1) -> list[list[Draw]]:
+        """The micro-batches of a step, counted from 0. They are smaller where else there would be fewer than processes."""
         draws = [self._draw(example, step, place) for place, example in enumerate(self._course.list_group(step))]
-        return [draws[start : start + self._batch_size] for start in range(0, len(draws), self._batch_size)]
+        size = min(self._batch_size, -(-self.group_size // num_processes))
+        return [draws[start : start + size] for start in range(0, len(draws), size)]
 
     def _draw(self, example: int, step: int, place: int) -> Draw:
         chosen = self._examples[example]

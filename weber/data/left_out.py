@@ -18,6 +18,9 @@ CACHE_FILE = "index.sqlite"
 SAMPLES_FILE = "painted-by-weber.log"
 """What a folder has that pictures were painted into beside an adapter or a model which lies in no run."""
 
+ASIDE_FOLDER = "set-aside"
+"""Where pictures go that a person has taken out of a set, below the set's folder."""
+
 _TELLING = frozenset((CONFIG_FILE, METRICS_FILE, LOCK_FILE, CACHE_FILE, SAMPLES_FILE))
 _SYSTEM = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
 
@@ -31,8 +34,8 @@ class Kept:
 
 
 def leave_out(listing: Listing, *, own: Iterable[Path]) -> Kept:
-    """Files below a folder without those that lie in other folders of weber's own: `own`, and all that look like a run, a cache or what
-    was painted.
+    """Files below a folder without those that lie in other folders of weber's own: `own`, all that look like a run, a cache or what was
+    painted, and those that were set aside.
 
     Of a folder that is a run itself, its pictures and checkpoints are left out.
     """
@@ -44,6 +47,7 @@ def leave_out(listing: Listing, *, own: Iterable[Path]) -> Kept:
     roots = (runs - {""}) | {one.relative_to(folder).as_posix() for one in absolute if one != folder and one.is_relative_to(folder)}
     if "" in runs or folder in absolute:
         roots |= {*RUN_FOLDERS} | {one for one in checkpoints if "/" not in one}
+    roots |= {one for found in above.values() for one in found if one.rpartition("/")[2] == ASIDE_FOLDER}
     inside = {home: [one for one in found if one in roots] for home, found in above.items()}
     kept = {home for home, found in inside.items() if not found and not _is_of_system(home)}
     places = [

@@ -28,13 +28,20 @@ class Source:
 
     `path`: the model, None where only parts are given. `own`: parts that have a place of their own, by the names of the settings
     (`transformer`, `vae`, `text_encoder`, `text_encoder_2`, `tokenizer_path`). `stand_in`: gives a folder without weights in place of a
-    variant's own place on the hub, for a model of which only the sizes are asked.
+    variant's own place on the hub, for a model of which only the sizes are asked. `has_texts`: whether the weights of text encoders are
+    wanted here, not on another machine.
     """
 
     def __init__(
-        self, path: str | None, revision: str | None = None, *, own: Mapping[str, str] = _NONE, stand_in: StandIn | None = None
+        self,
+        path: str | None,
+        revision: str | None = None,
+        *,
+        own: Mapping[str, str] = _NONE,
+        stand_in: StandIn | None = None,
+        has_texts: bool = True,
     ) -> None:
-        self.revision, self._stand_in = revision, stand_in
+        self.revision, self._stand_in, self.has_texts = revision, stand_in, has_texts
         self.parts: Sequence[str] = PARTS
         self._home: Root | None = None
         self._main = build_root("model.path", path, revision=revision) if path is not None else None
@@ -126,6 +133,8 @@ class Source:
 
         Of the hub, configurations and tokenizers are fetched here; weights are looked for only where HF_HUB_OFFLINE is set.
         """
+        if not has_weights(self, part):
+            return
         try:
             root = self._root(part)
             if root.is_local or part.startswith("tokenizer") or constants.HF_HUB_OFFLINE:
@@ -217,3 +226,8 @@ def _miss(part: str, root: Root | None) -> ModelError:
         fix=(f"set {root.key} to a file in it ({', '.join(files[:3])})" if files else f"correct {root.key}")
         + ("" if root.key == f"model.{key}" else f", or set model.{key}"),
     )
+
+
+def has_weights(source: Source, part: str) -> bool:
+    """Whether the weights of a part are wanted on this machine."""
+    return source.has_texts or not part.startswith("text_encoder")

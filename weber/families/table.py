@@ -29,7 +29,7 @@ from weber.families.flux3.keys import PAIRINGS as FLUX3_PAIRINGS
 from weber.families.flux3.variants import VARIANTS as FLUX3_VARIANTS
 from weber.families.license import License
 from weber.families.pairing import Pairing
-from weber.families.source import Source, StandIn
+from weber.families.source import Source, StandIn, has_weights
 from weber.families.tensors import Weights
 from weber.families.weights import Original, build_skeleton, check_content, open_original, open_part, read_part_config
 
@@ -157,7 +157,7 @@ def build_family(config: ModelConfig, *, hides_padding: bool = False, stand_in: 
     source = source.with_parts(tuple(row.originals))
     for part in source.list_given():
         source.check_part(part)
-        if not part.startswith("tokenizer"):
+        if not part.startswith("tokenizer") and has_weights(source, part):
             check_content(source, part, originals=row.originals[part])
     return row.build(source, variant, hides_padding=hides_padding, text_tokens=config.text_tokens)
 
@@ -173,7 +173,8 @@ def _build_source(config: ModelConfig, stand_in: StandIn | None = None) -> tuple
         "text_encoder_2": config.text_encoder_2,
         "tokenizer_path": config.tokenizer_path,
     }
-    source = Source(config.path, config.revision, own={name: text for name, text in own.items() if text is not None}, stand_in=stand_in)
+    given, has_texts = {name: text for name, text in own.items() if text is not None}, config.text_encoder_url is None
+    source = Source(config.path, config.revision, own=given, stand_in=stand_in, has_texts=has_texts)
     variant = config.variant
     if config.path is None and config.transformer is None:
         variant = variant or next(iter(homes))

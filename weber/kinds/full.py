@@ -61,7 +61,7 @@ class Full:
 
     def save(self, path: Path, learned: Learned) -> None:
         """See `Kind.save`: the trained tensors in their own precision, under the library's names."""
-        save_weights(path, _build_entries(learned.parameters), metadata={FACTS_KEY: json.dumps(learned.facts, sort_keys=True)})
+        save_weights(path, _build_entries(learned), metadata={FACTS_KEY: json.dumps(learned.facts, sort_keys=True)})
 
     def list_exact(self, learned: Learned) -> dict[str, Tensor]:
         """See `Kind.list_exact`."""
@@ -74,9 +74,9 @@ class Full:
     def finish(self, folder: Path, learned: Learned, *, progress: Progress) -> list[Path]:
         """See `Kind.finish`: whole models, in the precision of the base's files."""
         paths = list_models(learned.config.output.formats, folder, name=learned.config.output.name)
-        written = self._write(paths, _build_entries(learned.parameters), learned, progress=progress)
+        written = self._write(paths, _build_entries(learned), learned, progress=progress)
         if learned.ema is not None:
-            means = {name: build_entry(tensor) for name, tensor in learned.ema.list_tensors().items()}
+            means = learned.means or {name: build_entry(tensor) for name, tensor in learned.ema.list_tensors().items()}
             written += self._write([build_mean_path(path) for path in paths], means, learned, progress=progress)
         return written
 
@@ -142,6 +142,6 @@ class Full:
             check_folder(target)
 
 
-def _build_entries(parameters: Parameters) -> Weights:
+def _build_entries(learned: Learned) -> Weights:
     """The numbers as they are now, wherever they are."""
-    return {name: build_entry(parameter.detach()) for name, parameter in parameters}
+    return learned.weights or {name: build_entry(parameter.detach()) for name, parameter in learned.parameters}

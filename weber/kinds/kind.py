@@ -53,7 +53,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Learned:
-    """What has been learned so far, to be written: the network, its parameters and their running mean, and the facts of the training."""
+    """What has been learned so far, to be written: the network, its parameters and their running mean, and the facts of the training.
+
+    `weights`, `means`: numbers of parameters and their mean, where other processes have some of them; they are read when they are written.
+    """
 
     config: RunConfig
     family: Family
@@ -61,6 +64,8 @@ class Learned:
     parameters: Parameters
     ema: Ema | None
     facts: Mapping[str, object]
+    weights: Weights | None = None
+    means: Weights | None = None
 
 
 class Strong(Protocol):

@@ -33,6 +33,10 @@ class Mover(Protocol):
         """Take over the bytes of a block; returns them where they are kept in host memory. Raises WeberError where there is no room."""
         ...
 
+    def list_own(self, block: int) -> dict[int, Tensor]:
+        """The bytes of a block that are here although it is kept elsewhere, by their places in it: what this process moves."""
+        ...
+
     def allocate(self, num_slots: int, num_bytes: int) -> list[Tensor]:
         """The slots, on the device; called once, when all blocks are kept."""
         ...
@@ -77,6 +81,10 @@ class HostMover:
             kept[offset : offset + len(data)].copy_(data)
         self._kept[block] = kept
         return kept
+
+    def list_own(self, block: int) -> dict[int, Tensor]:
+        """See `Mover.list_own`."""
+        return {}
 
     def allocate(self, num_slots: int, num_bytes: int) -> list[Tensor]:
         """See `Mover.allocate`."""
@@ -234,6 +242,10 @@ class DiskMover:
             raise self._explain_unwritten(error) from error
         self._places[block] = self._end, num_bytes
         self._end += -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def list_own(self, block: int) -> dict[int, Tensor]:
+        """See `Mover.list_own`."""
+        return {}
 
     def allocate(self, num_slots: int, num_bytes: int) -> list[Tensor]:
         """See `Mover.allocate`."""

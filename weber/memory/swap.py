@@ -7,7 +7,7 @@ ever holds on to a slot. While a block runs, those that are needed next are on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain
@@ -102,7 +102,8 @@ class BlockSwap:
         self.is_trained, self.bytes_in, self.bytes_back = is_trained, 0, 0
         self._device, self._mover, self._num_slots = device, mover, min(num_slots, len(swapped))
         self._places = {blocks[number]: place for place, number in enumerate(swapped)}
-        self._layouts: dict[int, Layout] = {}
+        self.layouts: dict[int, Layout] = {}
+        """Of the swapped blocks, by their order."""
         self._away: dict[int, list[Tensor]] = {}
         self._slots: list[Tensor] = []
         self._views: dict[tuple[int, int], list[Tensor]] = {}
@@ -122,7 +123,7 @@ class BlockSwap:
     @property
     def sizes(self) -> list[int]:
         """Bytes of the swapped blocks, in order."""
-        return [self._layouts[place].num_bytes for place in self._places.values()]
+        return [self.layouts[place].num_bytes for place in self._places.values()]
 
     def take(self, block: nn.Module) -> None:
         """Take over the weights of a swapped block that was on the meta device. Raises WeberError where there is no room for them.
@@ -130,18 +131,17 @@ class BlockSwap:
         What learns in it is known by now: parameters that are added later belong on the device, and none changes between frozen and not.
         """
         place = self._places[block]
-        assert place not in self._layouts
+        assert place not in self.layouts
         layout = build_layout(block, is_trained=self.is_trained)
         pieces = ((offset, _view_bytes(tensor)) for tensor, offset in zip(layout.tensors, layout.offsets, strict=True))
         kept = self._mover.keep(place, pieces, num_bytes=layout.num_bytes)
-        assert kept is not None or not self.is_trained
-        self._layouts[place] = layout
-        self._away[place] = [_build_stand_in(one, self._device) for one in layout.tensors] if kept is None else _build_views(kept, layout)
+        self.layouts[place] = layout
+        self._away[place] = self._build_away(layout, self._mover.list_own(place)) if kept is None else _build_views(kept, layout)
         _point(layout, self._away[place])
         for parameter in block.parameters():
             if parameter.requires_grad and not self.is_trained:
                 parameter.data = parameter.data.to(self._device)
-        if len(self._layouts) == len(self._places):
+        if len(self.layouts) == len(self._places):
             self._slots = self._mover.allocate(self._num_slots, max(self.sizes))
 
     def mark(self, block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -168,23 +168,26 @@ class BlockSwap:
             return call(*inputs)
         is_forward = self._announced == place or not torch.is_grad_enabled()
         self._announced = None
-        self._finish()
+        self.finish()
         self._begin(place, is_forward=is_forward)
         outputs = call(*inputs)
         if is_forward:
             if any(tensor.requires_grad for tensor in _list_tensors(outputs)):
                 self._due.append(place)
-            self._finish()
+            self.finish()
         return outputs
 
-    def settle(self) -> None:
+    def settle(self, *, forgets: bool = False) -> None:
         """Between steps: bring back all that has changed, and wait for it. Swapped blocks that are trained are all on the host then, where
-        they can be read and written until the next pass."""
-        self._finish()
+        they can be read and written until the next pass. With `forgets` all is as before the first one."""
+        self.finish()
         self._mover.settle()
-        if self.is_trained:
+        if self.is_trained or forgets:
             for place in list(self._slot_of):
                 self._evict(place)
+        if forgets:
+            self._route, self._pass, self._due = list(self._places.values()), [], []
+            self._announced, self._is_backward, self._learns = None, False, False
 
     def close(self) -> None:
         """Let go of files, threads and pinned memory; no block runs after this."""
@@ -207,19 +210,20 @@ class BlockSwap:
         self._mover.wait(slot, is_written=self._brings_back(place))
         if place not in self._resident:
             if (place, slot) not in self._views:
-                _check_frozen(self._layouts[place])
-                self._views[place, slot] = _build_views(self._slots[slot], self._layouts[place])
-            _point(self._layouts[place], self._views[place, slot])
+                _check_frozen(self.layouts[place])
+                self._views[place, slot] = _build_views(self._slots[slot], self.layouts[place])
+            _point(self.layouts[place], self._views[place, slot])
             self._resident.add(place)
 
-    def _finish(self) -> None:
-        """The running block is done, if there is one. One that runs in the backward pass is done for certain when another one begins."""
+    def finish(self) -> None:
+        """The running block is done, if there is one. One that runs in the backward pass is done for certain when another one begins, or
+        when the pass has ended."""
         if self._running is None:
             return
         place, slot = self._running, self._slot_of[self._running]
         self._running = None
         if self._brings_back(place):
-            num_bytes = self._layouts[place].num_trained_bytes
+            num_bytes = self.layouts[place].num_trained_bytes
             self._mover.bring_back(place, slot, num_bytes=num_bytes)
             self.bytes_back += num_bytes
         else:
@@ -227,11 +231,11 @@ class BlockSwap:
         self._prefetch()
 
     def _brings_back(self, place: int) -> bool:
-        return self._is_backward and self._layouts[place].num_trained_bytes > 0
+        return self._is_backward and self.layouts[place].num_trained_bytes > 0
 
     def _finish_backward(self, place: int) -> None:
         if self._running == place and self._is_backward:
-            self._finish()
+            self.finish()
 
     def _prefetch(self) -> None:
         """Start to copy what is needed next into slots that hold something else."""
@@ -244,7 +248,7 @@ class BlockSwap:
                     self._evict(held[slot])
                 self._slot_of[place] = slot
                 self._mover.start(place, slot)
-                self.bytes_in += self._layouts[place].num_bytes
+                self.bytes_in += self.layouts[place].num_bytes
 
     def _list_next(self) -> list[int]:
         """The blocks in the order in which they are probably needed, each once: the running one, the rest of the pass, and what follows.
@@ -256,11 +260,18 @@ class BlockSwap:
         due = self._due[::-1] if self._is_backward or self._learns else []
         return list(dict.fromkeys([*running, *rest, *due, *self._route]))
 
+    def _build_away(self, layout: Layout, own: Mapping[int, Tensor]) -> list[Tensor]:
+        """What of a block is there by itself, and stand-ins for the rest."""
+        return [
+            own[offset].view(tensor.dtype).view(tensor.shape) if offset in own else _build_stand_in(tensor, self._device)
+            for tensor, offset in zip(layout.tensors, layout.offsets, strict=True)
+        ]
+
     def _evict(self, place: int) -> None:
         del self._slot_of[place]
         if place in self._resident:
             self._resident.remove(place)
-            _point(self._layouts[place], self._away[place])
+            _point(self.layouts[place], self._away[place])
 
 
 class _Mark(torch.autograd.Function):

@@ -131,16 +131,19 @@ function showFindings(run) {
 
 function showCurves() {
   const charts = [
-    ["loss", "loss", formatNumber],
-    ["loss_regularization", "loss of the sets for regularization", formatNumber],
-    ["grad_norm", "norm of the gradient", formatNumber],
-    ["lr", "learning rate", formatNumber],
-    ["seconds", "seconds of a step", formatNumber],
-    ["peak_memory_bytes", "memory at its peak", formatBytes],
-  ].map(([name, title, format]) => drawChart(listRuns((run) => run.curves[name] ?? []), title, format, 0.9)).filter(Boolean);
+    ["loss", "loss", formatNumber, true],
+    ["loss_regularization", "loss of the sets for regularization", formatNumber, true],
+    ["grad_norm", "norm of the gradient", formatNumber, true],
+    ["lr", "learning rate", formatNumber, false],
+    ["seconds", "seconds of a step", formatNumber, true],
+    ["peak_memory_bytes", "memory at its peak", formatBytes, false],
+  ].map(([name, title, format, isNoisy]) => {
+    const chart = drawChart(listRuns((run) => run.curves[name] ?? []), title, format, isNoisy ? 0.9 : 0);
+    return chart && { ...chart, isNoisy };
+  }).filter(Boolean);
   if (!charts.length) return make("p", { class: "gray" }, "No step has been trained yet.");
   const slider = make("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0.9, "aria-label": "smoothing" });
-  slider.addEventListener("input", () => charts.forEach((one) => one.setWeight(Number(slider.value))));
+  slider.addEventListener("input", () => charts.filter((one) => one.isNoisy).forEach((one) => one.setWeight(Number(slider.value))));
   return make("div", {},
     make("label", { class: "row" }, "smoothing", slider, make("span", { class: "gray" }, "drag over a part to see it larger, double-click for all")),
     make("div", { class: "charts" }, ...charts.map((one) => one.figure)));

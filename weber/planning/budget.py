@@ -37,7 +37,7 @@ from weber.memory.estimate import (
     build_profile,
 )
 from weber.memory.fit import Choices
-from weber.memory.load import choose_formats
+from weber.memory.load import choose_formats, list_blocks
 from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, MEMORY, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
@@ -57,6 +57,7 @@ NUM_BATCHES = 2
 
 _DISK_BYTES_PER_SECOND = 2e9
 _PROGRAM_BYTES = 3 * GIB  # of the host, for Python and the libraries of a GPU
+_SUMS = 2  # flat, and as they come from others
 _UPDATE_KERNELS, _UNPACK_KERNELS = 20, 3
 """What another model that paints takes too."""
 
@@ -66,7 +67,8 @@ class Workload:
     """A run as far as memory is concerned: how often each sample is drawn, and the pictures that are painted and `measured` on the way.
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
-    `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache.
+    `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache. With several processes
+    this is what each has; `is_sharded`: a part of every block.
     """
 
     family: Family
@@ -81,6 +83,16 @@ class Workload:
     device_bytes: int | None = None
     cached: Container[str] = frozenset()
     measured: Sequence[Sample] = ()
+    num_processes: int = 1
+    is_sharded: bool = False
+
+    def count_sharded_share(self) -> float:
+        """Of the numbers that learn, those that one process alone moves: those of the blocks themselves."""
+        family = self.family
+        names = tuple(f"{name}." for name in list_blocks(family, family.skeleton))
+        known = {name for name, _ in family.skeleton.named_parameters()}
+        inside = sum(prod(shape) for name, shape in self.trained.shapes.items() if name in known and name.startswith(names))
+        return inside / self.trained.num_parameters
 
 
 def build_workload(
@@ -219,6 +231,22 @@ class Budget:
             self._sizes[key] = self._rehearsal.measure(memory)
         return self._sizes[key]
 
+    def list_block_bytes(self, memory: MemoryConfig) -> list[int]:
+        """Bytes of each block that is on the device, or is put together there."""
+        return self._list_blocks(memory)[0]
+
+    def _divide(self, num_bytes: float) -> int:
+        """Of what is trained, or comes with it: what each process has."""
+        if not self.load.is_sharded:
+            return int(num_bytes)
+        share = self.load.count_sharded_share()
+        return int(num_bytes * (1 - share + share / self.load.num_processes))
+
+    @property
+    def _rounds(self) -> int:
+        """Micro-batches of a step that each process has."""
+        return -(-self.config.train.accumulation // self.load.num_processes)
+
     def _list_blocks(self, memory: MemoryConfig) -> tuple[list[int], list[int]]:
         """Bytes of the blocks that stay on the device, and of those that are swapped."""
         sizes = self._measure(memory)
@@ -233,16 +261,18 @@ class Budget:
         resident, swapped = self._list_blocks(memory)
         others = [factors for one in load.frozen for factors in one.modules.values()]
         parts = {
-            "weights of the blocks": sum(resident),
+            "weights of the blocks": sum(resident) // (load.num_processes if load.is_sharded else 1),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
+            "slots for whole blocks": min(NUM_SLOTS, len(resident)) * max(resident, default=0) if load.is_sharded else 0,
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
             "text encoders in the run": sum(one.weight_bytes for one in _list_live(self._encoders, self.config, memory=memory)),
             "adapters": load.trained.num_bytes + _count_copy_bytes(load, self.config, memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
-            "optimizer": self._updates.state_bytes if optim.state_on == "device" else 0,
-            "running mean": self._updates.mean_bytes if optim.ema_on == "device" or load.device.type == "cpu" else 0,
+            "optimizer": self._divide(self._updates.state_bytes) if optim.state_on == "device" else 0,
+            "running mean": self._divide(self._updates.mean_bytes) if optim.ema_on == "device" or load.device.type == "cpu" else 0,
+            "sums of gradients": _SUMS * self._divide(load.trained.num_bytes) if load.num_processes > 1 else 0,
             OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
         }
         return {name: size for name, size in parts.items() if size}
@@ -266,10 +296,10 @@ class Budget:
         return {name: size for name, size in parts.items() if size}
 
     def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
-        accumulation, phases = self.config.train.accumulation, []
+        accumulation, phases = self._rounds, []
         live = max((one.activation_bytes for one in _list_live(self._encoders, self.config, memory=memory)), default=0)
         for sample, profile in profiles.items():
-            gradients = self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes
+            gradients = self._divide(self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes)
             moving = {
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
@@ -320,7 +350,8 @@ class Budget:
         family, precisions = self.load.family, (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
         encoder = self._encoders.encode(width, height, batch=batch, is_tiled=memory.vae_tiling)
         rows = [(family.image_part, "encoding pictures", "autoencoder", encoder)]
-        for part, precision in zip(family.text_parts, precisions, strict=False):
+        is_here = self.config.model.text_encoder_url is None
+        for part, precision in zip(family.text_parts if is_here else (), precisions, strict=False):
             rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
         return [
             Phase(
@@ -345,10 +376,13 @@ class Budget:
         return found
 
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
-        sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.config.train.accumulation
+        sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self._rounds
         passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
         _, swapped = self._list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
+        if self.load.is_sharded:
+            num = self.load.num_processes
+            inward = 2 * sum(self.list_block_bytes(memory)) * (num - 1) // num
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
         updates = self._updates
         state_seconds = updates.state_bytes / rates.link if optim.state_on == "host" else 0.0
@@ -388,7 +422,7 @@ def _count_sibling(
 
 def _list_live(encoders: RehearsedEncoders, config: RunConfig, *, memory: MemoryConfig) -> list[Encoding]:
     """The text encoders that stay with the network and read one caption at a time, as far as their sizes are known."""
-    if config.output.text_cache != "live":
+    if config.output.text_cache != "live" or config.model.text_encoder_url is not None:
         return []
     precisions = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
     found = [encoders.read(part, one, batch=1) for part, one in zip(encoders.family.text_parts, precisions, strict=False)]

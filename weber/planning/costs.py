@@ -26,7 +26,7 @@ def describe_costs(plan: Plan, estimate: Estimate) -> list[str]:
 def describe_memory(estimate: Estimate) -> list[str]:
     """Of each phase, part by part."""
     lines = []
-    for phase in _choose_phases(estimate):
+    for phase in choose_phases(estimate):
         parts = sorted(phase.parts.items(), key=lambda part: -part[1])
         lines.append(f"{phase.name}: {_write(phase.num_bytes)}")
         lines.append("  " + ", ".join(f"{name} {_write(size)}" for name, size in parts))
@@ -63,8 +63,8 @@ def find_shares(estimate: Estimate) -> dict[str, float]:
     return shares
 
 
-def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
-    """A step, and the whole run."""
+def list_seconds(plan: Plan, estimate: Estimate) -> dict[str, float]:
+    """Of the whole run by what takes them, without reading the model."""
     parts = {f"{plan.num_steps} steps": plan.num_steps * estimate.time.seconds}
     num_pictures, num_passes = _count_pictures(plan)
     painting = num_passes * estimate.count_seconds("painting") + num_pictures * estimate.count_seconds("decoding")
@@ -77,6 +77,12 @@ def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
         captions = plan.num_steps * sum(plan.batches.group_sizes) // plan.batches.steps_per_epoch
     each = sum(phase.seconds for phase in estimate.phases if phase.name.startswith("encoding captions"))
     parts["encoding"] = views * estimate.count_seconds("encoding pictures") + captions * each
+    return parts
+
+
+def _describe_time(plan: Plan, estimate: Estimate) -> list[str]:
+    """A step, and the whole run."""
+    parts = list_seconds(plan, estimate)
     said = ", ".join(f"{write_seconds(seconds)} for {name}" for name, seconds in parts.items() if seconds >= _LESS * sum(parts.values()))
     about = "at least" if estimate.is_measured else "about"
     faster = describe_faster(plan, estimate, shares=find_shares(estimate))
@@ -130,7 +136,7 @@ def _describe_fit(fit: Fit) -> list[str]:
     return lines + [f"  {reason}" for reason in fit.reasons or ("nothing: it fits as it is",)]
 
 
-def _choose_phases(estimate: Estimate) -> list[Phase]:
+def choose_phases(estimate: Estimate) -> list[Phase]:
     """Of each kind (the first word of the name, and what it encodes) the largest."""
     chosen: dict[str, Phase] = {}
     for phase in estimate.phases:

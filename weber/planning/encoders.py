@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from weber.cache.encode import Encoders
+from weber.cache.served import TextServer
 from weber.cache.text_forms import FULL, TextForm
 from weber.config.memory import MemoryConfig, Precision
+from weber.config.model import ModelConfig
 from weber.config.run import RunConfig
 from weber.errors import ConfigError
 from weber.families.family import Family
@@ -20,7 +22,7 @@ TILE_PIXELS = 512
 
 
 def check_encoders(config: RunConfig, family: Family) -> None:
-    """Refuse precisions of text encoders that the model does not have."""
+    """Refuse precisions of text encoders that the model does not have, or that are not here."""
     if config.memory.quantize_text_encoder_2 != "none" and len(family.text_parts) < 2:
         raise ConfigError(
             f"The model {family.variant} has one text encoder.",
@@ -29,16 +31,55 @@ def check_encoders(config: RunConfig, family: Family) -> None:
         )
 
 
+    if config.model.text_encoder_url is None:
+        return
+    chosen = [
+        f'memory.{name} = "{bits}"'
+        for name in ("quantize_text_encoder", "quantize_text_encoder_2")
+        if (bits := config.memory.model_dump()[name]) != "none"
+    ]
+    if chosen:
+        raise ConfigError(
+            "Another machine encodes texts, so no text encoder is read here.",
+            got=f"{' and '.join(chosen)} with model.text_encoder_url",
+            fix="remove it here, and give it to weber serve-text there",
+        )
+    if config.adapter.text_encoder:
+        raise ConfigError(
+            "A text encoder that learns has to be on this machine.",
+            got="adapter.text_encoder = true with model.text_encoder_url",
+            fix="remove one of them",
+        )
+
+
+def find_served(config: ModelConfig, family: Family, *, dtype: torch.dtype) -> TextServer | None:
+    """The machine that encodes texts for this one, if there is one, once it has said that it has those of this model. Raises ModelError."""
+    if config.text_encoder_url is None:
+        return None
+    served = TextServer(config.text_encoder_url, family, dtype)
+    served.identify(family.text_parts[0])
+    return served
+
+
 def build_encoders(
-    family: Family, memory: MemoryConfig, *, device: torch.device, dtype: torch.dtype, texts: TextForm = FULL
+    family: Family,
+    memory: MemoryConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    texts: TextForm = FULL,
+    served: TextServer | None = None,
 ) -> Encoders:
-    """The encoders of a model on their device. What is unlike the plain encoder has its own identity, so nothing stale can be read."""
+    """The encoders of a model on their device; `served`: the machine that has those of texts. What is unlike the plain encoder has its
+    own identity, so nothing stale can be read."""
     chosen = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
     precisions: dict[str, Precision] = dict(zip(family.text_parts, chosen, strict=False))
 
     def identify(part: str) -> str:
         if part == family.image_part:
             return family.identify(part) + (f"+tiled{TILE_PIXELS}" if memory.vae_tiling else "")
+        if served is not None:
+            return served.identify(part) + encoders.find_form(part).identity
         precision = precisions[part]
         return family.identify(part) + ("" if precision == "none" else f"+{precision}") + encoders.find_form(part).identity
 
@@ -46,10 +87,12 @@ def build_encoders(
         if part == family.image_part:
             encoder = family.load(part, device=device, dtype=dtype)
             return _tile(encoder) if memory.vae_tiling else encoder
+        if served is not None:
+            return nn.Identity()
         fill = None if precisions[part] == "none" else build_encoder_fill(memory, precisions[part], device=device)
         return family.load(part, device=device, dtype=dtype, fill=fill)
 
-    encoders = Encoders(family, device, dtype, identify, load, texts)
+    encoders = Encoders(family, device, dtype, identify, load, texts, served)
     return encoders
 
 

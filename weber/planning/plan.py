@@ -16,6 +16,7 @@ from weber.adapters.start import check_form, load_start
 from weber.adapters.target import list_patterns
 from weber.cache.encode import Encoders
 from weber.cache.key import build_latent_key, build_text_key
+from weber.cache.served import TextServer
 from weber.cache.store import Store
 from weber.cache.text_forms import TextForm, build_text_form
 from weber.config.adapter import AdapterConfig
@@ -44,7 +45,7 @@ from weber.planning.attention import check_attention
 from weber.planning.budget import Workload, build_workload, list_measured
 from weber.planning.checks import check_assistant, check_objective, check_references, check_sampling, check_texts
 from weber.planning.compiling import check_compile
-from weber.planning.encoders import build_encoders, check_encoders
+from weber.planning.encoders import build_encoders, check_encoders, find_served
 from weber.planning.evaluation import Measured, choose_measured
 from weber.planning.fitting import build_fitted
 from weber.planning.lessons import Lesson, Lessons, identify_factors
@@ -59,6 +60,7 @@ from weber.planning.prompts import Prompt, list_texts
 from weber.planning.publishing import check_publish
 from weber.planning.resolve import build_resolved
 from weber.planning.sibling import find_sibling
+from weber.planning.spread import Spread, choose_spread, count_processes
 from weber.planning.turns import build_batches, check_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import MERGED_FILE, MERGED_FOLDER
@@ -75,7 +77,8 @@ class Plan:
 
     `asked` is what somebody has set; `config` is that at sizes that fit the model; `resolved` says the same with absolute paths and with
     everything left out filled in. `start` is the adapter that training starts from, `frozen` are those that take part. `fit` says which
-    settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one.
+    settings were chosen so that the run fits into a memory. `sibling`: the model that paints, where it is another one. `spread`: how many
+    devices train, and what each holds. `served`: the machine that encodes texts, where it is another one.
     """
 
     asked: RunConfig
@@ -93,7 +96,9 @@ class Plan:
     frozen: tuple[Frozen, ...]
     workload: Workload
     sibling: Family | None
+    spread: Spread
     fit: Fit | None
+    served: TextServer | None
 
     @property
     def family(self) -> Family:
@@ -118,7 +123,8 @@ class Plan:
     @property
     def encoders(self) -> Encoders:
         """The encoders as they are run here."""
-        return build_encoders(self.family, self.resolved.memory, device=self.device, dtype=self.dtype, texts=self._texts)
+        memory, served = self.resolved.memory, self.served
+        return build_encoders(self.family, memory, device=self.device, dtype=self.dtype, texts=self._texts, served=served)
 
     @cached_property
     def _texts(self) -> TextForm:
@@ -175,12 +181,18 @@ class Plan:
 
 
 def build_plan(
-    config: RunConfig, progress: Progress = ignore_progress, *, is_run: bool = False, is_resumed: bool = False, card: str | None = None
+    config: RunConfig,
+    progress: Progress = ignore_progress,
+    *,
+    is_run: bool = False,
+    is_resumed: bool = False,
+    card: str | None = None,
+    num_processes: int | None = None,
 ) -> Plan:
     """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
 
     A run that `is_resumed` has left the adapter that it started from behind. With `card` the machine is one with that GPU. What `is_run`
-    needs the machine and the model that it is planned for.
+    needs the machine and the model that it is planned for. `num_processes`: how many train; None: as many as there would be.
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
     machine = choose_machine(config.memory, card)
@@ -203,6 +215,7 @@ def build_plan(
     skeleton = _load_skeleton(config, family)
     machine = settle_precision(machine, config, family=family, progress=progress)
     device, dtype = machine.device, machine.dtype
+    served = find_served(config.model, family, dtype=dtype)
     trained = kind.choose(config, family, skeleton=skeleton, dtype=dtype)
     check_memory(config, family, device=device, dtype=dtype, modules=list(trained.modules))
     check_attention(config, family, machine=machine)
@@ -218,7 +231,7 @@ def build_plan(
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
-        inputs=build_limits(model),
+        inputs=build_limits(model, is_here=config.model.text_encoder_url is None),
         index_path=config.output.cache / INDEX_NAME,
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
@@ -236,10 +249,12 @@ def build_plan(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     workload = replace(workload, measured=list_measured(measured))
+    spread = choose_spread(config, workload, num_processes or count_processes(config, machine))
+    workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
-    parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling
-    return _fit(Plan(asked, config, resolved, *parts, fit=None))
+    parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling, spread
+    return _fit(Plan(asked, config, resolved, *parts, fit=None, served=served))
 
 
 def _is_painted(step: int, sampling: SamplingConfig, *, num_steps: int, every: int) -> bool:
@@ -345,15 +360,15 @@ def _find_start(adapter: AdapterConfig) -> AdapterConfig:
     return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
 
 
-def build_limits(model: Model) -> PictureLimits:
-    """What pictures a model looks at."""
+def build_limits(model: Model, *, is_here: bool) -> PictureLimits:
+    """What pictures a model looks at. `is_here`: whether the files of text encoders can be asked which they are."""
     family = model.family
     inputs, open_tokenizer = family.picture_inputs, cache(family.text_limits[family.text_parts[-1]])
 
     def count_tokens(texts: Sequence[str]) -> list[int]:
         return open_tokenizer().count(texts)
 
-    name = " ".join([family.variant, *([family.identify(family.text_parts[-1])] if family.is_local else [])])
+    name = " ".join([family.variant, *([family.identify(family.text_parts[-1])] if family.is_local and is_here else [])])
     counted = count_tokens if model.lacking is None else None
     return PictureLimits(inputs.max_references, inputs.repaints, inputs.sizes, family.reference_size, counted, name)
 

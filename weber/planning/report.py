@@ -38,6 +38,7 @@ from weber.planning.sizes import (
     describe_size,
 )
 from weber.planning.space import advise_room, list_disks
+from weber.planning.spread import describe_spread
 from weber.planning.turns import describe_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
@@ -73,6 +74,7 @@ def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
+        ("Devices", describe_spread(plan.config, plan.workload, plan.spread)),
         ("Memory and time", describe_costs(plan, estimate)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
@@ -92,6 +94,7 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
     if num_aside:
         reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
         lines.append(f"{describe_count(num_aside, 'picture')} set aside: {reasons} (`weber plan` lists them)")
+    lines += describe_spread(plan.config, plan.workload, plan.spread)[:1]
     lines += [*plan.dataset.notes, *_describe_smaller_steps(plan), *describe_cuts(plan, progress)]
     if plan.fit is not None:
         chosen = ", ".join(f"{name} = {_show(value)}" for name, value in plan.fit.settings.items())
@@ -208,6 +211,8 @@ def _describe_cache(plan: Plan) -> list[str]:
         texts += f" ({num_texts} for each of {' and '.join(family.text_parts)})"
     latents = f"{describe_count(needs.num_latents, 'latent')}, {describe_size(element_bytes * needs.num_numbers)}"
     lines = [f"{latents}; {texts}, {describe_size(text_bytes)}", *describe_text_forms(plan)]
+    served = plan.encoders.served
+    lines += [] if served is None else [f"texts are encoded by {served.name}, so no text encoder is read here"]
     if needs.windows:
         numbers = sum(math.prod(find_shape(window, family)) for window in needs.windows.values())
         lines.append(f"{describe_count(len(needs.windows), 'mask')} for the loss, {describe_size(4 * numbers)}")

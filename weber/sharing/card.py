@@ -22,7 +22,7 @@ _HOME = "https://huggingface.co"
 @dataclass(frozen=True)
 class Shown:
     """What a page tells. `facts`: those of the file; `files` in the folder with their SHA-256; `readings` of the adapter files among them;
-    `loads`: the file that diffusers loads, if there is one."""
+    `loads`: the file that diffusers loads, if there is one; `captions`: those that may be told."""
 
     title: str
     config: RunConfig
@@ -34,6 +34,7 @@ class Shown:
     pictures: Sequence[Picture]
     loads: str | None
     has_curve: bool
+    captions: Sequence[str]
 
 
 def build_card(shown: Shown, *, folder: Path) -> str:
@@ -48,6 +49,7 @@ def build_card(shown: Shown, *, folder: Path) -> str:
         _build_use(shown),
         _build_loading(shown),
         _build_settings(shown),
+        _build_captions(shown.captions),
         f"## Loss\n\n![Loss by step]({CURVE})" if shown.has_curve else "",
         _build_base(shown),
     ]
@@ -91,7 +93,7 @@ def _list_tags(shown: Shown, *, is_model: bool) -> list[str]:
 
 def _describe(shown: Shown) -> str:
     facts, form = shown.facts, shown.config.adapter.form
-    kind = {"lora": "LoRA", "full": "fine-tune"}.get(form, form)
+    kind = {"lora": "LoRA", "full": "fine-tune"}.get(form, f"LyCORIS ({form})")
     name = f"[{shown.base.hub_id}]({_HOME}/{shown.base.hub_id})" if shown.base.hub_id else str(facts.get("model", "a model"))
     steps = f", trained for {facts['steps']} steps" if "steps" in facts else ", trained"
     pictures = f" on {_count(facts['num_pictures'], 'picture')}" if "num_pictures" in facts else ""
@@ -154,6 +156,10 @@ def _build_settings(shown: Shown) -> str:
     changes = [[_code(key), _code(value), _code(default) if default else ""] for key, value, default in list_settings(config)]
     others = "\n\nWhat differs from weber's defaults:\n\n" + _build_table(["key", "value", "default"], changes) if changes else ""
     return f"## Settings\n\n{table}{others}"
+
+
+def _build_captions(captions: Sequence[str]) -> str:
+    return "## Captions\n\n" + "\n".join(f"- {_code(text)}" for text in captions) if captions else ""
 
 
 def _build_base(shown: Shown) -> str:

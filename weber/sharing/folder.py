@@ -22,7 +22,8 @@ from weber.results.diff import load_any
 from weber.results.export import export
 from weber.results.files import read_model_facts
 from weber.results.formats import DIFFUSERS, MERGED_FOLDER
-from weber.results.runs import MODEL_FOLDER, SUFFIX, Saved, find_run
+from weber.results.runs import MODEL_FOLDER, MODEL_NAME, SUFFIX, Saved, find_run
+from weber.sharing.captions import CAPTIONS, read_captions
 from weber.sharing.card import CARD, CURVE, Shown, build_card
 from weber.sharing.curve import build_curve
 from weber.sharing.shown import find_base, list_pictures, save_pictures
@@ -65,6 +66,7 @@ def write_folder(place: Path, config: PublishConfig, *, out: Path, progress: Pro
     points = [one for one in metrics if step is None or one[0] <= step]
     if points:
         build_curve(points, title="Loss by step").save(out / CURVE)
+    captions = read_captions(saved.home.folder) if config.captions else []
     shown = Shown(
         title,
         saved.config,
@@ -76,11 +78,14 @@ def write_folder(place: Path, config: PublishConfig, *, out: Path, progress: Pro
         save_pictures(list_pictures(saved.home.folder, step=step), out),
         next((name for name, some in readings.items() if any(one.program == _LOADER and not one.left for one in some)), None),
         bool(points),
+        captions,
     )
     (out / CARD).write_text(build_card(shown, folder=out), encoding="utf-8")
     files = sorted((path for path in out.rglob("*") if path.is_file()), key=lambda path: (path.name == CARD, str(path)))
     silent = "the page tells no words that call it up; publish.trigger_words (--trigger) does"
-    return Folder(out, files, step, () if config.trigger_words is not None else (silent,))
+    unknown = f"publish.captions has none to tell, because {saved.home.folder} has no {CAPTIONS}"
+    notes = {silent: config.trigger_words is None, unknown: config.captions and not captions}
+    return Folder(out, files, step, tuple(note for note, is_so in notes.items() if is_so))
 
 
 @contextmanager
@@ -127,7 +132,9 @@ def _write_results(saved: Saved, config: PublishConfig, *, out: Path, title: str
 
 def _name_after(path: Path, stem: str, title: str) -> None:
     """A result is called after the page, not after the run's file."""
-    if path.name.startswith(stem):
+    if path.name == MODEL_NAME:
+        path.rename(path.with_name(title + SUFFIX))
+    elif path.name.startswith(stem):
         path.rename(path.with_name(title + path.name.removeprefix(stem)))
 
 

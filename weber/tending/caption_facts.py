@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from weber.data.tags import split_tags
+from weber.tending.findings import Limits
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _PIECE = re.compile(r"[^\W\d_]+|\d|_|[^\w\s]+")
@@ -54,7 +55,7 @@ _IDLE = frozenset(
     ]
 )
 _NUM_WORDS, _NUM_TAGS = 30, 20
-CLIP_TOKENS, T5_TOKENS = 77, 512
+_CLIP_TOKENS, _T5_TOKENS = 77, 512
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,9 @@ def count_least_tokens(texts: Sequence[str]) -> list[int]:
 def count_least_pieces(texts: Sequence[str]) -> list[int]:
     """Likewise of T5: each word is a token or more, and one mark is added."""
     return [len(text.split()) + 1 for text in texts]
+
+
+def build_least_limits() -> Limits:
+    """What CLIP and T5 read, where no tokenizer is here."""
+    parts = {"CLIP": (_CLIP_TOKENS, count_least_tokens), "T5": (_T5_TOKENS, count_least_pieces)}
+    return Limits(parts, is_least=True)

@@ -22,6 +22,7 @@ from weber.track.events import (
 )
 from weber.track.posts import Post, build_discord, build_raw
 from weber.track.progress import Watcher
+from weber.track.record import Record
 from weber.track.sender import Sender
 
 _WARNING = "Warning: "
@@ -75,9 +76,9 @@ class Address:
 
 
 class Messages:
-    """What a run tells others. Nothing here waits or fails; without addresses nothing happens."""
+    """What a run tells others, and its own record. Nothing here waits or fails; without any of them nothing happens."""
 
-    def __init__(self, addresses: Sequence[Address] = ()) -> None:
+    def __init__(self, addresses: Sequence[Address | Record] = ()) -> None:
         self._addresses = addresses
 
     def start(self, first: int, total: int, *, count: Count) -> None:
@@ -127,11 +128,11 @@ SILENT = Messages()
 
 
 class Told(Watcher):
-    """A watcher whose lines and stages are told to `messages` too."""
+    """A watcher whose lines and stages are told to `messages` too, and all of it to the run's record."""
 
-    def __init__(self, watcher: Watcher, messages: Messages) -> None:
+    def __init__(self, watcher: Watcher, messages: Messages, *, record: Record) -> None:
         super().__init__(watcher.console)
-        self._watcher, self._messages = watcher, messages
+        self._watcher, self._messages, self._record = watcher, messages, record
         self._last: dict[str, float] = {}
 
     def report(self, what: str, done: int, total: int, note: str = "") -> None:
@@ -139,6 +140,7 @@ class Told(Watcher):
         self._watcher.report(what, done, total, note)
         if what == _TRAINING:
             return  # steps are told by themselves, with their numbers
+        self._record.report(what, done, total)
         now, last = time.monotonic(), self._last.get(what)
         if done >= total:
             self._last.pop(what, None)
@@ -162,13 +164,15 @@ class Told(Watcher):
 
 
 class Opened:
-    """`output.webhooks` while a run lasts: a context manager. How the run ends is told, and then what was lost is said."""
+    """`output.webhooks` and the run's own record while it lasts: a context manager. How the run ends is told, and then what was lost is
+    said. `record` has to be opened when the run's folder is there."""
 
     def __init__(self, configs: Sequence[WebhookConfig], *, job: str, watcher: Watcher) -> None:
         self._watcher = watcher
         self._addresses = [Address(config, number=number, job=job) for number, config in enumerate(configs)]
-        self.messages = Messages(self._addresses) if configs else SILENT
-        self.watcher = Told(watcher, self.messages) if configs else watcher
+        self.record = Record()
+        self.messages = Messages([self.record, *self._addresses])
+        self.watcher = Told(watcher, self.messages, record=self.record)
 
     def __enter__(self) -> Opened:
         return self

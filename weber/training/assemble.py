@@ -34,6 +34,7 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
 from weber.planning.old_run import PAGE_NAME, write_import
@@ -42,16 +43,20 @@ from weber.planning.plan import Plan, build_plan
 from weber.planning.report import build_hint, build_summary
 from weber.planning.resolve import build_absolute
 from weber.planning.space import check_space
+from weber.progress import Progress
 from weber.results.runs import is_run
 from weber.sharing.beside import Publisher
+from weber.sharing.captions import save_captions
 from weber.track.progress import Watcher
 from weber.track.webhooks import SILENT, Messages, Opened
 from weber.training.answers import write_answers
 from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
+from weber.training.crew import build_crew
+from weber.training.dealt import Dealt
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
-from weber.training.network import build_put, load_network
+from weber.training.network import Where, build_put, load_network
 from weber.training.pictures import Painter
 from weber.training.prepared import Training
 from weber.training.previews import Previews
@@ -73,22 +78,30 @@ class Encoded:
 
 
 def train(
-    config: RunConfig, *, resume: Resume, watcher: Watcher, stop: Stop | None = None, imported: Imported | None = None
+    config: RunConfig,
+    *,
+    resume: Resume,
+    watcher: Watcher,
+    stop: Stop | None = None,
+    imported: Imported | None = None,
+    world: World | None = None,
 ) -> Path:
     """Run a config to the end, from its start or a checkpoint; returns the finished result: an adapter file, or a model.
 
     `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
-    another trainer; it is said, and kept in the run folder.
+    another trainer; it is said, and kept in the run folder. `world`: where several processes train, of which this one leads.
     """
     job = build_absolute(config.output.folder).name
     with Opened(config.output.webhooks, job=job, watcher=watcher) as opened:
-        finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported)
+        finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported, world=world)
         opened.messages.finish(finished)
         return finished
 
 
-def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None) -> Path:
-    folder, watcher = build_absolute(config.output.folder), opened.watcher
+def _train(
+    config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None, world: World | None
+) -> Path:
+    folder, watcher, num = build_absolute(config.output.folder), opened.watcher, 1 if world is None else world.size
     check_places(config)
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
@@ -96,7 +109,7 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None)
+            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None, num_processes=num)
             if imported is not None:
                 watcher.write(write_summary(imported))
             watcher.write(build_summary(plan, stop.guard(watcher.report)))
@@ -105,13 +118,16 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
                 held.enter_context(lock_folder(folder))
                 start = find_start(folder, resume, watcher=watcher) if is_run(folder) else start
             is_same = check_start(plan, start, watcher=watcher)
+            opened.record.open(folder)
             previous = read_previous(folder)
             save_config(plan.resolved, folder / CONFIG_NAME)
+            save_captions(plan.dataset.examples, folder)
             if imported is not None:
                 (folder / PAGE_NAME).write_text(write_import(imported, plan), encoding="utf-8")
             publisher = held.enter_context(Publisher(plan.resolved.publish, folder=folder, write=watcher.write))
             publisher.start()
-            training = replace(_prepare(plan, start=start, previous=previous, opened=opened, stop=stop), publisher=publisher)
+            training = _prepare(plan, start=start, previous=previous, opened=opened, stop=stop, world=world)
+            training = replace(training, publisher=publisher)
             if not is_same:
                 leave_branch(folder, start, watcher=watcher)
             swap = training.learner.swap
@@ -128,14 +144,24 @@ def _train(config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imp
         ) from error
 
 
-def _prepare(plan: Plan, *, start: Found, previous: RunConfig | None, opened: Opened, stop: Stop) -> Training:
+def _prepare(
+    plan: Plan, *, start: Found, previous: RunConfig | None, opened: Opened, stop: Stop, world: World | None
+) -> Training:
     """All that comes before the first step. A stop loses nothing of it but what is in memory."""
     watcher = opened.watcher
     watcher.write(choose_attention(plan.config, plan.workload).describe())  # before anything is encoded: it may be refused
     store = Store(plan.resolved.output.cache)
+    messages = opened.messages
     try:
-        encode_cache(plan, store, watcher=watcher, stop=stop)
-        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=opened.messages)
+        if world is None:
+            encode_cache(plan, store, watcher=watcher, stop=stop)
+            return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages)
+        with world.leading("plan", start=None if start.folder is None else str(start.folder)):
+            world.agree()
+        with world.leading("encode"), world.together():
+            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size))
+        store.refresh()
+        return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
     except Stopped:
         watcher.write(f"Stopped before the first step; what was encoded is in {store.folder}. To go on:")
         watcher.write(f"  {build_command(plan)}")
@@ -170,11 +196,47 @@ def assemble(
     previous: RunConfig | None = None,
     stop: Stop | None = None,
     messages: Messages = SILENT,
+    world: World | None = None,
 ) -> Training:
     """Load the network, put on it what learns, and go on from the checkpoint `start`, if it has one. `previous`: the settings until now."""
-    config, progress = plan.resolved, (stop or Stop()).guard(watcher.report)
-    live = LiveTexts(plan.encoders) if config.output.text_cache == "live" else None
+    live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
+    progress = (stop or Stop()).guard(watcher.report)
+    if world is None:
+        learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress)
+    else:
+        with world.leading("assemble", is_sharded=plan.workload.is_sharded):
+            learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
+        write_answers(plan, learner, loader=loader, store=store, progress=progress)
+        with world.leading("refresh"):
+            pass
     reader = Reader(store, plan.encoders, live=live)
+    painter = Painter(
+        plan,
+        learner.predictor,
+        reader=reader,
+        ema=learner.ema,
+        swap=learner.swap,
+        attention=choose_attention(plan.config, plan.workload).painting.name,
+        previews=Previews(plan, reader=reader, messages=messages),
+        learned=learner.parameters,
+    )
+    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
+    return Training(plan, learner, loader, painter, saver, start, messages, build_scoring(plan, reader))
+
+
+def build_learner(
+    plan: Plan,
+    store: Store,
+    *,
+    start: Found,
+    live: LiveTexts | None,
+    watcher: Watcher,
+    progress: Progress,
+    world: World | None = None,
+) -> tuple[Learner, Loader]:
+    """The network with what learns on it, as it was left or as it starts, and what reads its pictures. Of a `world` all processes call it
+    at once."""
+    config = plan.resolved
     watcher.write(f"Loading the model to {plan.device} in {str(plan.dtype).removeprefix('torch.')}.")
     for one in plan.frozen:
         watcher.write(f"The {one.name.replace('_', ' ')} {one.place} takes part with strength {one.strength:g}.")
@@ -182,30 +244,33 @@ def assemble(
     base = plan.family.open_transformer()
 
     def put(transformer: nn.Module) -> None:
-        parameters.extend(plan.kind.build(transformer, config, trained=plan.trained, base=base, start=plan.start))
+        away = {"swap_blocks": "all", "swap_to": "disk"} if is_sharded else {}  # no block is here whole
+        settings = config.model_copy(update={"memory": config.memory.model_copy(update=away)})
+        parameters.extend(plan.kind.build(transformer, settings, trained=plan.trained, base=base, start=plan.start))
 
+    is_sharded = plan.workload.is_sharded
     network = load_network(
         plan.family,
         config.memory,
-        device=plan.device,
-        dtype=plan.dtype,
+        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None),
         trained=plan.trained.shapes,
         put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
-        cache=config.output.cache,
         progress=progress,
     )
-    predictor, attention = network.predictor, choose_attention(plan.config, plan.workload)
-    predictor.attention = attention.training.name
+    predictor = network.predictor
+    predictor.attention = choose_attention(plan.config, plan.workload).training.name
     predictor.transformer.train()
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
-    ema = _build_mean(config.optim, parameters, plan.device)
+    crew = None if world is None else build_crew(world, parameters, network)
+    own = parameters if crew is None else crew.own
+    ema = _build_mean(config.optim, own, plan.device)
     learner = Learner(
         config,
         plan.family,
         predictor,
-        parameters,
+        own,
         optimizer,
         plan.training_guidance,
         fused=FusedBackward(optimizer) if config.optim.fused_backward and isinstance(optimizer, Stepper) else None,
@@ -213,27 +278,20 @@ def assemble(
         swap=network.swap,
         text=find_text(plan.family, predictor.transformer),
         teacher=Teacher(predictor, plan.kind) if any(one.is_regularization for one in plan.dataset.examples) else None,
-        health=build_health(plan.device, optimizer, ema=ema, swap=network.swap),
+        health=None if is_sharded else build_health(plan.device, optimizer, ema=ema, swap=network.swap),
         compiling=_build_compiling(plan, predictor),
+        crew=crew,
     )
-    loader = Loader(plan, store, live=live)
-    write_answers(plan, learner, loader=loader, store=store, progress=progress)
+    loader = Loader(plan, store, live=live, dealt=None if world is None else Dealt(plan, world.rank, world.size))
+    if world is None:
+        write_answers(plan, learner, loader=loader, store=store, progress=progress)
     if start.folder is not None:
         load_state(start.folder, learner, plan=plan)
     elif config.adapter.init in (*SHIFTED_STARTS, "eva"):
         write_start(learner, loader, base=base, num_steps=plan.num_steps, progress=progress)
-    painter = Painter(
-        plan,
-        predictor,
-        reader=reader,
-        ema=learner.ema,
-        swap=learner.swap,
-        attention=attention.painting.name,
-        previews=Previews(plan, reader=reader, messages=messages),
-        learned=parameters,
-    )
-    saver = Saver(plan, learner, start=start, previous=previous, watcher=watcher, messages=messages)
-    return Training(plan, learner, loader, painter, saver, start, messages, build_scoring(plan, reader))
+    if crew is not None:
+        check_equal(crew.world, [(name, parameter) for name, parameter in parameters if name not in crew.owners])
+    return learner, loader
 
 
 def _build_compiling(plan: Plan, predictor: Predictor) -> Compiling | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -31,6 +31,7 @@ from weber.memory.beside import SideStream, send
 from weber.planning.lessons import ANSWER_NAME, Lesson
 from weber.planning.plan import Plan, build_lessons
 from weber.planning.prompts import Prompt
+from weber.training.dealt import Dealt
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Batch:
 
     `weights_B` fp32: how much each counts, None: 1. `mask_B1HW` fp32: what is learned of each, None: all. With `is_regularization` the
     model's own answer is asked for, with `fixed` that of a fixed pair of noise level and noise. `captions` are those that were drawn.
+    `number`: which of the step's micro-batches it is, or a part of.
     """
 
     latents_BCHW: Tensor
@@ -60,6 +62,7 @@ class Batch:
     is_regularization: bool = False
     captions: tuple[str, ...] = ()
     fixed: Fixed | None = None
+    number: int = 0
 
     @property
     def is_asked_plainly(self) -> bool:
@@ -159,16 +162,21 @@ class Loader:
     """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
     a context."""
 
-    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None) -> None:
-        self._plan, self._store, self._live = plan, store, live
+    def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None, dealt: Dealt | None = None) -> None:
+        """`dealt`: which micro-batches are read; None: all."""
+        self._plan, self._store, self._live, self.dealt = plan, store, live, dealt or Dealt(plan)
         self._reader = Reader(store, plan.encoders, live=live)
         self._lessons = build_lessons(plan)
         self._ahead: tuple[int, Future[list[Batch]]] | None = None
         self._stream = SideStream(plan.device)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weber-loader")
 
-    def load(self, step: int) -> list[Batch]:
-        """The micro-batches of a step."""
+    def load(self, step: int, *, is_whole: bool = False) -> list[Batch]:
+        """The micro-batches of a step; if it `is_whole` also those that were dealt to others."""
+        if is_whole:
+            batches = self.read(step, slice(None))
+            self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
+            return batches
         ahead, self._ahead = self._ahead, None
         batches = ahead[1].result() if ahead is not None and ahead[0] == step else self.read(step)
         self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
@@ -192,15 +200,16 @@ class Loader:
         with self._stream.open():
             return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
 
-    def read(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, here and now."""
+    def read(self, step: int, chosen: slice | None = None) -> list[Batch]:
+        """The micro-batches of a step, here and now: those that are `chosen`, None: those of this process."""
         with self._stream.open():
-            return [batch for draws in self._plan.batches.draw_step(step) for batch in self._load_batches(draws, step)]
+            numbered = list(enumerate(self.dealt.draw_step(step)))[chosen or self.dealt.own]
+            return [replace(batch, number=number) for number, draws in numbered for batch in self._load_batches(draws, step)]
 
     def find_not_finite(self, step: int) -> dict[str, list[Path]]:
         """Pictures of a step that have numbers in the cache which are not finite, and the cache's files with them."""
         found: dict[str, list[Path]] = {}
-        for draw in (draw for draws in self._plan.batches.draw_step(step) for draw in draws):
+        for draw in (draw for draws in self.dealt.draw_step(step) for draw in draws):
             example, looking = self._plan.dataset.examples[draw.example], _Looking(self._store)
             self._load_sample(example, draw, None, reader=Reader(looking, self._plan.encoders, live=self._live))
             if looking.keys:

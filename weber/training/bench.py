@@ -47,7 +47,7 @@ from weber.progress import Progress, ignore_progress
 from weber.training.batch import Batch
 from weber.training.compiling import compile_blocks
 from weber.training.learner import Learner
-from weber.training.network import load_network
+from weber.training.network import Where, load_network
 from weber.training.step import train_step
 
 PRECISIONS = ("none", "int8", "nf4")
@@ -252,11 +252,9 @@ def _build_learner(config: RunConfig, workload: Workload, folder: Path) -> Learn
     network = load_network(
         family,
         config.memory,
-        device=workload.device,
-        dtype=workload.dtype,
+        where=Where(workload.device, workload.dtype, folder / "cache"),
         trained=workload.trained.shapes,
         put=build_text_put(put, encoders=encoders, learns=config.adapter.text_encoder),
-        cache=folder / "cache",
         progress=ignore_progress,
     )
     compile_blocks(config.memory, network.predictor, family=family, is_dynamic=False)

@@ -104,12 +104,13 @@ class Follower:
 
 def _list_learned(started: Started) -> Iterator[Use]:
     """The samples of a step but for those for regularization."""
-    is_learned = (not batch.is_regularization for batch in started.batches for _ in batch.places)
-    return compress(started.outcome.list_uses(), is_learned)
+    return compress(started.outcome.list_uses(), started.outcome.is_learned)
 
 
 def explain(error: TrainingError, training: Training, *, step: int, batches: Sequence[Batch], watcher: Watcher) -> WeberError:
     """What to say of a step whose numbers are not finite: the cause, if one is found. What is good of the state before it is kept."""
+    if training.learner.crew is not None:
+        batches = training.loader.load(step, is_whole=True)
     find_files, is_first = partial(training.loader.find_not_finite, step), step == training.start.step
     cause = find_cause(training.learner, batches, find_files=find_files, is_first=is_first, progress=watcher.report)
     if cause is None:

@@ -41,7 +41,8 @@ class Judge:
     def watch(self, step: int) -> None:
         """Look at the step after `step` finished ones: at the first one, and where the state after it is to be read."""
         if step == self._training.start.step or self.is_due(step + 1):
-            self._probe = Probe(self._training.learner.parameters)
+            learner = self._training.learner
+            self._probe = Probe(learner.parameters, sums=None if learner.crew is None else learner.crew.watching)
 
     def note(self, step: int, *, lr: float) -> None:
         """That step is done. `lr`: its rate."""

@@ -16,6 +16,7 @@ from weber.optim.ema import Ema
 from weber.optim.fused import FusedBackward
 from weber.optim.skip import can_skip
 from weber.training.compiling import Compiling
+from weber.training.crew import Crew
 from weber.training.outcome import Health
 from weber.training.teacher import Teacher
 
@@ -24,7 +25,8 @@ from weber.training.teacher import Teacher
 class Learner:
     """What a step needs: the network, what learns in it, and how it moves: all at once, or each weight in the backward pass (`fused`).
 
-    `text`: the text encoder, where it learns too. `health`: where there is one, the host does not wait for a step to end.
+    `text`: the text encoder, where it learns too. `health`: where there is one, the host does not wait for a step to end. `crew`: where
+    several processes train.
     """
 
     config: RunConfig
@@ -40,6 +42,7 @@ class Learner:
     teacher: Teacher | None = None
     health: Health | None = None
     compiling: Compiling | None = None
+    crew: Crew | None = None
 
     @property
     def is_finite(self) -> Tensor | None:

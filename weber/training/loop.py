@@ -27,6 +27,7 @@ from weber.training.prepared import Training
 from weber.training.state import build_learned
 from weber.training.step import start_step
 from weber.training.stop import Stop, Stopped
+from weber.training.together import start_step_together
 
 
 def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
@@ -53,7 +54,7 @@ def run(training: Training, watcher: Watcher, *, stop: Stop) -> Path:
                 _leave(training, step, watcher)
             write_learning_rate(learner.optimizer, learning_rate(step))
             judge.watch(step)
-            follower.add(_start_step(training, step, watcher))
+            follower.add(_start_step(training, step, watcher, stop=stop))
             with _kept(training, step + 1):
                 judge.note(step + 1, lr=learning_rate(step))
             for news in () if learner.compiling is None else learner.compiling.list_news():
@@ -101,10 +102,14 @@ def _greet(training: Training, watcher: Watcher) -> None:
         watcher.write("Sheets will lack the base model's pictures of these prompts, because it has been trained itself since.")
 
 
-def _start_step(training: Training, step: int, watcher: Watcher) -> Started:
+def _start_step(training: Training, step: int, watcher: Watcher, *, stop: Stop) -> Started:
     """One step; what is good of the state before it is kept where its samples cannot be read, or its numbers are not finite."""
     batches: list[Batch] = []
+    crew = training.learner.crew
     try:
+        if crew is not None:
+            with crew.world.leading("step", step=step):
+                return start_step_together(training.learner, training.loader, step=step, stop=stop)
         batches += training.loader.load(step)
         return Started(batches, start_step(training.learner, batches, step=step))
     except CacheError:

@@ -16,6 +16,8 @@ from weber.memory.load import list_blocks, load_predictor
 from weber.memory.movers import build_mover
 from weber.memory.run import build_run
 from weber.memory.swap import BlockSwap, choose_swapped
+from weber.parallel.shards import ShardMover
+from weber.parallel.world import World
 from weber.planning.assistant import Frozen
 from weber.progress import Progress
 
@@ -24,38 +26,55 @@ SWAP_FOLDER = "swap"
 
 
 @dataclass(frozen=True)
+class Where:
+    """Where a network computes, in which precision, and the cache folder. `world`: the processes that each hold a part of its blocks."""
+
+    device: torch.device
+    dtype: torch.dtype
+    cache: Path
+    world: World | None = None
+
+
+@dataclass(frozen=True)
 class Network:
-    """A network that is ready to run; `swap` moves some of its blocks, if it has to."""
+    """A network that is ready to run; `swap` moves some of its blocks, if it has to: with `mover` from other processes."""
 
     predictor: Predictor
     swap: BlockSwap | None
+    mover: ShardMover | None = None
 
 
 def load_network(
     family: Family,
     memory: MemoryConfig,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
+    where: Where,
     trained: Container[str],
     put: Callable[[nn.Module], None],
-    cache: Path,
     progress: Progress,
 ) -> Network:
     """Read the network; `put` puts adapters on its transformer, or frees the weights that learn.
 
     `trained`: names of weights that learn themselves and so are never packed.
     """
-    skeleton = family.skeleton
+    skeleton, device = family.skeleton, where.device
+    if where.world is not None:
+        memory = memory.model_copy(update={"swap_blocks": "all"})
     names = list_blocks(family, skeleton)
     swapped = choose_swapped(len(names), memory.swap_blocks)
     own = [name for name, _ in skeleton.named_parameters() if name in trained]  # others are those of an adapter
     learns = any(name.startswith(f"{names[number]}.") for number in swapped for name in own)
     swap: BlockSwap | None = None
+    shards: ShardMover | None = None
 
     def build_swap(predictor: Predictor) -> BlockSwap:
-        mover = build_mover(device, folder=cache / SWAP_FOLDER if memory.swap_to == "disk" else None)
-        return BlockSwap(family.blocks(predictor), swapped, device=device, mover=mover, is_trained=learns)
+        nonlocal shards
+        blocks = family.blocks(predictor)
+        if where.world is not None:
+            num_trained = [sum(one.requires_grad for one in block.parameters()) if learns else 0 for block in blocks]
+            shards = ShardMover(where.world, device, num_trained=num_trained)
+        mover = shards or build_mover(device, folder=where.cache / SWAP_FOLDER if memory.swap_to == "disk" else None)
+        return BlockSwap(blocks, swapped, device=device, mover=mover, is_trained=learns)
 
     def take_over(predictor: Predictor) -> Callable[[nn.Module], None]:
         nonlocal swap
@@ -65,11 +84,11 @@ def load_network(
     predictor = load_predictor(
         family,
         device=device,
-        dtype=dtype,
+        dtype=where.dtype,
         memory=memory,
         trained=trained,
         swap=take_over if swapped and not learns else None,
-        folder=cache,
+        folder=where.cache,
         progress=progress,
     )
     read = set(predictor.transformer.parameters())
@@ -80,7 +99,19 @@ def load_network(
     if swapped and learns:
         swap = build_swap(predictor)  # now that it is known which weights learn
     predictor.run = build_run(memory, predictor, family=family, swap=swap)
-    return Network(predictor, swap)
+    return Network(predictor, swap, shards)
+
+
+def list_sharded(network: Network) -> dict[int, list[tuple[nn.Parameter, int]]]:
+    """Of each block the tensors that are trained and sharded, and which process moves each."""
+    swap, mover = network.swap, network.mover
+    if swap is None or mover is None:
+        return {}
+    found: dict[int, list[tuple[nn.Parameter, int]]] = {}
+    for place, layout in swap.layouts.items():
+        trained = [one for one in layout.tensors if isinstance(one, nn.Parameter) and one.requires_grad and swap.is_trained]
+        found[place] = list(zip(trained, mover.list_owners(place), strict=True))
+    return found
 
 
 def build_put(put: Callable[[nn.Module], None], frozen: Sequence[Frozen]) -> Callable[[nn.Module], None]:

@@ -33,11 +33,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Losses and gradient norm of a step, counted from 0, with the names of its samples. `fetched` has the numbers of `keys`, then the loss
-    of each sample, then their noise levels. `is_fused`: weights have moved one by one."""
+    """Losses and gradient norm of a step, counted from 0, with the names of its samples, and which of them are learned and not for
+    regularization. `fetched` has the numbers of `keys`, then the loss of each sample, then their noise levels. `is_fused`: weights have
+    moved one by one."""
 
     step: int
     names: Sequence[str]
+    is_learned: Sequence[bool]
     keys: Sequence[str]
     fetched: Fetched
     optimizer: torch.optim.Optimizer

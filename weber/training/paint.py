@@ -27,7 +27,7 @@ from weber.kinds.text import build_text_put
 from weber.memory.device import build_device, build_dtype
 from weber.planning.attention import TRAINING, WISHED, build_use, choose_painting
 from weber.planning.checks import check_negative, check_sample_guidance, check_sample_size
-from weber.planning.encoders import build_encoders
+from weber.planning.encoders import build_encoders, find_served
 from weber.planning.library import build_library, list_pictures
 from weber.planning.prompts import Own, Prompt, build_prompts, list_texts
 from weber.planning.rehearsal import Sample
@@ -37,7 +37,7 @@ from weber.track.progress import Watcher
 from weber.training.batch import Reader
 from weber.training.look import Look, build_paintings
 from weber.training.made import Maker
-from weber.training.network import Network, build_put, load_network
+from weber.training.network import Network, Where, build_put, load_network
 from weber.training.pictures import paint_all
 from weber.training.subject import Subject, find_subject
 
@@ -91,7 +91,9 @@ class Sampler:
         self._own = TemporaryDirectory(prefix="weber-")  # for what belongs to no run
         self._cache = Path(self._own.name) if subject.cache is None else subject.cache
         device = build_device(subject.memory)
-        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=build_dtype(subject.memory, device))
+        dtype = build_dtype(subject.memory, device)
+        served = find_served(subject.model, subject.encoding, dtype=dtype)
+        self._encoders = build_encoders(subject.encoding, subject.memory, device=device, dtype=dtype, served=served)
         self._network: Network | None = None
 
     def paint(self, wish: Wish) -> list[Image.Image]:
@@ -179,11 +181,9 @@ class Sampler:
             self._network = load_network(
                 subject.family,
                 subject.memory,
-                device=encoders.device,
-                dtype=encoders.dtype,
+                where=Where(encoders.device, encoders.dtype, self._cache),
                 trained=subject.trained,
                 put=build_text_put(build_put(subject.put, subject.frozen), encoders=encoders, learns=subject.has_text),
-                cache=self._cache,
                 progress=self._watcher.report,
             )
         return self._network

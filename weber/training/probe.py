@@ -4,7 +4,7 @@ part of the weights, and computes on the device what the host then waits for."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -21,13 +21,17 @@ _NUMBER = re.compile(r"\.\d+\.")
 class Probe:
     """Made before a step, and read after it."""
 
-    def __init__(self, parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
+    def __init__(self, parameters: Sequence[tuple[str, nn.Parameter]], *, sums: list[Callable[[], None]] | None = None) -> None:
+        """`sums`: what is called when gradients are complete, where they are those of several processes."""
         self._parameters = [(_find_group(name), parameter) for name, parameter in parameters]
         self._before = [_sample(parameter).clone() for _, parameter in self._parameters]
         self._norms: list[Tensor | None] = [None] * len(parameters)
+        if sums is not None:
+            sums.append(self._look_at_all)
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(partial(self._look, place))  # type: ignore[no-untyped-call]
             for place, (_, parameter) in enumerate(self._parameters)
+            if sums is None
         ]
 
     def read(self) -> dict[str, float]:
@@ -46,6 +50,10 @@ class Probe:
         ways, lengths, norms = _add(moved), _add(sizes), _add(gradients)
         updates = {f"{UPDATE}{group}": way / max(lengths[group], _TINY) for group, way in ways.items() if lengths[group] > 0}
         return updates | {f"{GRADIENT}{group}": norm for group, norm in norms.items()}
+
+    def _look_at_all(self) -> None:
+        for place, (_, parameter) in enumerate(self._parameters):
+            self._look(place, parameter)
 
     def _look(self, place: int, parameter: Tensor) -> None:
         """After each backward pass of the step: the gradients of all until then."""

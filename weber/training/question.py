@@ -51,9 +51,11 @@ def build_question(learner: Learner, batch: Batch, *, t_B: Tensor, step: int) ->
     return Question(noisy_BCHW, t_B, condition, target_BCHW)
 
 
-def draw_timesteps(learner: Learner, batches: Sequence[Batch], *, step: int) -> list[Tensor]:
-    """The noise levels (B,) fp32 of every micro-batch of a step."""
-    uniforms = draw_uniforms(learner.config, [place for batch in batches if batch.fixed is None for place in batch.places], step=step)
+def draw_timesteps(learner: Learner, batches: Sequence[Batch], *, step: int, places: Sequence[int] | None = None) -> list[Tensor]:
+    """The noise levels (B,) fp32 of every micro-batch of a step. `places`: of all samples whose level is drawn, None: of those here."""
+    if places is None:
+        places = [place for batch in batches if batch.fixed is None for place in batch.places]
+    uniforms = draw_uniforms(learner.config, places, step=step)
     levels = []
     for batch in batches:
         shift = learner.family.shift(learner.family.num_tokens(*batch.latents_BCHW.shape[-2:]))

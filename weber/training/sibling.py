@@ -13,7 +13,7 @@ from weber.families.family import Family, Predictor
 from weber.optim.states import Named
 from weber.planning.plan import Plan
 from weber.progress import Progress
-from weber.training.network import build_put, load_network
+from weber.training.network import Where, build_put, load_network
 
 
 @contextmanager
@@ -38,11 +38,9 @@ def _open_sibling(plan: Plan, sibling: Family, *, learned: Named, progress: Prog
         network = load_network(
             sibling,
             plan.resolved.memory.model_copy(update={"keep_quantized": False}),
-            device=plan.device,
-            dtype=plan.dtype,
+            where=Where(plan.device, plan.dtype, plan.resolved.output.cache),
             trained=plan.trained.shapes,
             put=build_put(put, plan.frozen),
-            cache=plan.resolved.output.cache,
             progress=progress,
         )
     _copy(parameters, learned)

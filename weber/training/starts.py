@@ -45,7 +45,7 @@ def _ask(learner: Learner, loader: Loader, *, num_steps: int, progress: Progress
     """Ask the network what the first steps will ask it, one micro-batch after the other."""
     for step in range(num_steps):
         progress("looking at the first pictures", step, num_steps)
-        batches = loader.load(step)
+        batches = loader.load(step, is_whole=True)
         for batch, t_B in zip(batches, draw_timesteps(learner, batches, step=step), strict=True):
             with torch.no_grad():
                 question = build_question(learner, batch, t_B=t_B, step=step)

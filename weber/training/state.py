@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -16,13 +15,14 @@ from weber.checkpoint.save import Write, save_checkpoint
 from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.errors import CheckpointError
-from weber.families.tensors import build_entry, open_weights, save_weights
+from weber.families.tensors import Weights, build_entry, open_weights, save_weights
 from weber.kinds.kind import Learned
 from weber.optim.libraries import evaluated
 from weber.optim.states import list_states, load_states
 from weber.planning.lessons import identify_factors
 from weber.planning.plan import Plan
 from weber.results.runs import EMA_NAME, EXACT_NAME
+from weber.training.gathered import Gathered, gather
 from weber.training.learner import Learner
 from weber.version import VERSION
 
@@ -38,7 +38,7 @@ LAYERS = ("adapter.targets", "adapter.exclude", "adapter.blocks")
 """Of these, those that may say the same in other words."""
 _RATE = re.compile(r"adapter\.rules\.\d+\.lr:")
 FREE = (
-    *("output.", "publish.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
+    *("output.", "publish.", "parallel.", "sampling.", "evaluation.", "adapter.start_from", "adapter.resize_start", "adapter.precision"),
     *("model.path", "model.revision", "model.transformer", "model.vae"),
     *("model.text_encoder", "model.tokenizer_path", "model.assistant:", "model.assistant_sample_strength"),
 )
@@ -48,7 +48,14 @@ _FREE_ADAPTER = re.compile(r"model\.adapters\.\d+\.(path|sample_strength):")
 
 def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int, ending: str = "") -> Path:
     """Write the checkpoint of `step` finished steps. `ending` of its name: no run goes on from it by itself."""
-    learned, ema = build_learned(learner, plan=plan, step=step), learner.ema
+    gathered = gather(learner)
+    learned, ema = build_learned(learner, plan=plan, step=step, gathered=gathered), learner.ema
+
+    def list_tensors(states: bool) -> Weights:
+        if gathered is not None:
+            return gathered.states if states else gathered.means
+        found = list_states(learner.optimizer, learner.parameters) if states or ema is None else ema.list_tensors()
+        return {name: build_entry(tensor) for name, tensor in found.items()}
 
     def save_learned(path: Path) -> None:
         with evaluated(learner.optimizer):
@@ -56,14 +63,15 @@ def save_state(run_folder: Path, learner: Learner, *, plan: Plan, step: int, end
 
     files: dict[str, Write] = {
         plan.kind.file: save_learned,
-        OPTIMIZER_NAME: lambda path: _write_tensors(path, list_states(learner.optimizer, learner.parameters)),
+        OPTIMIZER_NAME: lambda path: save_weights(path, list_tensors(states=True), metadata={}),
         STATE_NAME: lambda path: _write_text(path, json.dumps(_describe(learner.config, plan, step), indent=1) + "\n"),
     }
     exact = plan.kind.list_exact(learned)
     if exact:
-        files[EXACT_NAME] = lambda path: _write_tensors(path, exact)
+        files[EXACT_NAME] = lambda path: save_weights(path, {name: build_entry(one) for name, one in exact.items()}, metadata={})
     if ema is not None:
-        files[EMA_NAME] = lambda path: _write_tensors(path, ema.list_tensors(), facts=learned.facts)
+        header = {FACTS_KEY: json.dumps(learned.facts, sort_keys=True)}
+        files[EMA_NAME] = lambda path: save_weights(path, list_tensors(states=False), metadata=header)
     return save_checkpoint(run_folder, step, files=files, ending=ending)
 
 
@@ -108,17 +116,27 @@ def load_state(folder: Path, learner: Learner, *, plan: Plan) -> None:
     if (folder / EXACT_NAME).is_file():
         exact = open_weights([folder / EXACT_NAME])
         load_tensors([(name, transformer.get_parameter(name)) for name in exact], exact, where=str(folder / EXACT_NAME))
-    load_states(learner.optimizer, learner.parameters, tensors=load_file(folder / OPTIMIZER_NAME))
+    load_states(learner.optimizer, learner.parameters, tensors=_read_own(folder / OPTIMIZER_NAME, learner))
     if learner.ema is not None:
         means = folder / EMA_NAME
         trained = {name: parameter.detach() for name, parameter in learner.parameters}
-        learner.ema.load_tensors(load_file(means) if means.is_file() else trained)
+        learner.ema.load_tensors(_read_own(means, learner) if means.is_file() else trained)
 
 
-def build_learned(learner: Learner, *, plan: Plan, step: int) -> Learned:
-    """What has been learned after `step` finished steps, to be written."""
-    facts = build_facts(learner, plan=plan, step=step)
-    return Learned(learner.config, learner.family, learner.predictor.transformer, learner.parameters, learner.ema, facts)
+def _read_own(file: Path, learner: Learner) -> dict[str, Tensor]:
+    """The tensors of a file; where each process moves a part, those of this one."""
+    if learner.crew is None or not learner.crew.owners:
+        return load_file(file)
+    own = {name for name, _ in learner.parameters}
+    return {name: tensor for name, tensor in load_file(file).items() if name.partition("/")[0] in own}
+
+
+def build_learned(learner: Learner, *, plan: Plan, step: int, gathered: Gathered | None = None) -> Learned:
+    """What has been learned after `step` finished steps, to be written. `gathered`: what is known of it of other processes."""
+    gathered = gathered or gather(learner)
+    weights, means = (None, None) if gathered is None else (gathered.weights, gathered.means)
+    facts, transformer = build_facts(learner, plan=plan, step=step), learner.predictor.transformer
+    return Learned(learner.config, learner.family, transformer, learner.parameters, learner.ema, facts, weights, means)
 
 
 def build_facts(learner: Learner, *, plan: Plan, step: int) -> dict[str, object]:
@@ -194,23 +212,18 @@ def _identify_parts(plan: Plan) -> dict[str, str]:
 
 
 def _list_differences(old: RunConfig, new: RunConfig) -> list[str]:
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before, after = flatten_settings(old.model_dump(mode="json")), flatten_settings(new.model_dump(mode="json"))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in keys]
 
 
-def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
+def flatten_settings(tree: object, prefix: str = "") -> dict[str, object]:
+    """A tree of settings as `section.key` to value."""
     if isinstance(tree, dict):
-        return {key: leaf for name, value in tree.items() for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+        return {key: leaf for name, value in tree.items() for key, leaf in flatten_settings(value, f"{prefix}{name}.").items()}
     if isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
-        return {key: leaf for name, value in enumerate(tree) for key, leaf in _flatten(value, f"{prefix}{name}.").items()}
+        return {key: leaf for name, value in enumerate(tree) for key, leaf in flatten_settings(value, f"{prefix}{name}.").items()}
     return {prefix[:-1]: tree}
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, object] | None = None) -> None:
-    """One tensor in the memory of the host at a time."""
-    header = {} if facts is None else {FACTS_KEY: json.dumps(facts, sort_keys=True)}
-    save_weights(path, {name: build_entry(tensor) for name, tensor in tensors.items()}, metadata=header)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -47,12 +47,12 @@ def start_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outc
         with nullcontext() if learner.fused is None else learner.fused.step(is_last=is_last, is_finite=learner.is_finite):
             (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
 
-    norm = _measure_gradient(learner)
+    norm = measure_gradient(learner)
     outcome = _fetch(learner, _list_losses(batches, losses) | {"grad_norm": norm}, [*plain, *levels], step=step, batches=batches)
     if health is None:
         outcome.read()
     if learner.fused is None:
-        _move(learner, norm)
+        move_weights(learner, norm)
     if learner.swap is not None and learner.swap.is_trained:
         learner.swap.settle()
     if learner.ema is not None:
@@ -76,7 +76,7 @@ def _list_losses(batches: Sequence[Batch], losses: Sequence[Tensor]) -> dict[str
     return {name: torch.cat(found).mean() for name, found in sorted(kinds.items())}
 
 
-def _measure_gradient(learner: Learner) -> Tensor:
+def measure_gradient(learner: Learner) -> Tensor:
     """The norm of all gradients together."""
     norm = nn.utils.get_total_norm(_list_gradients(learner)) if learner.fused is None else learner.fused.norm
     assert norm is not None
@@ -85,7 +85,7 @@ def _measure_gradient(learner: Learner) -> Tensor:
     return norm
 
 
-def _move(learner: Learner, norm: Tensor) -> None:
+def move_weights(learner: Learner, norm: Tensor) -> None:
     """Clip all gradients together and update all parameters."""
     limit = learner.config.optim.norm_limit
     if limit is not None:
@@ -105,6 +105,7 @@ def _fetch(
     learner: Learner, numbers: dict[str, Tensor], of_samples: Sequence[Tensor], *, step: int, batches: Sequence[Batch]
 ) -> Outcome:
     names = [name for batch in batches for name in batch.names]
+    is_learned = [not batch.is_regularization for batch in batches for _ in batch.places]
     is_fused, is_fp32 = learner.fused is not None, learner.config.memory.dtype == "fp32"
     fetched = Fetched(torch.cat([torch.stack([number.float() for number in numbers.values()]), *of_samples]))
-    return Outcome(step, names, list(numbers), fetched, learner.optimizer, is_fused, is_fp32)
+    return Outcome(step, names, is_learned, list(numbers), fetched, learner.optimizer, is_fused, is_fp32)

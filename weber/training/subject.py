@@ -19,6 +19,7 @@ from weber.adapters.text import split_modules
 from weber.checkpoint.save import CONFIG_NAME, list_checkpoints
 from weber.config.load import build_config
 from weber.config.memory import MemoryConfig
+from weber.config.model import ModelConfig
 from weber.config.output import SamplingConfig
 from weber.errors import CheckpointError, ConfigError, ModelError
 from weber.families.family import TRANSFORMER, Family
@@ -54,7 +55,7 @@ class Subject:
     `kind` says how strong it is; None for a model as it is. `trained`: weights that are its own, which are never packed. `has_text`: CLIP
     is part of it. `size`: (height, width) of its pictures. `file`: name of the adapter, or of the model that was trained; `step`: of the
     run. `encoding`: the model whose encoders read prompts and pictures, which is that of the run where another one paints.
-    `layers`: those that the adapter changes.
+    `layers`: those that the adapter changes. `model`: settings of the run's model; of others there are none.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Subject:
     file: str | None = None
     step: int | None = None
     layers: tuple[str, ...] = ()
+    model: ModelConfig = ModelConfig()
 
 
 def find_subject(place: str | Path, *, base: str | None = None, memory: Mapping[str, object]) -> Subject:
@@ -154,6 +156,7 @@ def _find_run(path: Path, *, memory: Mapping[str, object]) -> Subject:
         file=saved.path.name if kind.is_adapter else f"{config.output.name}{SUFFIX}" if config.output.name else MODEL_NAME,
         step=_read_step(saved),
         layers=tuple(trained.modules),
+        model=config.model,
     )
 
 

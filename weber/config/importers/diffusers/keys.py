@@ -112,7 +112,10 @@ KEYS: Table = {
     "offload enable_model_cpu_offload": ignored("pictures and texts are encoded before the first step, and their encoders then put away"),
     "cache_latents": ignored("latents are always encoded once and kept in output.cache"),
     "vae_encode_mode": refused("latents are the mean of what the autoencoder says", off=(None, "", "mode")),
-    "remote_text_encoder": ignored("texts are encoded on this machine; memory.quantize_text_encoder makes that small"),
+    "remote_text_encoder": ignored(
+        "texts are encoded on this machine; memory.quantize_text_encoder makes that small, and model.text_encoder_url ="
+        " https://remote-text-encoder-flux-2.huggingface.co/predict sends them there as before"
+    ),
     "fsdp_text_encoder": ignored("texts are encoded on one device, before the first step"),
     "dataloader_num_workers": ignored("nothing is loaded while it trains"),
     "allow_tf32": ignored("products of fp32 are computed as precisely as the device has them"),

@@ -1,0 +1,81 @@
+"""Several devices: what each holds, why, and what they send each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.runs import BuildRun
+from weber.errors import ConfigError
+from weber.planning.budget import build_estimate
+from weber.planning.plan import build_plan
+from weber.planning.report import build_report
+from weber.planning.spread import choose_spread
+from weber.planning.traffic import build_traffic, count_gradient_bytes
+
+ALL = {"gradient_checkpointing": "all"}
+TWO = {"devices": 2}
+TRAIN = {"accumulation": 2, "batch_size": 1}
+
+
+def test_the_planner_chooses_by_bytes(build_run: BuildRun) -> None:
+    config = build_run(memory=ALL, train=TRAIN, parallel=TWO)
+    workload = build_plan(config).workload
+    peak = build_estimate(config, workload).peak.num_bytes
+    fits, lacks = (choose_spread(config, replace(workload, device_bytes=peak + more), 2) for more in (1, -1))
+    assert not fits.is_sharded and lacks.is_sharded and "at its peak of" in lacks.why
+    plain = build_run(memory={"gradient_checkpointing": "none"}, train=TRAIN, parallel=TWO)
+    kept = choose_spread(plain, replace(workload, device_bytes=1), 2)
+    assert not kept.is_sharded and "blocks cannot be sharded: what is kept of a block" in kept.why
+    assert choose_spread(config, replace(workload, device_bytes=1), 1).num_processes == 1
+
+
+def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
+    config = build_run(memory=ALL, adapter={"kind": "full", "rank": 16}, optim={"name": "adamw_8bit"}, train=TRAIN, parallel=TWO)
+    workload = replace(build_plan(config).workload, num_processes=4)
+    whole, parts = (build_estimate(config, replace(workload, is_sharded=one)).find("training").parts for one in (False, True))
+    share = workload.count_sharded_share()
+    assert 0.8 < share < 1
+    assert parts["weights of the blocks"] == whole["weights of the blocks"] // 4 and parts["slots for whole blocks"] > 0
+    for part in ("optimizer", "sums of gradients"):
+        assert parts[part] == pytest.approx(whole[part] * (1 - share + share / 4), rel=1e-3)
+
+
+def test_the_plan_says_it(build_run: BuildRun) -> None:
+    sharded = TWO | {"strategy": "fsdp"}
+    report = build_report(build_plan(build_run(memory=ALL, train={"accumulation": 3, "batch_size": 1}, parallel=sharded)))
+    assert "2 devices, each with a part of every block (fsdp): as parallel.strategy says" in report
+    assert "the same 3 pictures as on one device, in 2 rounds of micro-batches" in report and "MB of weights" in report
+    assert "Devices" not in build_report(build_plan(build_run()))
+
+
+def test_what_is_sent(build_run: BuildRun) -> None:
+    """A ring that adds on the way sends as much, for one round."""
+    assert count_gradient_bytes(100, 2) == 100 and count_gradient_bytes(100, 4, rounds=2) == 225
+    config = build_run(memory=ALL, train={"accumulation": 4, "batch_size": 1}, parallel=TWO)
+    workload = build_plan(config).workload
+    assert workload.num_processes == 2
+    assert build_traffic(config, workload).gradient_bytes == count_gradient_bytes(workload.trained.num_bytes, 2, rounds=2)
+    assert build_traffic(config, workload).weight_bytes == 0
+    assert build_traffic(config, replace(workload, is_sharded=True)).weight_bytes > workload.trained.num_bytes
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"memory": {"gradient_checkpointing": "none"}}, 'set memory.gradient_checkpointing = "all"'),
+        ({"objective": {"rollout": {"max_steps": 1, "start_step": 0}}}, "remove objective.rollout"),
+        ({"adapter": {"kind": "full", "rank": 16}, "optim": {"name": "torch_adamax"}}, "may look at all weights at once"),
+        (
+            {"adapter": {"kind": "full", "rank": 16}, "optim": {"ema_decay": 0.9}, "sampling": {"weights": "ema", "prompts": ["a"]}},
+            'set sampling.weights and evaluation.weights to "trained"',
+        ),
+    ],
+)
+def test_what_cannot_be_sharded(build_run: BuildRun, sections: dict[str, Any], message: str) -> None:
+    config = build_run(**{"memory": ALL, "train": TRAIN} | sections, parallel=TWO | {"strategy": "fsdp"})
+    with pytest.raises(ConfigError, match="Blocks cannot be sharded") as caught:
+        build_plan(config)
+    assert message in str(caught.value)

@@ -1,0 +1,101 @@
+"""The queue, and the processes that it starts: real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from weber.errors import ConfigError
+from weber.serve.desk import Desk
+from weber.serve.queue import Job
+from weber.serve.site import Site
+from weber.serve.workers import read_end, read_error, read_progress
+
+
+@pytest.fixture
+def desk(site: Site) -> Desk:
+    return Desk(site)
+
+
+def wait(desk: Desk, is_so: Callable[[], bool]) -> None:
+    """Look after the jobs until it is."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        desk.workers.look()
+        assert time.monotonic() < deadline, [(job.title, job.state) for job in desk.queue.list_open()]
+        time.sleep(0.02)
+
+
+def last(desk: Desk, folder: Path, *, words: list[str], is_heavy: bool = True) -> Job:
+    return desk.queue.add(words[0], words, title=words[0], folder=folder, is_heavy=is_heavy)
+
+
+def test_the_order_is_that_of_a_person_and_stays(desk: Desk, site: Site) -> None:
+    numbers = [last(desk, site.roots[0], words=[name]).id for name in "abcd"]
+    a, b, c, d = numbers
+    desk.queue.move(d, before=a)
+    desk.queue.move(b, before=None)
+    assert desk.queue.cancel(c) and not desk.queue.cancel(c)
+    desk.queue.pause(True)
+    again = Desk(site)  # another server, later
+    assert [job.id for job in again.queue.list_open()] == [d, a, b] and again.queue.is_paused
+    assert again.queue.read(c).state == "cancelled" and again.workers.why_waiting() == "the queue is paused"
+    again.workers.look()
+    assert {job.state for job in again.queue.list_open()} == {"waiting"}
+
+
+def test_a_run_is_in_the_queue_once(desk: Desk, site: Site) -> None:
+    run = site.roots[0] / "run"
+    first = desk.train(site.roots[0] / "run.toml", run=run)
+    with pytest.raises(ConfigError, match="in the queue already"):
+        desk.train(site.roots[0] / "run.toml", run=run)
+    desk.workers.stop(first)
+    desk.train(site.roots[0] / "run.toml", run=run)
+
+
+def test_one_after_the_other_and_the_end_of_each_is_known_to_a_later_server(desk: Desk, site: Site) -> None:
+    root = site.roots[0]
+    (root / "inner").mkdir()
+    long = last(desk, root, words=["serve", str(root / "inner"), "--port", "0"])
+    wait(desk, lambda: desk.queue.read(long.id).state == "running")
+    short = last(desk, root, words=["schema"])
+    light = last(desk, root, words=["train", "nothing.toml"], is_heavy=False)
+    wait(desk, lambda: "Open http" in desk.workers.read_log(long) and desk.queue.read(light.id).state == "failed")
+    assert desk.queue.read(short.id).state == "waiting" and desk.workers.why_waiting() == "serve is running"
+    job = desk.queue.read(long.id)
+    assert job.pid is not None and os.getsid(job.pid) == job.pid != os.getsid(0)
+
+    later = Desk(site)  # as after a kill -9 of the first one
+    assert [job.id for job in later.queue.list_open()] == [long.id, short.id]
+    later.workers.stop(job)
+    wait(later, lambda: not later.queue.list_open())
+    assert [later.queue.read(one.id).state for one in (long, short)] == ["stopped", "finished"]
+    assert later.queue.read(light.id).code == 2 and '"properties"' in later.workers.read_log(short)
+    assert read_error(later.workers.read_log(light)).splitlines()[0] == "there is no file nothing.toml"
+
+
+def test_what_is_killed_is_said_to_be(desk: Desk, site: Site) -> None:
+    root = site.roots[0]
+    job = last(desk, root, words=["serve", str(root), "--home", str(root / "other"), "--port", "0"])
+    wait(desk, lambda: "Open http" in desk.workers.read_log(job))
+    found = desk.queue.read(job.id)
+    assert found.pid is not None
+    os.killpg(found.pid, signal.SIGKILL)
+    wait(desk, lambda: not desk.queue.list_open())
+    assert desk.queue.read(job.id).state == "killed"
+    desk.queue.forget(job.id)
+    with pytest.raises(ConfigError, match="no such job"):
+        desk.queue.read(job.id)
+
+
+def test_what_a_job_said_is_read(tmp_path: Path) -> None:
+    log = "reading: 3/3\nencoding texts: 40/400 now\nnote: 1/2 of it\nerror: It cannot.\n  got: a\n  fix: b\nmore\n"
+    assert read_progress("a\nencoding texts: 40/400 now\n") == ("encoding texts", 40, 400) and read_progress("a") is None
+    assert read_error(log) == "It cannot.\n  got: a\n  fix: b" and read_error("a\n\nb \n\n") == "b" and read_error("") == ""
+    (tmp_path / "log").write_text("first\n" + "x" * 50 + "\nlast\n")
+    assert read_end(tmp_path / "log", num_bytes=20) == "last\n" and read_end(tmp_path / "none") == ""

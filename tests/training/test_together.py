@@ -1,0 +1,141 @@
+"""Several processes are one, bit for bit: losses and files, whatever is trained, by any number of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ranks import run_together
+from tests.runs import build_watcher
+from tests.training.test_masks import write_masks
+from tests.training.test_resume import read_losses
+from weber.config.load import build_config, load_config, save_config
+from weber.config.run import RunConfig
+from weber.track.jsonl import read_readings
+from weber.training.assemble import train
+
+SIZE: dict[str, Any] = {"resolution": 64, "bucket_step": 16}
+CASES: dict[str, dict[str, Any]] = {
+    "lora": {
+        "adapter": {"rank": 4, "dropout": 0.1},
+        "optim": {"lr": 1e-3, "ema_decay": 0.9},
+        "objective": {"stratified": True},
+        "train": {"steps": 4, "batch_size": 1, "accumulation": 4},
+    },
+    "lokr": {"adapter": {"kind": "lycoris", "lycoris": {"algo": "lokr"}}, "train": {"steps": 2, "batch_size": 1, "accumulation": 2}},
+    "full": {
+        "adapter": {"kind": "full", "targets": ["single_transformer_blocks", "norm_out"]},
+        "memory": {"device": "cpu", "dtype": "bf16", "gradient_checkpointing": "none"},
+        "optim": {"name": "adamw_bf16", "lr": 1e-4, "ema_decay": 0.9},
+        "train": {"steps": 4, "batch_size": 1, "accumulation": 3},
+    },
+    "packed": {
+        "memory": {"device": "cpu", "quantize": "nf4", "dtype": "bf16", "gradient_checkpointing": "none"},
+        "train": {"steps": 3, "batch_size": 1, "accumulation": 2},
+        "sampling": {"prompts": ["a dog"], "steps": 2, "width": 64, "height": 64, "every": 2},
+        "evaluation": {"every": 2, "pictures": 1, "levels": [0.5]},
+    },
+    "mixed": {"train": {"steps": 4, "batch_size": 3, "accumulation": 3}, "optim": {"lr": 1e-3}},
+}
+WORLDS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "two": (2, ("lora", "lokr", "full", "mixed")),
+    "three": (3, ("lora", "mixed")),
+    "two sharded": (2, ("lora", "packed", "full", "mixed")),
+}
+"""How many processes do what, and whether each holds a part of the blocks."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def masks(place: Path, pictures: Path) -> Path:
+    return write_masks(place / "masks", pictures, names=slice(0, 12, 2))
+
+
+def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, masks: Path) -> RunConfig:
+    data: list[dict[str, Any]] = [{"path": str(pictures), **SIZE} | ({"evaluation": 0.2} if case == "packed" else {})]
+    if case == "mixed":
+        kept = {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}
+        data = [data[0] | {"loss_masks": str(masks)}, kept]
+    tree: dict[str, Any] = {
+        "model": {"variant": "pocket"},
+        "data": data,
+        "adapter": {"rank": 4},
+        "memory": {"device": "cpu", "gradient_checkpointing": "none"},
+        "output": {"folder": str(place / name / case), "cache": str(cache), "save_every": 2},
+    } | CASES[case]
+    if "sharded" in name:
+        tree |= {"parallel": {"devices": 2, "strategy": "fsdp"}, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
+    return build_config(tree)
+
+
+@pytest.fixture(scope="module")
+def runs(place: Path, small_cache: Path, pictures: Path, masks: Path) -> dict[str, Path]:
+    """The folders of the runs of one process, and of several."""
+    own: dict[str, Any] = {"cache": small_cache, "pictures": pictures, "masks": masks}
+    for case in CASES:
+        train(build(place, "one", case, **own), resume=False, watcher=build_watcher()[0])
+    for world, (size, cases) in WORLDS.items():
+        files = [place / f"{world}-{case}.toml" for case in cases]
+        for file, case in zip(files, cases, strict=True):
+            save_config(build(place, world, case, **own), file)
+        codes = run_together(files, size, said=place / f"said-{world}")
+        assert codes == [0] * size, [file.read_text() for file in sorted((place / f"said-{world}").iterdir())]
+    return {world: place / world for world in ("one", *WORLDS)}
+
+
+def list_files(folder: Path) -> dict[str, bytes]:
+    names = ("*.safetensors", "checkpoint-*/*.safetensors", "transformer/*.safetensors")
+    return {str(file.relative_to(folder)): file.read_bytes() for name in names for file in sorted(folder.glob(name))}
+
+
+@pytest.mark.parametrize(("world", "case"), [(world, case) for world, (_, cases) in WORLDS.items() for case in cases])
+def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, case: str) -> None:
+    one, many = runs["one"] / case, runs[world] / case
+    assert read_losses(one) == read_losses(many)
+    files = list_files(one)
+    assert len(files) > 2
+    assert files == list_files(many)
+    if case != "full":  # of which the first process sees a part
+        assert read_readings(one) == read_readings(many)
+    pictures = {file.name: file.read_bytes() for file in (one / "pictures").rglob("*.png")}
+    assert pictures == {file.name: file.read_bytes() for file in (many / "pictures").rglob("*.png")}
+    assert bool(pictures) == (case == "packed")
+
+
+@pytest.mark.parametrize(
+    ("case", "left", "size", "sections"),
+    [
+        ("lora", "three", 2, []),
+        ("lora", "two", 1, []),
+        ("full", "two sharded", 1, ["parallel.strategy=auto", "parallel.devices=1"]),
+        ("full", "two", 3, ["parallel.strategy=fsdp", "parallel.devices=3", "memory.gradient_checkpointing=all"]),
+    ],
+)
+def test_a_run_goes_on_in_any_number_of_processes(
+    runs: dict[str, Path], place: Path, case: str, left: str, size: int, sections: list[str]
+) -> None:
+    """As many as it was, or others; with whole blocks, or parts of them."""
+    step, steps = 2, 4
+    before, name = runs[left] / case, f"{left} to {size}"
+    folder = place / name / case
+    shutil.copytree(before / f"checkpoint-{step:06d}", folder / f"checkpoint-{step:06d}")
+    config = load_config(before / "config.toml", [f"output.folder={folder}", *sections])
+    file = place / f"{name}-{case}.toml"
+    save_config(config, file)
+    if size == 1:
+        train(config, resume=True, watcher=build_watcher()[0])
+    else:
+        assert run_together([file], size, said=place / "resumed", resume=True) == [0] * size
+        said = (place / "resumed" / f"{file.stem}-0.txt").read_text()
+        assert f"Resuming checkpoint-{step:06d}: 2 of {steps} steps are left" in said
+    files = [one for one in list_files(runs["one"] / case) if f"{steps:06d}" in one or "/" not in one]
+    assert len(files) > 2
+    for one in files:
+        assert (folder / one).read_bytes() == (runs["one"] / case / one).read_bytes(), one

@@ -1,0 +1,46 @@
+"""`[parallel]`: how many devices train one run, and what each of them holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from weber.config.section import Section
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+
+
+class ParallelConfig(Section):
+    """How many devices train one run, and what each of them holds. A step is the same pictures on any number of devices: its
+    `train.batch_size` x `train.accumulation` pictures are dealt out."""
+
+    devices: Literal["auto"] | Count | Annotated[list[Number], Field(min_length=1)] = "auto"
+    """Which GPUs of this machine. `auto`: all of them, but no more than a step has pictures; a number: so many; a list: these, by their
+    numbers. With `memory.device = "cpu"` a number of processes. Where torchrun, Slurm or Kubernetes has started the processes, these."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What each device holds. `ddp`: the whole model. `fsdp`: a part of every block, and whole blocks only while they run, so that a model
+    can be larger than a device; packed ones too (`memory.quantize`). `auto`: `ddp` where it fits, by the estimate that `weber plan`
+    prints."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether somebody has said how many devices."""
+        return self.devices != "auto"
+
+    @property
+    def num_devices(self) -> int | None:
+        """How many were asked for; None: as many as there are."""
+        if isinstance(self.devices, list):
+            return len(self.devices)
+        return self.devices if isinstance(self.devices, int) else None
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_act(self) -> ParallelConfig:
+        if isinstance(self.devices, list) and len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"devices = {self.devices} names a device twice; name each once")
+        if self.num_devices == 1 and self.strategy != "auto":
+            raise ValueError(f'strategy = "{self.strategy}" has no effect on one device; raise devices, or remove it')
+        return self

@@ -1,0 +1,48 @@
+"""The process that serves the pages, until somebody ends it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from weber.errors import ConfigError
+from weber.serve.app import build_app
+from weber.serve.site import Site
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CLOSING_SECONDS = 2
+
+
+def serve(site: Site, *, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C; the runs that were started go on. Raises ConfigError for an address that cannot be had."""
+    is_local = host in _LOOPBACK
+    with open_socket(host, port) as listening:
+        shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "localhost" else host
+        shown = socket.gethostname() if host in ("0.0.0.0", "::") else shown
+        say(f"Open http://{shown}:{listening.getsockname()[1]}/?token={site.token}")
+        say(f"The pages show {', '.join(map(str, site.roots))}. Ctrl-C ends them; runs go on.")
+        app = build_app(site, is_local=is_local)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_CLOSING_SECONDS, lifespan="on"
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Where browsers are listened to; port 0: any that is free."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen()
+    except OSError as error:
+        raise ConfigError(
+            "The pages cannot be served there.",
+            got=f"--host {host} --port {port}: {error.strerror or error}",
+            expected="an address of this machine, and a port that nobody has",
+            fix=f"end the other `weber serve`, or write --port {port + 1}",
+        ) from error
+    return found
