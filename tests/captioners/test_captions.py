@@ -119,7 +119,7 @@ def test_the_file_of_blips_makers_is_read(models: Callable[[str], Path], tmp_pat
     """Its names are those of salesforce/BLIP; nothing but tensors is unpickled."""
     folder, images = models("blip"), _build_images()
     network = BlipForConditionalGeneration.from_pretrained(folder)
-    original = dict(zip(map(_name_as_makers, network.state_dict()), network.state_dict().values(), strict=True))
+    original = dict(zip(map(name_as_makers, network.state_dict()), network.state_dict().values(), strict=True))
     assert {rename_original(name) for name in original} == set(network.state_dict())
     assert "visual_encoder.blocks.1.attn.qkv.weight" in original and "visual_encoder.patch_embed.proj.weight" in original
     file = tmp_path / "model_large_caption.pth"
@@ -135,7 +135,7 @@ def test_the_file_of_blips_makers_is_read(models: Callable[[str], Path], tmp_pat
         prefixed.build_blip(str(file), wish, memory=MEMORY)
 
 
-def _name_as_makers(name: str) -> str:
+def name_as_makers(name: str) -> str:
     """From transformers to salesforce/BLIP, written down without the code's own table."""
     if not name.startswith("vision_model."):
         return name

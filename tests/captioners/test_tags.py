@@ -56,7 +56,7 @@ def _write_network(file: Path, shape: Sequence[int | str], places: Sequence[int]
     onnx.save(model, str(file))
 
 
-def _write_wd14(folder: Path, places: Sequence[int] = (0, 1, 2, 3, 4, 5, 6), batch: int | str = "N") -> Path:
+def write_wd14(folder: Path, places: Sequence[int] = (0, 1, 2, 3, 4, 5, 6), batch: int | str = "N") -> Path:
     """model.onnx beside selected_tags.csv; outputs are probabilities."""
     _write_network(folder / "model.onnx", [batch, EDGE, EDGE, 3], places, scale=1 / 255)
     (folder / "selected_tags.csv").write_text(CSV, encoding="utf-8")
@@ -123,7 +123,7 @@ def test_averages_keep_sums() -> None:
 def test_the_layout_with_a_list_in_csv(tmp_path: Path) -> None:
     """Channels last, 0 to 255, probabilities as they are; any number of pictures at once."""
     places = [0, 1, 2, 3 * EDGE * 4, 3 * EDGE * 4 + 1, 3 * (EDGE * 4 + 5) + 2, 3 * EDGE * EDGE - 1]
-    tagger = open_tagger(str(_write_wd14(tmp_path, places)))
+    tagger = open_tagger(str(write_wd14(tmp_path, places)))
     images = [Image.new("RGB", (30, 12), (200, 100, 50)), Image.new("RGB", (12, 30), (0, 51, 102))]
     found = tagger.look(images)
     for image, row in zip(images, found, strict=True):
@@ -179,7 +179,7 @@ def test_tags_are_added_once() -> None:
 
 def test_a_folder_is_tagged_from_the_command_line(tmp_path: Path, weber: Run) -> None:
     """As the seed's document has it: a folder of taggers, thresholds, no underscores."""
-    _write_wd14(tmp_path / "tag_models" / "SmilingWolf_wd-v1-4-moat-tagger-v2", [0, 1, 2, 0, 1, 2, 1])
+    write_wd14(tmp_path / "tag_models" / "SmilingWolf_wd-v1-4-moat-tagger-v2", [0, 1, 2, 0, 1, 2, 1])
     folder = tmp_path / "data path"
     (folder / "sub").mkdir(parents=True)
     Image.new("RGB", (9, 9), (255, 0, 90)).save(folder / "röt.png")  # blue 0.35, green 0, red 1
@@ -220,7 +220,7 @@ def test_a_folder_is_tagged_from_the_command_line(tmp_path: Path, weber: Run) ->
 
 
 def test_files_that_cannot_be_read_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _write_wd14(tmp_path / "one")
+    folder = write_wd14(tmp_path / "one")
     (folder / "selected_tags.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ModelError, match="list of tags cannot be read"):
         open_tagger(str(folder))
@@ -242,7 +242,7 @@ def _write_mapping(file: Path) -> Path:
 
 
 def test_without_onnxruntime_the_command_is_named(tmp_path: Path) -> None:
-    folder = _write_wd14(tmp_path / "tagger")
+    folder = write_wd14(tmp_path / "tagger")
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     code = "import sys; sys.modules['onnxruntime'] = None; from weber import cli; cli.main()"
     done = subprocess.run([sys.executable, "-c", code, "tag", tmp_path, "--with", folder], capture_output=True, text=True)

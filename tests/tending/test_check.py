@@ -233,11 +233,11 @@ def test_set_aside_is_proposed_done_and_undone(tmp_path: Path, weber: Run) -> No
     (folder / "sub" / "again.txt").write_text("again")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    aside = folder / "set-aside"
     code, out, _ = weber("data", "check", folder, "data.0.resolution=180", "--fix")
     assert code == 1 and "Would move" in out and "again.bmp -> " in out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     code, out, _ = weber("data", "check", folder, "data.0.resolution=180", "--apply")
-    aside = tmp_path / "set-aside" / "pictures"
     assert {path.relative_to(aside).as_posix() for path in aside.rglob("*") if path.is_file()} == {
         "broken/broken.png",
         "alike/sub/again.bmp",
@@ -247,7 +247,9 @@ def test_set_aside_is_proposed_done_and_undone(tmp_path: Path, weber: Run) -> No
     assert weber("data", "check", folder, "data.0.resolution=180")[0] == 0
     code, out, _ = weber("data", "undo", aside / "undo-0001.json")
     assert code == 0 and "3 files are as they were" in out
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.parent != aside} == before
+    assert weber("data", "check", folder, "data.0.resolution=180", "--apply", "--set-aside", tmp_path / "elsewhere")[0] == 1
+    assert (tmp_path / "elsewhere" / "pictures" / "broken" / "broken.png").is_file()
     code, _, err = weber("data", "undo", aside / "undo-0001.json")
     assert code == 2 and "There is no such file" in err
 

@@ -61,7 +61,7 @@ def check(
     apply
         Do what `--fix` proposes. An undo file is written first; nothing is deleted or written over.
     set_aside
-        The folder that pictures are moved to; `set-aside` beside the folder of their set if left out.
+        The folder that pictures are moved to; `set-aside` in the folder of their set, which no set has in it, if left out.
     """
     from weber.commands.looking import look_at_place
 

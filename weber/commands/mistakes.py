@@ -39,7 +39,7 @@ EXAMPLES: dict[str, str] = {
     "data masks": "weber data masks pictures --out masks",
     "data class-images": 'weber data class-images pocket dogs --prompt "a dog"',
     "data download": "weber data download owner/name pictures",
-    "data undo": "weber data undo set-aside/pictures/undo-0001.json",
+    "data undo": "weber data undo pictures/set-aside/undo-0001.json",
     "sample": 'weber sample runs/lora --prompt "a cat"',
     "grid": 'weber grid runs/lora --prompt "a cat" --strengths 0.5,1 --seeds 1,2',
     "import": "weber import config.json -o run.toml",

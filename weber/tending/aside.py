@@ -1,4 +1,4 @@
-"""Pictures with problems moved out of the way, into a folder beside their own; nothing is ever deleted, and a file says how to undo it."""
+"""Pictures with problems moved out of the way; nothing is ever deleted, and a file says how to undo it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 from weber.config.elsewhere import find_scheme
 from weber.data.backends.tars import ENDING
+from weber.data.left_out import ASIDE_FOLDER
 from weber.tending.check import Checked
 from weber.tending.findings import KINDS
 from weber.tending.undo import Move, write_moves
-
-FOLDER_NAME = "set-aside"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Proposal:
 def propose_moves(checked: Checked, folder: Path | None) -> Proposal:
     """For each picture with a problem that moving solves: itself and what belongs to it, under the first of its problems.
 
-    Left out, the folder is `set-aside` beside the one that the pictures of a set lie in, so that no set has it in it.
+    Left out, the folder is `set-aside` in the one that the pictures of a set lie in: no set has it in it.
     """
     reasons: dict[int, str] = {}
     for finding in checked.found.findings:
@@ -40,7 +39,7 @@ def propose_moves(checked: Checked, folder: Path | None) -> Proposal:
         if home is None or not one.path.is_file():
             left.append(f"{one.name}: it lies in no folder of this machine; take it out of its archive, table or dataset")
             continue
-        target = (home.parent / FOLDER_NAME / home.name if folder is None else folder / home.name) / kind
+        target = (home / ASIDE_FOLDER if folder is None else folder / home.name) / kind
         for file in dict.fromkeys([one.path, *one.beside]):
             if file in taken or not file.is_file():
                 continue
