@@ -398,3 +398,10 @@ def test_data(run: Run, tmp_path: Path) -> None:
     assert edited == (
         "texts to encode with all of them in the cache: {'clip': 0, 't5': 0}; after one caption was edited: {'clip': 1, 't5': 1}: met"
     )
+
+
+def test_check(run: Run) -> None:
+    folder, parts, *found = run("check", "--pictures", "60", "--edge", "256")
+    assert re.fullmatch(r"60 pictures of 256 x 256 pixels: \d+\.\d s, \d+ a second", folder)
+    assert re.fullmatch(r"looking \d+\.\d s, comparing \d+\.\d s; \d+ ms of processor for each", parts)
+    assert found == [f"{kind}: 2 of 2 found, 0 others named" for kind in ("alike", "blurred", "artifacts")]

@@ -98,8 +98,15 @@ def test_tables_are_added_filled_and_taken_out(client: Client, run: Path) -> Non
     fields |= {"v.data.0.caption_steps.0.kind": "trigger", "v.data.0.caption_steps.0.text": "zorb"}
     assert client.post("/settings", **fields, do="save").status == 303
     assert '# mine\n\n[[data.caption_steps]]\nkind = "trigger"\ntext = "zorb"\n\n[train]' in run.read_text(encoding="utf-8")
-    fields = read_fields(client.get("/settings", file="a/run.toml"))
-    assert client.post("/settings", **fields, do="remove data.0.caption_steps.0").status == 200
+    more = read_fields(client.post("/settings", **read_fields(client.get("/settings", file="a/run.toml")), do="add data.0.caption_steps.1"))
+    more |= {"v.data.0.caption_steps.1.kind": "suffix", "v.data.0.caption_steps.1.text": "!"}
+    assert client.post("/settings", **more, do="save").status == 303
+    shown = client.get("/settings", file="a/run.toml")
+    assert "Move [[data.caption_steps]] 2 up" in shown.text and "Move [[data.caption_steps]] 1 up" not in shown.text
+    moved = client.post("/settings", **read_fields(shown), do="up data.0.caption_steps.1")
+    assert read_fields(moved)["v.data.0.caption_steps.0.kind"] == "suffix"
+    left = client.post("/settings", **read_fields(moved), do="remove data.0.caption_steps.0")
+    assert client.post("/settings", **read_fields(left), do="remove data.0.caption_steps.0").status == 200
     assert run.read_text(encoding="utf-8") == SOURCE
 
 
@@ -108,6 +115,9 @@ def test_what_is_no_setting_is_kept_and_flagged(client: Client, run: Path) -> No
     shown = client.get("/settings", file="a/run.toml")
     assert "Lines that are no settings" in shown.text and "train.stepz" in shown.text and "Take train.stepz out" in shown.text
     fields = read_fields(shown) | {"v.train.batch_size": "2"}
+    live = client.post("/settings/check", **fields | {"v.train.seed": "1"})
+    assert "Written to a/run.toml" in live.text and "1 to mend" in live.text
+    fields = read_fields(client.get("/settings", file="a/run.toml")) | {"v.train.seed": ""}
     assert client.post("/settings", **fields, do="save").status == 303
     text = run.read_text(encoding="utf-8")
     assert "stepz = 5\n" in text and "batch_size = 2" in text

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, new, plan, publish, sample, serve, texts, train
+from weber.commands import (
+    bench,
+    cache,
+    captions,
+    data,
+    files,
+    imports,
+    lists,
+    metadata,
+    new,
+    plan,
+    publish,
+    sample,
+    serve,
+    tags,
+    texts,
+    train,
+)
 from weber.version import VERSION
 
 app = App(
@@ -16,6 +33,11 @@ app.command(new.new)
 for _verb in (
     plan.plan,
     cache.app,
+    captions.caption,
+    captions.tag,
+    data.app,
+    tags.app,
+    metadata.app,
     sample.sample,
     sample.grid,
     files.inspect,
