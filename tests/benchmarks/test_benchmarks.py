@@ -168,6 +168,19 @@ def test_soak(run: Run) -> None:
     assert same == "losses and bytes of the adapter: the same as of the run alone"
 
 
+def test_pages(run: Run) -> None:
+    words = ("--rounds", "2", "--pictures", "20", "--events", "4", "--runs", "0")
+    pages, rest = [], []
+    for line in run("pages", *words):
+        (pages if " kB" in line else rest).append(line)
+    assert len(pages) == 10 and all(_read_numbers(line)[0] > 0 for line in pages)
+    assert rest[0].startswith("the slowest page")
+    if not rest[1].startswith("no browser"):
+        _, paint, scripts, elements, server, _ = rest
+        assert _read_numbers(paint)[0] > 0 and min(_read_numbers(elements)) > 50
+        assert min(*_read_numbers(scripts), *_read_numbers(server)) > 1
+
+
 def test_step(run: Run) -> None:
     _, _, *lines = run("step", "--steps", "2", "--tokens", "64")
     kinds = "lora", "full", "bf16"
@@ -386,6 +399,13 @@ def test_data(run: Run, tmp_path: Path) -> None:
     assert edited == (
         "texts to encode with all of them in the cache: {'clip': 0, 't5': 0}; after one caption was edited: {'clip': 1, 't5': 1}: met"
     )
+
+
+def test_check(run: Run) -> None:
+    folder, parts, *found = run("check", "--pictures", "60", "--edge", "256")
+    assert re.fullmatch(r"60 pictures of 256 x 256 pixels: \d+\.\d s, \d+ a second", folder)
+    assert re.fullmatch(r"looking \d+\.\d s, comparing \d+\.\d s; \d+ ms of processor for each", parts)
+    assert found == [f"{kind}: 2 of 2 found, 0 others named" for kind in ("alike", "blurred", "artifacts")]
 
 
 def test_parallel(run: Run) -> None:

@@ -30,6 +30,11 @@ def say(text: str) -> None:
     print(text)
 
 
+def end(code: int) -> None:
+    """Leave with an exit code that tells a script what was found."""
+    raise SystemExit(code)
+
+
 def say_error(text: str) -> None:
     """Write to standard error what somebody else has put in words."""
     print(text, file=sys.stderr)

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, launch, lists, new, plan, publish, sample, serve, texts, train
+from weber.commands import (
+    bench,
+    cache,
+    captions,
+    data,
+    files,
+    imports,
+    launch,
+    lists,
+    metadata,
+    new,
+    plan,
+    publish,
+    sample,
+    serve,
+    tags,
+    texts,
+    train,
+)
 from weber.version import VERSION
 
 app = App(
@@ -17,6 +35,11 @@ for _verb in (
     launch.launch,
     plan.plan,
     cache.app,
+    captions.caption,
+    captions.tag,
+    data.app,
+    tags.app,
+    metadata.app,
     sample.sample,
     sample.grid,
     files.inspect,

@@ -213,7 +213,14 @@ class Budget:
             self.config.train.accumulation * largest.work,
             self._rates.name,
             self._rates.is_measured,
-            self._count_parts(largest, memory),
+            _count_parts(
+                largest,
+                rates=self._rates,
+                unpacking=_build_unpacking(self._measure(memory)),
+                times=self.load.count_rounds(self.config),
+                passes=2 + _count_again(memory),
+                update=self._updates.count_seconds(self._rates),
+            ),
             max(profile.saved_bytes for profile in profiles.values()),
         )
 
@@ -364,17 +371,6 @@ class Budget:
             if found is not None and part not in self.cached
         ]
 
-    def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
-        """Seconds of a step's computing, by what takes them."""
-        times, passes = self.config.train.accumulation, 2 + _count_again(memory)
-        unpack = self._rates.count_parts(_build_unpacking(self._measure(memory)))
-        pieces = [self._rates.count_parts(profile.forward), self._rates.count_parts(profile.backward)]
-        found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
-        for name, seconds in unpack.items():
-            found[name] += times * passes * seconds
-        found[MEMORY] += self._updates.count_seconds(self._rates)
-        return found
-
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
         sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.load.count_rounds(self.config)
         passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
@@ -395,6 +391,18 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_parts(
+    profile: Profile, *, rates: Rates, unpacking: Work, times: int, passes: float, update: float
+) -> dict[str, float]:
+    """Seconds of a step's computing, by what takes them: `times` micro-batches that unpack `passes` times each, and the `update`."""
+    pieces = [rates.count_parts(profile.forward), rates.count_parts(profile.backward)]
+    found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
+    for name, seconds in rates.count_parts(unpacking).items():
+        found[name] += times * passes * seconds
+    found[MEMORY] += update
+    return found
 
 
 @dataclass(frozen=True)

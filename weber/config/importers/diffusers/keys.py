@@ -43,10 +43,14 @@ KEYS: Table = {
     "instance_prompt": stated(data.set_prompt, "data.0.instance_prompt, or data.0.caption_fallback beside captions"),
     "class_data_dir": stated(data.answer_class("class_data_dir", "path"), "data.1.path"),
     "class_prompt": stated(data.answer_class("class_prompt", "instance_prompt"), "data.1.instance_prompt"),
-    "with_prior_preservation": stated(data.set_prior, "a second set with the class images, and train.balance = \"sets\""),
+    "with_prior_preservation": stated(
+        data.set_prior, "a second set with the class images, train.balance = \"sets\", and `weber data class-images` beforehand"
+    ),
     "prior_loss_weight": stated(data.answer_class("prior_loss_weight", "loss_weight"), "data.1.loss_weight"),
     "num_class_images": stated(data.answer_num_class, "data.1.limit"),
-    "prior_generation_precision sample_batch_size": stated(data.answer_generation, "class images must be there"),
+    "prior_generation_precision sample_batch_size": stated(
+        data.answer_generation, "`weber data class-images` paints one at a time, in the model's own precision"
+    ),
     "resolution": stated(data.set_sizes, "data.0.resolution, with squares or the shapes that are asked for"),
     "aspect_ratio_buckets": stated(data.set_buckets, "data.0.buckets, width first"),
     "use_aspect_ratio_buckets": stated(data.answer_buckets, 'data.0.aspect = "closest" with the same shapes'),
