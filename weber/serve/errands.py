@@ -103,7 +103,7 @@ def find_errand(site: Site, *words: str | bytes) -> Errand:
     return Errand(site.home / _FOLDER / blake2b(b"\0".join(parts), digest_size=16).hexdigest())
 
 
-def start_errand(site: Site, errand: Errand, words: Sequence[str], *, folder: Path, good: Sequence[int] = (0,)) -> None:
+def start_errand(site: Site, errand: Errand, *, words: Sequence[str], folder: Path, good: Sequence[int] = (0,)) -> None:
     """Call `weber` with these words in a folder, unless that is being done; `good` are the exit codes of a call that ended well."""
     errand.base.parent.mkdir(parents=True, exist_ok=True)
     _clear_old(errand.base.parent)

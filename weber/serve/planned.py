@@ -40,7 +40,7 @@ def start_planning(site: Site, path: Path, *, card: str = "") -> None:
     """Make the plan, in a process of its own; of this machine with what becomes of each picture."""
     errand = _find(site, path, card)
     words = ["--card", card] if card else ["--pictures", str(errand.found)]
-    start_errand(site, errand, ["plan", str(path), "--json", *words], folder=find_root(site, path))
+    start_errand(site, errand, words=["plan", str(path), "--json", *words], folder=find_root(site, path))
 
 
 def _find(site: Site, path: Path, card: str) -> Errand:

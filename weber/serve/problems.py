@@ -80,7 +80,7 @@ def start_checking(request: Request, form: FormData) -> Response:
     file = find_file(site, read_text(form, "file"))
     errand = _find(site, file)
     words = ["data", "check", str(file), "--json", str(errand.found)]
-    start_errand(site, errand, words, folder=find_root(site, file), good=(0, _FOUND_PROBLEMS))
+    start_errand(site, errand, words=words, folder=find_root(site, file), good=(0, _FOUND_PROBLEMS))
     if "hx-request" in request.headers:
         return render(request, "problems_state.html", **_describe(request, read_text(form, "file")))
     return go(request, "/problems?" + urlencode({"file": shorten(site, file)}))
