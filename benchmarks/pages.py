@@ -178,6 +178,8 @@ def measure_hour(browser: Browser, server: Server, *, folder: Path, num_events: 
             unfinished.write_text(json.dumps(status))
             unfinished.replace(folder / STATUS_NAME)
             time.sleep(0.05)
+            if number % 20 == 0:
+                browser.read("1")  # what it has told meanwhile is taken in
             if number in (max(1, num_events // 4), num_events):
                 browser.wait(f"document.querySelector('#sentence')?.innerText.includes('{step:,}')")
                 browser.call("HeapProfiler.collectGarbage")

@@ -100,7 +100,8 @@ def test_what_is_done_with_a_run_is_a_call_of_weber(client: Client, site: Site, 
     assert ask("check", place="checkpoint-000002") == ["check", str(run / "checkpoint-000002")]
     merged = ask("merge", other="runs/a", weight=1, other_weight="0.5", name="../x")
     assert merged == ["merge", f"{run}:1", f"{run}:0.5", f"--out={run}/x.safetensors"]
-    assert ask("publish", to="me/mine", send=0, consent=1) == ["publish", str(run), "me/mine", "--consent", "--dry-run"]
+    assert ask("publish", to="me/mine", send=0, consent=1) == ["publish", str(run), "me/mine", "--dry-run"]
+    assert ask("publish", send=1, public=1, consent=1, trigger="--x") == ["publish", str(run), "--public", "--consent", "--trigger=--x"]
     assert ask("report", other="runs/a") == ["report", str(run), str(run)]
     assert ask("resume", steps=4000) == ["train", str(run / "config.toml"), "train.steps=4000", "--resume"]
     for action, fields in (

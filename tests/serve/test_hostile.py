@@ -116,7 +116,7 @@ def test_uploads_stay_in_their_folder_and_overwrite_nothing(client: Client, tmp_
     for files, folder, words in (
         ({"evil.png": b"z"}, "pictures", "of this name already"),
         ({"run.sh": b"z"}, "", "neither a picture nor a caption"),
-        ({"a.png": b"z"}, "../x", "holds .."),
+        ({"a.png": b"z"}, "../x", "leads upwards"),
         ({"a.png": b"z"}, "/etc", "outside"),
         ({"CON.png": b"z"}, "", "cannot be used"),
         ({}, "", "No file was sent"),

@@ -15,7 +15,7 @@ from weber.serve.words import describe_ago, describe_bytes, describe_time
 
 TOKEN_NAME = "token"
 _TOKEN_BYTES = 24
-VISIBLE = "CUDAVISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
 

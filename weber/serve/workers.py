@@ -65,8 +65,12 @@ class Workers:
         if job.state != "running" or job.pid is None:
             return
         self._queue.note(job.id, asked=time.time())
+        is_killed = at_once and job.asked is not None
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(job.pid, signal.SIGKILL if at_once and job.asked is not None else signal.SIGTERM)
+            os.killpg(job.pid, signal.SIGKILL if is_killed else signal.SIGTERM)
+        if is_killed and job.run and job.kind == "train":
+            with suppress(ProcessLookupError, PermissionError, ConfigError):  # one of several processes has a session of its own
+                os.kill(find_process(Path(job.run)), signal.SIGKILL)
 
     def is_at(self, job: Job) -> bool:
         """Whether the run of a job is being trained by now, and not only looked at."""
@@ -164,14 +168,19 @@ class Workers:
 
 def stop_process(folder: Path) -> None:
     """Ask a run that was started elsewhere to save and stop. Raises ConfigError where no process of this machine is known to train it."""
+    try:
+        os.kill(find_process(folder), signal.SIGTERM)
+    except (ProcessLookupError, PermissionError) as error:
+        raise ConfigError("The run's process cannot be asked to stop.", got=str(error), fix="stop it where it was started") from error
+
+
+def find_process(folder: Path) -> int:
+    """The number of the process of this machine that trains a run. Raises ConfigError where none is known."""
     found = read_condition(folder)
     identity = found.known.get("process")
     if found.pid is None or not found.is_here or not isinstance(identity, str) or not is_alive(found.pid, identity):
         raise ConfigError("No process of this machine is known to train this run.", got=str(folder), fix="stop it where it was started")
-    try:
-        os.kill(found.pid, signal.SIGTERM)
-    except (ProcessLookupError, PermissionError) as error:
-        raise ConfigError("The run's process cannot be asked to stop.", got=str(error), fix="stop it where it was started") from error
+    return found.pid
 
 
 def read_end(file: Path, *, num_bytes: int = _LOG_BYTES) -> str:
