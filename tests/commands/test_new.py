@@ -37,7 +37,7 @@ class Terminal:
 
     def wait(self, words: str) -> None:
         """Until it has said that, behind what was waited for before."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while words not in _ESCAPES.sub("", self.said):
             assert time.monotonic() < deadline and self._read(), (words, self.said)
         self.said = ""
@@ -51,10 +51,10 @@ class Terminal:
         while self._read():
             pass
         os.close(self._main)
-        return self.process.wait(60), _ESCAPES.sub("", self.said)
+        return self.process.wait(300), _ESCAPES.sub("", self.said)
 
     def _read(self) -> bool:
-        if select.select([self._main], [], [], 60)[0]:
+        if select.select([self._main], [], [], 300)[0]:
             try:
                 data = os.read(self._main, 65536)
             except OSError:  # the other side is closed

@@ -111,7 +111,7 @@ def test_problems_are_found_and_set_aside_by_a_button_and_taken_back(client: Cli
         (folder / f"{name}.txt").write_text("something\n", encoding="utf-8")
     assert "Look for them" in client.get("/problems", file="run.toml").text
     assert client.post("/problems", file="run.toml").status == 303
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while "Looking:" in (page := client.get("/problems", file="run.toml")).text and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "2 there more than once, byte for byte" in page.text and "Set 2 aside" in page.text, page.text
@@ -156,7 +156,7 @@ def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client,
     assert "Not planned yet" in waiting.text and "known yet" in client.get("/data", file="run.toml").text
     assert client.post("/data/look", file="run.toml").status == 303
     assert "hx-get" in client.get("/plan/state", file="run.toml").text
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while "Looking at the pictures" in (page := client.get("/data", file="run.toml")).text and time.monotonic() < deadline:
         time.sleep(0.2)
     assert "as of" in page.text, page.text
