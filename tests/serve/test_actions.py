@@ -78,7 +78,7 @@ def test_the_page_of_a_run_shows_what_lies_in_its_folder(client: Client, run: Pa
     [loss, *others] = json.loads(client.get("/run/charts", at="runs/a").text)["charts"]
     assert loss["title"] == "loss" and len(loss["x"]) <= 2400 and loss["x"][0] == 1 and loss["x"][-1] == 3000
     assert loss["lines"][1]["y"][0] == 1.0 and {chart["title"] for chart in others} >= {"learning rate", "steps per second"}
-    picture = client.get("/picture", at="runs/a/pictures/step-000002/00.png", edge=64)
+    picture = client.get("/picture", at="runs/a/pictures/step-000002/00.png", small=1)
     assert picture.headers["content-type"] == "image/webp" and picture.body[8:12] == b"WEBP"
     assert client.get("/picture", at="runs/a/adapter.safetensors").status == 404
     assert client.get("/run/download", at="runs/a/adapter.safetensors").headers["content-disposition"].startswith("attachment")
@@ -138,6 +138,11 @@ def test_three_answers_become_a_file_that_says_why(client: Client, site: Site, p
         config = load_config(root / file)
         assert config.data[0].captions == source and config.model.variant == "pocket" and "#" in (root / file).read_text()
         assert (config.data[0].instance_prompt == "zorb") == (captions == "instance")
+    client.post("/jobs/pause", paused=1)
+    (root / "out.toml").write_text("[[data]]\npath = 'dogs'\n[output]\nfolder = '/elsewhere'\n")
+    refused = client.post("/start/go", file="out.toml")
+    assert refused.status == 400 and "output.folder = /elsewhere" in refused.text
+    assert client.post("/start/go", file="zorb.toml").status == 303 and read_words(site) == ["train", str(root / "zorb.toml")]
     assert client.post("/start", pictures="nowhere", word="zorb").status == 400
     assert client.post("/start", pictures="dogs", card="RTX 9999").status == 400
 

@@ -26,6 +26,7 @@ _MOST_WAITS, _WAIT_SECONDS = 50, 0.1
 _INTERRUPTED = 130
 _LOG_BYTES = 64 * 1024
 _PROGRESS = re.compile(r"(.+): (\d+)/(\d+)(?: .*)?")
+_BAR = re.compile(r".*\d+%\|.*\| *([\d.]+)([kMGT])B?/([\d.]+)([kMGT])B? *\[")
 _ERROR = "error: "
 
 
@@ -203,6 +204,13 @@ def read_progress(log: str) -> tuple[str, int, int] | None:
         if found:
             return found[1], int(found[2]), int(found[3])
     return None
+
+
+def read_fetched(log: str) -> str:
+    """How much of a file is fetched, where the bar of the library that fetches it is what a job shows last; else nothing."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip()]
+    found = _BAR.match(lines[-1]) if lines else None
+    return f"fetching {found[1]} {found[2]}B of {found[3]} {found[4]}B" if found else ""
 
 
 def read_error(log: str) -> str:
