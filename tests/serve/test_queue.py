@@ -44,7 +44,7 @@ def test_the_order_is_that_of_a_person_and_stays(desk: Desk, site: Site) -> None
     a, b, c, d = numbers
     desk.queue.move(d, before=a)
     desk.queue.move(b, before=None)
-    assert desk.queue.cancel(c) and not desk.queue.cancel(c)
+    assert desk.queue.take(c, state="cancelled") and not desk.queue.take(c, state="running")
     desk.queue.pause(True)
     again = Desk(site)  # another server, later
     assert [job.id for job in again.queue.list_open()] == [d, a, b] and again.queue.is_paused
@@ -93,6 +93,9 @@ def test_what_is_killed_is_said_to_be_and_each_gpu_has_its_own_run(site: Site) -
     os.killpg(found.pid, signal.SIGKILL)
     wait(desk, lambda: not desk.queue.list_open())
     assert desk.queue.read(job.id).state == "killed"
+    assert desk.queue.take(last(desk, root, words=["schema"]).id, state="running")  # and then its server was killed
+    desk.workers.look()
+    assert not desk.queue.list_open() and desk.queue.list_done(1)[0].state == "killed"
     desk.queue.forget(job.id)
     with pytest.raises(ConfigError, match="no such job"):
         desk.queue.read(job.id)

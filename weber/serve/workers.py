@@ -40,7 +40,9 @@ class Workers:
     def look(self) -> None:
         """Notice what has ended, and start what can be: called again and again, by one thread."""
         for job in self._queue.list_open():
-            if job.state == "running":
+            if job.state == "running" and job.pid is None:
+                self._end(job, None)  # a server was killed while it started this one
+            elif job.state == "running":
                 self._look_after(job)
         if not self._queue.is_paused:
             for job in self._choose():
@@ -60,11 +62,11 @@ class Workers:
 
     def stop(self, job: Job, *, at_once: bool = False) -> None:
         """Ask a job to stop: training saves first. `at_once`: kill it, if that was asked of it before."""
-        if self._queue.cancel(job.id):
+        if self._queue.take(job.id, state="cancelled"):
             return
         job = self._queue.read(job.id)
-        if job.state != "running" or job.pid is None:
-            return
+        if job.state != "running" or job.pid is None or job.process is None or not is_alive(job.pid, job.process):
+            return  # numbers of processes are given anew: nobody else is to be stopped
         self._queue.note(job.id, asked=time.time())
         is_killed = at_once and job.asked is not None
         with suppress(ProcessLookupError, PermissionError):
@@ -144,6 +146,8 @@ class Workers:
     def _start(self, job: Job) -> None:
         taken = {one.slot for one in self._queue.list_open() if one.state == "running" and one.is_heavy}
         slot = next((one for one in self._list_slots() if one not in taken), "") if job.is_heavy else ""
+        if not self._queue.take(job.id, state="running"):
+            return  # it was taken out meanwhile
         chosen = {VISIBLE: slot} if len(self._site.slots) > 1 and job.is_heavy else {}
         (self._queue.logs / f"{job.id}.json").unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "weber.serve.child", str(self._queue.logs / f"{job.id}.json"), *job.words]
@@ -164,7 +168,7 @@ class Workers:
                 return
         self._children[job.id] = child
         process = read_identity(child.pid) or "gone"
-        self._queue.note(job.id, state="running", started=time.time(), pid=child.pid, process=process, slot=slot)
+        self._queue.note(job.id, started=time.time(), pid=child.pid, process=process, slot=slot)
 
 
 def stop_process(folder: Path) -> None:
