@@ -12,8 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.serve.browsing import Client
+from weber.captioners.table import CAPTIONERS
+from weber.captioners.tagger import TAGGERS
 from weber.data.left_out import ASIDE_FOLDER
+from weber.serve.describing import DESCRIBERS
 from weber.serve.gallery import PORTION
+from weber.serve.queue import Queue
 from weber.serve.site import Site
 from weber.serve.thumbnails import load_thumbnail
 
@@ -89,6 +93,19 @@ def test_a_picture_is_set_aside_and_taken_back_and_nothing_is_deleted(client: Cl
     assert client.post("/data/back", **fields, picture="pictures/set-aside/in/a b.jpg").status == 303
     assert (folder / "in" / "a b.txt").read_text(encoding="utf-8") == "a sky\n"
     assert client.post("/data/back", **fields, picture="pictures/wide.png").status == 400
+
+
+def test_captions_are_a_job_of_the_queue(client: Client, run: Path, site: Site) -> None:
+    """Its words are those of the verb, for the folder of the set alone; what is no captioner is refused."""
+    assert [*DESCRIBERS["caption"]] == sorted(CAPTIONERS, key=DESCRIBERS["caption"].index) and set(DESCRIBERS["tag"]) == set(TAGGERS)
+    assert client.get("/data", file="run.toml").text.count("<option>") == len(CAPTIONERS) + len(TAGGERS)
+    fields = {"file": "run.toml", "set": "0", "prefix": "ohwx, "}
+    assert client.post("/data/describe", **fields, **{"with": "wd14"}, overwrite="1").status == 303
+    assert client.post("/data/describe", **fields, **{"with": "--help"}).status == 400
+    [job] = Queue(site).list_open()
+    folder = str(run.parent / "pictures")
+    words = ["tag", folder, "--with", "wd14", "--ending=.txt", "--prefix=ohwx, ", "--overwrite"]
+    assert list(job.words) == words and job.is_heavy
 
 
 def test_a_large_set_comes_in_portions(client: Client, run: Path) -> None:
