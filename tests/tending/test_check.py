@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from tests.shared import EXAMPLES
 from weber.config.data import DataConfig
+from weber.config.expand import expand_set
 from weber.data.sets import PictureLimits
 from weber.progress import ignore_progress
 from weber.tending.check import Checked, check_pictures
@@ -221,6 +222,24 @@ cache = '{tmp_path / "cache"}'
     assert code == 1 and [record["pictures"][item["picture"]]["path"] for item in leaked["pictures"]] == [str(learned / "2.png")]
     assert "2.png: as other.png of held, which is held out" in out
     assert "learned: 4 pictures" in out and "held: 2 pictures, 2 of them held out" in out
+
+
+def test_sets_of_several_resolutions_are_one_folder(tmp_path: Path) -> None:
+    """Nothing is a copy of itself, and nothing is said twice."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        _build_photo(number).save(folder / f"{number}.png")
+    _build_photo(1).filter(ImageFilter.GaussianBlur(4)).save(folder / "soft.png")
+    config = DataConfig(path=folder, resolution=[128, 176], captions="filename")
+    sets = [one.build_fitting(native_pixels=256, alignment_pixels=16) for one in expand_set(config)]
+    seen = look_at(sets, Look(16, PictureLimits(), tmp_path / "cache"), progress=ignore_progress)
+    assert len(seen) == 8 and {one.bucket for one in seen if one.name == "0.png"} == {(144, 112), (208, 144)}
+    found = check_pictures(seen, Limits(), triggers={}).found
+    assert [(one.kind, [seen[item.place].name for item in one.items]) for one in found.findings] == [
+        ("alike", ["soft.png"]),
+        ("blurred", ["soft.png"]),
+    ]
 
 
 def test_set_aside_is_proposed_done_and_undone(tmp_path: Path, weber: Run) -> None:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from weber.commands.terminal import read_run
+from weber.errors import ConfigError
 
 if TYPE_CHECKING:
     from weber.config.run import RunConfig
@@ -23,6 +24,8 @@ def look_at_place(
     place: Path, overrides: Sequence[str], *, has_thumbs: bool, progress: Progress
 ) -> tuple[list[Seen], Limits, dict[str, str]]:
     """The pictures, how long their captions may be, and by set the trigger that its steps add."""
+    if not place.exists():
+        raise ConfigError("There is nothing to check.", got=str(place), expected="a folder, or the file of a run", fix="correct the path")
     if place.is_dir():
         from weber.config.load import build_config, write_overrides
 

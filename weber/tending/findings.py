@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from weber.tending.likeness import Pair, find_alike, group_pairs
 from weber.tending.looking import Seen
@@ -105,9 +106,10 @@ class Found:
 
 def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) -> Found:
     """What there is to say of some pictures, but for the kinds that are skipped."""
-    measured = [place for place, one in enumerate(seen) if one.measures is not None]
+    places = {(one.path, one.is_held_out): place for place, one in reversed(list(enumerate(seen)))}
+    measured = sorted(place for place in places.values() if seen[place].measures is not None)
     compares = not {"alike", "leaked", "copies"} <= {*skip}
-    near = find_alike([one.measures for one in seen if one.measures is not None]) if compares else []
+    near = find_alike([one for place in measured if (one := seen[place].measures) is not None]) if compares else []
     pairs = [Pair(measured[one.first], measured[one.second], one.is_mirrored) for one in near]
     marks = {} if "marked" in skip else _find_marks(seen)
     found: dict[str, list[Item]] = defaultdict(list)
@@ -115,7 +117,7 @@ def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) 
     for place, one in enumerate(seen):
         for kind, detail in [*_list_own(one), *_list_long(one, lengths)]:
             found[kind].append(Item(place, detail))
-    for kind, item in _list_alike(seen, pairs):
+    for kind, item in _list_alike(seen, pairs, sorted(places.values())):
         found[kind].append(item)
     for name, mark in marks.items():
         places = [
@@ -125,7 +127,15 @@ def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) 
         found["marked"] += [Item(places[number], where) for number in mark.places]
     found["said-twice"] = list(_list_said_twice(seen))
     kinds = [kind for kind in KINDS if found[kind] and kind not in skip]
-    return Found(tuple(Finding(kind, tuple(found[kind])) for kind in kinds), tuple(pairs), marks)
+    return Found(tuple(Finding(kind, _list_once(found[kind], seen)) for kind in kinds), tuple(pairs), marks)
+
+
+def _list_once(items: Sequence[Item], seen: Sequence[Seen]) -> tuple[Item, ...]:
+    """Without what is said of the same file twice: sets of several resolutions have the same pictures."""
+    first: dict[tuple[Path, str], Item] = {}
+    for item in items:
+        first.setdefault((seen[item.place].path, item.detail), item)
+    return tuple(first.values())
 
 
 def _list_own(one: Seen) -> Iterator[tuple[str, str]]:
@@ -189,13 +199,13 @@ def _find_marks(seen: Sequence[Seen]) -> dict[str, Mark]:
     return {name: mark for name, mark in found.items() if mark is not None}
 
 
-def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair]) -> Iterator[tuple[str, Item]]:
-    """Groups of pictures: the best of each stays, and of those that are held out all."""
+def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair], places: Sequence[int]) -> Iterator[tuple[str, Item]]:
+    """Groups of pictures: the best of each stays, and of those that are held out all. `places`: of each file one."""
     mirrored = {(one.first, one.second): one.is_mirrored for one in pairs}
     by_content = defaultdict(list)
-    for place, one in enumerate(seen):
-        if one.content:
-            by_content[one.content].append(place)
+    for place in places:
+        if seen[place].content:
+            by_content[seen[place].content].append(place)
     doubles = [Pair(places[0], other, False) for places in by_content.values() for other in places[1:]]
     for group in group_pairs([*pairs, *doubles]):
         held = [place for place in group if seen[place].is_held_out]
@@ -217,12 +227,13 @@ def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair]) -> Iterator[tuple[s
 
 
 def _list_said_twice(seen: Sequence[Seen]) -> Iterator[Item]:
-    texts = defaultdict(list)
+    texts, paths = defaultdict(list), set[Path]()
     for place, one in enumerate(seen):
-        if one.captions and one.captions[0]:
+        if one.captions and one.captions[0] and one.path not in paths:
+            paths.add(one.path)
             texts[one.captions[0]].append(place)
     groups = [places for places in texts.values() if len(places) > 1]
-    if len(groups) == 1 and len(groups[0]) == sum(bool(one.captions) for one in seen):
+    if len(groups) == 1 and len(groups[0]) == sum(map(len, texts.values())):
         return  # one caption for all is meant
     for places in groups:
         for place in places:
