@@ -10,6 +10,7 @@ from pathlib import Path
 from weber.tending.likeness import Pair, find_alike, group_pairs
 from weber.tending.looking import Seen
 from weber.tending.marks import Mark, find_mark
+from weber.tending.measures import Gray
 
 LEAST_SHARPNESS = 0.25
 """An edge of which one pixel makes less than this is soft: a blur of 2 pixels at 1024 and more."""
@@ -106,28 +107,30 @@ class Found:
 
 def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) -> Found:
     """What there is to say of some pictures, but for the kinds that are skipped."""
-    places = {(one.path, one.is_held_out): place for place, one in reversed(list(enumerate(seen)))}
-    measured = sorted(place for place in places.values() if seen[place].measures is not None)
-    compares = not {"alike", "leaked", "copies"} <= {*skip}
-    near = find_alike([one for place in measured if (one := seen[place].measures) is not None]) if compares else []
-    pairs = [Pair(measured[one.first], measured[one.second], one.is_mirrored) for one in near]
+    firsts = {(one.path, one.is_held_out): place for place, one in reversed(list(enumerate(seen)))}
+    places = sorted(firsts.values())
+    pairs = [] if {"alike", "leaked", "copies"} <= {*skip} else _find_pairs(seen, places)
     marks = {} if "marked" in skip else _find_marks(seen)
-    found: dict[str, list[Item]] = defaultdict(list)
     lengths = _count_lengths(seen, limits)
+    found: dict[str, list[Item]] = defaultdict(list)
     for place, one in enumerate(seen):
         for kind, detail in [*_list_own(one), *_list_long(one, lengths)]:
             found[kind].append(Item(place, detail))
-    for kind, item in _list_alike(seen, pairs, sorted(places.values())):
+    for kind, item in _list_alike(seen, pairs, places):
         found[kind].append(item)
     for name, mark in marks.items():
-        places = [
-            place for place, one in enumerate(seen) if one.set_name == name and one.measures is not None and one.measures.frame is not None
-        ]
-        where = f"at {_say_place(mark)}"
-        found["marked"] += [Item(places[number], where) for number in mark.places]
+        framed = [place for place, _ in _list_frames(seen, name)]
+        found["marked"] += [Item(framed[number], f"at {_say_place(mark)}") for number in mark.places]
     found["said-twice"] = list(_list_said_twice(seen))
     kinds = [kind for kind in KINDS if found[kind] and kind not in skip]
     return Found(tuple(Finding(kind, _list_once(found[kind], seen)) for kind in kinds), tuple(pairs), marks)
+
+
+def _find_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[Pair]:
+    """Pictures that are alike, among those at some places."""
+    measured = [(place, one) for place in places if (one := seen[place].measures) is not None]
+    near = find_alike([one for _, one in measured])
+    return [Pair(measured[one.first][0], measured[one.second][0], one.is_mirrored) for one in near]
 
 
 def _list_once(items: Sequence[Item], seen: Sequence[Seen]) -> tuple[Item, ...]:
@@ -190,12 +193,18 @@ def _list_long(one: Seen, lengths: Sequence[_Lengths]) -> Iterator[tuple[str, st
         yield ("long" if len(cut) == len(lengths) else "cut-short"), "; ".join(cut)
 
 
+def _list_frames(seen: Sequence[Seen], name: str) -> list[tuple[int, Gray]]:
+    """The pictures of a set in which marks are looked for, by their places."""
+    return [
+        (place, one.measures.frame)
+        for place, one in enumerate(seen)
+        if one.set_name == name and one.measures is not None and one.measures.frame is not None
+    ]
+
+
 def _find_marks(seen: Sequence[Seen]) -> dict[str, Mark]:
-    frames = defaultdict(list)
-    for one in seen:
-        if one.measures is not None and one.measures.frame is not None:
-            frames[one.set_name].append(one.measures.frame)
-    found = {name: find_mark(some) for name, some in frames.items()}
+    names = dict.fromkeys(one.set_name for one in seen)
+    found = {name: find_mark([frame for _, frame in _list_frames(seen, name)]) for name in names}
     return {name: mark for name, mark in found.items() if mark is not None}
 
 
