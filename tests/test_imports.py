@@ -112,7 +112,8 @@ def test_what_commands_import_that_read_adapters(tmp_path: Path) -> None:
 def test_what_commands_import_that_prepare_pictures(pictures: Path, tmp_path: Path) -> None:
     """No PyTorch where none is needed, and no model's library before there is something to look at."""
     folder = str(pictures)
-    commands = [["tags", "count", folder], ["metadata", "build", folder, "m.jsonl"], ["data", "resize", folder, "--out", "new", "--edge", "64"]]
+    commands = [["tags", "count", folder], ["metadata", "build", folder, "m.jsonl"]]
+    commands += [["data", "resize", folder, "--out", "new", "--edge", "64"]]
     commands += [["data", "check", folder, "data.0.resolution=64"], ["caption", "--list"]]
     run(COMMANDS, json.dumps(commands), folder=tmp_path)
     *plain, checked, listed = list_imports(tmp_path)

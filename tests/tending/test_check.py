@@ -21,7 +21,9 @@ from weber.data.sets import PictureLimits
 from weber.progress import ignore_progress
 from weber.tending.check import Checked, check_pictures
 from weber.tending.findings import KINDS, Limits
+from weber.tending.likeness import find_alike, group_pairs, measure_difference
 from weber.tending.looking import Look, look_at
+from weber.tending.measures import measure_picture
 
 Run = Callable[..., tuple[int, str, str]]
 Change = Callable[[Image.Image], Image.Image]
@@ -281,6 +283,16 @@ def test_unreadable_files_are_findings(tmp_path: Path) -> None:
         _build_photo(number).save(folder / f"{number}.png")
     (folder / "1.png").chmod(0)
     assert _name_found(_check(folder, tmp_path), "broken") == {"1"}
+
+
+def test_many_that_are_alike_are_joined_without_comparing_all() -> None:
+    """As a video's pictures are: each pair joins another one to the rest."""
+    image = _build_photo(1)
+    one = measure_picture(image, b"", has_frame=False, has_thumb=False)
+    pairs = find_alike([one] * 300)
+    assert len(pairs) == 299 and group_pairs(pairs) == [list(range(300))]
+    assert find_alike([one]) == find_alike([]) == []
+    assert measure_difference(one.look, one.look) == 0
 
 
 def test_every_kind_has_words() -> None:

@@ -129,9 +129,18 @@ def _write(job: Job, target: Path, text: str) -> bool:
         return False
     text = f"{job.prefix}{text}{job.suffix}"
     if job.join is not None and target.exists():
-        text = job.join(target.read_text(encoding="utf-8").strip(), text)
+        text = job.join(_read_text(target), text)
     write_whole(target, f"{text}\n".encode())
     return True
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "A text file cannot be added to.", got=f"{file}: {error}", expected="UTF-8", fix="save it again, or write --overwrite"
+        ) from error
 
 
 class _Journal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ LEAST_QUALITY, GOOD_QUALITY = 40, 60
 
 MOST_LOST = 0.25
 """A crop that cuts off more is worth a look."""
+
+
+_MEANT_SHARE = 0.5  # of the pictures of a set that have the same caption
 
 
 @dataclass(frozen=True)
@@ -236,17 +239,18 @@ def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair], places: Sequence[in
 
 
 def _list_said_twice(seen: Sequence[Seen]) -> Iterator[Item]:
-    texts, paths = defaultdict(list), set[Path]()
+    """But for a caption that most pictures of a set have: that is meant."""
+    texts, paths, counts = defaultdict[str, list[int]](list), set[Path](), Counter[str]()
     for place, one in enumerate(seen):
         if one.captions and one.captions[0] and one.path not in paths:
             paths.add(one.path)
+            counts[one.set_name] += 1
             texts[one.captions[0]].append(place)
-    groups = [places for places in texts.values() if len(places) > 1]
-    if len(groups) == 1 and len(groups[0]) == sum(map(len, texts.values())):
-        return  # one caption for all is meant
-    for places in groups:
-        for place in places:
-            yield Item(place, f'"{_shorten(seen[place].captions[0])}"', tuple(one for one in places if one != place)[:1], is_spare=False)
+    for places in texts.values():
+        shares = [number / counts[name] for name, number in Counter(seen[place].set_name for place in places).items()]
+        for place in places if len(places) > 1 and max(shares) <= _MEANT_SHARE else ():
+            others = tuple(one for one in places if one != place)[:1]
+            yield Item(place, f'"{_shorten(seen[place].captions[0])}"', others, is_spare=False)
 
 
 def _count_pixels(one: Seen) -> int:
