@@ -167,6 +167,19 @@ def test_soak(run: Run) -> None:
     assert same == "losses and bytes of the adapter: the same as of the run alone"
 
 
+def test_pages(run: Run) -> None:
+    words = ("--rounds", "2", "--pictures", "20", "--events", "4", "--runs", "0")
+    pages, rest = [], []
+    for line in run("pages", *words):
+        (pages if " kB" in line else rest).append(line)
+    assert len(pages) == 10 and all(_read_numbers(line)[0] > 0 for line in pages)
+    assert rest[0].startswith("the slowest page")
+    if not rest[1].startswith("no browser"):
+        _, paint, scripts, elements, server, _ = rest
+        assert _read_numbers(paint)[0] > 0 and min(_read_numbers(elements)) > 50
+        assert min(*_read_numbers(scripts), *_read_numbers(server)) > 1
+
+
 def test_step(run: Run) -> None:
     _, _, *lines = run("step", "--steps", "2", "--tokens", "64")
     kinds = "lora", "full", "bf16"
