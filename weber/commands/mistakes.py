@@ -16,6 +16,7 @@ from weber.errors import ConfigError
 EXAMPLES: dict[str, str] = {
     "new": "weber new pictures --word zorb",
     "train": "weber train run.toml",
+    "launch": "weber launch run.toml --nodes 2 --at gpu1:29400 --resume",
     "plan": "weber plan run.toml",
     "cache": "weber cache run.toml",
     "cache gc": "weber cache gc run.toml",
@@ -60,7 +61,7 @@ EXAMPLES: dict[str, str] = {
     "schema": "weber schema",
     "variants": "weber variants",
 }
-_WITH_SETTINGS = ("train", "plan", "cache")
+_WITH_SETTINGS = ("train", "launch", "plan", "cache")
 
 
 def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError:

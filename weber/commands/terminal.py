@@ -120,6 +120,16 @@ def find_own_place() -> Place | None:
     return place
 
 
+def prepare_launch(devices: Sequence[int | None]) -> None:
+    """Let processes that are started from here see these GPUs, each its own, and meet anew each time that they are started: else they find
+    the addresses of those before (as of PyTorch 2.13, where they share the store in which torchrun's machinery meets)."""
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = [shown[number] if number < len(shown) else str(number) for number in devices if number is not None]
+    if names:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+
+
 def follow_parent(parent: int) -> None:
     """Stop as after Ctrl-C when the process that watches this one is gone."""
 

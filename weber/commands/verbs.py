@@ -11,6 +11,7 @@ from weber.commands import (
     data,
     files,
     imports,
+    launch,
     lists,
     metadata,
     new,
@@ -31,6 +32,7 @@ app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
 app.command(new.new)
 for _verb in (
+    launch.launch,
     plan.plan,
     cache.app,
     captions.caption,

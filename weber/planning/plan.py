@@ -249,7 +249,7 @@ def build_plan(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     workload = replace(workload, measured=list_measured(measured))
-    spread = choose_spread(config, workload, num_processes or count_processes(config, machine))
+    spread = choose_spread(config, workload, num_processes=num_processes or count_processes(config, machine))
     workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
