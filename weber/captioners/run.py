@@ -156,7 +156,7 @@ class _Journal:
         if self._is_kept:
             self._file.parent.mkdir(exist_ok=True)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(name) + "\n")
+                file.write("\n" + json.dumps(name))  # a line of its own, also behind one that was cut off
 
     def close(self) -> None:
         """All are done."""
@@ -168,5 +168,8 @@ class _Journal:
     def _read(self) -> list[str]:
         if not self._file.exists():
             return []
-        lines = self._file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]  # the last one is empty, or was cut off
+        done: list[str] = []
+        for line in self._file.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # the end, or what a kill has cut off
+                done.append(json.loads(line))
+        return done
