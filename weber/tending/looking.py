@@ -88,7 +88,7 @@ def look_at(sets: Sequence[DataConfig], look: Look, *, progress: Progress) -> li
         local = local if config.hub is None else load_hub_set(config, look.folder / "hub", progress=progress)
         parts = [part for part, is_there in ((False, config.evaluation < 1), (True, config.evaluation > 0)) if is_there]
         for is_held_out in parts:
-            index = _Measuring(look, files, known)
+            index = _Measuring(look, files, known=known)
             seen += _look_at_set(local, look, index, key=key, is_held_out=is_held_out, progress=progress)
     return seen
 
@@ -188,7 +188,7 @@ class _Known(NamedTuple):
 class _Measuring(Index):
     """An index that opens every picture that was chosen, and measures it at the same time; of all other files it is what it is."""
 
-    def __init__(self, look: Look, files: Sources, known: dict[Path, _Known]) -> None:
+    def __init__(self, look: Look, files: Sources, *, known: dict[Path, _Known]) -> None:
         super().__init__(look.folder / "index.sqlite", backend=files)
         self.files, self.known, self._has_thumbs = files, known, look.has_thumbs
         self._chosen, self._framed, self._shown = set[Path](), set[Path](), set[Path]()
