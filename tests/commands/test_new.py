@@ -121,12 +121,12 @@ def test_flags_are_answers_in_a_pipe_and_what_is_written_is_trained(
 ) -> None:
     monkeypatch.chdir(home)
     flags = ["--word", "zorb", "--steps", "2", "--prompt", "a zorb", "--name", "first"]
-    assert call(monkeypatch, "new", "pets", *flags) == 0
+    (home / "run.toml").write_text("# mine\n", encoding="utf-8")
+    assert call(monkeypatch, "new", "pets") == 2 and "is there already" in capsys.readouterr().err
+    assert call(monkeypatch, "new", "pets", "--overwrite", *flags) == 0
     assert "To start: weber train run.toml" in capsys.readouterr().out
     config = load_config(home / "run.toml")
     assert config.train.steps == 2 and config.sampling.prompts == ["a zorb"] and "# painted before" in (home / "run.toml").read_text()
-    assert call(monkeypatch, "new", "pets") == 2 and "is there already" in capsys.readouterr().err
-    assert call(monkeypatch, "new", "pets", "--overwrite", *flags) == 0
     assert call(monkeypatch, "train", "run.toml") == 0
     assert (home / "runs" / "first" / "adapter.safetensors").is_file()
 

@@ -101,6 +101,35 @@ def test_a_large_set_comes_in_portions(client: Client, run: Path) -> None:
     assert rest.text.count('<article class="picture"') == 8 and "hx-get" not in rest.text.rpartition("</article>")[2]
 
 
+def test_problems_are_found_and_set_aside_by_a_button_and_taken_back(client: Client, run: Path) -> None:
+    """By a real `weber data check` of its own; those that `--apply` has moved go back to where they were, too."""
+    folder = run.parent / "pictures"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(folder / "noise.png")
+    for name in ("twin.png", "in/third.png"):
+        (folder / name).write_bytes((folder / "noise.png").read_bytes())
+    for name in ("noise", "twin", "in/third", "bare"):
+        (folder / f"{name}.txt").write_text("something\n", encoding="utf-8")
+    assert "Look for them" in client.get("/problems", file="run.toml").text
+    assert client.post("/problems", file="run.toml").status == 303
+    deadline = time.monotonic() + 60
+    while "Looking:" in (page := client.get("/problems", file="run.toml")).text and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "2 there more than once, byte for byte" in page.text and "Set 2 aside" in page.text, page.text
+    answer = client.post("/problems/aside", file="run.toml", kind="copies")
+    assert answer.status == 303 and "moved=2" in answer.headers["location"]
+    left = {one.name for one in (*folder.glob("*.png"), *folder.glob("in/*.png"))}
+    assert len({"noise.png", "twin.png", "third.png"} & left) == 1
+    assert "Set 2 aside" not in client.get("/problems", file="run.toml").text
+    moved = next((folder / ASIDE_FOLDER).rglob("*.png"))
+    sorted_by_kind = folder / ASIDE_FOLDER / "copies" / moved.name
+    sorted_by_kind.parent.mkdir()
+    moved.rename(sorted_by_kind)
+    row = {"source": str(folder / "in" / "was here.png"), "target": str(sorted_by_kind)}
+    (folder / ASIDE_FOLDER / "undo-0001.json").write_text(json.dumps({"moves": [row]}), encoding="utf-8")
+    assert client.post("/data/back", file="run.toml", set="0", picture=f"pictures/set-aside/copies/{moved.name}").status == 303
+    assert (folder / "in" / "was here.png").is_file()
+
+
 def test_small_pictures_are_made_once_by_what_they_show(site: Site, tmp_path: Path) -> None:
     turned, exif = Image.new("RGB", (600, 300), "red"), Image.Exif()
     exif[274] = 6
@@ -141,5 +170,5 @@ def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client,
     assert "4 steps with 2 pictures" in plan.text and "weights of the blocks" in plan.text and "3600 per hour" in plan.text
     run.write_text(RUN.replace("pictures", "absent"), encoding="utf-8")
     assert "Not planned yet" in client.get("/plan", file="run.toml").text
-    facts = json.loads(next((run.parent / ".weber" / "plans").glob("*.json")).read_text(encoding="utf-8"))
+    facts = json.loads(next((run.parent / ".weber" / "errands").glob("*.out")).read_text(encoding="utf-8"))
     assert facts["num_steps"] == 4 and facts["text_limits"] == {"clip": 77, "t5": 24} and sum(facts["seconds"].values()) > 0

@@ -98,8 +98,14 @@ def build_record(checked: Checked) -> dict[str, Any]:
         "findings": [
             {
                 "kind": finding.kind,
+                "title": finding.row.title,
+                "advice": finding.row.advice,
                 "problem": finding.row.is_problem,
-                "pictures": [{"picture": item.place, "detail": item.detail, "others": list(item.others)} for item in finding.items],
+                "moves": finding.row.moves,
+                "pictures": [
+                    {"picture": item.place, "detail": item.detail, "others": list(item.others), "spare": item.is_spare}
+                    for item in finding.items
+                ],
             }
             for finding in checked.found.findings
         ],
