@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, new, plan, publish, sample, serve, texts, train
+from weber.commands import bench, cache, files, imports, lists, new, plan, publish, remote, sample, serve, texts, train
 from weber.version import VERSION
 
 app = App(
@@ -31,6 +31,7 @@ for _verb in (
     serve.serve,
     bench.app,
     texts.serve_text,
+    remote.app,
     train.demo,
     lists.schema,
     lists.variants,
