@@ -25,8 +25,9 @@ from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
-    *("bench", "cache", "check", "demo", "diff", "export", "extract", "grid", "import", "inspect", "merge", "new"),
-    *("plan", "publish", "report", "resize", "sample", "scale", "schema", "serve", "serve-text", "train", "variants"),
+    *("bench", "cache", "caption", "check", "data", "demo", "diff", "export", "extract", "grid", "import", "inspect", "launch", "merge"),
+    *("metadata", "new", "plan", "publish", "report", "resize", "sample", "scale", "schema", "serve", "serve-text", "tag", "tags"),
+    *("train", "variants"),
 )
 
 

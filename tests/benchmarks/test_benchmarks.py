@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NAMES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "machine")
@@ -165,6 +166,19 @@ def test_soak(run: Run) -> None:
     assert before > 100 and grown == pytest.approx(after - before, abs=0.11)
     assert all(number >= 1 for number in _read_numbers(others))
     assert same == "losses and bytes of the adapter: the same as of the run alone"
+
+
+def test_pages(run: Run) -> None:
+    words = ("--rounds", "2", "--pictures", "20", "--events", "4", "--runs", "0")
+    pages, rest = [], []
+    for line in run("pages", *words):
+        (pages if " kB" in line else rest).append(line)
+    assert len(pages) == 10 and all(_read_numbers(line)[0] > 0 for line in pages)
+    assert rest[0].startswith("the slowest page")
+    if not rest[1].startswith("no browser"):
+        _, paint, scripts, elements, server, _ = rest
+        assert _read_numbers(paint)[0] > 0 and min(_read_numbers(elements)) > 50
+        assert min(*_read_numbers(scripts), *_read_numbers(server)) > 1
 
 
 def test_step(run: Run) -> None:
@@ -385,3 +399,40 @@ def test_data(run: Run, tmp_path: Path) -> None:
     assert edited == (
         "texts to encode with all of them in the cache: {'clip': 0, 't5': 0}; after one caption was edited: {'clip': 1, 't5': 1}: met"
     )
+
+
+def test_check(run: Run) -> None:
+    folder, parts, *found = run("check", "--pictures", "60", "--edge", "256")
+    assert re.fullmatch(r"60 pictures of 256 x 256 pixels: \d+\.\d s, \d+ a second", folder)
+    assert re.fullmatch(r"looking \d+\.\d s, comparing \d+\.\d s; \d+ ms of processor for each", parts)
+    assert found == [f"{kind}: 2 of 2 found, 0 others named" for kind in ("alike", "blurred", "artifacts")]
+
+
+def test_parallel(run: Run) -> None:
+    head, line, last = run("parallel", "--processes", "1", "--steps", "2", "--only", "full, fsdp")
+    assert head.split() == ["run", "processes", "s/step", "of", "one", "bytes"]
+    size, seconds, share = _read_numbers(line[21:])
+    assert (size, share) == (1, 1) and seconds > 0 and line.endswith("equal")
+    assert last == "PASS: 0 differences"
+
+
+def test_parallel_sees_what_differs(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    for name, loss, number in (("one", 0.5, 1.0), ("other", 0.5, 1.0), ("loss", 0.25, 1.0), ("bytes", 0.5, 2.0)):
+        folder = tmp_path / name / "checkpoint-000001"
+        folder.mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text(f'{{"loss": {loss}}}\n')
+        save_file({"a": torch.tensor(number)}, folder / "weights.safetensors")
+    compare = load("parallel").compare
+    assert compare(tmp_path / "one", tmp_path / "other") == []
+    assert compare(tmp_path / "one", tmp_path / "loss") == ["losses"]
+    assert compare(tmp_path / "one", tmp_path / "bytes") == ["weights.safetensors: a"]
+
+
+def test_scale(run: Run) -> None:
+    _, *lines = run("scale", "--gpus", "1", "16", "--model", "flux2-klein-base-4b", "--pixels", "256")
+    rows = [_read_numbers(line) for line in lines if line.split()[0] in ("1", "16")]
+    assert len(rows) == 6
+    for one, many in zip(rows[::2], rows[1::2], strict=True):
+        assert one[0] == 1 and many[0] == 16 and one[1] == many[1] > 0
+        assert one[2] == one[3] == one[4] == 0 and many[2] > 0 and many[5] == pytest.approx(16 * one[5], abs=1e-3)
+    assert [many[3] > 0 for many in rows[1::2]] == [False, True, True], "weights are sent where blocks are sharded"

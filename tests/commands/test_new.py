@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from weber import cli
+from weber.commands.new import _CARDS
 from weber.config.load import load_config
+from weber.memory.cards import CARDS
 
 DOWN, ENTER = b"\x1b[B", b"\r"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[()][A-Z0-9]|\x1b[=>78]")
@@ -146,3 +148,7 @@ def test_what_cannot_be_is_refused_with_the_fix(
     monkeypatch.chdir(home)
     assert call(monkeypatch, "new", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_cards_that_are_proposed_are_known() -> None:
+    assert {one.name for one in CARDS} >= set(_CARDS)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weber.config.edits import write_setting
+from weber.config.edits import move_entry, write_setting
 from weber.config.load import place_value
 from weber.config.statements import list_statements
 from weber.errors import ConfigError
@@ -92,6 +92,55 @@ def test_sections_in_other_forms_are_changed_in_those_forms() -> None:
 def test_a_long_list_has_an_item_per_line() -> None:
     text = write_setting("", "sampling.prompts", value=[f"a picture of {number} cats on a sofa" for number in range(9)])
     assert text.startswith('[sampling]\nprompts = [\n  "a picture of 0 cats on a sofa",\n') and text.endswith("\n]\n")
+
+
+STEPS = """\
+[[data]]
+path = "a"
+
+# first
+[[data.caption_steps]]
+kind = "prefix" # one
+text = "x"
+
+[[data.caption_steps]]
+kind = "suffix"
+text = "y" # two
+# still two
+
+# other
+[train]
+steps = 5
+"""
+
+
+def test_an_entry_of_a_list_moves_with_its_remarks() -> None:
+    text = move_entry(STEPS, "data.0.caption_steps.1")
+    assert text == """\
+[[data]]
+path = "a"
+
+[[data.caption_steps]]
+kind = "suffix"
+text = "y" # two
+# still two
+
+# first
+[[data.caption_steps]]
+kind = "prefix" # one
+text = "x"
+
+# other
+[train]
+steps = 5
+"""
+    assert move_entry(text, "data.0.caption_steps.1") == STEPS
+    swapped = move_entry(SOURCE, "data.1")
+    assert [one["path"] for one in tomllib.loads(swapped)["data"]] == ["b", "a"] and "# three\n[[data]]\npath = \"a\"  # four" in swapped
+    assert move_entry('data = [{path = "a"}, {path = "b"}] # two', "data.1") == 'data = [{path = "b"}, {path = "a"}] # two'
+    for key in ("data.0", "data.2", "train.1", "nothing.1"):
+        with pytest.raises(ConfigError, match="no entry"):
+            move_entry(SOURCE, key)
 
 
 VALUES = st.one_of(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.dataset_hub import serve_hub  # noqa: F401
 from weber.config.data import DataConfig
 from weber.data.build import build_dataset
 from weber.data.dataset import Dataset

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
 
-import numpy as np
 import pytest
 from huggingface_hub import constants
-from PIL import Image
 
+from tests.data.dataset_hub import COMMIT, Hub, build_parquet, build_picture
 from weber.config.data import DataConfig
 from weber.data import hub
 from weber.data.dataset import Dataset
@@ -30,111 +24,20 @@ pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 Read = Callable[..., Dataset]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TAKES = PictureLimits(max_references=2)
-
-
-class Hub:
-    """Repositories of datasets by name, each a mapping of file names to bytes; answers as the hub's API does."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, dict[str, bytes]] = {}
-        self.gated: set[str] = set()
-        self.asked: list[str] = []
-        self.fails = False
-        owner = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                owner.answer(self, body=True)
-
-            def do_HEAD(self) -> None:
-                owner.answer(self, body=False)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, handler: BaseHTTPRequestHandler, *, body: bool) -> None:
-        address = urlparse(handler.path)
-        parts = unquote(address.path).strip("/").split("/")
-        self.asked.append("/".join(parts))
-        headers, status, data = {"X-Repo-Commit": COMMIT, "Content-Type": "application/json"}, 200, b""
-        name = "/".join(parts[2:4] if parts[0] == "api" else parts[1:3])
-        if self.fails:
-            status = 503
-        elif name not in self.files:
-            status, headers["X-Error-Code"] = 404, "RepoNotFound"
-        elif parts[0] == "api" and parts[4:5] and parts[5] not in ("main", COMMIT):
-            status, headers["X-Error-Code"] = 404, "RevisionNotFound"
-        elif parts[0] == "api" and parts[4:5] == ["tree"]:
-            assert parse_qs(address.query)["recursive"] in (["True"], ["true"])
-            entries = [
-                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for path, content in self.files[name].items()
-            ]
-            data = json.dumps(entries).encode()
-        elif parts[0] == "api":
-            siblings = [{"rfilename": path} for path in self.files[name]]
-            data = json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}).encode()
-        elif name in self.gated:
-            status, headers["X-Error-Code"] = 403, "GatedRepo"
-        else:
-            assert parts[3:5] == ["resolve", COMMIT]
-            data = self.files[name]["/".join(parts[5:])]
-            headers["ETag"] = f'"{hashlib.sha1(data).hexdigest()}"'
-        handler.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(data))}.items():
-            handler.send_header(key, value)
-        handler.end_headers()
-        if body:
-            handler.wfile.write(data)
-
-
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub of our own, with a cache of its own."""
-    served = Hub()
-    for name, value in {
-        "ENDPOINT": served.url,
-        "HUGGINGFACE_CO_URL_TEMPLATE": served.url + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_OFFLINE": False,
-        "HF_HUB_CACHE": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": True,
-    }.items():
-        monkeypatch.setattr(constants, name, value)
-    yield served
-    served.server.shutdown()
-    served.server.server_close()
-
-
-def _picture(seed: int, *, kind: str = "png", size: tuple[int, int] = (64, 64)) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
 
 
 def _cell(data: bytes | None, path: str | None = None) -> dict[str, object]:
     return {"bytes": data, "path": path}
 
 
-def _build_parquet(columns: Mapping[str, list[Any]]) -> bytes:
-    buffer = BytesIO()
-    parquet.write_table(pyarrow.table(dict(columns)), buffer)
-    return buffer.getvalue()
-
-
 def _build_pairs(start: int, num: int) -> bytes:
     """Triplets: target, source, instruction; and columns that nobody asks for."""
     numbers = range(start, start + num)
-    return _build_parquet(
+    return build_parquet(
         {
-            "output": [_cell(_picture(n), f"{n}.png") for n in numbers],
-            "cond image": [_cell(_picture(100 + n, kind="jpeg")) for n in numbers],
+            "output": [_cell(build_picture(n), f"{n}.png") for n in numbers],
+            "cond image": [_cell(build_picture(100 + n, kind="jpeg")) for n in numbers],
             "instruction": [f"make it {n}" for n in numbers],
             "others": [[f"{n} a", f"{n} b"] for n in numbers],
             "score": [float(n) for n in numbers],
@@ -168,9 +71,10 @@ def test_triplets_from_parquet_files(tmp_path: Path, served: Hub, read_sets: Rea
     dataset = read_sets(_config(**PAIRS), inputs=TAKES, progress=lambda what, done, total: said.append((what, done, total)))
     folder = tmp_path / "cache" / "hub" / "owner--pairs" / "main" / "train"
     assert [example.path.relative_to(folder).as_posix() for example in dataset.examples] == [f"0000/{n:07}-0.png" for n in range(5)]
-    assert [example.path.read_bytes() for example in dataset.examples] == [_picture(n) for n in range(5)]
+    assert [example.path.read_bytes() for example in dataset.examples] == [build_picture(n) for n in range(5)]
     assert [example.captions for example in dataset.examples] == [(f"make it {n}",) for n in range(5)]
-    assert [example.references[0].path.read_bytes() for example in dataset.examples] == [_picture(100 + n, kind="jpeg") for n in range(5)]
+    sources = [build_picture(100 + n, kind="jpeg") for n in range(5)]
+    assert [example.references[0].path.read_bytes() for example in dataset.examples] == sources
     assert dataset.examples[2].references[0].path == folder / "0000" / "0000002-1.jpg"
     assert {example.set_name for example in dataset.examples} == {"pairs"}
     assert not dataset.set_aside
@@ -201,8 +105,8 @@ def test_another_split_and_a_commit(tmp_path: Path, served: Hub, read_sets: Read
 
 def test_pictures_as_plain_bytes_and_missing_cells(served: Hub, read_sets: Read) -> None:
     served.files["owner/pairs"] = {
-        "all.parquet": _build_parquet(
-            {"image": [_picture(1, kind="webp"), None, b"no picture", _picture(2)], "text": ["one", "two", "three", None]}
+        "all.parquet": build_parquet(
+            {"image": [build_picture(1, kind="webp"), None, b"no picture", build_picture(2)], "text": ["one", "two", "three", None]}
         )
     }
     dataset = read_sets(_config(), inputs=TAKES)
@@ -221,27 +125,27 @@ def test_an_image_folder(served: Hub, read_sets: Read, table: str) -> None:
     if table.endswith("jsonl"):
         names = rows.splitlines()[0].split(",")
         rows = "\n".join(json.dumps({**dict(zip(names, line.split(","), strict=True)), "n": 3}) for line in rows.splitlines()[1:])
-    files = {"deep/a.png": _picture(1), "b.jpg": _picture(2, kind="jpeg"), table.rpartition("/")[2]: rows.encode()}
+    files = {"deep/a.png": build_picture(1), "b.jpg": build_picture(2, kind="jpeg"), table.rpartition("/")[2]: rows.encode()}
     served.files["owner/pairs"] = {f"{folder}/{name}".strip("/"): data for name, data in files.items()}
     served.files["owner/pairs"] |= {"README.md": b"", "secret.txt": b"x"}
     dataset = read_sets(_config(conditioning_columns=["edit"]), inputs=TAKES)
     (example,) = dataset.examples
-    assert (example.path.name, example.path.read_bytes(), example.captions) == ("0000000-0.png", _picture(1), ("an a",))
-    assert example.references[0].path.read_bytes() == _picture(2, kind="jpeg")
+    assert (example.path.name, example.path.read_bytes(), example.captions) == ("0000000-0.png", build_picture(1), ("an a",))
+    assert example.references[0].path.read_bytes() == build_picture(2, kind="jpeg")
     assert [item.reason for item in dataset.set_aside] == ["unreadable file: No such file or directory, named in line 2"]
 
 
 def test_a_table_names_only_files_of_its_own(tmp_path: Path, served: Hub, read_sets: Read) -> None:
     outside = tmp_path / "outside.png"
-    outside.write_bytes(_picture(9))
+    outside.write_bytes(build_picture(9))
     rows = [{"image": "a.png", "text": "good", "s": name} for name in (str(outside), "../../../../../outside.png", "a.png")]
     rows += [{"image": str(outside), "text": "bad", "s": "a.png"}, {"image": "../x.png", "text": "bad", "s": "a.png"}]
-    served.files["owner/pairs"] = {"metadata.jsonl": "\n".join(map(json.dumps, rows)).encode(), "a.png": _picture(1)}
+    served.files["owner/pairs"] = {"metadata.jsonl": "\n".join(map(json.dumps, rows)).encode(), "a.png": build_picture(1)}
     dataset = read_sets(_config(conditioning_columns=["s"]), inputs=TAKES)
     assert sorted(item.reason for item in dataset.set_aside) == [f"file outside of the dataset: line {number}" for number in (1, 2, 4, 5)]
-    assert [example.references[0].content for example in dataset.examples] == [encode_content(_picture(1))]
+    assert [example.references[0].content for example in dataset.examples] == [encode_content(build_picture(1))]
     copied = [path.read_bytes() for path in (tmp_path / "cache" / "hub").rglob("*.png")]
-    assert copied == [_picture(1)] * 6
+    assert copied == [build_picture(1)] * 6
 
 
 # --- whole or not at all
@@ -335,8 +239,8 @@ def test_what_was_downloaded_before_is_used_offline(served: Hub, read_sets: Read
         ({"hub_split": "validation"}, None, ["no Parquet files and no table", 'split "validation"', "train-00000-of-00002"]),
         ({}, {"a.tar": b"", "b.tar": b""}, ["no Parquet files and no table", "a.tar, b.tar"]),
         ({}, {}, ["no Parquet files and no table", "the files none"]),
-        ({}, {"a.parquet": _build_parquet({"text": ["a", "b"]})}, ["has no pictures", "2 rows"]),
-        ({}, {"a.parquet": _build_parquet({"image": pyarrow.array([], pyarrow.binary())})}, ["has no pictures"]),
+        ({}, {"a.parquet": build_parquet({"text": ["a", "b"]})}, ["has no pictures", "2 rows"]),
+        ({}, {"a.parquet": build_parquet({"image": pyarrow.array([], pyarrow.binary())})}, ["has no pictures"]),
         ({}, {"one/train-0.parquet": b"", "two/train-0.parquet": b""}, ["several configurations", "one, two", 'hub_split = "two/train"']),
         ({}, {"a/one/train/0.parquet": b"", "a/two/train/0.parquet": b""}, ["several configurations", 'hub_split = "two/train"']),
         ({}, {"train.parquet": b"", "two/train.parquet": b""}, ["several configurations", 'hub_split = "two/train"']),

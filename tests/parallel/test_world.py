@@ -14,7 +14,7 @@ from tests.processes import CONTEXT
 from tests.ranks import find_port, watch
 from weber.errors import CacheError, WeberError
 from weber.parallel.place import Place
-from weber.parallel.world import Dismissed, PeerError, Undone, World, check_equal
+from weber.parallel.world import Dismissed, PeerError, Undone, World, check_equal, check_same
 
 
 def _work(rank: int, port: int, said: Path) -> None:
@@ -30,8 +30,8 @@ def _work(rank: int, port: int, said: Path) -> None:
         except (Undone, Dismissed) as error:
             found[name] = type(error).__name__
 
-    note("same", lambda: world.check_same({"optim.lr": 1e-3}))
-    note("settings", lambda: world.check_same({"optim.lr": 1e-3 * (1 + rank), "train.seed": 42}))
+    note("same", lambda: check_same(world, {"optim.lr": 1e-3}))
+    note("settings", lambda: check_same(world, {"optim.lr": 1e-3 * (1 + rank), "train.seed": 42}))
     note("numbers", lambda: check_equal(world, [("weight", torch.full((3,), float(rank)))]))
     problem = CacheError("Nothing can be read.", got="a hole", fix="mend it")
     note("problem of the other", lambda: world.agree(problem if rank == 1 else None))

@@ -12,8 +12,8 @@ from weber.errors import ConfigError
 from weber.planning.budget import build_estimate
 from weber.planning.plan import build_plan
 from weber.planning.report import build_report
-from weber.planning.spread import choose_spread
-from weber.planning.traffic import build_traffic, count_gradient_bytes
+from weber.planning.spread import choose_spread, find_limit
+from weber.planning.traffic import Demand, Links, count_gradient_bytes, list_demands
 
 ALL = {"gradient_checkpointing": "all"}
 TWO = {"devices": 2}
@@ -24,12 +24,12 @@ def test_the_planner_chooses_by_bytes(build_run: BuildRun) -> None:
     config = build_run(memory=ALL, train=TRAIN, parallel=TWO)
     workload = build_plan(config).workload
     peak = build_estimate(config, workload).peak.num_bytes
-    fits, lacks = (choose_spread(config, replace(workload, device_bytes=peak + more), 2) for more in (1, -1))
+    fits, lacks = (choose_spread(config, replace(workload, device_bytes=peak + more), num_processes=2) for more in (1, -1))
     assert not fits.is_sharded and lacks.is_sharded and "at its peak of" in lacks.why
     plain = build_run(memory={"gradient_checkpointing": "none"}, train=TRAIN, parallel=TWO)
-    kept = choose_spread(plain, replace(workload, device_bytes=1), 2)
+    kept = choose_spread(plain, replace(workload, device_bytes=1), num_processes=2)
     assert not kept.is_sharded and "blocks cannot be sharded: what is kept of a block" in kept.why
-    assert choose_spread(config, replace(workload, device_bytes=1), 1).num_processes == 1
+    assert choose_spread(config, replace(workload, device_bytes=1), num_processes=1).num_processes == 1
 
 
 def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
@@ -44,10 +44,11 @@ def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
 
 
 def test_the_plan_says_it(build_run: BuildRun) -> None:
-    sharded = TWO | {"strategy": "fsdp"}
-    report = build_report(build_plan(build_run(memory=ALL, train={"accumulation": 3, "batch_size": 1}, parallel=sharded)))
+    config = build_run(memory=ALL, train={"accumulation": 3, "batch_size": 1}, parallel=TWO | {"strategy": "fsdp"})
+    report = build_report(build_plan(config))
     assert "2 devices, each with a part of every block (fsdp): as parallel.strategy says" in report
-    assert "the same 3 pictures as on one device, in 2 rounds of micro-batches" in report and "MB of weights" in report
+    assert "the same 3 pictures as on one device, in 2 rounds of micro-batches" in report
+    assert "weights of blocks between devices: " in report and "what limits first: " in report
     assert "Devices" not in build_report(build_plan(build_run()))
 
 
@@ -57,9 +58,20 @@ def test_what_is_sent(build_run: BuildRun) -> None:
     config = build_run(memory=ALL, train={"accumulation": 4, "batch_size": 1}, parallel=TWO)
     workload = build_plan(config).workload
     assert workload.num_processes == 2
-    assert build_traffic(config, workload).gradient_bytes == count_gradient_bytes(workload.trained.num_bytes, 2, rounds=2)
-    assert build_traffic(config, workload).weight_bytes == 0
-    assert build_traffic(config, replace(workload, is_sharded=True)).weight_bytes > workload.trained.num_bytes
+    links = Links(between=1e9, network=1e8, disk=1e7)
+
+    def find(num: int, *, is_sharded: bool = False) -> dict[str, Demand]:
+        load = replace(workload, num_processes=num, is_sharded=is_sharded)
+        return {one.name: one for one in list_demands(config, load, links=links, save_bytes=1e6, save_every=10)}
+
+    gradients, weights, words, cache, saved = find(2).values()
+    assert gradients.num_bytes == count_gradient_bytes(workload.trained.num_bytes, 2, rounds=2)
+    assert gradients.seconds == pytest.approx(gradients.num_bytes / 1e9) and weights.num_bytes == 0 and words.seconds > 0
+    assert saved.num_bytes == 1e5 and cache.seconds == pytest.approx(cache.num_bytes / 1e7)
+    assert find(2, is_sharded=True)[weights.name].num_bytes > workload.trained.num_bytes
+    far = find(16)[gradients.name]
+    assert far.seconds == pytest.approx(far.num_bytes / 2 / 1e9 + far.num_bytes / 2 / 1e8), "half of it goes to other machines"
+    assert find_limit([gradients, far], 2 * far.seconds) is None and find_limit([gradients, far], far.seconds / 2) is far
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def browsing(folder: Path) -> Iterator[Browser]:
         port = _wait_for((folder / "DevToolsActivePort").read_text).split()[0]
         pages = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10).read())
         page = next(one for one in pages if one["type"] == "page")
-        with connect(page["webSocketDebuggerUrl"], max_size=None) as connection:
+        with connect(page["webSocketDebuggerUrl"], max_size=None, ping_interval=None) as connection:
             yield Browser(connection)
     finally:
         process.terminate()

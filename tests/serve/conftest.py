@@ -10,13 +10,16 @@ import pytest
 
 from tests.serve.browsing import Client, serving
 from weber.serve.site import Site, build_site
+from weber.version import VERSION
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """Pages of an empty folder."""
     (tmp_path / "work").mkdir()
-    return build_site([tmp_path / "work"], environment=dict(os.environ))
+    site = build_site([tmp_path / "work"], environment=dict(os.environ))
+    (site.home / f"models-{VERSION}.txt").write_text("pocket\n", encoding="utf-8")  # so that no test asks for them anew
+    return site
 
 
 @pytest.fixture

@@ -114,8 +114,15 @@ def test_small_pictures_are_made_once_by_what_they_show(site: Site, tmp_path: Pa
     assert Image.open(load_thumbnail(site, tmp_path / "a.jpg")).size == (256, 128)
 
 
+def _make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client, run: Path) -> None:
     """By a real `weber plan` of its own."""
+    Image.new("L", (200, 90), 128).save(_make(run.parent / "masks") / "wide.png")
+    run.write_text(RUN.replace('"pictures"', '"pictures"\nloss_masks = "masks"'), encoding="utf-8")
     waiting = client.get("/plan", file="run.toml")
     assert "Not planned yet" in waiting.text and "known yet" in client.get("/data", file="run.toml").text
     assert client.post("/data/look", file="run.toml").status == 303
@@ -127,7 +134,8 @@ def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client,
     [shares] = re.findall(r'<rect class="window" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', page.text)
     left, top, width, height = map(float, shares)
     assert (top, height) == (0, 1) and 0.1 < left < 0.2 and abs(left + width / 2 - 0.5) < 0.01
-    assert "200 x 90 &rarr; <strong>96 x 48</strong>" in page.text or "% cut" in page.text
+    assert re.search(r"200 x 90 &rarr; <strong>\d+ x \d+</strong>, <span.*% cut", page.text)
+    assert "mask for the loss of wide.png" in page.text and client.get("/data/thumbnail?path=masks/wide.png").status == 200
     assert re.search(r"\d+ clip tokens</span>, <span>\d+ t5 tokens", page.text) and "no caption file" in page.text
     plan = client.get("/plan", file="run.toml", price="3600")
     assert "4 steps with 2 pictures" in plan.text and "weights of the blocks" in plan.text and "3600 per hour" in plan.text

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
 
 from tests.serve.browsing import Client
-from weber.serve.site import TOKEN_NAME, Site, build_site
+from weber.errors import ConfigError
+from weber.serve.server import open_socket, serve
+from weber.serve.site import TOKEN_NAME, Site, build_site, list_slots
 
 
 def test_the_link_makes_a_browser_known(client: Client) -> None:
@@ -59,6 +65,24 @@ def test_changes_come_from_these_pages_alone(client: Client) -> None:
     ):
         answer = client.ask("POST", "/", b"a=1" if status == 415 else b"", {"Origin": client.origin} | headers)
         assert answer.status == status, headers
+
+
+def test_which_gpus_runs_may_have(tmp_path: Path) -> None:
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "gpus" / name).mkdir(parents=True)
+    here, none = tmp_path / "gpus", tmp_path / "none"
+    assert list_slots({}, folder=here) == ["0", "1"] and list_slots({}, folder=none) == []
+    assert list_slots({"CUDA_VISIBLE_DEVICES": "3, GPU-a"}, folder=here) == ["3", "GPU-a"]
+    assert list_slots({"CUDA_VISIBLE_DEVICES": "-1"}, folder=here) == [] == list_slots({"CUDA_VISIBLE_DEVICES": ""}, folder=here)
+
+
+def test_one_server_alone_has_a_queue(site: Site) -> None:
+    said: list[str] = []
+    with FileLock(site.home / "serve.lock"), pytest.raises(ConfigError, match="shows this folder already"):
+        serve(site, host="127.0.0.1", port=0, say=said.append)
+    with open_socket("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="cannot be served there"):
+        serve(site, host="127.0.0.1", port=taken.getsockname()[1], say=said.append)
+    assert not said
 
 
 def test_the_token_stays_and_nobody_else_reads_it(site: Site) -> None:

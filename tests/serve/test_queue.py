@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.serve.browsing import Client
 from weber.errors import ConfigError
 from weber.serve.desk import Desk
 from weber.serve.queue import Job
@@ -79,18 +83,74 @@ def test_one_after_the_other_and_the_end_of_each_is_known_to_a_later_server(desk
     assert read_error(later.workers.read_log(light)).splitlines()[0] == "there is no file nothing.toml"
 
 
-def test_what_is_killed_is_said_to_be(desk: Desk, site: Site) -> None:
-    root = site.roots[0]
+def test_what_is_killed_is_said_to_be_and_each_gpu_has_its_own_run(site: Site) -> None:
+    root, desk = site.roots[0], Desk(replace(site, slots=("3", "7")))
     job = last(desk, root, words=["serve", str(root), "--home", str(root / "other"), "--port", "0"])
     wait(desk, lambda: "Open http" in desk.workers.read_log(job))
     found = desk.queue.read(job.id)
-    assert found.pid is not None
+    assert found.pid is not None and b"CUDA_VISIBLE_DEVICES=3\0" in Path(f"/proc/{found.pid}/environ").read_bytes()
+    assert found.slot == "3" and desk.workers.why_waiting() == ""
     os.killpg(found.pid, signal.SIGKILL)
     wait(desk, lambda: not desk.queue.list_open())
     assert desk.queue.read(job.id).state == "killed"
     desk.queue.forget(job.id)
     with pytest.raises(ConfigError, match="no such job"):
         desk.queue.read(job.id)
+
+
+ELSEWHERE = """
+import sys, time
+from pathlib import Path
+from weber.checkpoint.lock import lock_folder
+from weber.track.record import Record
+with lock_folder(Path(sys.argv[1])):
+    record = Record()
+    record.open(Path(sys.argv[1]))
+    record.report("encoding", 40, 400)
+    (Path(sys.argv[1]) / "metrics.jsonl").touch()
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_of_a_terminal_is_seen_holds_the_place_and_can_be_stopped(client: Client, site: Site) -> None:
+    folder, desk = site.roots[0] / "runs" / "terminal", Desk(site)
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("[[data]]\npath = 'dogs'\n")
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(folder)], stdout=subprocess.PIPE, cwd=root) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        assert "at work" in client.get("/run", at="runs/terminal").text and "terminal" in client.get("/").text
+        waiting = last(desk, site.roots[0], words=["schema"])
+        desk.workers.look()
+        assert desk.queue.read(waiting.id).state == "waiting"
+        assert desk.workers.why_waiting() == "terminal is training, which was started elsewhere"
+        assert client.post("/run/resume", at="runs/terminal").status == 400
+        assert client.post("/run/delete", at="runs/terminal", name="terminal").status == 400
+        assert client.post("/run/stop", at="runs/terminal").status == 303
+        assert child.wait(10) == -signal.SIGTERM
+    assert "killed" in client.get("/run", at="runs/terminal").text  # this one has not said why
+    assert client.post("/run/stop", at="runs/terminal").status == 400
+
+
+def test_the_order_is_changed_by_a_page(client: Client, site: Site) -> None:
+    desk = Desk(site)
+    client.post("/jobs/pause", paused=1)
+    a, b, c = (last(desk, site.roots[0], words=[name]).id for name in "abc")
+    for fields, order in (
+        ({"id": c, "way": "up"}, [a, c, b]),
+        ({"id": a, "way": "down"}, [c, a, b]),
+        ({"id": b, "way": "first"}, [b, c, a]),
+        ({"id": b, "before": a}, [c, b, a]),
+        ({"id": c, "before": ""}, [b, a, c]),
+        ({"id": b, "way": "up"}, [b, a, c]),
+        ({"id": c, "way": "down"}, [b, a, c]),
+    ):
+        assert client.post("/jobs/move", **fields).status == 303
+        assert [job.id for job in desk.queue.list_open()] == order, fields
+    assert client.post("/jobs/stop", id=b).status == 303 and "cancelled" in client.get("/job", id=b).text
+    assert client.post("/jobs/again", id=b).status == 303 and [job.words for job in desk.queue.list_open()] == [("a",), ("c",), ("b",)]
+    assert client.post("/jobs/move", id=b, way="up").status == 400
 
 
 def test_what_a_job_said_is_read(tmp_path: Path) -> None:

@@ -98,8 +98,15 @@ def test_tables_are_added_filled_and_taken_out(client: Client, run: Path) -> Non
     fields |= {"v.data.0.caption_steps.0.kind": "trigger", "v.data.0.caption_steps.0.text": "zorb"}
     assert client.post("/settings", **fields, do="save").status == 303
     assert '# mine\n\n[[data.caption_steps]]\nkind = "trigger"\ntext = "zorb"\n\n[train]' in run.read_text(encoding="utf-8")
-    fields = read_fields(client.get("/settings", file="a/run.toml"))
-    assert client.post("/settings", **fields, do="remove data.0.caption_steps.0").status == 200
+    more = read_fields(client.post("/settings", **read_fields(client.get("/settings", file="a/run.toml")), do="add data.0.caption_steps.1"))
+    more |= {"v.data.0.caption_steps.1.kind": "suffix", "v.data.0.caption_steps.1.text": "!"}
+    assert client.post("/settings", **more, do="save").status == 303
+    shown = client.get("/settings", file="a/run.toml")
+    assert "Move [[data.caption_steps]] 2 up" in shown.text and "Move [[data.caption_steps]] 1 up" not in shown.text
+    moved = client.post("/settings", **read_fields(shown), do="up data.0.caption_steps.1")
+    assert read_fields(moved)["v.data.0.caption_steps.0.kind"] == "suffix"
+    left = client.post("/settings", **read_fields(moved), do="remove data.0.caption_steps.0")
+    assert client.post("/settings", **read_fields(left), do="remove data.0.caption_steps.0").status == 200
     assert run.read_text(encoding="utf-8") == SOURCE
 
 
@@ -108,6 +115,9 @@ def test_what_is_no_setting_is_kept_and_flagged(client: Client, run: Path) -> No
     shown = client.get("/settings", file="a/run.toml")
     assert "Lines that are no settings" in shown.text and "train.stepz" in shown.text and "Take train.stepz out" in shown.text
     fields = read_fields(shown) | {"v.train.batch_size": "2"}
+    live = client.post("/settings/check", **fields | {"v.train.seed": "1"})
+    assert "Written to a/run.toml" in live.text and "1 to mend" in live.text
+    fields = read_fields(client.get("/settings", file="a/run.toml")) | {"v.train.seed": ""}
     assert client.post("/settings", **fields, do="save").status == 303
     text = run.read_text(encoding="utf-8")
     assert "stepz = 5\n" in text and "batch_size = 2" in text
@@ -138,3 +148,19 @@ def test_only_files_of_settings_are_opened_and_a_new_one_can_be_made(client: Cli
     opened = read_fields(client.post("/settings", **fields, do="add data.0")) | {"v.data.0.path": "a"}
     assert client.post("/settings", **opened, do="save").status == 303
     assert (run.parents[1] / "new.toml").read_text(encoding="utf-8") == '[[data]]\npath = "a"\n\n[train]\nsteps = 5\n'
+
+
+def test_odd_requests_are_answered_in_words(client: Client, run: Path) -> None:
+    fields, many = read_fields(client.get("/settings", file="a/run.toml")), "9" * 5000
+    asked = [
+        client.post("/settings", **fields | {f"v.data.{many}.path": "x", "v.data.7.path": "x", "v.train.steps": "\0"}, do="save"),
+        client.post("/settings", **fields, do=f"remove data.{many}"),
+        client.post("/settings", **fields, do="add \0.[["),
+        client.post("/settings/remove", file="a/run.toml", stamp="x", key=many),
+        client.get("/settings", file="a/run.toml", add=f"data.{many}"),
+        client.get("/plan", file="a/run.toml", card="\0 RTX", price="nan"),
+        client.get("/data", file="a/run.toml", start=many, set="-1", order="x"),
+        client.get("/data/rows", file="a/run.toml", start="\u0663"),
+        client.get("/data/thumbnail?path=%00.png"),
+    ]
+    assert [one.status for one in asked if one.status >= 500] == [] and run.read_text(encoding="utf-8") == SOURCE

@@ -16,10 +16,31 @@ from weber.errors import ConfigError
 EXAMPLES: dict[str, str] = {
     "new": "weber new pictures --word zorb",
     "train": "weber train run.toml",
+    "launch": "weber launch run.toml --nodes 2 --at gpu1:29400 --resume",
     "plan": "weber plan run.toml",
     "cache": "weber cache run.toml",
     "cache gc": "weber cache gc run.toml",
     "cache verify": "weber cache verify cache",
+    "caption": "weber caption pictures --with florence2",
+    "tag": "weber tag pictures --with wd14",
+    "tags": "weber tags count pictures",
+    "tags add": 'weber tags add pictures "red hair"',
+    "tags first": "weber tags first pictures zorb",
+    "tags remove": 'weber tags remove pictures "*hair"',
+    "tags replace": "weber tags replace pictures old new",
+    "tags count": "weber tags count pictures",
+    "metadata": "weber metadata build pictures pictures/metadata.jsonl",
+    "metadata build": "weber metadata build pictures pictures/metadata.jsonl",
+    "metadata merge": "weber metadata merge a.jsonl b.jsonl --out all.jsonl",
+    "metadata split": "weber metadata split metadata.jsonl pictures",
+    "data": "weber data check pictures",
+    "data check": "weber data check pictures --html check.html",
+    "data resize": "weber data resize pictures --edge 2048 --out smaller",
+    "data convert": "weber data convert pictures --format png --out png",
+    "data masks": "weber data masks pictures --out masks",
+    "data class-images": 'weber data class-images pocket dogs --prompt "a dog"',
+    "data download": "weber data download owner/name pictures",
+    "data undo": "weber data undo pictures/set-aside/undo-0001.json",
     "sample": 'weber sample runs/lora --prompt "a cat"',
     "grid": 'weber grid runs/lora --prompt "a cat" --strengths 0.5,1 --seeds 1,2',
     "import": "weber import config.json -o run.toml",
@@ -46,7 +67,7 @@ EXAMPLES: dict[str, str] = {
     "schema": "weber schema",
     "variants": "weber variants",
 }
-_WITH_SETTINGS = ("train", "plan", "cache", "remote train")
+_WITH_SETTINGS = ("train", "launch", "plan", "cache", "remote train")
 
 
 def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError:

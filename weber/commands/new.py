@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from weber.planning.plan import Plan
     from weber.questions.answers import Answers, Model
 
-_SHOWN_CARDS = 14
+_CARDS = ("RTX 5090", "RTX 4090", "RTX 3090", "RTX 5080", "RTX 4080", "RTX 4070", "RTX 4060 Ti", "RTX 3060", "L40S", "A100", "H100")
+"""Those that many people have or rent; any other can be typed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,11 @@ def new(
     _save(out, text)
     say(f"\nWritten: {out}\n")
     say("\n".join(f"  {line}".rstrip() for line in text.splitlines()))
-    say(f"\nWhat would happen:\n{_describe(text, out)}\n\nTo start: weber train {shlex.quote(str(out))}")
+    say(f"\nWhat would happen:\n{_describe(text, out)}\n\n{_say_start(answers)}: weber train {shlex.quote(str(out))}")
+
+
+def _say_start(answers: Answers) -> str:
+    return "To start" if answers.card is None else f"To start, on the machine with {answers.card}"
 
 
 def _take(folder: Path, given: Given) -> Answers:
@@ -100,7 +105,7 @@ def _ask(folder: Path | None, given: Given) -> Answers:
     looked = ask_folder(say, first=folder)
     word = given.word or ask_word(looked)
     models, here = _list_models(), _find_gpu()
-    card = given.card or ask_card(_list_cards(), here=here)
+    card = given.card or ask_card(_CARDS, here=here)
     usual = _find_usual(models, here=here, card=card)
     model = ask_model(models, usual=usual) if given.model is None else _find_model(models, given.model)
     answers = Answers(looked, word, model, card, here is not None, steps=given.steps, prompts=tuple(given.prompt), name=given.name)
@@ -155,12 +160,6 @@ def _find_gpu() -> str | None:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _list_cards() -> list[str]:
-    from weber.memory.cards import CARDS
-
-    return [one.name for one in CARDS if one.name.startswith("RTX ")][:_SHOWN_CARDS] + ["A100", "H100", "L40S", "Tesla T4"]
 
 
 def _build_plan(text: str) -> Plan:

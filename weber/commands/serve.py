@@ -34,9 +34,9 @@ def serve(*folders: Path, host: str = "127.0.0.1", port: int = _PORT, home: Path
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed.", got="weber serve", fix="pip install 'weber[web]'") from error
     from weber.serve.server import serve as run
-    from weber.serve.site import build_site
+    from weber.serve.site import build_site, list_slots
 
     environment = read_environment()
-    site = build_site(folders or [Path()], home=home, environment=environment)
+    site = build_site(folders or [Path()], home=home, slots=list_slots(environment), environment=environment)
     begin_work()
     run(site, host=host, port=port, say=say)

@@ -30,6 +30,11 @@ def say(text: str) -> None:
     print(text)
 
 
+def end(code: int) -> None:
+    """Leave with an exit code that tells a script what was found."""
+    raise SystemExit(code)
+
+
 def say_error(text: str) -> None:
     """Write to standard error what somebody else has put in words."""
     print(text, file=sys.stderr)
@@ -120,6 +125,16 @@ def find_own_place() -> Place | None:
     elif len(shown) >= place.local_size > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = shown[place.local_rank]
     return place
+
+
+def prepare_launch(devices: Sequence[int | None]) -> None:
+    """Let processes that are started from here see these GPUs, each its own, and meet anew each time that they are started: else they find
+    the addresses of those before (as of PyTorch 2.13, where they share the store in which torchrun's machinery meets)."""
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = [shown[number] if number < len(shown) else str(number) for number in devices if number is not None]
+    if names:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
 
 
 def follow_parent(parent: int) -> None:

@@ -102,20 +102,19 @@ def _train_together(settings: RunConfig, imported: Imported | None, *, place: Pl
     """One of several processes. What a person reads is said by the first, or by what has started them."""
     from weber.parallel.devices import choose_device
     from weber.parallel.launch import LOST, PARENT
-    from weber.parallel.world import PeerError, Undone, World
+    from weber.parallel.world import PeerError, Undone, World, check_same
     from weber.training import assemble
     from weber.training.serve import serve
     from weber.training.state import flatten_settings
 
-    parent, is_again = (read_environment().get(name, "0") for name in (PARENT, "TORCHELASTIC_RESTART_COUNT"))
+    parent = read_environment().get(PARENT, "0")
     if parent != "0" and place.rank == 0:
         follow_parent(int(parent))
     try:
         world = World(place, choose_device(settings))
         try:
-            world.check_same(flatten_settings(settings.model_dump(mode="json")))
+            check_same(world, flatten_settings(settings.model_dump(mode="json")))
             if world.is_leader:
-                resume = resume or is_again != "0"
                 finished = assemble.train(settings, resume=resume, watcher=build_watcher(), imported=imported, world=world)
                 say(f"The result is {finished}")
             else:

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from weber.commands import bench, cache, files, imports, lists, new, plan, publish, remote, sample, serve, texts, train
+from weber.commands import (
+    bench,
+    cache,
+    captions,
+    data,
+    files,
+    imports,
+    launch,
+    lists,
+    metadata,
+    new,
+    plan,
+    publish,
+    remote,
+    sample,
+    serve,
+    tags,
+    texts,
+    train,
+)
 from weber.version import VERSION
 
 app = App(
@@ -14,8 +33,14 @@ app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
 app.command(new.new)
 for _verb in (
+    launch.launch,
     plan.plan,
     cache.app,
+    captions.caption,
+    captions.tag,
+    data.app,
+    tags.app,
+    metadata.app,
     sample.sample,
     sample.grid,
     files.inspect,

@@ -30,7 +30,47 @@ def write_setting(text: str, key: str, *, value: object) -> str:
     if expected == tree:
         return text
     changed = _take_out(text, place, tree) if value is None else _put(text, place, value, tree)
-    if tomllib.loads(changed) != _without_empty(expected, tomllib.loads(changed)):
+    return _check(key, changed, expected=expected)
+
+
+def move_entry(text: str, key: str) -> str:
+    """The text with an entry of a list, such as `data.0.caption_steps.1`, before the one that it was behind. Raises ConfigError likewise,
+    and where there is no such entry."""
+    *above, last = key.split(".")
+    place, number = tuple(int(part) if part.isdecimal() else part for part in above), int(last) if last.isdecimal() else 0
+    tree: dict[str, Any] = tomllib.loads(text)
+    expected = copy.deepcopy(tree)
+    entries = expected
+    for part in place:
+        entries = _step(entries, part)
+    if not isinstance(entries, list) or not 0 < number < len(entries):
+        raise ConfigError(f"There is no entry {key} that is behind another one.", got=key, fix="reload the page")
+    entries[number - 1 : number + 1] = [entries[number], entries[number - 1]]
+    statements = list_statements(text)
+    held = _find_holder(statements, place)
+    if held is not None:
+        return _check(key, _replace(text, held, place, entries, tree), expected=expected)
+    before, behind = (_find_span(text, statements, (*place, one)) for one in (number - 1, number))
+    first, second = text[slice(*before)], text[slice(*behind)]
+    second += "" if second.endswith("\n") else "\n"
+    return _check(key, text[: before[0]] + second + text[before[1] : behind[0]] + first + text[behind[1] :], expected=expected)
+
+
+def _find_span(text: str, statements: Sequence[Statement], place: Place) -> tuple[int, int]:
+    """Where a table in a list begins, with the remarks right above it, and ends, with those right below it."""
+    own = [one for one in statements if one.table[: len(place)] == place]
+    start, end = own[0].start, own[-1].end
+    for line in reversed(text[:start].splitlines(keepends=True)):
+        if not line.lstrip().startswith("#"):
+            break
+        start -= len(line)
+    return start, _skip_remarks(text, end)
+
+
+def _check(key: str, changed: str, *, expected: dict[str, Any]) -> str:
+    """The changed text, if a parser reads what is expected of it."""
+    got = tomllib.loads(changed)
+    if got != _without_empty(expected, got):
         raise ConfigError(
             f"{key} cannot be changed here: the file is written in a way that only its author should change.",
             got="a section in several forms",
@@ -146,16 +186,20 @@ def _add_block(text: str, statements: Sequence[Statement], place: Place, table: 
 
 def _insert_block(text: str, position: int, lines: Sequence[str]) -> str:
     """Lines with an empty one before and behind; comments that stand right behind a block are a part of it."""
-    rest = text[position:].splitlines(keepends=True)
-    own = next((number for number, line in enumerate(rest) if not line.lstrip().startswith("#")), len(rest))
-    if own == len(rest) or not rest[own].strip():
-        position += sum(map(len, rest[:own]))
+    position = _skip_remarks(text, position)
     before, behind = text[:position], text[position:]
     if before and not before.endswith("\n"):
         before += "\n"
     gap = "" if not before.strip() or before.endswith("\n\n") else "\n"
     end = "" if not behind or behind.startswith("\n") else "\n"
     return before + gap + "".join(f"{line}\n" for line in lines) + end + behind
+
+
+def _skip_remarks(text: str, position: int) -> int:
+    """Behind the remarks that follow without an empty line, unless they stand right above something else."""
+    rest = text[position:].splitlines(keepends=True)
+    own = next((number for number, line in enumerate(rest) if not line.lstrip().startswith("#")), len(rest))
+    return position + sum(map(len, rest[:own])) if own == len(rest) or not rest[own].strip() else position
 
 
 def _insert(text: str, position: int, line: str) -> str:

@@ -16,7 +16,7 @@ _JOINED = "what is in brackets is one tag, (a, b), for all steps of data.0.capti
 _EMPHASIS = "weber weighs no words of a caption; all are read alike"
 _FREQUENCY = "weber counts no tags; `weber plan` shows drawn captions"
 _CHANGES = "pictures are encoded once, as they are, and kept in the cache; put changed copies beside them"
-_DEVICES = "a run is on one device"
+_DEVICES = "[parallel] says which devices train, and what each holds; a step has the same pictures on any number of them"
 _COMPILE = "memory.compile = true compiles the blocks as they should be, and has no such setting"
 _UPLOAD = "publish.to = owner/name sends the result to the hub, publish.when = checkpoints each checkpoint too; the token is in no settings"
 _TRACKERS = "weber writes metrics.jsonl into the run folder, and to output.trackers: tensorboard, trackio, wandb"

@@ -51,5 +51,5 @@ def _build_absent(asked: object, count: int) -> ConfigError:
         "This machine has no such device.",
         got=f"parallel.devices = {asked}",
         expected=f"GPUs {names}" if count else "no GPU is here",
-        fix='set parallel.devices = "auto"; `weber launch` starts processes on several machines',
+        fix='set parallel.devices = "auto"; `weber launch` takes those of several machines',
     )

@@ -146,7 +146,7 @@ class ShardMover:
                 target.copy_(block.own[offset])
             self.world.send_from(target, rank=owner)
         if len(block.part):
-            self.world.gather_into(slot[block.start : block.start + self.world.size * len(block.part)], block.part)
+            self.world.gather(block.part, slot[block.start : block.start + self.world.size * len(block.part)])
 
 
 class ShardedSums:

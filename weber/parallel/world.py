@@ -130,22 +130,6 @@ class World:
         else:
             self.agree()
 
-    def check_same(self, settings: Mapping[str, object]) -> None:
-        """Refuse to go on where processes have other settings than process 0."""
-        differing: list[str] = []
-        for rank, other in enumerate(self.tell_all({"settings": settings})):
-            theirs, ours = other["settings"], settings
-            if self.is_leader:
-                keys = [key for key in sorted({**ours, **theirs}) if ours.get(key) != theirs.get(key)]
-                differing += [f"{key} = {ours.get(key)!r} in process 0, {theirs.get(key)!r} in process {rank}" for key in keys]
-        error = ConfigError(
-            "The processes of the run have different settings.",
-            got="; ".join(differing[:_NUM_SHOWN]),
-            expected="the same settings on each machine",
-            fix="copy one file of settings to all machines, or put it on a disk that all of them see",
-        )
-        self.agree(error if differing else None)
-
     def exchange(self, mine: Tensor, *, sent: Sequence[int], received: Sequence[int]) -> Tensor:
         """Of `mine` the first `sent[0]` numbers go to process 0, and so on; returns what comes from each, behind each other."""
         found = torch.empty(sum(received), dtype=mine.dtype, device=mine.device)
@@ -153,17 +137,13 @@ class World:
             dist.all_to_all_single(found, mine, list(received), list(sent), group=self._group)
         return found
 
-    def gather(self, mine: Tensor) -> Tensor:
-        """The tensors of all, of equal shapes, behind each other."""
-        found = torch.empty(self.size * len(mine), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
+    def gather(self, mine: Tensor, found: Tensor | None = None) -> Tensor:
+        """The tensors of all, of equal shapes, behind each other; in memory that is there, or else new."""
+        if found is None:
+            found = torch.empty(self.size * len(mine), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
         with _watched("exchanging numbers"):
             dist.all_gather_single(found, mine.contiguous(), group=self._group)
         return found
-
-    def gather_into(self, found: Tensor, mine: Tensor) -> None:
-        """The same, into memory that is there."""
-        with _watched("exchanging weights"):
-            dist.all_gather_single(found, mine, group=self._group)
 
     def send_from(self, tensor: Tensor, *, rank: int) -> None:
         """What one process has in a tensor, into that of all others, in place."""
@@ -193,7 +173,7 @@ def _watched(what: str) -> Iterator[None]:
     except RuntimeError as error:  # what PyTorch's groups raise, whatever has happened
         raise PeerError(
             f"Another process of the run was lost while {what}.",
-            got=str(error).splitlines()[0],
+            got=str(error).splitlines()[0].partition(" This is typically")[0],
             fix="see what it has said; then go on with --resume",
         ) from error
 
@@ -208,6 +188,23 @@ def _put_together(parts: Mapping[str, str], *, rank: int, host: str) -> WeberErr
     error = kinds(what, got=parts["got"], expected=parts["expected"], fix=parts["fix"])
     assert isinstance(error, WeberError)
     return error
+
+
+def check_same(world: World, settings: Mapping[str, object]) -> None:
+    """Refuse to go on where processes have other settings than process 0."""
+    differing: list[str] = []
+    for rank, other in enumerate(world.tell_all({"settings": settings})):
+        theirs, ours = other["settings"], settings
+        if world.is_leader:
+            keys = [key for key in sorted({**ours, **theirs}) if ours.get(key) != theirs.get(key)]
+            differing += [f"{key} = {ours.get(key)!r} in process 0, {theirs.get(key)!r} in process {rank}" for key in keys]
+    error = ConfigError(
+        "The processes of the run have different settings.",
+        got="; ".join(differing[:_NUM_SHOWN]),
+        expected="the same settings on each machine",
+        fix="copy one file of settings to all machines, or put it on a disk that all of them see",
+    )
+    world.agree(error if differing else None)
 
 
 def check_equal(world: World, parameters: Sequence[tuple[str, Tensor]]) -> None:

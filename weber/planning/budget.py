@@ -37,7 +37,8 @@ from weber.memory.estimate import (
     build_profile,
 )
 from weber.memory.fit import Choices
-from weber.memory.load import choose_formats, list_blocks
+from weber.memory.load import choose_formats
+from weber.memory.load import list_blocks as list_block_names
 from weber.memory.rates import GIB, HOST_BYTES_PER_SECOND, MEMORY, Rates, load_rates, read_host_bytes
 from weber.memory.simulate import Work
 from weber.memory.swap import NUM_SLOTS, bytes_per_step, choose_swapped
@@ -89,10 +90,19 @@ class Workload:
     def count_sharded_share(self) -> float:
         """Of the numbers that learn, those that one process alone moves: those of the blocks themselves."""
         family = self.family
-        names = tuple(f"{name}." for name in list_blocks(family, family.skeleton))
+        names = tuple(f"{name}." for name in list_block_names(family, family.skeleton))
         known = {name for name, _ in family.skeleton.named_parameters()}
         inside = sum(prod(shape) for name, shape in self.trained.shapes.items() if name in known and name.startswith(names))
         return inside / self.trained.num_parameters
+
+    def count_own(self, num_bytes: float) -> int:
+        """Of what is trained, or comes with it: what each process has."""
+        share = self.count_sharded_share() if self.is_sharded else 0.0
+        return int(num_bytes * (1 - share + share / self.num_processes)) if share else int(num_bytes)
+
+    def count_rounds(self, config: RunConfig) -> int:
+        """Micro-batches of a step that each process has."""
+        return -(-config.train.accumulation // self.num_processes)
 
 
 def build_workload(
@@ -165,6 +175,12 @@ class Budget:
             by_size = sorted((one for one in load.samples if one.is_whole == is_whole), key=self._rehearsal.count_tokens)
             self._ends[is_whole] = by_size[0], by_size[-1]
 
+    def count_sample_bytes(self) -> float:
+        """Of what is read for a picture, on average."""
+        samples = self.load.samples
+        total = sum(number * self._rehearsal.count_input_bytes(replace(one, batch=1)) for one, number in samples.items())
+        return total / sum(samples.values())
+
     def build_choices(self) -> Choices:
         """What can be chosen for this run."""
         family, trained, is_gpu = self.load.family, self.load.trained, self.load.device.type == "cuda"
@@ -197,7 +213,14 @@ class Budget:
             self.config.train.accumulation * largest.work,
             self._rates.name,
             self._rates.is_measured,
-            self._count_parts(largest, memory),
+            _count_parts(
+                largest,
+                rates=self._rates,
+                unpacking=_build_unpacking(self._measure(memory)),
+                times=self.load.count_rounds(self.config),
+                passes=2 + _count_again(memory),
+                update=self._updates.count_seconds(self._rates),
+            ),
             max(profile.saved_bytes for profile in profiles.values()),
         )
 
@@ -231,23 +254,7 @@ class Budget:
             self._sizes[key] = self._rehearsal.measure(memory)
         return self._sizes[key]
 
-    def list_block_bytes(self, memory: MemoryConfig) -> list[int]:
-        """Bytes of each block that is on the device, or is put together there."""
-        return self._list_blocks(memory)[0]
-
-    def _divide(self, num_bytes: float) -> int:
-        """Of what is trained, or comes with it: what each process has."""
-        if not self.load.is_sharded:
-            return int(num_bytes)
-        share = self.load.count_sharded_share()
-        return int(num_bytes * (1 - share + share / self.load.num_processes))
-
-    @property
-    def _rounds(self) -> int:
-        """Micro-batches of a step that each process has."""
-        return -(-self.config.train.accumulation // self.load.num_processes)
-
-    def _list_blocks(self, memory: MemoryConfig) -> tuple[list[int], list[int]]:
+    def list_blocks(self, memory: MemoryConfig) -> tuple[list[int], list[int]]:
         """Bytes of the blocks that stay on the device, and of those that are swapped."""
         sizes = self._measure(memory)
         own = [0] * len(sizes.blocks) if memory.modulation == "host" else sizes.modulation
@@ -258,7 +265,7 @@ class Budget:
     def _list_still(self, memory: MemoryConfig) -> dict[str, int]:
         """What is on the device from the first step to the last."""
         optim, load = self.config.optim, self.load
-        resident, swapped = self._list_blocks(memory)
+        resident, swapped = self.list_blocks(memory)
         others = [factors for one in load.frozen for factors in one.modules.values()]
         parts = {
             "weights of the blocks": sum(resident) // (load.num_processes if load.is_sharded else 1),
@@ -270,9 +277,9 @@ class Budget:
             "adapters": load.trained.num_bytes + _count_copy_bytes(load, self.config, memory) if self.config.adapter.kind != "full" else 0,
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
-            "optimizer": self._divide(self._updates.state_bytes) if optim.state_on == "device" else 0,
-            "running mean": self._divide(self._updates.mean_bytes) if optim.ema_on == "device" or load.device.type == "cpu" else 0,
-            "sums of gradients": _SUMS * self._divide(load.trained.num_bytes) if load.num_processes > 1 else 0,
+            "optimizer": self.load.count_own(self._updates.state_bytes) if optim.state_on == "device" else 0,
+            "running mean": self.load.count_own(self._updates.mean_bytes) if optim.ema_on == "device" or load.device.type == "cpu" else 0,
+            "sums of gradients": _SUMS * self.load.count_own(load.trained.num_bytes) if load.num_processes > 1 else 0,
             OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
         }
         return {name: size for name, size in parts.items() if size}
@@ -280,8 +287,8 @@ class Budget:
     def _list_hosted(self, memory: MemoryConfig, profile: Profile) -> dict[str, int]:
         """What is in the host's own memory; where the device is the host, what is on the device is not named again."""
         optim, is_gpu = self.config.optim, self.load.device.type == "cuda"
-        _, swapped = self._list_blocks(memory)
-        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
+        _, swapped = self.list_blocks(memory)
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self.list_blocks(memory), memory=memory)
         parts = {
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
@@ -296,10 +303,10 @@ class Budget:
         return {name: size for name, size in parts.items() if size}
 
     def _list_training(self, still: Mapping[str, int], profiles: Mapping[Sample, Profile], *, memory: MemoryConfig) -> list[Phase]:
-        accumulation, phases = self._rounds, []
+        accumulation, phases = self.load.count_rounds(self.config), []
         live = max((one.activation_bytes for one in _list_live(self._encoders, self.config, memory=memory)), default=0)
         for sample, profile in profiles.items():
-            gradients = self._divide(self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes)
+            gradients = self.load.count_own(self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes)
             moving = {
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
@@ -322,7 +329,7 @@ class Budget:
     def _list_looks(self, still: Mapping[str, int], memory: MemoryConfig) -> list[Phase]:
         """What is painted, and measured one picture at a time while the next step's are there too."""
         plain = memory.model_copy(update={"gradient_checkpointing": "none", "offload_activations": False})
-        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self._list_blocks(memory), memory=memory)
+        sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self.list_blocks(memory), memory=memory)
         beside = {"the model that paints": sibling.device} if sibling.device else {}
         phases, optim = list[Phase](), self.config.optim
         looks = {sample: self._build_profile(sample, plain, learns=False) for sample in (*self.load.paintings, *self.load.measured)}
@@ -364,25 +371,14 @@ class Budget:
             if found is not None and part not in self.cached
         ]
 
-    def _count_parts(self, profile: Profile, memory: MemoryConfig) -> dict[str, float]:
-        """Seconds of a step's computing, by what takes them."""
-        times, passes = self.config.train.accumulation, 2 + _count_again(memory)
-        unpack = self._rates.count_parts(_build_unpacking(self._measure(memory)))
-        pieces = [self._rates.count_parts(profile.forward), self._rates.count_parts(profile.backward)]
-        found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
-        for name, seconds in unpack.items():
-            found[name] += times * passes * seconds
-        found[MEMORY] += self._updates.count_seconds(self._rates)
-        return found
-
     def _count_time(self, profile: Profile, memory: MemoryConfig) -> StepTime:
-        sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self._rounds
+        sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.load.count_rounds(self.config)
         passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
-        _, swapped = self._list_blocks(memory)
+        _, swapped = self.list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         if self.load.is_sharded:
             num = self.load.num_processes
-            inward = 2 * sum(self.list_block_bytes(memory)) * (num - 1) // num
+            inward = 2 * sum(self.list_blocks(memory)[0]) * (num - 1) // num
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
         updates = self._updates
         state_seconds = updates.state_bytes / rates.link if optim.state_on == "host" else 0.0
@@ -395,6 +391,18 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_parts(
+    profile: Profile, *, rates: Rates, unpacking: Work, times: int, passes: float, update: float
+) -> dict[str, float]:
+    """Seconds of a step's computing, by what takes them: `times` micro-batches that unpack `passes` times each, and the `update`."""
+    pieces = [rates.count_parts(profile.forward), rates.count_parts(profile.backward)]
+    found = {name: times * sum(piece[name] for piece in pieces) for name in pieces[0]}
+    for name, seconds in rates.count_parts(unpacking).items():
+        found[name] += times * passes * seconds
+    found[MEMORY] += update
+    return found
 
 
 @dataclass(frozen=True)

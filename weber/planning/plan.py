@@ -200,7 +200,7 @@ def build_plan(
         machine.check_here()
     model = find_model(config, is_run=is_run)
     family = model.family
-    asked, config = config, _fit_sizes(config, family)
+    asked, config = config, fit_sizes(config, family)
     check_objective(config, family)
     sibling = find_sibling(config, family, is_run=is_run)
     painted = sibling or family
@@ -231,7 +231,7 @@ def build_plan(
     dataset = build_dataset(
         config.data,
         alignment_pixels=family.alignment_pixels,
-        inputs=_build_limits(model, is_here=config.model.text_encoder_url is None),
+        inputs=build_limits(model, is_here=config.model.text_encoder_url is None),
         index_path=config.output.cache / INDEX_NAME,
         hub_folder=config.output.cache / HUB_NAME,
         seed=config.train.seed,
@@ -249,7 +249,7 @@ def build_plan(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     workload = replace(workload, measured=list_measured(measured))
-    spread = choose_spread(config, workload, num_processes or count_processes(config, machine))
+    spread = choose_spread(config, workload, num_processes=num_processes or count_processes(config, machine))
     workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
@@ -332,7 +332,7 @@ def _fit(plan: Plan) -> Plan:
     return replace(plan, config=config, resolved=resolved, workload=workload, fit=fit)
 
 
-def _fit_sizes(config: RunConfig, family: Family) -> RunConfig:
+def fit_sizes(config: RunConfig, family: Family) -> RunConfig:
     """A set for each resolution; sizes that were left out become those that the model was made for."""
     data = [
         one.build_fitting(
@@ -360,8 +360,8 @@ def _find_start(adapter: AdapterConfig) -> AdapterConfig:
     return adapter.model_copy(update={"start_from": str(find_adapter(Path(adapter.start_from)))})
 
 
-def _build_limits(model: Model, *, is_here: bool) -> PictureLimits:
-    """`is_here`: whether the files of text encoders can be asked which they are."""
+def build_limits(model: Model, *, is_here: bool) -> PictureLimits:
+    """What pictures a model looks at. `is_here`: whether the files of text encoders can be asked which they are."""
     family = model.family
     inputs, open_tokenizer = family.picture_inputs, cache(family.text_limits[family.text_parts[-1]])
 

@@ -38,7 +38,8 @@ from weber.planning.sizes import (
     describe_size,
 )
 from weber.planning.space import advise_room, list_disks
-from weber.planning.spread import describe_spread
+from weber.planning.spread import describe_demands, describe_spread
+from weber.planning.traffic import build_links, list_demands
 from weber.planning.turns import describe_uses
 from weber.progress import Progress, ignore_progress
 from weber.results.formats import DIFFUSERS, list_models
@@ -74,7 +75,7 @@ def describe_plan(plan: Plan, progress: Progress = ignore_progress) -> Report:
         ("Set aside", describe_set_aside(plan)),
         ("Worth knowing", [*plan.dataset.notes, *_describe_smaller_steps(plan)]),
         ("Steps", _describe_steps(plan)),
-        ("Devices", describe_spread(plan.config, plan.workload, plan.spread)),
+        ("Devices", _describe_devices(plan, estimate)),
         ("Memory and time", describe_costs(plan, estimate)),
         ("Cache", _describe_cache(plan)),
         ("Files", _describe_files(plan)),
@@ -94,7 +95,7 @@ def build_summary(plan: Plan, progress: Progress = ignore_progress) -> str:
     if num_aside:
         reasons = ", ".join(f"{len(items)} {kind}" for kind, items in list_reasons(plan.dataset.set_aside))
         lines.append(f"{describe_count(num_aside, 'picture')} set aside: {reasons} (`weber plan` lists them)")
-    lines += describe_spread(plan.config, plan.workload, plan.spread)[:1]
+    lines += describe_spread(plan.config, plan.workload, spread=plan.spread)[:1]
     lines += [*plan.dataset.notes, *_describe_smaller_steps(plan), *describe_cuts(plan, progress)]
     if plan.fit is not None:
         chosen = ", ".join(f"{name} = {_show(value)}" for name, value in plan.fit.settings.items())
@@ -117,6 +118,17 @@ def build_hint(plan: Plan, adapter: Path) -> str:
     for path in references:
         words += ["--conditioning", str(path)]
     return "To paint with it: " + " ".join(shlex.quote(word) for word in words)
+
+
+def _describe_devices(plan: Plan, estimate: Estimate) -> list[str]:
+    """What several devices hold, and what they need beside computing."""
+    lines = describe_spread(plan.config, plan.workload, spread=plan.spread)
+    if not lines:
+        return []
+    links, save_every = build_links(plan.workload), plan.count_steps(plan.config.output.save_every)
+    save_bytes = count_checkpoint_bytes(plan)
+    demands = list_demands(plan.config, plan.workload, links=links, save_bytes=save_bytes, save_every=save_every)
+    return [*lines, *describe_demands(demands, estimate.time.seconds, links=links)]
 
 
 def _describe_model(plan: Plan) -> list[str]:

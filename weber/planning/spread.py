@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from weber.config.run import RunConfig
@@ -11,10 +11,7 @@ from weber.memory.rates import GIB
 from weber.parallel.devices import list_devices
 from weber.planning.budget import Workload, build_estimate
 from weber.planning.machine import Machine
-from weber.planning.traffic import Traffic, build_traffic
-
-_SLOW = 0.1
-"""Of the time of a step: what is sent is worth a word from there on."""
+from weber.planning.traffic import Demand, Links
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,18 @@ def count_processes(config: RunConfig, machine: Machine) -> int:
     return 1 if machine.wish is not None else len(list_devices(config))
 
 
-def choose_spread(config: RunConfig, workload: Workload, num_processes: int) -> Spread:
+def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) -> Spread:
     """What `parallel.strategy` means here. Raises ConfigError where it cannot act."""
     if num_processes == 1:
         return Spread(1, False, "")
+    group = config.train.batch_size * config.train.accumulation
+    if num_processes > group:
+        raise ConfigError(
+            "Some processes would never have a picture.",
+            got=f"{num_processes} processes, and steps of {group} pictures",
+            expected="as many pictures in a step as processes, or more",
+            fix=f"set train.accumulation to {-(-num_processes // config.train.batch_size)} or more, or start fewer",
+        )
     strategy, against = config.parallel.strategy, next(_list_against(config), None)
     if strategy == "fsdp":
         if against is not None:
@@ -58,32 +63,36 @@ def choose_spread(config: RunConfig, workload: Workload, num_processes: int) -> 
     return Spread(num_processes, True, fits)
 
 
-def describe_spread(config: RunConfig, workload: Workload, spread: Spread) -> list[str]:
+def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) -> list[str]:
     """What a person should know of several devices; nothing of one."""
     if spread.num_processes == 1:
         return []
-    held = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)"
-    rounds = -(-config.train.accumulation // spread.num_processes)
-    traffic, estimate = build_traffic(config, workload), build_estimate(config, workload)
+    held, rounds = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)", workload.count_rounds(config)
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",
         f"a step is the same {config.train.batch_size * config.train.accumulation} pictures as on one device, in"
         f" {rounds} round{'s' * (rounds > 1)} of micro-batches",
-        *_describe_traffic(traffic, estimate.time.seconds),
     ]
 
 
-def _describe_traffic(traffic: Traffic, step_seconds: float) -> list[str]:
-    lines = [f"each sends {_write(traffic.gradient_bytes)} of gradients in a step" + (
-        f" and {_write(traffic.weight_bytes)} of weights" if traffic.weight_bytes else ""
-    )]
-    share = traffic.seconds / step_seconds if step_seconds else 0.0
-    if share > _SLOW:
-        lines.append(
-            f"at {traffic.link / 1e9:.0f} GB/s, what a bus between GPUs carries, that takes {traffic.seconds:.2f} s of a step of"
-            f" {step_seconds:.2f} s; a faster connection (NVLink) takes less"
-        )
-    return lines
+def describe_demands(demands: Sequence[Demand], step_seconds: float, *, links: Links) -> list[str]:
+    """What a step needs beside its computing, what takes longest first."""
+    lines = [
+        f"{one.name}: {_write(one.num_bytes)} in a step, {one.seconds:.2g} s{' beside the computing' * one.is_beside}"
+        for one in sorted(demands, key=lambda one: one.seconds, reverse=True)
+        if one.num_bytes
+    ]
+    limit = find_limit(demands, step_seconds)
+    said = "computing" if limit is None else limit.name
+    network, disk = f"{links.network / 1e9:.3g} GB/s of network for each", f"{links.disk / 1e9:.0f} GB/s of disk"
+    rates = f"{links.between / 1e9:.0f} GB/s between GPUs, {network}, {disk}"
+    return [f"computing: {step_seconds:.2g} s of a step", *lines, f"what limits first: {said} (at {rates})"]
+
+
+def find_limit(demands: Sequence[Demand], step_seconds: float) -> Demand | None:
+    """What takes more of a step than its computing does; None where that takes most."""
+    longest = max(demands, key=lambda one: one.seconds)
+    return longest if longest.seconds > step_seconds else None
 
 
 def _list_against(config: RunConfig) -> Iterator[tuple[str, str]]:

@@ -8,19 +8,32 @@ from weber.config.run import RunConfig
 from weber.memory.rates import load_rates
 from weber.planning.budget import Budget, Workload
 
+MESSAGES = 3
+"""Words that go around in a step: what is next, who has what, and which gradients nobody has."""
+MACHINE_SIZE = 8
+"""GPUs of a machine, as most that are sold for training have."""
+
 
 @dataclass(frozen=True)
-class Traffic:
-    """Bytes that each process sends in a step, of gradients and of weights of blocks; `link`: bytes in a second."""
+class Links:
+    """Bytes in a second: `between` GPUs of a machine, over the `network` for each GPU, from the `disk` that all machines see. `message`:
+    seconds for a word from one process to the next."""
 
-    gradient_bytes: float
-    weight_bytes: float
-    link: float
+    between: float
+    network: float = 12.5e9
+    disk: float = 2e9
+    message: float = 5e-5
 
-    @property
-    def seconds(self) -> float:
-        """If nothing were done meanwhile."""
-        return (self.gradient_bytes + self.weight_bytes) / self.link
+
+@dataclass(frozen=True)
+class Demand:
+    """What a step needs beside its computing: bytes that each process sends, or all of them read or write, and seconds if nothing else
+    were done meanwhile. `is_beside`: it is, so that it only counts where it takes longer than the step."""
+
+    name: str
+    num_bytes: float
+    seconds: float
+    is_beside: bool = False
 
 
 def count_gradient_bytes(num_bytes: float, num_processes: int, *, rounds: int = 1) -> float:
@@ -33,13 +46,25 @@ def count_weight_bytes(num_bytes: float, num_processes: int, *, passes: int = 2)
     return passes * num_bytes * (num_processes - 1) / num_processes
 
 
-def build_traffic(config: RunConfig, workload: Workload) -> Traffic:
-    """Of a run with its settings as they are."""
-    num, rounds = workload.num_processes, -(-config.train.accumulation // workload.num_processes)
-    budget = Budget(config, workload)
-    inside = workload.count_sharded_share() if workload.is_sharded else 0.0
-    trained = workload.trained.num_bytes
+def build_links(workload: Workload) -> Links:
+    """Of the machine at hand, as far as it is known: GPUs are joined at least by their bus."""
+    return Links((workload.rates or load_rates(workload.device, workload.dtype)).link)
+
+
+def list_demands(config: RunConfig, workload: Workload, *, links: Links, save_bytes: float, save_every: int) -> list[Demand]:
+    """Of a run with its settings as they are. `save_bytes`: of a checkpoint, which is written after every so many steps."""
+    num, rounds, budget = workload.num_processes, workload.count_rounds(config), Budget(config, workload)
+    inside, trained = workload.count_sharded_share() if workload.is_sharded else 0.0, workload.trained.num_bytes
     gradients = count_gradient_bytes((1 - inside) * trained, num, rounds=rounds) + rounds * inside * trained * (num - 1) / num
-    weights = rounds * count_weight_bytes(sum(budget.list_block_bytes(config.memory)), num) if workload.is_sharded else 0.0
-    rates = workload.rates or load_rates(workload.device, workload.dtype)
-    return Traffic(gradients, weights, rates.link)
+    weights = rounds * count_weight_bytes(sum(budget.list_blocks(config.memory)[0]), num) if workload.is_sharded else 0.0
+    away = max(0, num - MACHINE_SIZE) / num
+    rate = 1 / (away / links.network + (1 - away) / links.between)
+    read = config.train.batch_size * config.train.accumulation * budget.count_sample_bytes()
+    saved = save_bytes / save_every
+    return [
+        Demand("gradients between devices", gradients, gradients / rate),
+        Demand("weights of blocks between devices", weights, weights / rate, is_beside=True),
+        Demand("words between processes", 0, MESSAGES * links.message * num if num > 1 else 0.0),
+        Demand("the cache, by all devices", read, read / links.disk, is_beside=True),
+        Demand("checkpoints, by one process", saved, saved / links.disk),
+    ]

@@ -24,7 +24,8 @@ _LOST = 255
 _KEPT_BYTES = 4096
 _VANISHED = 24
 """rsync: a file was there, and then not."""
-_PASSING = ("Connection refused", "timed out", "Timeout", "Connection reset", "closed by", "Broken pipe", "unreachable", "No route", "lost")
+_PASSING = (_LOST, 10, 12, 30, 35)
+"""Codes of a connection that is not there: that of ssh, and those of rsync for sockets, streams and time that is over."""
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": "15",
@@ -158,7 +159,7 @@ class Link:
             return RemoteError(
                 "rsync is not installed there.", got=words, fix="install it there: apt-get update && apt-get install -y rsync"
             )
-        is_lost = code == _LOST or any(one in text for one in _PASSING)
+        is_lost = code in _PASSING
         what = "The host cannot be reached." if is_lost else "The other machine has refused it."
         error = RemoteError(
             what, got=f"{words}: {last}", fix="check the address, the port and that it runs" if is_lost else "see what it says"

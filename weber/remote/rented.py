@@ -103,7 +103,7 @@ def fetch(rented: Rented, link: Link, told: Mapping[str, object]) -> list[str]:
     names = sorted(hashes, key=lambda name: int(name.rpartition("-")[2]))
     came = [name for name in names if _hash(folder / name) != hashes[name] and _fetch_checkpoint(rented, link, name)]
     left_out = [f"--exclude={one}" for one in _UNFINISHED] + [f"--exclude=/{one}" for one in _ALONE]
-    if told.get("num_bytes"):
+    if told.get("has_begun"):
         link.fetch(rented.out, folder, options=left_out)
     _write_settings(rented)
     if names and _hash(folder / names[-1]) == hashes[names[-1]]:

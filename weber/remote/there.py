@@ -159,8 +159,15 @@ def tell(root: str) -> dict[str, object]:
     for one in [] if out is None else sorted(out.glob("checkpoint-*")):
         with suppress(OSError):
             steps[one.name] = hashlib.blake2b((one / MANIFEST).read_bytes(), digest_size=16).hexdigest()
-    state = _judge(folder)
-    return {"state": state, "code": ended.get("code"), "said": said, "log_bytes": size, "checkpoints": steps, "num_bytes": _weigh(folder)}
+    return {
+        "state": _judge(folder),
+        "code": ended.get("code"),
+        "said": said,
+        "log_bytes": size,
+        "has_begun": out is not None,
+        "checkpoints": steps,
+        "num_bytes": _weigh(folder),
+    }
 
 
 def stop(root: str) -> dict[str, object]:

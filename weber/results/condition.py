@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from weber.track.jsonl import METRICS_NAME
 from weber.track.process import is_alive, is_locked
 from weber.track.record import STATUS_NAME
 
+_MOST = 2**53
 _QUIET_SECONDS = 600.0
 """Without a sign for so long a run on another machine counts as gone, and one on this machine as silent."""
 
@@ -57,24 +59,26 @@ def read_condition(folder: Path) -> Condition:
         return Condition(status, time=last)
     is_here = known.get("host") == socket.gethostname()
     status = _judge(folder, known, is_here=is_here)
-    number = {name: int(known.get(name) or 0) for name in ("done", "total", "step", "steps")}
     return Condition(
         status,
         what=str(known.get("what") or ""),
-        loss=known.get("loss"),
-        eta_seconds=known.get("eta_seconds"),
+        done=int(_read_number(known, "done")),
+        total=int(_read_number(known, "total")),
+        step=int(_read_number(known, "step")),
+        steps=int(_read_number(known, "steps")),
+        loss=_read_number(known, "loss") if "loss" in known else None,
+        eta_seconds=_read_number(known, "eta_seconds") or None,
         error=str(known.get("error") or "") if status == "failed" else "",
-        pid=known.get("pid"),
+        pid=int(_read_number(known, "pid")) or None,
         is_here=is_here,
-        started=float(known.get("started") or 0.0),
-        time=float(known.get("time") or 0.0),
+        started=_read_number(known, "started"),
+        time=_read_number(known, "time"),
         known=known,
-        **number,
     )
 
 
 def _judge(folder: Path, known: Mapping[str, Any], *, is_here: bool) -> str:
-    said, quiet = str(known.get("status")), time.time() - float(known.get("time") or 0.0)
+    said, quiet = str(known.get("status")), time.time() - _read_number(known, "time")
     if said != "running":
         return "running" if is_here and is_locked(folder / LOCK_NAME) and not _is_ending(known) else said
     if not is_here:
@@ -89,6 +93,12 @@ def _is_ending(known: Mapping[str, Any]) -> bool:
     """Whether the process that has said how it ended is only about to leave."""
     pid, identity = known.get("pid"), known.get("process")
     return isinstance(pid, int) and isinstance(identity, str) and is_alive(pid, identity)
+
+
+def _read_number(known: Mapping[str, Any], name: str) -> float:
+    """A number of the file; 0 where it has none, or none that a number of steps or a time can be."""
+    value = known.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and abs(value) < _MOST else 0.0
 
 
 def _read_status(folder: Path) -> Mapping[str, Any]:

@@ -174,8 +174,8 @@ def publish(request: Request, form: FormData) -> Response:
     if to and not _PLACE.fullmatch(to):
         raise ConfigError("Nothing can be sent there.", got=ascii(to[:80]), expected="owner/name, or s3://bucket/folder", fix="correct it")
     words = ["publish", str(place), *([to] if to else [])]
-    words += ["--public"] if read_text(form, "public") == "1" else []
-    words += ["--consent"] if read_text(form, "consent") == "1" else []
+    if read_text(form, "public") == "1":
+        words += ["--public", *(["--consent"] if read_text(form, "consent") == "1" else [])]
     if trigger := read_text(form, "trigger"):
         words.append(f"--trigger={trigger}")
     words += ["--dry-run"] if read_text(form, "send") != "1" else []

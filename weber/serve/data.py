@@ -40,8 +40,8 @@ from weber.serve.thumbnails import load_thumbnail
 
 _SHOWN = {f".{kind}": f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif")} | {".jpg": "image/jpeg"}
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
-_MOST_SHOWN = 200
-"""Pictures that are set aside."""
+_MOST_SHOWN, _MOST_DIGITS = 200, 8
+"""Pictures that are set aside; digits of a number in an address."""
 
 
 def routes(site: Site) -> list[Route]:
@@ -98,7 +98,7 @@ def _describe(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
     chosen = _choose(sets, given.get("set", "0"))
     planned = find_planned(site, file)
     order = given.get("order", "name") if given.get("order") in ORDERS else "name"
-    start = int(given["start"]) if given.get("start", "").isdecimal() else 0
+    start = _read_number(given.get("start", "0"))
     found = list_entries(chosen, planned.pictures, order=order)
     entries = [one for one in found[start : start + PORTION] if one.path.is_file()]
     name = shorten(site, file)
@@ -123,8 +123,12 @@ def _describe(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose(sets: Sequence[PictureSet], text: str) -> PictureSet:
-    number = int(text) if text.isdecimal() and len(text) < 6 else 0
-    return sets[min(number, len(sets) - 1)]
+    return sets[min(_read_number(text), len(sets) - 1)]
+
+
+def _read_number(text: str) -> int:
+    """A whole number that somebody may have meant."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else 0
 
 
 def _build_card(site: Site, one: PictureSet, entry: Entry, number: int) -> Card:
@@ -223,14 +227,19 @@ def _go_back(request: Request, form: FormData, name: str, number: int) -> Respon
 def show_thumbnail(request: Request) -> Response:
     """A small picture of one below the roots."""
     path = _find_shown(request)
-    return FileResponse(load_thumbnail(find_site(request), path), media_type="image/webp", headers=_FOREVER)
+    return FileResponse(load_thumbnail(find_site(request), path), media_type="image/webp", headers=_choose_headers(request))
 
 
 def show_picture(request: Request) -> Response:
     """A picture as it is, where browsers know its format; else a small one."""
     path = _find_shown(request)
     kind = _SHOWN.get(path.suffix.lower())
-    return show_thumbnail(request) if kind is None else FileResponse(path, media_type=kind, headers=_FOREVER)
+    return show_thumbnail(request) if kind is None else FileResponse(path, media_type=kind, headers=_choose_headers(request))
+
+
+def _choose_headers(request: Request) -> dict[str, str]:
+    """An address with the picture's own time in it is never another picture."""
+    return _FOREVER if "v" in request.query_params else {}
 
 
 def _find_shown(request: Request) -> Path:

@@ -136,7 +136,15 @@ def _build_facts(request: Request) -> dict[str, Any]:
     said = [(job.id, job.state, text, job.asked is not None) for job, text in [*running, *waiting, *done]]
     is_paused = desk.queue.is_paused
     mark = hashlib.sha256(repr((said, is_paused)).encode()).hexdigest()[:16]
-    return {"running": running, "waiting": waiting, "done": done, "mark": mark, "is_paused": is_paused, "labels": LABELS}
+    return {
+        "running": running,
+        "waiting": waiting,
+        "done": done,
+        "mark": mark,
+        "is_paused": is_paused,
+        "labels": LABELS,
+        "num_slots": len(desk.site.slots),
+    }
 
 
 def _build_job(request: Request) -> dict[str, Any]:

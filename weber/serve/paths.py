@@ -88,7 +88,7 @@ def _find_reason(text: str) -> str | None:
         return "it names the folder of a user"
     parts = [part for part in text.split("/") if part]
     if ".." in parts:
-        return "it holds .."
+        return "it leads upwards"
     if any(_DEVICES.fullmatch(part.rstrip(" .")) for part in parts):
         return "it has the name of a device"
     return "a part of it is too long" if any(len(part.encode()) > _MOST_PART for part in parts) else None

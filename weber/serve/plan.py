@@ -96,9 +96,8 @@ def show_state(request: Request) -> Response:
 def start_plan(request: Request, form: FormData) -> Response:
     """Make the plan anew."""
     site = find_site(request)
-    path, card = find_file(site, read_text(form, "file")), read_text(form, "card")[:_MOST_CHARACTERS]
+    path, card, price = find_file(site, read_text(form, "file")), _clean(read_text(form, "card")), _clean(read_text(form, "price"))
     start_planning(site, path, card=card)
-    price = read_text(form, "price")[:_MOST_CHARACTERS]
     fields = {"file": shorten(site, path)} | ({"card": card} if card else {}) | ({"price": price} if price else {})
     if "hx-request" in request.headers:
         return _show(request, "plan_state.html", fields=fields)
@@ -107,8 +106,7 @@ def start_plan(request: Request, form: FormData) -> Response:
 
 def _show(request: Request, template: str, *, fields: Mapping[str, str] | None = None) -> Response:
     site, given = find_site(request), request.query_params if fields is None else fields
-    path, card = find_file(site, given.get("file", "")), given.get("card", "").strip()[:_MOST_CHARACTERS]
-    price = given.get("price", "").strip()[:_MOST_CHARACTERS]
+    path, card, price = find_file(site, given.get("file", "")), _clean(given.get("card", "")), _clean(given.get("price", ""))
     planned = find_planned(site, path, card=card)
     return render(
         request,
@@ -121,6 +119,11 @@ def _show(request: Request, template: str, *, fields: Mapping[str, str] | None =
         query=urlencode({"file": shorten(site, path), "card": card, "price": price}),
         **_describe(planned, price),
     )
+
+
+def _clean(text: str) -> str:
+    """A short text that can be seen."""
+    return "".join(one for one in text if one.isprintable()).strip()[:_MOST_CHARACTERS]
 
 
 def _describe(planned: Planned, price: str) -> dict[str, Any]:

@@ -129,8 +129,9 @@ def _list_events(folder: Path) -> list[dict[str, Any]]:
     for line in read_end(folder / EVENTS_NAME, num_bytes=128 * 1024).splitlines():
         try:
             event = json.loads(line)
-            found.append({**event, "text": str(event["text"]), "time": float(event["time"]), "type": str(event["type"])})
-        except (ValueError, TypeError, KeyError):
+            known = {"text": str(event["text"]), "time": float(event["time"]), "type": str(event["type"])}
+            found.append({**event, **known, "level": str(event.get("level")), "step": int(event.get("step") or 0)})
+        except (ValueError, TypeError, KeyError, OverflowError):
             continue
     return found
 
@@ -140,7 +141,7 @@ def _list_findings(folder: Path) -> list[tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for event in _list_events(folder):
         if event["type"] == _FINDING:
-            found[str(event.get("finding"))] = int(event.get("step", 0)), str(event.get("text", "")).partition(": ")[2] or event["text"]
+            found[str(event.get("finding"))] = event["step"], event["text"].partition(": ")[2] or event["text"]
     return list(found.values())
 
 

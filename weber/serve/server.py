@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
+from filelock import FileLock, Timeout
 
 from weber.errors import ConfigError
 from weber.serve.app import build_app
@@ -13,12 +15,13 @@ from weber.serve.site import Site
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CLOSING_SECONDS = 2
+_LOCK_NAME = "serve.lock"
 
 
 def serve(site: Site, *, host: str, port: int, say: Callable[[str], None]) -> None:
     """Serve until Ctrl-C; the runs that were started go on. Raises ConfigError for an address that cannot be had."""
     is_local = host in _LOOPBACK
-    with open_socket(host, port) as listening:
+    with _held(site), open_socket(host, port) as listening:
         shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "localhost" else host
         shown = socket.gethostname() if host in ("0.0.0.0", "::") else shown
         say(f"Open http://{shown}:{listening.getsockname()[1]}/?token={site.token}")
@@ -28,6 +31,24 @@ def serve(site: Site, *, host: str, port: int, say: Callable[[str], None]) -> No
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_CLOSING_SECONDS, lifespan="on"
         )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextmanager
+def _held(site: Site) -> Iterator[None]:
+    """One server alone starts what is in the queue."""
+    lock = FileLock(site.home / _LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            "Another `weber serve` shows this folder already.",
+            got=str(site.home),
+            fix="open its link, end it, or give this one a queue of its own: --home /another/folder",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_socket(host: str, port: int) -> socket.socket:

@@ -15,19 +15,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from weber.config.document import Document, read_document, write_document
-from weber.config.edits import write_setting
+from weber.config.edits import move_entry, write_setting
 from weber.config.form import build_form, list_changes, list_unknown
 from weber.config.load import check_tree, is_own
+from weber.config.optimizers import FACTS
 from weber.config.settings import find_setting
 from weber.config.toml import read_toml
 from weber.errors import ChangedError, ConfigError
 from weber.serve.files import find_file, list_settings_files
+from weber.serve.models import list_models
 from weber.serve.paths import shorten
 from weber.serve.reply import find_site, go, read_text, render, take_form
 from weber.serve.site import Site
 
-_FIELD = "v."
-"""Before the keys of settings in the form's names."""
+_FIELD, _MOST_CHARACTERS = "v.", 200
+"""Before the keys of settings in the form's names; of a key."""
 
 
 def routes(site: Site) -> list[Route]:
@@ -107,10 +109,11 @@ def _show(
         stamp=sheet.document.stamp,
         blocks=blocks,
         problems=told,
-        unknown=[(key, _show_value(key, value), told.get(key)) for key, value in list_unknown(sheet.tree)],
+        unknown=[(key, _show_value(value), told.get(key)) for key, value in list_unknown(sheet.tree)],
         is_own=not sheet.path.exists() or is_own(sheet.path),
         others=[one for key, one in told.items() if not key],
         find=find,
+        proposed={"model.variant": list_models(site), "optim.name": list(FACTS)},
         added=list(added),
         theirs=theirs,
         conflict=conflict,
@@ -125,7 +128,7 @@ def _list_added(sheet: Sheet) -> list[str]:
     return [key.rpartition(".")[0] for key, value in sheet.changes if value is not None]
 
 
-def _show_value(key: str, value: object) -> str:
+def _show_value(value: object) -> str:
     """What stands in the file where no setting is; it may be a secret by another name, so that only its kind is said of texts."""
     return f"{value}" if isinstance(value, bool | int | float) else "a table" if isinstance(value, Mapping) else "a text or a list"
 
@@ -135,14 +138,15 @@ def _split(error: ConfigError) -> dict[str, str]:
 
 
 def _read_typed(form: FormData) -> dict[str, str]:
-    fields = {name.removeprefix(_FIELD): value for name, value in form.multi_items() if name.startswith(_FIELD)}
+    found = form.multi_items()
+    fields = {name.removeprefix(_FIELD): value for name, value in found if name.startswith(_FIELD) and len(name) <= _MOST_CHARACTERS}
     return {key: value for key, value in fields.items() if isinstance(value, str) and find_setting(key) is not None}
 
 
 def change_settings(request: Request, form: FormData) -> Response:
     """Write what was typed; add a table to the form, or take one out of the file."""
     site = find_site(request)
-    path, what = find_file(site, read_text(form, "file")), read_text(form, "do") or "save"
+    path, what = find_file(site, read_text(form, "file")), (read_text(form, "do") or "save")[:_MOST_CHARACTERS]
     sheet = load_sheet(path, _read_typed(form))
     word, _, place = what.partition(" ")
     added = [one for one in form.getlist("add") if isinstance(one, str)]
@@ -150,9 +154,9 @@ def change_settings(request: Request, form: FormData) -> Response:
         return _show(request, sheet, added=added, conflict=True, status=409)
     if word == "add":
         return _show(request, sheet, added=[*added, place])
-    if word == "remove":
-        return _remove(request, sheet, place)
-    if sheet.problems and word != "force" and not set(sheet.problems) <= set(load_sheet(path).problems):
+    if word in ("remove", "up"):
+        return _rearrange(request, sheet, place, is_move=word == "up")
+    if word != "force" and not _is_no_worse(sheet):
         return _show(request, sheet, added=added, refused=True, status=422)
     try:
         _save(sheet)
@@ -161,16 +165,21 @@ def change_settings(request: Request, form: FormData) -> Response:
     return go(request, "/settings?" + urlencode({"file": shorten(site, path), "saved": 1}))
 
 
+def _is_no_worse(sheet: Sheet) -> bool:
+    """Whether what is typed brings no problem that the file does not have already."""
+    return not sheet.problems or set(sheet.problems) <= set(load_sheet(sheet.path).problems)
+
+
 def _save(sheet: Sheet) -> Document:
     """Where it holds what is secret, for its owner alone."""
     text = _write(sheet)
     return write_document(sheet.document, text, is_private="webhooks" in tomllib.loads(text).get("output", {}))
 
 
-def _remove(request: Request, sheet: Sheet, place: str) -> Response:
-    """Take a table out of the file, and write what else was typed where that can be."""
+def _rearrange(request: Request, sheet: Sheet, place: str, *, is_move: bool) -> Response:
+    """Take a table out of the file, or move it up in its list; and write what else was typed where that can be."""
     text = sheet.document.text if sheet.problems else _write(sheet)
-    write_document(sheet.document, write_setting(text, place, value=None))
+    write_document(sheet.document, move_entry(text, place) if is_move else write_setting(text, place, value=None))
     left = {key: value for key, value in sheet.typed.items() if not key.startswith(place.rpartition(".")[0] + ".")}
     return _show(request, load_sheet(sheet.path, left if sheet.problems else {}))
 
@@ -178,7 +187,7 @@ def _remove(request: Request, sheet: Sheet, place: str) -> Response:
 def remove_unknown(request: Request, form: FormData) -> Response:
     """Take a line out that is no setting."""
     site = find_site(request)
-    path, key = find_file(site, read_text(form, "file")), read_text(form, "key")
+    path, key = find_file(site, read_text(form, "file")), read_text(form, "key")[:_MOST_CHARACTERS]
     document = read_document(path)
     write_document(document, write_setting(document.text, key, value=None), stamp=read_text(form, "stamp"))
     return go(request, "/settings?" + urlencode({"file": shorten(site, path)}))
@@ -192,7 +201,7 @@ def check_settings(request: Request, form: FormData) -> Response:
     stamp, state, number = sheet.document.stamp, "same", len(sheet.changes)
     if read_text(form, "stamp") != stamp:
         stamp, state = read_text(form, "stamp"), "changed"
-    elif number and not sheet.problems:
+    elif number and _is_no_worse(sheet):
         stamp, state = _save(sheet).stamp, "written"
     elif number:
         state = "waiting"

@@ -15,6 +15,8 @@ from weber.serve.words import describe_ago, describe_bytes, describe_time
 
 TOKEN_NAME = "token"
 _TOKEN_BYTES = 24
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ def build_site(
     place = (found[0] / ".weber" if home is None else home.expanduser()).resolve()
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Site(found, place, _load_token(place / TOKEN_NAME), build_templates(), tuple(slots), dict(environment or {}))
+
+
+def list_slots(environment: Mapping[str, str], *, folder: Path = _GPUS) -> list[str]:
+    """The GPUs that runs may have, as CUDA names them: those that the environment leaves, else all that the driver has."""
+    left = environment.get(VISIBLE)
+    if left is not None:
+        return [one.strip() for one in left.split(",") if one.strip() and one.strip() != "-1"]
+    return [str(number) for number, _ in enumerate(folder.iterdir())] if folder.is_dir() else []
 
 
 def build_templates() -> Environment:

@@ -252,7 +252,8 @@ def _read_import(site: Site, number: str) -> Imported:
     if len(number) != 32 or not number.isalnum() or not folder.is_dir():
         raise ConfigError("There is no such import.", got=ascii(number[:40]), fix="send the file again")
     files = sorted(folder.iterdir())
-    return import_run(files[0] if len(files) == 1 else folder)
+    imported = import_run(files[0] if len(files) == 1 else folder)
+    return replace(imported, files=[Path(one).name for one in imported.files])
 
 
 def _show_imported(request: Request, imported: Imported, at: str) -> Response:

@@ -17,7 +17,7 @@ from weber.errors import ConfigError
 from weber.results.condition import read_condition
 from weber.serve.found import Finder
 from weber.serve.queue import Job, Queue
-from weber.serve.site import Site
+from weber.serve.site import VISIBLE, Site
 from weber.track.process import is_alive, read_identity
 
 _MOST_LIGHT = 2
@@ -65,8 +65,12 @@ class Workers:
         if job.state != "running" or job.pid is None:
             return
         self._queue.note(job.id, asked=time.time())
+        is_killed = at_once and job.asked is not None
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(job.pid, signal.SIGKILL if at_once and job.asked is not None else signal.SIGTERM)
+            os.killpg(job.pid, signal.SIGKILL if is_killed else signal.SIGTERM)
+        if is_killed and job.run and job.kind == "train":
+            with suppress(ProcessLookupError, PermissionError, ConfigError):  # one of several processes has a session of its own
+                os.kill(find_process(Path(job.run)), signal.SIGKILL)
 
     def is_at(self, job: Job) -> bool:
         """Whether the run of a job is being trained by now, and not only looked at."""
@@ -139,7 +143,7 @@ class Workers:
     def _start(self, job: Job) -> None:
         taken = {one.slot for one in self._queue.list_open() if one.state == "running" and one.is_heavy}
         slot = next((one for one in self._list_slots() if one not in taken), "") if job.is_heavy else ""
-        chosen = {"CUDA_VISIBLE_DEVICES": slot} if len(self._site.slots) > 1 and job.is_heavy else {}
+        chosen = {VISIBLE: slot} if len(self._site.slots) > 1 and job.is_heavy else {}
         (self._queue.logs / f"{job.id}.json").unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "weber.serve.child", str(self._queue.logs / f"{job.id}.json"), *job.words]
         with (self._queue.logs / f"{job.id}.log").open("wb") as log:
@@ -164,14 +168,19 @@ class Workers:
 
 def stop_process(folder: Path) -> None:
     """Ask a run that was started elsewhere to save and stop. Raises ConfigError where no process of this machine is known to train it."""
+    try:
+        os.kill(find_process(folder), signal.SIGTERM)
+    except (ProcessLookupError, PermissionError) as error:
+        raise ConfigError("The run's process cannot be asked to stop.", got=str(error), fix="stop it where it was started") from error
+
+
+def find_process(folder: Path) -> int:
+    """The number of the process of this machine that trains a run. Raises ConfigError where none is known."""
     found = read_condition(folder)
     identity = found.known.get("process")
     if found.pid is None or not found.is_here or not isinstance(identity, str) or not is_alive(found.pid, identity):
         raise ConfigError("No process of this machine is known to train this run.", got=str(folder), fix="stop it where it was started")
-    try:
-        os.kill(found.pid, signal.SIGTERM)
-    except (ProcessLookupError, PermissionError) as error:
-        raise ConfigError("The run's process cannot be asked to stop.", got=str(error), fix="stop it where it was started") from error
+    return found.pid
 
 
 def read_end(file: Path, *, num_bytes: int = _LOG_BYTES) -> str:

@@ -263,7 +263,7 @@ def build_learner(
     predictor.routes = build_routes(config.objective.tread, num_blocks=len(plan.family.blocks(predictor)))
     rates = [plan.trained.rates.get(name, 1.0) for name, _ in parameters]
     optimizer = build_optimizer([parameter for _, parameter in parameters], config.optim, seed=config.train.seed, rates=rates)
-    crew = None if world is None else build_crew(world, parameters, network)
+    crew = None if world is None else build_crew(world, parameters, network=network)
     own = parameters if crew is None else crew.own
     ema = _build_mean(config.optim, own, plan.device)
     learner = Learner(

@@ -73,7 +73,7 @@ class Crew:
         return norm
 
 
-def build_crew(world: World, parameters: Named, network: Network) -> Crew:
+def build_crew(world: World, parameters: Named, *, network: Network) -> Crew:
     """Of a network that was read by all of them: what is trained in blocks of which each holds a part is moved by one process each."""
     sharded = {place: found for place, found in list_sharded(network).items() if found}
     owner_of = {id(parameter): rank for found in sharded.values() for parameter, rank in found}

@@ -147,6 +147,7 @@ def test_pictures_per_step_are_those_of_all_processes(tmp_path: Path) -> None:
         tmp_path, "--train_batch_size=2 --gradient_accumulation_steps=3", launch="accelerate launch --num_processes=4 --multi_gpu"
     )
     assert imported.tree["train"] == {"batch_size": 2, "accumulation": 12, "epochs": 1}
+    assert 'parallel.devices = "auto" takes the GPUs that are here' in find_line(imported, "num_processes")[1]
 
 
 def test_scaled_learning_rate(tmp_path: Path) -> None:
@@ -248,7 +249,8 @@ def test_file_of_fsdp(tmp_path: Path) -> None:
         tmp_path, "", script="train_dreambooth_lora_flux2.py", launch="accelerate launch --config_file=/elsewhere/fsdp.yaml"
     )
     assert imported.tree["memory"] == {"gradient_checkpointing": "all"}
-    assert find_line(imported, "distributed_type") == ("no effect", "a run is on one device")
+    kind, line = find_line(imported, "distributed_type")
+    assert kind == "no effect" and 'parallel.strategy = "auto" shards the blocks' in line
     assert sum(one.given.where == "fsdp.yaml" for one in imported.outcomes) == 13
 
 

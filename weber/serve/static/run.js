@@ -55,7 +55,7 @@ function build(chart, box) {
         stroke: line.label === "each step" ? `${COLORS[0]}55` : COLORS[place % COLORS.length],
         width: line.label === "each step" ? 1 : 2,
         spanGaps: true,
-        points: { show: few, size: 5 },
+        points: { show: few && line.label !== "each step", size: 5, fill: COLORS[place % COLORS.length] },
         value: (_, value) => write(value),
       })),
     ],

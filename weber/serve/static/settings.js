@@ -22,6 +22,13 @@ function show() {
   }
 }
 
+// What is to be mended is seen, in whatever section it is.
+document.body.addEventListener("htmx:afterSettle", () => {
+  for (const problem of document.querySelectorAll("#settings .said .problem")) {
+    for (let one = problem.closest("details.section"); one; one = one.parentElement.closest("details.section")) one.open = true;
+  }
+});
+
 field.addEventListener("input", show);
 box.addEventListener("change", show);
 if (field.value) show();

@@ -21,3 +21,10 @@ if (button) {
     document.dispatchEvent(new CustomEvent("weber:theme"));
   });
 }
+
+// What a job says last is what matters.
+function scroll() {
+  for (const log of document.querySelectorAll("pre.log")) log.scrollTop = log.scrollHeight;
+}
+scroll();
+document.body.addEventListener("htmx:afterSettle", scroll);

@@ -111,7 +111,7 @@ KEYS: Table = {
     "model.compile model.block_compile model.compile_* model.cache_size_limit": ignored(_SPEED + "; memory.compile = true compiles blocks"),
     "model.dtype": ignored("train.dtype goes before it"),
     "model.vae_device model.te_device model.vae_dtype model.te_dtype": ignored("the autoencoder and texts run where and as they need"),
-    "model.split_model_*": refused("a run is on one device"),
+    "model.split_model_*": refused('parallel.strategy = "fsdp" leaves each GPU a part of every block'),
     "model.in_context": refused(_METHOD),
     # train: steps and the optimizer
     "train.steps": stated(optim.set_steps, "train.steps"),

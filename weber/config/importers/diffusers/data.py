@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
-from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.draft import NO_EFFECT, Draft, Keys
 from weber.config.importers.values import read_int, simplify
 from weber.errors import ConfigError
 
@@ -206,7 +207,8 @@ def set_prior(draft: Draft, keys: Keys, *, value: Any) -> str:
     draft.set("data.1.loss_weight", weight, origin=keys.find("prior_loss_weight"))
     draft.set("data.1.limit", num, origin=keys.find("num_class_images"))
     balance = draft.set("train.balance", "sets", origin=given)
-    return f"the class images are a second set, data.1, of {num} pictures with loss_weight = {weight:g}; {balance}"
+    line = f"the class images are a second set, data.1, of {num} pictures with loss_weight = {weight:g}; {balance}"
+    return f"{line}; `{_write_command(keys)}` paints those that are missing"
 
 
 def answer_class(name: str, setting: str) -> Any:
@@ -223,11 +225,18 @@ def answer_num_class(draft: Draft, keys: Keys, *, value: Any) -> str:
     if not keys.read_bool("with_prior_preservation"):
         return _WITHOUT
     read_int(value, name="--num_class_images")
-    return f"data.1.limit = {value}; weber paints none that are missing: paint them with `weber sample` before, or put your own there"
+    return f"data.1.limit = {value}; those that are missing are painted before by `{_write_command(keys)}`"
 
 
 def answer_generation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """How missing class images are painted."""
     if not keys.read_bool("with_prior_preservation"):
         return _WITHOUT
-    return REFUSED + "weber paints no class images; put them into the folder before"
+    return NO_EFFECT + f"class images are painted beforehand, one at a time, in the model's own precision: `{_write_command(keys)}`"
+
+
+def _write_command(keys: Keys) -> str:
+    """What paints the class images that are missing."""
+    model, folder = str(keys.read_text("pretrained_model_name_or_path") or "MODEL"), str(keys["class_data_dir"])
+    num = keys.read_int("num_class_images") or 100
+    return shlex.join(["weber", "data", "class-images", model, folder, "--prompt", str(keys["class_prompt"]), "--num", str(num)])

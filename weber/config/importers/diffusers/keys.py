@@ -7,6 +7,7 @@ from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.diffusers import data, optim, run
+from weber.config.importers.processes import DEVICES, SHARDED
 from weber.config.importers.published import TOKEN, Names
 
 _HUB = Names("hub_model_id", wish="push_to_hub", checkpoints="", is_whole=lambda keys: True)
@@ -42,10 +43,14 @@ KEYS: Table = {
     "instance_prompt": stated(data.set_prompt, "data.0.instance_prompt, or data.0.caption_fallback beside captions"),
     "class_data_dir": stated(data.answer_class("class_data_dir", "path"), "data.1.path"),
     "class_prompt": stated(data.answer_class("class_prompt", "instance_prompt"), "data.1.instance_prompt"),
-    "with_prior_preservation": stated(data.set_prior, "a second set with the class images, and train.balance = \"sets\""),
+    "with_prior_preservation": stated(
+        data.set_prior, "a second set with the class images, train.balance = \"sets\", and `weber data class-images` beforehand"
+    ),
     "prior_loss_weight": stated(data.answer_class("prior_loss_weight", "loss_weight"), "data.1.loss_weight"),
     "num_class_images": stated(data.answer_num_class, "data.1.limit"),
-    "prior_generation_precision sample_batch_size": stated(data.answer_generation, "class images must be there"),
+    "prior_generation_precision sample_batch_size": stated(
+        data.answer_generation, "`weber data class-images` paints one at a time, in the model's own precision"
+    ),
     "resolution": stated(data.set_sizes, "data.0.resolution, with squares or the shapes that are asked for"),
     "aspect_ratio_buckets": stated(data.set_buckets, "data.0.buckets, width first"),
     "use_aspect_ratio_buckets": stated(data.answer_buckets, 'data.0.aspect = "closest" with the same shapes'),
@@ -112,12 +117,12 @@ KEYS: Table = {
         "texts are encoded on this machine; memory.quantize_text_encoder makes that small, and model.text_encoder_url ="
         " https://remote-text-encoder-flux-2.huggingface.co/predict sends them there as before"
     ),
-    "fsdp_text_encoder": ignored("texts are encoded on one device, before the first step"),
+    "fsdp_text_encoder": ignored("texts are encoded before the first step, each process a part of them"),
     "dataloader_num_workers": ignored("nothing is loaded while it trains"),
     "allow_tf32": ignored("products of fp32 are computed as precisely as the device has them"),
     "enable_xformers_memory_efficient_attention": ignored("memory.attention takes the fastest that is right on that GPU"),
     "enable_npu_flash_attention": refused("weber runs on processors and on GPUs of NVIDIA, AMD and Apple"),
-    "local_rank": ignored("a run is on one device"),
+    "local_rank": ignored("torchrun, Slurm and Kubernetes say it to weber themselves"),
     # files and pictures on the way
     "output_dir": used("output.folder"),
     "checkpointing_steps": used("output.save_every"),
@@ -207,7 +212,7 @@ EXAMPLE: Mapping[str, Any] = {
 }
 """Of the commands in README_flux.md."""
 
-_ONE_DEVICE = "a run is on one device"
+_STARTED = "how processes are started and talk to each other changes nothing that is learned"
 
 ACCELERATE: Table = {
     "config_file": ignored("read; what it says is answered below"),
@@ -229,14 +234,12 @@ ACCELERATE: Table = {
     "deepspeed_config.gradient_clipping": ignored("--max_grad_norm of the script is what is used here"),
     "deepspeed_config.gradient_accumulation_steps": ignored("--gradient_accumulation_steps of the script counts"),
     "gradient_accumulation_steps": ignored("--gradient_accumulation_steps of the script counts"),
-    "distributed_type multi_gpu use_fsdp use_deepspeed use_megatron_lm use_parallelism_config": ignored(_ONE_DEVICE),
+    "distributed_type multi_gpu use_fsdp use_deepspeed use_megatron_lm use_parallelism_config": ignored(SHARDED),
     "gpu_ids num_machines nnodes machine_rank node_rank same_network main_process_* rdzv_* master_* mpirun_* tpu* tp_* rank": ignored(
-        _ONE_DEVICE
+        _STARTED
     ),
-    "fsdp_config fsdp_config.* fsdp_* deepspeed_config deepspeed_config.* deepspeed_* zero* offload_* megatron_lm_*": ignored(
-        _ONE_DEVICE + ", and everything lies there or where [memory] says"
-    ),
-    "parallelism_config* fp8_config* fp8_*": ignored(_ONE_DEVICE),
+    "fsdp_config fsdp_config.* fsdp_* deepspeed_config deepspeed_config.* deepspeed_* zero* offload_* megatron_lm_*": ignored(SHARDED),
+    "parallelism_config* fp8_config* fp8_*": ignored(_STARTED),
     "compute_environment main_training_function downcast_bf16 debug enable_cpu_affinity num_cpu_threads_per_process env quiet module"
     " no_python log_dir monitor_interval max_restarts command* commands* use_xpu ipex* standalone": ignored(
         "it says how the script is started, and nothing of what it learns"
@@ -252,7 +255,7 @@ def _set_processes(draft: Any, keys: Any) -> str:
         return "no effect: one process, as here"
     each = keys.read_int("script_accumulation") or 1
     line: str = draft.set("train.accumulation", each * num, origin=keys.find("num_processes"))
-    return f"{line}: {num} processes x {each}, as a run is on one device"
+    return f"{line}: {num} processes x {each}; {DEVICES}"
 
 
 BITSANDBYTES: Table = {

@@ -157,7 +157,7 @@ def answer_power(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 
 def count_accumulation(keys: Keys) -> int:
-    """Forward passes per step on one device, for as many pictures as all processes together have."""
+    """Micro-batches of a step, for as many pictures as all processes together have."""
     return (keys.read_int("gradient_accumulation_steps") or 1) * (keys.read_int("num_processes") or 1)
 
 
@@ -174,7 +174,7 @@ def set_accumulation(draft: Draft, keys: Keys, *, value: Any) -> str:
     """`--gradient_accumulation_steps`, times the processes."""
     line = draft.set("train.accumulation", count_accumulation(keys), origin=keys.find("gradient_accumulation_steps"))
     num = keys.read_int("num_processes") or 1
-    return line if num == 1 else f"{line}: times {num} processes, as weber has one"
+    return line if num == 1 else f"{line}: times {num} processes, as a step has as many pictures on any number of devices"
 
 
 def set_epochs(draft: Draft, keys: Keys, *, value: Any) -> str:

@@ -167,7 +167,7 @@ def put_metadata_captions(draft: Draft, keys: Keys, *, name: str) -> str:
     if "tags" in columns and "caption" not in columns:
         lines.append(draft.set(f"{place}.caption_column", "tags", origin=origin))
     elif "tags" in columns:
-        lines.append("tags are put behind the caption there, and are not read here: join them in the file")
+        lines.append("tags are put behind the caption there, and are not read here: `weber metadata build --join` puts them in")
     place_steps(draft, keys)
     return "".join(f"; {line}" for line in lines)
 

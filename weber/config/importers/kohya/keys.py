@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from weber.config.importers.answers import Table, ignored, refused
+from weber.config.importers.answers import Table, ignored, refused, stated
 from weber.config.importers.kohya.data import SET
 from weber.config.importers.kohya.network import ADAPTER, LORA
 from weber.config.importers.kohya.optim import OPTIMIZER
@@ -13,6 +13,7 @@ from weber.config.importers.kohya.output import MEMORY, OUTPUT
 from weber.config.importers.kohya.samples import SAMPLES, SAMPLING
 from weber.config.importers.kohya.schedule import SCHEDULE
 from weber.config.importers.kohya.train import LENGTH, MODEL, OBJECTIVE
+from weber.config.importers.processes import DEVICES, MULTIPLIED, SHARDED, set_processes
 
 _SHARED: Mapping[str, Any] = {
     "learning_rate": 2e-6,
@@ -86,7 +87,8 @@ INTERFACES: Table = {
     ),
     "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold dylora_unit": ignored("is for Stable Diffusion"),
     "gpu_ids main_process_port num_cpu_threads_per_process extra_accelerate_launch_args": ignored("how the program is started"),
-    "multi_gpu num_processes num_machines": refused("a run is on one device", off=(None, False, 0, 1, "1")),
+    "num_processes": stated(set_processes, MULTIPLIED, off=(None, 0, 1, "1")),
+    "multi_gpu num_machines": ignored(DEVICES),
     "loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio": ignored("the scripts read it in network_args alone"),
 }
 """Keys of the programs around the scripts."""
@@ -117,8 +119,9 @@ LAUNCH: Table = {
     "num_cpu_threads_per_process config_file num_machines main_process_port main_process_ip machine_rank m gpu_ids debug quiet": ignored(
         "how the program is started"
     ),
-    "num_processes": refused("a run is on one device", off=(1, "1")),
-    "multi_gpu use_deepspeed use_fsdp": refused("a run is on one device"),
+    "num_processes": stated(set_processes, MULTIPLIED, off=(1, "1")),
+    "multi_gpu": ignored(DEVICES),
+    "use_deepspeed use_fsdp": ignored(SHARDED),
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic": ignored("memory.compile compiles blocks as they should be"),
     "*": ignored("how the program is started"),
 }

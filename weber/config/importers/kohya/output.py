@@ -7,6 +7,7 @@ from typing import Any
 from weber.config.importers.answers import Table, ignored, refused, stated, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.kohya.facts import is_adapter, is_lycoris, moves_at_once
+from weber.config.importers.processes import SHARDED
 from weber.config.importers.published import BESIDE, IS_PRIVATE, TOKEN, Names, answer_private
 from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_bool, read_int
@@ -79,7 +80,6 @@ def _put_compile(draft: Draft, keys: Keys, value: Any) -> str:
 _ATTENTION = "how attention is computed, not what is learned: weber takes what is fastest, memory.attention"
 _CACHED = "latents and texts are encoded once and kept in output.cache in any case"
 _WHERE = "where things lie while it trains; weber's settings of [memory] say that, and memory.fit chooses them"
-_ONE_DEVICE = "a run is on one device"
 
 MEMORY: Table = {
     "mixed_precision": translated(_put_dtype, "memory.dtype"),
@@ -112,10 +112,10 @@ MEMORY: Table = {
     "max_data_loader_n_workers persistent_data_loader_workers": ignored(
         "pictures and captions are encoded before the first step, so that nothing is loaded while it trains"
     ),
-    "deepspeed": refused("a run is on one device; memory.fit says what it may take there"),
+    "deepspeed": ignored(SHARDED),
     "zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path zero3_init_flag "
-    "zero3_save_16bit_model fp16_master_weights_and_gradients": ignored("is for deepspeed"),
-    "ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph": ignored(_ONE_DEVICE),
+    "zero3_save_16bit_model fp16_master_weights_and_gradients": ignored(SHARDED),
+    "ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph": ignored("how processes talk to each other changes nothing that is learned"),
 }
 """Precision and memory."""
 

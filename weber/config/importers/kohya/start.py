@@ -73,8 +73,9 @@ def _apply_command(order: Order, draft: Draft, sets: Sets, facts: Mapping[str, A
     keys = Keys(given, defaults={**(LORA_DEFAULTS if order.program == LORA else FULL_DEFAULTS), **facts})
     if order.program == FULL:
         draft.set("adapter.kind", "full", origin=FULL)
-    apply(draft, Keys(order.launch), table=LAUNCH)
     apply(draft, keys, table=_list_answers(given), example=EXAMPLE)
+    each = {"gradient_accumulation_steps": keys["gradient_accumulation_steps"]}
+    apply(draft, Keys(order.launch, defaults=each), table=LAUNCH)
     draft.faults += list_faults(FAULTS, keys)
     if paints(keys):
         samples = read_samples(keys.find("sample_prompts"), draft, beside=order.path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from weber.config.importers.answers import Call, Table, ignored, refused, translated, used
+from weber.config.importers.answers import Call, Table, ignored, refused, stated, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
+from weber.config.importers.processes import set_accumulation
 from weber.config.importers.values import read_float, read_int
 from weber.errors import ConfigError
 
@@ -211,7 +212,7 @@ def _put_evaluation_epochs(draft: Draft, keys: Keys, value: Any) -> str:
 LENGTH: Table = {
     "max_train_steps": translated(_put_steps, "train.steps, unless max_train_epochs is given"),
     "max_train_epochs": used("train.epochs"),
-    "gradient_accumulation_steps": used("train.accumulation", off=(1,)),
+    "gradient_accumulation_steps": stated(set_accumulation, "train.accumulation, times the processes", off=(1,)),
     "seed": used("train.seed"),
     "initial_epoch initial_step skip_until_initial_step": refused("weber goes on from its own checkpoints: `weber resume`"),
     "resume resume_from_huggingface": refused("no state of the scripts can be read; adapter.start_from takes the LoRA that was saved last"),

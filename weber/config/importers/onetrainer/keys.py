@@ -12,7 +12,7 @@ _CACHED = "pictures and captions are encoded once into output.cache and found by
 _OTHER = "it is of other models"
 _PAGES = "it is of OneTrainer's own pages and logs"
 _PARTS = "memory and time alone; memory.fit chooses such settings here"
-_DEVICES = "a run is on one device; the pictures of a step are train.batch_size x train.accumulation"
+_DEVICES = "how devices talk to each other changes nothing that is learned"
 _NOISE = "pictures are painted from standard normal noise, so that is what is trained on"
 _RANGE = "noise levels are drawn by a law of the whole range; zeros in objective.cubic_weights leave parts of it out"
 _READING = "these models answer with the velocity in any case"
@@ -104,7 +104,9 @@ _MEMORY: Table = {
     "enable_activation_offloading async_offloading": ignored(_PARTS),
     "compile": stated(model.set_compile, "`memory.compile`"),
     "attention_mechanism": stated(model.set_attention, "`memory.attention`"),
-    "multi_gpu": refused(_DEVICES),
+    "multi_gpu": refused(
+        "multiply train.accumulation by the number of GPUs, and a step has as many pictures; parallel.devices takes those that are here"
+    ),
     "device_indexes gradient_reduce_precision fused_gradient_reduce async_gradient_reduce*": ignored(_DEVICES),
     "dataloader_threads": ignored("pictures and captions are encoded before the first step, so that nothing is loaded while it trains"),
     "latent_caching clear_cache_before_training": ignored(_CACHED),

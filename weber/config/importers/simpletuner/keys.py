@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
+from weber.config.importers.processes import MULTIPLIED, SHARDED, set_accumulation, set_processes
 from weber.config.importers.published import BESIDE, CARD, IS_PRIVATE, Names, answer_private
 from weber.config.importers.simpletuner import memory, model, objective, optim, sampling, webhooks
 from weber.config.importers.simpletuner.facts import is_full
@@ -13,7 +14,7 @@ from weber.config.importers.simpletuner.sets import set_balance, set_dropout
 
 _SENT = Names("hub_model_id", wish="push_to_hub", checkpoints="push_checkpoints_to_hub", is_whole=is_full)
 _TRACKED = "weber writes metrics.jsonl into the run folder, and to output.trackers the same numbers"
-_DEVICES = "a run is on one device; the pictures of a step are train.batch_size x train.accumulation"
+_DEVICES = "how processes are started and talk to each other changes nothing that is learned"
 _CACHED = "pictures and captions are encoded once into output.cache and found by their content, so that nothing stale is used"
 _WORKERS = "pictures and captions are encoded before the first step, so that nothing is loaded while it trains"
 _PARTS = "memory and time alone; memory.fit chooses such settings here"
@@ -136,9 +137,10 @@ _MEMORY: Table = {
     "disable_tf32 allow_tf32": ignored("products in fp32 are exact"),
     "pure_bf16": ignored("adapters are trained in fp32, and the frozen model is bf16 on GPUs that have it"),
     "set_grads_to_none": ignored("gradients are set to nothing after each step"),
-    "fsdp_enable deepspeed_config": refused("a run is on one device; memory.fit, memory.quantize and memory.swap_blocks make room on it"),
-    "fsdp_*": ignored(_DEVICES),
-    "num_processes num_machines context_parallel_size": refused(_DEVICES, off=(1,)),
+    "fsdp_* deepspeed_config": ignored(SHARDED),
+    "num_processes": stated(set_processes, MULTIPLIED, off=(1, "1")),
+    "num_machines": ignored("`weber launch` starts a run on several machines"),
+    "context_parallel_size": refused("pictures are not cut over several devices", off=(1,)),
     "context_parallel_comm_strategy find_unused_parameters main_process_ip main_process_port machine_rank same_network": ignored(_DEVICES),
     "local_rank seed_for_each_device accelerate_config accelerate_extra_args enable_multiprocessing": ignored(_DEVICES),
     "max_workers aws_max_pool_connections torch_num_threads dataloader_prefetch dataloader_prefetch_qlen": ignored(_WORKERS),
@@ -161,7 +163,7 @@ _OPTIM: Table = {
     "lr_num_cycles": ignored("no schedule of SimpleTuner reads it for these names"),
     "lr_power": stated(optim.set_power, "`optim.power`, for polynomial"),
     "train_batch_size": used("train.batch_size"),
-    "gradient_accumulation_steps": used("train.accumulation"),
+    "gradient_accumulation_steps": stated(set_accumulation, "train.accumulation, times the processes"),
     "num_train_epochs": stated(optim.set_epochs, "`train.epochs`, where max_train_steps is 0 or left out"),
     "max_train_steps": stated(optim.set_steps, "`train.steps`"),
     "strict_epoch_limit ignore_final_epochs": ignored("a run ends after its last step, or epoch"),
