@@ -27,13 +27,14 @@ from weber.remote.away import Asked, send
 from weber.remote.link import Host, Link
 from weber.remote.parcel import build_parcel
 from weber.remote.rented import Rented, find_rented, read_rented
+from weber.track.progress import Watcher
 from weber.training.assemble import train
 
 PARTS: dict[str, Any] = {
-    "train": {"steps": 6, "batch_size": 1},
+    "train": {"steps": 60, "batch_size": 1},
     "data": [{"resolution": 64}],
     "sampling": {"prompts": ["a dog"], "steps": 1, "at_start": False},
-    "output": {"save_every": 2, "keep_last": "all"},
+    "output": {"save_every": 10, "keep_last": "all"},
 }
 
 
@@ -58,36 +59,50 @@ def wait_for(what: Path, process: Thread) -> None:
     assert what.exists()
 
 
+def watch(rented: Rented, watcher: Watcher, ends: list[bool]) -> Thread:
+    """`attach` in a thread, which tells how the run has ended."""
+    waits = [0.5] * 60
+    thread = Thread(target=lambda: ends.append(attach(rented, watcher=watcher, is_new=True, every=1.0, waits=waits)))
+    thread.start()
+    return thread
+
+
 def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildRun, tmp_path: Path) -> None:
-    """It is watched, the connection is cut in the middle, all comes here, and then nothing of it is left there."""
+    """It is watched, stopped and taken up again, then the connection is cut; all comes here, and nothing of it is left there."""
     train(build_run("here/lora", **PARTS), resume=False, watcher=build_watcher()[0])
-    watcher, said = build_watcher()
-    rented = send(build_run("there/lora", **PARTS), build_host(server), asked=build_asked(server), watcher=watcher)
+    config, (watcher, said), ends = build_run("there/lora", **PARTS), build_watcher(), list[bool]()
+    rented = send(config, build_host(server), asked=build_asked(server), watcher=watcher)
     here, folder, root = tmp_path / "here" / "lora", tmp_path / "there" / "lora", Path(rented.root)
     assert root == server.home / "weber-remote" / "lora" and root.stat().st_mode & 0o777 == 0o700
     assert (root / there.SETTINGS).stat().st_mode & 0o777 == 0o600
+    thread = watch(rented, watcher, ends)
     with pytest.raises(CheckpointError, match="on another machine already"):
-        send(build_run("there/lora", **PARTS), build_host(server), asked=build_asked(server), watcher=watcher)
+        send(config, build_host(server), asked=build_asked(server), watcher=watcher)
     with pytest.raises(RemoteError, match="The run is at work"):
         look_down(rented)
-    ends: list[bool] = []
-    thread = Thread(target=lambda: ends.append(attach(rented, watcher=watcher, is_new=True, every=1.0, waits=[0.5] * 40)))
-    thread.start()
-    wait_for(root / there.OUT / "lora" / "checkpoint-000002", thread)
+    wait_for(root / there.OUT / "lora" / "checkpoint-000010", thread)
+    stop(rented, watcher=watcher)
+    thread.join()
+    last = list_checkpoints(folder)[-1]
+    assert ends.pop() is False and 10 <= last[0] < 60 and check_checkpoint(last[1]) is None
+
+    assert "weber-remote/lora" in look_down(rented) and str(root) in take_down(rented)
+    assert not root.exists() and find_rented(folder) is None  # the machine is gone, and another one goes on
+    rented = send(config, build_host(server), asked=build_asked(server, resume=True), watcher=watcher)
+    thread = watch(rented, watcher, ends)
+    wait_for(root / there.OUT / "lora" / "checkpoint-000040", thread)
     server.cut()
     time.sleep(0.6)
     server.start()
     thread.join()
     assert ends == [True] and "is lost; the run there goes on" in said.getvalue() and f"The result is {folder}" in said.getvalue()
-    for name in ("adapter.safetensors", "checkpoint-000004/adapter.safetensors", "pictures/step-000006.png"):
+    for name in ("adapter.safetensors", "checkpoint-000060/adapter.safetensors", "pictures/step-000060.png"):
         assert (here / name).read_bytes() == (folder / name).read_bytes(), name
-    assert [step for step, _ in list_checkpoints(folder)] == [2, 4, 6]
+    assert {10, last[0], 20, 30, 40, 50, 60} == {step for step, _ in list_checkpoints(folder)}
     assert all(check_checkpoint(one) is None for _, one in list_checkpoints(folder))
     assert load_config(folder / "config.toml").output.folder == folder
     again, heard = build_watcher()
     assert attach(read_rented(folder), watcher=again) and "The result is" in heard.getvalue()
-    assert "weber-remote/lora" in look_down(rented)
-    assert str(root) in take_down(rented) and not root.exists() and find_rented(folder) is None
 
 
 def test_a_machine_that_cannot_be_used_is_refused(server: Server, tmp_path: Path) -> None:

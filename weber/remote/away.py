@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import weber
 from weber.checkpoint.lock import LOCK_NAME
 from weber.checkpoint.resume import load_latest
 from weber.checkpoint.save import CONFIG_NAME
@@ -26,6 +25,7 @@ from weber.planning.plan import Plan, build_plan
 from weber.planning.resolve import build_absolute
 from weber.planning.sizes import describe_size
 from weber.planning.space import list_needs
+from weber.remote import there
 from weber.remote.link import Host, Link
 from weber.remote.parcel import FILES, Parcel, build_key, build_name, build_parcel, list_packages
 from weber.remote.rented import Rented, check_free, find_rented
@@ -165,7 +165,7 @@ def _check_space(plan: Plan, parcel: Parcel, facts: Mapping[str, object], *, hos
 def _send_files(link: Link, parcel: Parcel, root: str, *, past: Path | None) -> None:
     """`past`: the folder here of a run that goes on there, with its checkpoints."""
     closed = "--chmod=D700,F600"
-    package = Path(weber.__file__).parent
+    package = Path(there.__file__).parents[1]
     link.send([str(package)], f"{root}/{CODE}", options=["--delete", "--mkpath", "--exclude=__pycache__"])
     if parcel.sources:
         kept_out = [f"--exclude={one.as_posix()}" for one in parcel.left_out]
