@@ -177,13 +177,13 @@ def test_what_a_run_there_fails_with_is_said_here(server: Server, tmp_path: Path
     (root / there.CODE).mkdir()
     (root / there.CODE / "weber").symlink_to(Path(there.__file__).parents[1])
     rented = Rented(tmp_path, link.host, str(root), "run", sys.executable, "")
-    link.ask("start", str(root), sys.executable, ["train", "none.toml"])
+    link.ask("start", str(root), sys.executable, "train", "none.toml")
     with pytest.raises(RemoteError, match="The run has failed there: there is no file none.toml") as caught:
         attach(rented, watcher=build_watcher()[0])
     assert caught.value.expected == "a TOML file" and caught.value.fix
     assert "over" in take(rented)
     stop(rented, watcher=build_watcher()[0])
-    link.ask("start", str(root), "/bin/false", [])
+    link.ask("start", str(root), "/bin/false")
     with pytest.raises(RemoteError, match="its process is gone and has not said why"):
         attach(rented, watcher=build_watcher()[0])
 

@@ -44,7 +44,7 @@ def attach(
             told = _reach(lambda: link.ask("tell", rented.root), rented, watcher=watcher, waits=waits)
             if told["state"] != "running":
                 break
-    _reach(lambda: fetch(rented, link, told), rented, watcher=watcher, waits=waits)
+    _reach(lambda: fetch(rented, link, told=told), rented, watcher=watcher, waits=waits)
     return _judge(rented, told)
 
 
@@ -58,14 +58,14 @@ def stop(rented: Rented, *, watcher: Watcher) -> None:
     else:
         told = link.ask("tell", rented.root)
         watcher.write("The run was not at work.")
-    fetch(rented, link, told)
+    fetch(rented, link, told=told)
 
 
 def take(rented: Rented) -> str:
     """Fetch what a run has made so far; in words, how it is."""
     link = rented.open()
     told = link.ask("tell", rented.root)
-    came = fetch(rented, link, told)
+    came = fetch(rented, link, told=told)
     return f"The run is {_STATES.get(str(told['state']), 'not there any more')}; new here: {', '.join(came) or 'no checkpoint'}."
 
 
@@ -82,7 +82,7 @@ def take_down(rented: Rented) -> list[str]:
     link = rented.open()
     told = link.ask("tell", rented.root)
     if told["state"] not in ("none", "prepared"):
-        fetch(rented, link, told)
+        fetch(rented, link, told=told)
     gone = link.ask("delete", rented.root)
     forget(rented)
     folders = gone["gone"]
@@ -124,7 +124,7 @@ def _fetching(rented: Rented, *, every: float) -> Iterator[None]:
         link = rented.open()
         while not is_over.wait(every):
             with suppress(RemoteError):
-                fetch(rented, link, link.ask("tell", rented.root))
+                fetch(rented, link, told=link.ask("tell", rented.root))
 
     thread = threading.Thread(target=work, daemon=True, name="weber-fetch")
     thread.start()

@@ -83,7 +83,7 @@ def send(config: RunConfig, host: Host, *, asked: Asked, watcher: Watcher) -> Re
     settings = write_toml(plan.resolved.model_dump())
     rented = Rented(folder, link.host, root, name, python, settings)
     rented.save()
-    link.ask("start", root, python, ["train", SETTINGS, *(["--resume"] if asked.resume else [])])
+    link.ask("start", root, python, "train", SETTINGS, *(["--resume"] if asked.resume else []))
     return rented
 
 

@@ -91,7 +91,7 @@ class Link:
         """What is there. Raises RemoteError, with the fingerprint of a host that is not known."""
         asked = [self.python] if self.python is not None else list(_PYTHONS)
         command = shlex.join(["sh", "-c", _FIND_PYTHON, "sh", *asked])
-        said = self._call(command, _build_program("look", place, name, packages))
+        said = self._call(command, _build_program("look", place, name, *packages))
         if said.rstrip().rpartition("\n")[2].startswith(_NO_PYTHON):
             found = ", ".join(line.removeprefix(_NO_PYTHON).strip() for line in said.splitlines() if line.strip() != _NO_PYTHON)
             raise RemoteError(

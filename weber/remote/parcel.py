@@ -24,8 +24,7 @@ from weber.config.toml import write_toml
 from weber.data.backends.sources import FETCHED_FOLDERS
 from weber.errors import DataError
 from weber.families.singles import INDEX_ENDING, list_pieces
-from weber.planning.places import HUB_NAME
-from weber.planning.plan import Plan
+from weber.planning.plan import HUB_NAME, Plan
 from weber.planning.resolve import build_absolute
 from weber.remote.there import OUT
 from weber.results.runs import SUFFIX, find_adapter

@@ -94,7 +94,7 @@ def read_rented(place: Path) -> Rented:
     return rented
 
 
-def fetch(rented: Rented, link: Link, told: Mapping[str, object]) -> list[str]:
+def fetch(rented: Rented, link: Link, *, told: Mapping[str, object]) -> list[str]:
     """Bring what is new into the run's folder here; `told`: what the other machine says of the run. The checkpoints that came."""
     folder = rented.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ _CHUNK_BYTES = 65536
 _SMI = "nvidia-smi"
 
 
-def look(place: str, name: str, packages: list[str]) -> dict[str, object]:
+def look(place: str, name: str, *packages: str) -> dict[str, object]:
     """The machine, which of these packages its Python lacks, and what has become of a run of that name."""
     parent = Path.home() / Path(place).expanduser()
     root = parent / name
@@ -93,7 +93,7 @@ def install(root: str, key: str) -> dict[str, object]:
     return {"python": str(python)}
 
 
-def start(root: str, python: str, words: list[str]) -> dict[str, object]:
+def start(root: str, python: str, *words: str) -> dict[str, object]:
     """Train in a process of its own, which nobody who leaves takes along."""
     folder = Path(root)
     if _judge(folder) == "running":
