@@ -109,6 +109,20 @@ def test_what_commands_import_that_read_adapters(tmp_path: Path) -> None:
     assert any(line.strip().startswith("note: without a model nothing is said of its bits") for line in said)
 
 
+def test_what_commands_import_that_prepare_pictures(pictures: Path, tmp_path: Path) -> None:
+    """No PyTorch where none is needed, and no model's library before there is something to look at."""
+    folder = str(pictures)
+    commands = [["tags", "count", folder], ["metadata", "build", folder, "m.jsonl"]]
+    commands += [["data", "resize", folder, "--out", "new", "--edge", "64"]]
+    commands += [["data", "check", folder, "data.0.resolution=64"], ["caption", "--list"]]
+    run(COMMANDS, json.dumps(commands), folder=tmp_path)
+    *plain, checked, listed = list_imports(tmp_path)
+    assert list_packages(set.union(*plain)) <= SETTINGS | {"PIL", "numpy"}
+    assert list_packages(checked) <= SETTINGS | THEIRS | {"PIL", "huggingface_hub", "numpy", "tqdm"}
+    assert list_packages(listed) <= TORCH | THEIRS
+    assert len((tmp_path / "m.jsonl").read_text(encoding="utf-8").splitlines()) == len(list((tmp_path / "new").glob("*.png"))) == 12
+
+
 def test_what_a_plan_imports_and_says(run_toml: Path, tmp_path: Path) -> None:
     said, noted = run(COMMANDS, json.dumps([["plan", str(run_toml)]]), folder=tmp_path)
     [names] = list_imports(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from transformers import (
     BlipImageProcessorPil,
     BlipProcessor,
     CLIPImageProcessorPil,
+    CLIPSegConfig,
+    CLIPSegForImageSegmentation,
+    CLIPSegProcessor,
     Florence2Config,
     Florence2ForConditionalGeneration,
     Florence2Processor,
@@ -34,6 +37,7 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     SiglipImageProcessorPil,
+    ViTImageProcessorPil,
 )
 
 SPECIAL = (
@@ -233,6 +237,20 @@ def _write_joycaption(folder: Path) -> None:
     LlavaProcessor(images, tokenizer, patch_size=16, vision_feature_select_strategy="full").save_pretrained(folder)
 
 
+def write_clipseg(folder: Path) -> Path:
+    """A model that finds what words say."""
+    vision = {**SMALL, "image_size": 32, "patch_size": 16}
+    text = {**SMALL, **IDS, "max_position_embeddings": 16}
+    config = CLIPSegConfig(text_config=text, vision_config=vision, projection_dim=16, reduce_dim=8, extract_layers=[0, 1])
+    config.decoder_num_attention_heads, config.decoder_intermediate_size = 2, 16
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPSegForImageSegmentation(config).save_pretrained(folder)
+    images = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    CLIPSegProcessor(images, build_tokenizer()).save_pretrained(folder)
+    return folder
+
+
 WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "blip": ("blip", _write_blip),
     "blip2": ("blip2", _write_blip2),
@@ -251,8 +269,3 @@ def write_model(kind: str, folder: Path) -> Path:
         torch.manual_seed(0)
         WRITERS[kind][1](folder)
     return folder
-
-
-def list_kinds() -> Sequence[str]:
-    """All of them."""
-    return list(WRITERS)

@@ -115,6 +115,21 @@ def test_texts_reach_the_models_that_take_them(models: Callable[[str], Path]) ->
     assert text.endswith("<|im_start|> assistant")
 
 
+PLAIN = "{% for m in messages %}<|im_start|> {{ m.role }} {% if m.role == 'user' %}EXTRA{% endif %}{{ m.content | trim }} {% endfor %}"
+
+
+@pytest.mark.parametrize("extra", ["", "<image> "])
+def test_templates_of_texts_alone_have_one_mark_too(models: Callable[[str], Path], tmp_path: Path, extra: str) -> None:
+    """Those that put the picture in by themselves, as JoyCaption's, and those that know of none."""
+    folder = Path(shutil.copytree(models("joycaption"), tmp_path / "plain"))
+    (folder / "chat_template.jinja").write_text(PLAIN.replace("EXTRA", extra))
+    describe = CAPTIONERS["joycaption"].build(str(folder), Wish(question="describe this image", max_length=4), memory=MEMORY)
+    assert all(describe(_build_images()))
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    with pytest.raises(ModelError, match="no place for a picture"):
+        CAPTIONERS["joycaption"].build(str(folder), Wish(), memory=MEMORY)
+
+
 def test_the_file_of_blips_makers_is_read(models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its names are those of salesforce/BLIP; nothing but tensors is unpickled."""
     folder, images = models("blip"), _build_images()
@@ -210,6 +225,8 @@ def test_a_killed_run_goes_on_without_doing_anything_twice(tmp_path: Path, chang
     assert process.exitcode == -9 and counter.read_text() == "xxx"
     texts = [path.read_text() for path in sorted(folder.rglob("*.txt"))]
     assert sum("wide" in text for text in texts) == 2 and all(text.endswith("\n") for text in texts)
+    for journal in (folder / ".weber").glob("texts-*") if changes else ():
+        journal.write_text(journal.read_text() + '\n"cut o')
     _describe_slowly(folder, changes, counter)
     assert counter.read_text() == "x" * 5  # the third one is done again, which was never written
     assert {path.read_text() for path in folder.rglob("*.txt")} == {"40 wide\n", "48 wide\n", "56 wide\n", "64 wide\n"}

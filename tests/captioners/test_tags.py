@@ -207,6 +207,9 @@ def test_a_folder_is_tagged_from_the_command_line(tmp_path: Path, weber: Run) ->
     assert weber("tag", folder, *words, "--append")[0] == 0
     assert (folder / "röt.txt").read_text(encoding="utf-8") == "zorb, 1girl, blue sky, long hair\n"
     assert weber("tag", folder, *words, "--overwrite", "--ending", ".tags")[0] == 0
+    (folder / "sub" / "clear.txt").write_bytes(b"\xff\xfe")
+    code, _, err = weber("tag", folder, *words, "--append")
+    assert code == 2 and "A text file cannot be added to." in err
     for wrong, said in {
         ("--with", "wd15"): "There is no such tagger.",
         ("--threshold", "2"): "A threshold lies in 0..1.",

@@ -17,6 +17,8 @@ ZOO: dict[str, tuple[str, str, str]] = {
     "merge a b": ("weber merge needs --out.", "The adapter file", "--out sum.safetensors"),
     "inspect a b": ("weber inspect takes less than that.", "", "remove it"),
     "plna x": ("weber has no verb 'plna'.", "train, launch, plan, cache", "did you mean `weber plan`?"),
+    "data chek x": ("weber data has no verb 'chek'.", "check, resize, convert", "did you mean `weber data check`?"),
+    "tags zork x": ("weber tags has no verb 'zork'.", "add, first, remove", "`weber tags --help`"),
     "zork": ("weber has no verb 'zork'.", "train, launch, plan, cache", "`weber --help`"),
     "sample a --prompt x --steps many": ("--steps cannot be 'many'.", "a whole number", "`weber sample --help`"),
     "sample a --prompt x --strength strong": ("--strength cannot be 'strong'.", "a number", "`weber sample --help`"),

@@ -37,7 +37,7 @@ class Terminal:
 
     def wait(self, words: str) -> None:
         """Until it has said that, behind what was waited for before."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while words not in _ESCAPES.sub("", self.said):
             assert time.monotonic() < deadline and self._read(), (words, self.said)
         self.said = ""
@@ -51,10 +51,10 @@ class Terminal:
         while self._read():
             pass
         os.close(self._main)
-        return self.process.wait(60), _ESCAPES.sub("", self.said)
+        return self.process.wait(300), _ESCAPES.sub("", self.said)
 
     def _read(self) -> bool:
-        if select.select([self._main], [], [], 60)[0]:
+        if select.select([self._main], [], [], 300)[0]:
             try:
                 data = os.read(self._main, 65536)
             except OSError:  # the other side is closed
@@ -121,12 +121,12 @@ def test_flags_are_answers_in_a_pipe_and_what_is_written_is_trained(
 ) -> None:
     monkeypatch.chdir(home)
     flags = ["--word", "zorb", "--steps", "2", "--prompt", "a zorb", "--name", "first"]
-    assert call(monkeypatch, "new", "pets", *flags) == 0
+    (home / "run.toml").write_text("# mine\n", encoding="utf-8")
+    assert call(monkeypatch, "new", "pets") == 2 and "is there already" in capsys.readouterr().err
+    assert call(monkeypatch, "new", "pets", "--overwrite", *flags) == 0
     assert "To start: weber train run.toml" in capsys.readouterr().out
     config = load_config(home / "run.toml")
     assert config.train.steps == 2 and config.sampling.prompts == ["a zorb"] and "# painted before" in (home / "run.toml").read_text()
-    assert call(monkeypatch, "new", "pets") == 2 and "is there already" in capsys.readouterr().err
-    assert call(monkeypatch, "new", "pets", "--overwrite", *flags) == 0
     assert call(monkeypatch, "train", "run.toml") == 0
     assert (home / "runs" / "first" / "adapter.safetensors").is_file()
 

@@ -53,7 +53,7 @@ class Browser:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 120.0) -> None:
+    def wait(self, script: str, seconds: float = 400.0) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import sqlite3
@@ -78,12 +79,47 @@ def test_the_page_of_a_run_shows_what_lies_in_its_folder(client: Client, run: Pa
     [loss, *others] = json.loads(client.get("/run/charts", at="runs/a").text)["charts"]
     assert loss["title"] == "loss" and len(loss["x"]) <= 2400 and loss["x"][0] == 1 and loss["x"][-1] == 3000
     assert loss["lines"][1]["y"][0] == 1.0 and {chart["title"] for chart in others} >= {"learning rate", "steps per second"}
-    picture = client.get("/picture", at="runs/a/pictures/step-000002/00.png", edge=64)
+    picture = client.get("/picture", at="runs/a/pictures/step-000002/00.png", small=1)
     assert picture.headers["content-type"] == "image/webp" and picture.body[8:12] == b"WEBP"
     assert client.get("/picture", at="runs/a/adapter.safetensors").status == 404
     assert client.get("/run/download", at="runs/a/adapter.safetensors").headers["content-disposition"].startswith("attachment")
     assert client.get("/run/download", at="runs/a/config.toml").status == 403
     assert "runs/a" in client.get("/").text and client.get("/compare", a="runs/a", b="runs/a").status == 200
+
+
+def read_stream(client: Client, last: str) -> tuple[str, list[str], str]:
+    """What a stream sends until it has told the status: the last id, the texts of lines, and the status."""
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+    try:
+        connection.request("GET", "/run/events?at=runs/a", headers={**client.headers, "Last-Event-ID": last})
+        answer = connection.getresponse()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        texts: list[str] = []
+        while True:
+            line = answer.readline().decode().strip()
+            name, _, value = line.partition(": ")
+            last = value if name == "id" else last
+            if name == "data" and "text" in json.loads(value):
+                texts.append(json.loads(value)["text"])
+            elif name == "data":
+                return last, texts, json.loads(value)["status"]
+    finally:
+        connection.close()
+
+
+def test_what_happens_is_sent_and_goes_on_where_a_browser_was(client: Client, run: Path) -> None:
+    last, texts, status = read_stream(client, "0")
+    assert texts == ["The run doctor, after step 9: too hot"] and status == "finished"
+    assert int(last) == (run / "events.jsonl").stat().st_size
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write('{"text": "new"}\n{"text": "half')
+    last, texts, _ = read_stream(client, last)
+    assert texts == ["new"]
+    with (run / "events.jsonl").open("a") as stream:
+        stream.write(' of it"}\n')
+    assert read_stream(client, last)[1] == ["half of it"]
+    (run / "events.jsonl").write_text('{"text": "another file"}\n')
+    assert read_stream(client, "99999")[1] == ["another file"]
 
 
 def test_what_is_done_with_a_run_is_a_call_of_weber(client: Client, site: Site, run: Path) -> None:
@@ -138,6 +174,11 @@ def test_three_answers_become_a_file_that_says_why(client: Client, site: Site, p
         config = load_config(root / file)
         assert config.data[0].captions == source and config.model.variant == "pocket" and "#" in (root / file).read_text()
         assert (config.data[0].instance_prompt == "zorb") == (captions == "instance")
+    client.post("/jobs/pause", paused=1)
+    (root / "out.toml").write_text("[[data]]\npath = 'dogs'\n[output]\nfolder = '/elsewhere'\n")
+    refused = client.post("/start/go", file="out.toml")
+    assert refused.status == 400 and "output.folder = /elsewhere" in refused.text
+    assert client.post("/start/go", file="zorb.toml").status == 303 and read_words(site) == ["train", str(root / "zorb.toml")]
     assert client.post("/start", pictures="nowhere", word="zorb").status == 400
     assert client.post("/start", pictures="dogs", card="RTX 9999").status == 400
 

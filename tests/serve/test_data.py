@@ -12,8 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.serve.browsing import Client
+from weber.captioners.table import CAPTIONERS
+from weber.captioners.tagger import TAGGERS
 from weber.data.left_out import ASIDE_FOLDER
+from weber.serve.describing import DESCRIBERS
 from weber.serve.gallery import PORTION
+from weber.serve.queue import Queue
 from weber.serve.site import Site
 from weber.serve.thumbnails import load_thumbnail
 
@@ -91,6 +95,19 @@ def test_a_picture_is_set_aside_and_taken_back_and_nothing_is_deleted(client: Cl
     assert client.post("/data/back", **fields, picture="pictures/wide.png").status == 400
 
 
+def test_captions_are_a_job_of_the_queue(client: Client, run: Path, site: Site) -> None:
+    """Its words are those of the verb, for the folder of the set alone; what is no captioner is refused."""
+    assert [*DESCRIBERS["caption"]] == sorted(CAPTIONERS, key=DESCRIBERS["caption"].index) and set(DESCRIBERS["tag"]) == set(TAGGERS)
+    assert client.get("/data", file="run.toml").text.count("<option>") == len(CAPTIONERS) + len(TAGGERS)
+    fields = {"file": "run.toml", "set": "0", "prefix": "ohwx, "}
+    assert client.post("/data/describe", **fields, **{"with": "wd14"}, overwrite="1").status == 303
+    assert client.post("/data/describe", **fields, **{"with": "--help"}).status == 400
+    [job] = Queue(site).list_open()
+    folder = str(run.parent / "pictures")
+    words = ["tag", folder, "--with", "wd14", "--ending=.txt", "--prefix=ohwx, ", "--overwrite"]
+    assert list(job.words) == words and job.is_heavy
+
+
 def test_a_large_set_comes_in_portions(client: Client, run: Path) -> None:
     for number in range(PORTION + 5):
         (run.parent / "pictures" / f"z{number:03}.png").write_bytes((run.parent / "pictures" / "bare.png").read_bytes())
@@ -99,6 +116,35 @@ def test_a_large_set_comes_in_portions(client: Client, run: Path) -> None:
     [more] = re.findall(r'hx-get="/data/rows\?([^"]*)"', page.text)
     rest = client.get(f"/data/rows?{more.replace('&amp;', '&')}")
     assert rest.text.count('<article class="picture"') == 8 and "hx-get" not in rest.text.rpartition("</article>")[2]
+
+
+def test_problems_are_found_and_set_aside_by_a_button_and_taken_back(client: Client, run: Path) -> None:
+    """By a real `weber data check` of its own; those that `--apply` has moved go back to where they were, too."""
+    folder = run.parent / "pictures"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(folder / "noise.png")
+    for name in ("twin.png", "in/third.png"):
+        (folder / name).write_bytes((folder / "noise.png").read_bytes())
+    for name in ("noise", "twin", "in/third", "bare"):
+        (folder / f"{name}.txt").write_text("something\n", encoding="utf-8")
+    assert "Look for them" in client.get("/problems", file="run.toml").text
+    assert client.post("/problems", file="run.toml").status == 303
+    deadline = time.monotonic() + 300
+    while "Looking:" in (page := client.get("/problems", file="run.toml")).text and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "2 there more than once, byte for byte" in page.text and "Set 2 aside" in page.text, page.text
+    answer = client.post("/problems/aside", file="run.toml", kind="copies")
+    assert answer.status == 303 and "moved=2" in answer.headers["location"]
+    left = {one.name for one in (*folder.glob("*.png"), *folder.glob("in/*.png"))}
+    assert len({"noise.png", "twin.png", "third.png"} & left) == 1
+    assert "Set 2 aside" not in client.get("/problems", file="run.toml").text
+    moved = next((folder / ASIDE_FOLDER).rglob("*.png"))
+    sorted_by_kind = folder / ASIDE_FOLDER / "copies" / moved.name
+    sorted_by_kind.parent.mkdir()
+    moved.rename(sorted_by_kind)
+    row = {"source": str(folder / "in" / "was here.png"), "target": str(sorted_by_kind)}
+    (folder / ASIDE_FOLDER / "undo-0001.json").write_text(json.dumps({"moves": [row]}), encoding="utf-8")
+    assert client.post("/data/back", file="run.toml", set="0", picture=f"pictures/set-aside/copies/{moved.name}").status == 303
+    assert (folder / "in" / "was here.png").is_file()
 
 
 def test_small_pictures_are_made_once_by_what_they_show(site: Site, tmp_path: Path) -> None:
@@ -127,7 +173,7 @@ def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client,
     assert "Not planned yet" in waiting.text and "known yet" in client.get("/data", file="run.toml").text
     assert client.post("/data/look", file="run.toml").status == 303
     assert "hx-get" in client.get("/plan/state", file="run.toml").text
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while "Looking at the pictures" in (page := client.get("/data", file="run.toml")).text and time.monotonic() < deadline:
         time.sleep(0.2)
     assert "as of" in page.text, page.text
@@ -141,5 +187,5 @@ def test_a_plan_says_what_becomes_of_each_picture_and_of_the_run(client: Client,
     assert "4 steps with 2 pictures" in plan.text and "weights of the blocks" in plan.text and "3600 per hour" in plan.text
     run.write_text(RUN.replace("pictures", "absent"), encoding="utf-8")
     assert "Not planned yet" in client.get("/plan", file="run.toml").text
-    facts = json.loads(next((run.parent / ".weber" / "plans").glob("*.json")).read_text(encoding="utf-8"))
+    facts = json.loads(next((run.parent / ".weber" / "errands").glob("*.out")).read_text(encoding="utf-8"))
     assert facts["num_steps"] == 4 and facts["text_limits"] == {"clip": 77, "t5": 24} and sum(facts["seconds"].values()) > 0

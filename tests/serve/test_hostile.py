@@ -24,7 +24,7 @@ PATHS = [
     *("/proc/self/environ", "/dev/zero", "run.toml", "run/metrics.jsonl", "."),
 ]
 FIELDS = [
-    *("at", "file", "folder", "name", "id", "a", "b", "place", "other", "edge", "v", "from", "most", "seen", "all", "card", "pictures"),
+    *("at", "file", "folder", "name", "id", "a", "b", "place", "other", "small", "v", "from", "most", "seen", "all", "card", "pictures"),
     *("word", "captions", "prompt", "num", "strength", "seed", "steps", "format", "weight", "other_weight", "to", "trigger", "send"),
     *("public", "consent", "way", "before", "paused", "sure", "at_once", "model", "resolution", "rank", "every", "prompts", "stamp"),
     *("resume", "set", "text", "number"),

@@ -18,7 +18,7 @@ from weber.errors import ConfigError
 from weber.serve.desk import Desk
 from weber.serve.queue import Job
 from weber.serve.site import Site
-from weber.serve.workers import read_end, read_error, read_progress
+from weber.serve.workers import read_end, read_error, read_fetched, read_progress
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_order_is_that_of_a_person_and_stays(desk: Desk, site: Site) -> None
     a, b, c, d = numbers
     desk.queue.move(d, before=a)
     desk.queue.move(b, before=None)
-    assert desk.queue.cancel(c) and not desk.queue.cancel(c)
+    assert desk.queue.take(c, state="cancelled") and not desk.queue.take(c, state="running")
     desk.queue.pause(True)
     again = Desk(site)  # another server, later
     assert [job.id for job in again.queue.list_open()] == [d, a, b] and again.queue.is_paused
@@ -93,6 +93,9 @@ def test_what_is_killed_is_said_to_be_and_each_gpu_has_its_own_run(site: Site) -
     os.killpg(found.pid, signal.SIGKILL)
     wait(desk, lambda: not desk.queue.list_open())
     assert desk.queue.read(job.id).state == "killed"
+    assert desk.queue.take(last(desk, root, words=["schema"]).id, state="running")  # and then its server was killed
+    desk.workers.look()
+    assert not desk.queue.list_open() and desk.queue.list_done(1)[0].state == "killed"
     desk.queue.forget(job.id)
     with pytest.raises(ConfigError, match="no such job"):
         desk.queue.read(job.id)
@@ -157,5 +160,7 @@ def test_what_a_job_said_is_read(tmp_path: Path) -> None:
     log = "reading: 3/3\nencoding texts: 40/400 now\nnote: 1/2 of it\nerror: It cannot.\n  got: a\n  fix: b\nmore\n"
     assert read_progress("a\nencoding texts: 40/400 now\n") == ("encoding texts", 40, 400) and read_progress("a") is None
     assert read_error(log) == "It cannot.\n  got: a\n  fix: b" and read_error("a\n\nb \n\n") == "b" and read_error("") == ""
+    bar = "a\nFetching 3 files:  33%|###  | 1/3\rmodel.safetensors:  13%|#3   | 3.10G/23.8G [00:31<03:20, 103MB/s]"
+    assert read_fetched(bar) == "fetching 3.10 GB of 23.8 GB" and read_fetched(f"{bar}\nencoding: 1/2") == read_fetched("") == ""
     (tmp_path / "log").write_text("first\n" + "x" * 50 + "\nlast\n")
     assert read_end(tmp_path / "log", num_bytes=20) == "last\n" and read_end(tmp_path / "none") == ""

@@ -16,11 +16,14 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from tests.shared import EXAMPLES
 from weber.config.data import DataConfig
+from weber.config.expand import expand_set
 from weber.data.sets import PictureLimits
 from weber.progress import ignore_progress
 from weber.tending.check import Checked, check_pictures
 from weber.tending.findings import KINDS, Limits
+from weber.tending.likeness import find_alike, group_pairs, measure_difference
 from weber.tending.looking import Look, look_at
+from weber.tending.measures import measure_picture
 
 Run = Callable[..., tuple[int, str, str]]
 Change = Callable[[Image.Image], Image.Image]
@@ -223,6 +226,24 @@ cache = '{tmp_path / "cache"}'
     assert "learned: 4 pictures" in out and "held: 2 pictures, 2 of them held out" in out
 
 
+def test_sets_of_several_resolutions_are_one_folder(tmp_path: Path) -> None:
+    """Nothing is a copy of itself, and nothing is said twice."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        _build_photo(number).save(folder / f"{number}.png")
+    _build_photo(1).filter(ImageFilter.GaussianBlur(4)).save(folder / "soft.png")
+    config = DataConfig(path=folder, resolution=[128, 176], captions="filename")
+    sets = [one.build_fitting(native_pixels=256, alignment_pixels=16) for one in expand_set(config)]
+    seen = look_at(sets, Look(16, PictureLimits(), tmp_path / "cache"), progress=ignore_progress)
+    assert len(seen) == 8 and {one.bucket for one in seen if one.name == "0.png"} == {(144, 112), (208, 144)}
+    found = check_pictures(seen, Limits(), triggers={}).found
+    assert [(one.kind, [seen[item.place].name for item in one.items]) for one in found.findings] == [
+        ("alike", ["soft.png"]),
+        ("blurred", ["soft.png"]),
+    ]
+
+
 def test_set_aside_is_proposed_done_and_undone(tmp_path: Path, weber: Run) -> None:
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
@@ -262,6 +283,16 @@ def test_unreadable_files_are_findings(tmp_path: Path) -> None:
         _build_photo(number).save(folder / f"{number}.png")
     (folder / "1.png").chmod(0)
     assert _name_found(_check(folder, tmp_path), "broken") == {"1"}
+
+
+def test_many_that_are_alike_are_joined_without_comparing_all() -> None:
+    """As a video's pictures are: each pair joins another one to the rest."""
+    image = _build_photo(1)
+    one = measure_picture(image, b"", has_frame=False, has_thumb=False)
+    pairs = find_alike([one] * 300)
+    assert len(pairs) == 299 and group_pairs(pairs) == [list(range(300))]
+    assert find_alike([one]) == find_alike([]) == []
+    assert measure_difference(one.look, one.look) == 0
 
 
 def test_every_kind_has_words() -> None:

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image, ImageCms
 
+from tests.captioners.models import write_clipseg
 from tests.data.dataset_hub import Hub, build_parquet, build_picture
 from weber.captioners.subjects import build_see
 from weber.config.data import DataConfig
@@ -282,6 +283,17 @@ def test_what_stands_out_is_stretched_to_all_levels(tmp_path: Path) -> None:
     assert levels.shape == (16, 16) and levels.min() == 0 and levels.max() == 255 and (np.diff(levels[:, 0]) > 0).all()
     with pytest.raises(ConfigError):
         build_see("nobody", model=None, prompt=None, memory=MemoryConfig())
+
+
+def test_masks_of_what_words_say(tmp_path: Path, weber: Run) -> None:
+    model, folder = write_clipseg(tmp_path / "clipseg"), _write_set(tmp_path / "pictures", {"a.png": None, "b.jpg": None})
+    words = ["--with", "clipseg", "--model", model, "memory.device=cpu"]
+    for prompt in ("a dog", "cat"):
+        code, out, err = weber("data", "masks", folder, "--out", tmp_path / prompt, "--prompt", prompt, *words)
+        assert code == 0 and "2 masks written" in out, err
+    with Image.open(tmp_path / "a dog" / "b.png") as mask, Image.open(tmp_path / "cat" / "b.png") as other:
+        assert mask.size == (61, 64) and mask.mode == "L"
+        assert mask.tobytes() != other.tobytes()
 
 
 def test_class_images_are_painted_once(tmp_path: Path, weber: Run) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
@@ -108,18 +109,30 @@ def _write_prompt(tokenizer: Any, wish: Wish, talk: _Talk, folder: Path) -> str:
             fix="download the whole model again, or name another one with --model",
         )
 
-    def write(messages: list[dict[str, Any]]) -> str:
+    for told in (messages, _write_plainly(messages, ""), _write_plainly(messages, f"{talk.mark}\n")):
+        text = _render(tokenizer, template, told)
+        if text.count(talk.mark) == 1 and asked in text and "'type'" not in text:
+            return text
+    raise ModelError(
+        "The model's chat template has no place for a picture.",
+        got=f"{folder}: no text with one {talk.mark} and the question can be made of it",
+        expected="the template that the model came with",
+        fix="download the whole model again, or name another one with --model",
+    )
+
+
+def _write_plainly(messages: Sequence[dict[str, Any]], mark: str) -> list[dict[str, Any]]:
+    """Messages for templates that take texts alone: they put the picture's mark in by themselves, or it is a text like any other."""
+    texts = (["".join(mark if part["type"] == "image" else part["text"] for part in one["content"])] for one in messages)
+    return [{"role": one["role"], "content": text} for one, [text] in zip(messages, texts, strict=True)]
+
+
+def _render(tokenizer: Any, template: str, messages: Sequence[dict[str, Any]]) -> str:
+    """What a template makes of messages; empty for messages that are not as it wants them."""
+    try:
         return str(tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, tokenize=False))
-
-    text: str = load_as_told(lambda: write(messages), folder)
-    if talk.mark not in text:  # a template for texts alone, to which the mark is a text
-        plain = [{"role": one["role"], "content": "".join(_write_part(part, talk) for part in one["content"])} for one in messages]
-        text = load_as_told(lambda: write(plain), folder)
-    return text
-
-
-def _write_part(part: dict[str, str], talk: _Talk) -> str:
-    return f"{talk.mark}\n" if part["type"] == "image" else part["text"]
+    except (TemplateError, TypeError, ValueError):
+        return ""
 
 
 def _begins(text: str, tokenizer: Any) -> bool:

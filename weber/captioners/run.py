@@ -129,9 +129,18 @@ def _write(job: Job, target: Path, text: str) -> bool:
         return False
     text = f"{job.prefix}{text}{job.suffix}"
     if job.join is not None and target.exists():
-        text = job.join(target.read_text(encoding="utf-8").strip(), text)
+        text = job.join(_read_text(target), text)
     write_whole(target, f"{text}\n".encode())
     return True
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "A text file cannot be added to.", got=f"{file}: {error}", expected="UTF-8", fix="save it again, or write --overwrite"
+        ) from error
 
 
 class _Journal:
@@ -147,7 +156,7 @@ class _Journal:
         if self._is_kept:
             self._file.parent.mkdir(exist_ok=True)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(name) + "\n")
+                file.write("\n" + json.dumps(name))  # a line of its own, also behind one that was cut off
 
     def close(self) -> None:
         """All are done."""
@@ -159,5 +168,8 @@ class _Journal:
     def _read(self) -> list[str]:
         if not self._file.exists():
             return []
-        lines = self._file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]  # the last one is empty, or was cut off
+        done: list[str] = []
+        for line in self._file.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # the end, or what a kill has cut off
+                done.append(json.loads(line))
+        return done

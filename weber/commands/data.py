@@ -64,13 +64,13 @@ def check(
         The folder that pictures are moved to; `set-aside` in the folder of their set, which no set has in it, if left out.
     """
     from weber.commands.looking import look_at_place
+    from weber.tending.check import check_pictures, check_wish, describe_check, write_json
+    from weber.tending.check_page import write_page
 
     given, watcher = asked or Asked(), build_watcher()
+    check_wish(given.skip, report=given.json, page=given.html)
     with watcher.shown():
         seen, limits, triggers = look_at_place(place, overrides, has_thumbs=given.html is not None, progress=watcher.report)
-        from weber.tending.check import check_pictures, describe_check, write_json
-        from weber.tending.check_page import write_page
-
         if given.trigger is not None:
             triggers = {one.set_name: given.trigger for one in seen}
         watcher.report("comparing the pictures", 0, 1)

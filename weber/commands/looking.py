@@ -8,8 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from weber.commands.terminal import read_run
+from weber.errors import ConfigError
 
 if TYPE_CHECKING:
+    from weber.config.data import DataConfig
     from weber.config.run import RunConfig
     from weber.progress import Progress
     from weber.tending.findings import Limits
@@ -23,6 +25,10 @@ def look_at_place(
     place: Path, overrides: Sequence[str], *, has_thumbs: bool, progress: Progress
 ) -> tuple[list[Seen], Limits, dict[str, str]]:
     """The pictures, how long their captions may be, and by set the trigger that its steps add."""
+    if not place.exists():
+        raise ConfigError("There is nothing to check.", got=str(place), expected="a folder, or the file of a run", fix="correct the path")
+    from weber.config.expand import expand_set
+
     if place.is_dir():
         from weber.config.load import build_config, write_overrides
 
@@ -31,24 +37,21 @@ def look_at_place(
         config, is_model = build_config(tree), any(one.startswith("model.") for one in overrides)
     else:
         config, is_model = read_run(place, overrides)[0], True
-    triggers = {
-        one.set_name: step.text for one in config.data for step in one.caption_steps if step.kind == "trigger" and step.text is not None
-    }
+    sets = [one for several in config.data for one in expand_set(several)]
+    triggers = {one.set_name: step.text for one in sets for step in one.caption_steps if step.kind == "trigger" and step.text is not None}
     if is_model:
         seen, limits = _look_as_run(config, is_folder=place.is_dir(), has_thumbs=has_thumbs, progress=progress)
     else:
-        seen, limits = _look_alone(config, has_thumbs=has_thumbs, progress=progress)
+        seen, limits = _look_alone(sets, has_thumbs=has_thumbs, progress=progress)
     return seen, limits, triggers
 
 
-def _look_alone(config: RunConfig, *, has_thumbs: bool, progress: Progress) -> tuple[list[Seen], Limits]:
+def _look_alone(sets: Sequence[DataConfig], *, has_thumbs: bool, progress: Progress) -> tuple[list[Seen], Limits]:
     """Without a model: pictures as those of most models are cut, and captions counted without a tokenizer."""
-    from weber.config.expand import expand_set
     from weber.data.sets import PictureLimits
     from weber.tending.caption_facts import build_least_limits
     from weber.tending.looking import Look, look_at
 
-    sets = [one for several in config.data for one in expand_set(several)]
     fitted = [one.build_fitting(native_pixels=_NATIVE_PIXELS, alignment_pixels=_ALIGNMENT_PIXELS) for one in sets]
     with TemporaryDirectory(prefix="weber-") as folder:
         look = Look(_ALIGNMENT_PIXELS, PictureLimits(max_references=_MOST_REFERENCES), Path(folder), has_thumbs=has_thumbs)

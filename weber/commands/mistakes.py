@@ -82,11 +82,7 @@ def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError
         case UnknownOptionError():
             return _explain_option(error.token.keyword or error.token.value, arguments, verb=verb, near=str(error))
         case UnknownCommandError():
-            word = next((one for one in arguments if one not in EXAMPLES), "")
-            near = find_near(word, list(EXAMPLES))
-            verbs = ", ".join(name for name in EXAMPLES if " " not in name)
-            fix = f"did you mean `weber {near}`?" if near is not None else "`weber --help` says what each does"
-            return ConfigError(f"weber has no verb {word!r}.", got=got, expected=verbs, fix=fix)
+            return _explain_verb(arguments)
         case CoercionError() if error.argument is not None:
             value = error.token.value if error.token is not None else ""
             hint = error.argument.hint
@@ -98,6 +94,17 @@ def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError
             surplus = shlex.join(error.unused_tokens or [])
             return ConfigError(f"weber {verb} takes less than that.", got=f"{surplus}, in {got}", fix=f"remove it, or write {example}")
     return ConfigError(str(error), got=got, fix=f"write {example}; `weber {verb} --help` says more")
+
+
+def _explain_verb(arguments: Sequence[str]) -> ConfigError:
+    """A verb that there is not, of weber or of a group of verbs."""
+    group = next((f" {one}" for one in arguments[:1] if any(name.startswith(f"{one} ") for name in EXAMPLES)), "")
+    start = group.strip() + " " if group else ""
+    verbs = [name.removeprefix(start) for name in EXAMPLES if name.startswith(start) and " " not in name.removeprefix(start)]
+    word = next((one for one in arguments[bool(group) :] if one not in verbs), "")
+    near = find_near(word, verbs)
+    fix = f"did you mean `weber{group} {near}`?" if near is not None else f"`weber{group} --help` says what each does"
+    return ConfigError(f"weber{group} has no verb {word!r}.", got=shlex.join(["weber", *arguments]), expected=", ".join(verbs), fix=fix)
 
 
 def _explain_option(option: str, arguments: Sequence[str], *, verb: str, near: str) -> ConfigError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from weber.config.settings import SectionRows, Setting, list_sections
+from weber.config.settings import SectionRows, Setting, find_setting, list_sections
 from weber.config.toml import write_value
 
 Kind = Literal["switch", "choice", "number", "path", "text", "lines", "toml", "secret"]
@@ -103,7 +103,7 @@ def list_changes(tree: Mapping[str, Any], typed: Mapping[str, str]) -> list[tupl
     out."""
     changes = list[tuple[str, object]]()
     for key, text in typed.items():
-        setting = _find(key)
+        setting = find_setting(key)
         if setting is None or setting.is_secret and not text.strip():
             continue
         value, known = read_typed(setting, text), _look_up(tree, key)
@@ -114,7 +114,7 @@ def list_changes(tree: Mapping[str, Any], typed: Mapping[str, str]) -> list[tupl
 
 def _find_order(key: str) -> tuple[str, tuple[int, ...], int]:
     """Section by section, entry by entry, and within each table as its settings stand."""
-    setting, numbers = _find(key), tuple(int(part) for part in key.split(".") if part.isdecimal())
+    setting, numbers = find_setting(key), tuple(int(part) for part in key.split(".") if part.isdecimal())
     section = next(one for one in list_sections() if setting is not None and one.name == setting.section)
     return key.partition(".")[0], numbers, [one.name for one in section.settings].index(key.rpartition(".")[2])
 
@@ -231,18 +231,12 @@ def find_unit(setting: Setting) -> str:
     return next((unit for pattern, unit in _UNITS if re.search(pattern, setting.name)), "")
 
 
-def _find(key: str) -> Setting | None:
-    name, _, last = ".".join(part for part in key.split(".") if not part.isdecimal()).rpartition(".")
-    section = next((one for one in list_sections() if one.name == name), None)
-    return None if section is None else next((one for one in section.settings if one.name == last), None)
-
-
 def list_unknown(tree: Any, key: str = "") -> Iterator[tuple[str, object]]:
     """What a tree says that is no setting, with its keys."""
     for name, value in tree.items() if isinstance(tree, Mapping) else ():
         place = f"{key}.{name}" if key else str(name)
         section = next((one for one in list_sections() if one.name == _strip_numbers(place)), None)
-        if section is None and _find(place) is None:
+        if section is None and find_setting(place) is None:
             yield place, value
         elif section is not None and isinstance(value, list):
             for number, entry in enumerate(value):

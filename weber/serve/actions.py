@@ -28,7 +28,7 @@ REPORT_NAME = "report.html"
 _REPORT_POLICY = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 _PLACE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|[a-z0-9]{2,10}://[\w./-]+")
 _DOWNLOADS = (".safetensors", ".toml", ".html", ".md", ".jsonl", ".json", ".png")
-_SECRET = "webhooks"
+_SECRETS = ("webhooks", "text_encoder_url")
 _MOST_PICTURES, _MOST_SEED = 64, 2**62
 
 
@@ -205,7 +205,8 @@ def download(request: Request) -> Response:
     file = resolve_path(desk.site, request.query_params.get("at", ""))
     if not file.is_file() or file.suffix.lower() not in _DOWNLOADS or file.name.startswith("."):
         return refuse(request, "This file is not given out.", status=404, got=shorten(desk.site, file), expected=", ".join(_DOWNLOADS))
-    if file.suffix.lower() == ".toml" and _SECRET in file.read_text(encoding="utf-8", errors="replace"):
+    text = file.read_text(encoding="utf-8", errors="replace") if file.suffix.lower() == ".toml" else ""
+    if any(name in text for name in _SECRETS):
         return refuse(request, "This file holds what is secret, and stays where it is.", status=403, got=shorten(desk.site, file))
     return FileResponse(file, media_type="application/octet-stream", filename=file.name)
 

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from weber.errors import WeberError
-from weber.serve import actions, data, jobs, paintings, plan, run, runs, settings, start, stream
+from weber.serve import actions, data, describing, jobs, paintings, plan, problems, run, runs, settings, start, stream
 from weber.serve.columns import Library
 from weber.serve.desk import Desk, working
 from weber.serve.guard import Guard
@@ -21,7 +21,7 @@ from weber.serve.site import Site
 
 PAGES: Sequence[Callable[[Site], list[Route]]] = (
     *(runs.routes, run.routes, actions.routes, jobs.routes, paintings.routes, stream.routes),
-    *(start.routes, data.routes, settings.routes, plan.routes),
+    *(start.routes, data.routes, describing.routes, problems.routes, settings.routes, plan.routes),
 )
 """A function for each group of pages: which there are."""
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from weber.config.document import Document, write_document
 from weber.data.formats import SUFFIXES
 from weber.errors import ChangedError, DataError
+from weber.serve.describing import DESCRIBERS
 from weber.serve.files import find_file, list_settings_files
 from weber.serve.gallery import (
     ORDERS,
@@ -110,6 +111,7 @@ def _describe(request: Request, given: Mapping[str, Any]) -> dict[str, Any]:
         "planned": planned,
         "limits": {} if planned.facts is None else planned.facts["text_limits"],
         "orders": ORDERS,
+        "describers": DESCRIBERS,
         "order": order,
         "num": len(found),
         "start": start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -191,9 +192,24 @@ def move_back(one: PictureSet, picture: Path) -> Path:
     aside = one.folder / ASIDE_FOLDER
     if not picture.is_relative_to(aside):
         raise DataError("This picture was not set aside.", got=picture.name, fix="reload the page")
-    target = one.folder / picture.relative_to(aside)
+    target = _find_source(aside, picture) or one.folder / picture.relative_to(aside)
     _move_all(picture, target)
     return target
+
+
+def _find_source(aside: Path, picture: Path) -> Path | None:
+    """Where `weber data check --apply` has taken a picture from: it sorts them by what is wrong, and writes down where each was."""
+    for record in aside.glob("undo-*.json*"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            for row in json.loads(record.read_text(encoding="utf-8"))["moves"]:
+                if _read_place(row["target"]) == picture:
+                    return _read_place(row["source"])
+    return None
+
+
+def _read_place(text: str) -> Path:
+    """Of these records, which hold names that are no Unicode too."""
+    return Path(text.encode("latin-1").decode(errors="surrogateescape"))
 
 
 def list_aside(one: PictureSet) -> list[Path]:

@@ -126,11 +126,11 @@ class Queue:
             what = ", ".join(f"{name}=?" for name in values)
             connection.execute(f"UPDATE jobs SET {what} WHERE id=?", (*values.values(), number))
 
-    def cancel(self, number: int) -> bool:
-        """Take out one that waits; returns whether it was still waiting."""
+    def take(self, number: int, *, state: str) -> bool:
+        """Give another state to one that waits; returns whether it was still waiting."""
         with self._open() as connection:
-            sql = "UPDATE jobs SET state='cancelled', ended=? WHERE id=? AND state='waiting'"
-            return connection.execute(sql, (time.time(), number)).rowcount > 0
+            sql = "UPDATE jobs SET state=?, ended=? WHERE id=? AND state='waiting'"
+            return connection.execute(sql, (state, time.time() if state == "cancelled" else None, number)).rowcount > 0
 
     def forget(self, number: int) -> None:
         """Leave out one that has ended."""

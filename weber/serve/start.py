@@ -161,6 +161,13 @@ def train(request: Request, form: FormData) -> Response:
     file = find_file(desk.site, read_text(form, "file"))
     config = load_config(file) if is_own(file) else import_run(file).config
     run = (find_root(desk.site, file) / config.output.folder.expanduser()).resolve()
+    if not any(run.is_relative_to(root) for root in desk.site.roots):
+        raise ConfigError(
+            "This run would be outside of the folders that these pages show.",
+            got=f"output.folder = {config.output.folder}",
+            expected=f"a folder below {', '.join(map(str, desk.site.roots))}",
+            fix="set output.folder to another one, or start the pages with that folder: weber serve . /the/folder",
+        )
     if is_run_folder(run) and read_text(form, "resume") != "1":
         raise ConfigError(
             "There is a run in this folder already.", got=shorten(desk.site, run), fix="open it and go on, or set output.folder to another"

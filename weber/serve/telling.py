@@ -11,7 +11,7 @@ from weber.serve.desk import Desk
 from weber.serve.paths import shorten
 from weber.serve.queue import Job
 from weber.serve.words import describe_ago, describe_time
-from weber.serve.workers import read_error, read_progress
+from weber.serve.workers import read_error, read_fetched, read_progress
 
 LABELS = {
     "running": "at work",
@@ -112,6 +112,8 @@ def tell_job(desk: Desk, job: Job) -> str:
     """What a job is at, or how it has ended, as a sentence."""
     log = desk.workers.read_log(job)
     if job.state == "running":
+        if fetched := read_fetched(log):
+            return fetched
         if job.run and job.kind == "train" and (found := read_condition(Path(job.run))).is_running and found.what:
             return _describe(found, status=found.status, last=None)
         progress = read_progress(log)

@@ -26,6 +26,7 @@ _MOST_WAITS, _WAIT_SECONDS = 50, 0.1
 _INTERRUPTED = 130
 _LOG_BYTES = 64 * 1024
 _PROGRESS = re.compile(r"(.+): (\d+)/(\d+)(?: .*)?")
+_BAR = re.compile(r".*\d+%\|.*\| *([\d.]+)([kMGT])B?/([\d.]+)([kMGT])B? *\[")
 _ERROR = "error: "
 
 
@@ -39,7 +40,9 @@ class Workers:
     def look(self) -> None:
         """Notice what has ended, and start what can be: called again and again, by one thread."""
         for job in self._queue.list_open():
-            if job.state == "running":
+            if job.state == "running" and job.pid is None:
+                self._end(job, None)  # a server was killed while it started this one
+            elif job.state == "running":
                 self._look_after(job)
         if not self._queue.is_paused:
             for job in self._choose():
@@ -59,11 +62,11 @@ class Workers:
 
     def stop(self, job: Job, *, at_once: bool = False) -> None:
         """Ask a job to stop: training saves first. `at_once`: kill it, if that was asked of it before."""
-        if self._queue.cancel(job.id):
+        if self._queue.take(job.id, state="cancelled"):
             return
         job = self._queue.read(job.id)
-        if job.state != "running" or job.pid is None:
-            return
+        if job.state != "running" or job.pid is None or job.process is None or not is_alive(job.pid, job.process):
+            return  # numbers of processes are given anew: nobody else is to be stopped
         self._queue.note(job.id, asked=time.time())
         is_killed = at_once and job.asked is not None
         with suppress(ProcessLookupError, PermissionError):
@@ -143,6 +146,8 @@ class Workers:
     def _start(self, job: Job) -> None:
         taken = {one.slot for one in self._queue.list_open() if one.state == "running" and one.is_heavy}
         slot = next((one for one in self._list_slots() if one not in taken), "") if job.is_heavy else ""
+        if not self._queue.take(job.id, state="running"):
+            return  # it was taken out meanwhile
         chosen = {VISIBLE: slot} if len(self._site.slots) > 1 and job.is_heavy else {}
         (self._queue.logs / f"{job.id}.json").unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "weber.serve.child", str(self._queue.logs / f"{job.id}.json"), *job.words]
@@ -163,7 +168,7 @@ class Workers:
                 return
         self._children[job.id] = child
         process = read_identity(child.pid) or "gone"
-        self._queue.note(job.id, state="running", started=time.time(), pid=child.pid, process=process, slot=slot)
+        self._queue.note(job.id, started=time.time(), pid=child.pid, process=process, slot=slot)
 
 
 def stop_process(folder: Path) -> None:
@@ -203,6 +208,13 @@ def read_progress(log: str) -> tuple[str, int, int] | None:
         if found:
             return found[1], int(found[2]), int(found[3])
     return None
+
+
+def read_fetched(log: str) -> str:
+    """How much of a file is fetched, where the bar of the library that fetches it is what a job shows last; else nothing."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip()]
+    found = _BAR.match(lines[-1]) if lines else None
+    return f"fetching {found[1]} {found[2]}B of {found[3]} {found[4]}B" if found else ""
 
 
 def read_error(log: str) -> str:

@@ -41,7 +41,17 @@ class Checked:
 
 
 def check_pictures(seen: Sequence[Seen], limits: Limits, *, triggers: Mapping[str, str], skip: Sequence[str] = ()) -> Checked:
-    """What there is to say. `triggers`: by set the word that captions should have. Raises ConfigError for a kind that there is not."""
+    """What there is to say. `triggers`: by set the word that captions should have."""
+    found = find_all(seen, limits, skip=skip)
+    texts: dict[str, list[str]] = {one.set_name: [] for one in seen}
+    for one in seen:
+        texts[one.set_name] += one.captions
+    captions = {name: count_facts(some, triggers.get(name)) for name, some in texts.items()}
+    return Checked(tuple(seen), found, captions, triggers)
+
+
+def check_wish(skip: Sequence[str], *, report: Path | None, page: Path | None) -> None:
+    """Refuse kinds that there are not, and files that cannot be written, before anything is looked at. Raises ConfigError."""
     unknown = [kind for kind in skip if kind not in NAMES]
     if unknown:
         raise ConfigError(
@@ -50,12 +60,10 @@ def check_pictures(seen: Sequence[Seen], limits: Limits, *, triggers: Mapping[st
             expected=", ".join(NAMES),
             fix="name one of them",
         )
-    found = find_all(seen, limits, skip=skip)
-    texts: dict[str, list[str]] = {one.set_name: [] for one in seen}
-    for one in seen:
-        texts[one.set_name] += one.captions
-    captions = {name: count_facts(some, triggers.get(name)) for name, some in texts.items()}
-    return Checked(tuple(seen), found, captions, triggers)
+    if report is not None and report.is_dir():
+        raise ConfigError("The report is a file.", got=f"--json {report}, which is a folder", fix="name a file")
+    if page is not None and (page.is_dir() or page.suffix.lower() not in (".html", ".htm")):
+        raise ConfigError("The page is an HTML file.", got=f"--html {page}", expected="a file name", fix="write --html check.html")
 
 
 def describe_check(checked: Checked) -> str:
@@ -80,8 +88,6 @@ def describe_check(checked: Checked) -> str:
 
 def write_json(checked: Checked, file: Path) -> None:
     """The same as numbers and names, for programs."""
-    if file.is_dir():
-        raise ConfigError("The report is a file.", got=f"--json {file}, which is a folder", fix="name a file")
     write_whole(file, (json.dumps(build_record(checked), indent=1, ensure_ascii=False) + "\n").encode(errors="replace"))
 
 
@@ -92,8 +98,14 @@ def build_record(checked: Checked) -> dict[str, Any]:
         "findings": [
             {
                 "kind": finding.kind,
+                "title": finding.row.title,
+                "advice": finding.row.advice,
                 "problem": finding.row.is_problem,
-                "pictures": [{"picture": item.place, "detail": item.detail, "others": list(item.others)} for item in finding.items],
+                "moves": finding.row.moves,
+                "pictures": [
+                    {"picture": item.place, "detail": item.detail, "others": list(item.others), "spare": item.is_spare}
+                    for item in finding.items
+                ],
             }
             for finding in checked.found.findings
         ],

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from weber.data.whole import write_whole
 from weber.data.words import describe_count
-from weber.errors import ConfigError
 from weber.tending.check import Checked, list_aspects
 from weber.tending.findings import Finding, Item
 from weber.tending.looking import Seen
@@ -20,9 +19,7 @@ _PAIRED = ("copies", "alike", "leaked")
 
 
 def write_page(checked: Checked, file: Path, *, title: str) -> None:
-    """Write the page. Raises ConfigError for a name that is none of a page, DataError where it cannot be written."""
-    if file.is_dir() or file.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError("The page is an HTML file.", got=f"--html {file}", expected="a file name", fix="write --html check.html")
+    """Write the page. Raises DataError where it cannot be written."""
     page = (files("weber.tending") / "check.html").read_text(encoding="utf-8")
     page = page.replace("<!--TITLE-->", escape(title)).replace("<!--BODY-->", _build_body(checked, title))
     write_whole(file, page.encode(errors="replace"))

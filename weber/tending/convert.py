@@ -180,7 +180,7 @@ def _copy_beside(files: Files, folder: Path, out: Path) -> int:
     stems, number = {cut_suffix(name) for name in files.pictures}, 0
     for name in [*files.captions, *files.others]:
         target = out / name
-        if Path(name).suffix.lower() not in _PLAIN or not any(name.startswith(f"{stem}.") for stem in _list_stems(name, stems)):
+        if Path(name).suffix.lower() not in _PLAIN or not _belongs(name, stems):
             continue
         data = LOCAL.read(folder / name)
         if not target.exists() or target.read_bytes() != data:
@@ -189,9 +189,8 @@ def _copy_beside(files: Files, folder: Path, out: Path) -> int:
     return number
 
 
-def _list_stems(name: str, stems: set[str]) -> list[str]:
-    """The stems of pictures that a name begins with: `a` and `a.long` of `a.long.txt`."""
-    home, _, last = name.rpartition("/")
+def _belongs(name: str, stems: set[str]) -> bool:
+    """Does the name of a file begin with the stem of a picture? `a.long.txt` with `a` or `a.long`."""
+    home, slash, last = name.rpartition("/")
     parts = last.split(".")
-    starts = (".".join(parts[:number]) for number in range(1, len(parts)))
-    return [whole for one in starts if (whole := f"{home}/{one}" if home else one) in stems]
+    return any(home + slash + ".".join(parts[:number]) in stems for number in range(1, len(parts)))

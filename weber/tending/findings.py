@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from weber.tending.likeness import Pair, find_alike, group_pairs
 from weber.tending.looking import Seen
 from weber.tending.marks import Mark, find_mark
+from weber.tending.measures import Gray
 
 LEAST_SHARPNESS = 0.25
 """An edge of which one pixel makes less than this is soft: a blur of 2 pixels at 1024 and more."""
@@ -21,6 +23,9 @@ LEAST_QUALITY, GOOD_QUALITY = 40, 60
 
 MOST_LOST = 0.25
 """A crop that cuts off more is worth a look."""
+
+
+_MEANT_SHARE = 0.5  # of the pictures of a set that have the same caption
 
 
 @dataclass(frozen=True)
@@ -105,27 +110,38 @@ class Found:
 
 def find_all(seen: Sequence[Seen], limits: Limits, *, skip: Sequence[str] = ()) -> Found:
     """What there is to say of some pictures, but for the kinds that are skipped."""
-    measured = [place for place, one in enumerate(seen) if one.measures is not None]
-    compares = not {"alike", "leaked", "copies"} <= {*skip}
-    near = find_alike([one.measures for one in seen if one.measures is not None]) if compares else []
-    pairs = [Pair(measured[one.first], measured[one.second], one.is_mirrored) for one in near]
+    firsts = {(one.path, one.is_held_out): place for place, one in reversed(list(enumerate(seen)))}
+    places = sorted(firsts.values())
+    pairs = [] if {"alike", "leaked", "copies"} <= {*skip} else _find_pairs(seen, places)
     marks = {} if "marked" in skip else _find_marks(seen)
-    found: dict[str, list[Item]] = defaultdict(list)
     lengths = _count_lengths(seen, limits)
+    found: dict[str, list[Item]] = defaultdict(list)
     for place, one in enumerate(seen):
         for kind, detail in [*_list_own(one), *_list_long(one, lengths)]:
             found[kind].append(Item(place, detail))
-    for kind, item in _list_alike(seen, pairs):
+    for kind, item in _list_alike(seen, pairs, places):
         found[kind].append(item)
     for name, mark in marks.items():
-        places = [
-            place for place, one in enumerate(seen) if one.set_name == name and one.measures is not None and one.measures.frame is not None
-        ]
-        where = f"at {_say_place(mark)}"
-        found["marked"] += [Item(places[number], where) for number in mark.places]
+        framed = [place for place, _ in _list_frames(seen, name)]
+        found["marked"] += [Item(framed[number], f"at {_say_place(mark)}") for number in mark.places]
     found["said-twice"] = list(_list_said_twice(seen))
     kinds = [kind for kind in KINDS if found[kind] and kind not in skip]
-    return Found(tuple(Finding(kind, tuple(found[kind])) for kind in kinds), tuple(pairs), marks)
+    return Found(tuple(Finding(kind, _list_once(found[kind], seen)) for kind in kinds), tuple(pairs), marks)
+
+
+def _find_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[Pair]:
+    """Pictures that are alike, among those at some places."""
+    measured = [(place, one) for place in places if (one := seen[place].measures) is not None]
+    near = find_alike([one for _, one in measured])
+    return [Pair(measured[one.first][0], measured[one.second][0], one.is_mirrored) for one in near]
+
+
+def _list_once(items: Sequence[Item], seen: Sequence[Seen]) -> tuple[Item, ...]:
+    """Without what is said of the same file twice: sets of several resolutions have the same pictures."""
+    first: dict[tuple[Path, str], Item] = {}
+    for item in items:
+        first.setdefault((seen[item.place].path, item.detail), item)
+    return tuple(first.values())
 
 
 def _list_own(one: Seen) -> Iterator[tuple[str, str]]:
@@ -180,22 +196,28 @@ def _list_long(one: Seen, lengths: Sequence[_Lengths]) -> Iterator[tuple[str, st
         yield ("long" if len(cut) == len(lengths) else "cut-short"), "; ".join(cut)
 
 
+def _list_frames(seen: Sequence[Seen], name: str) -> list[tuple[int, Gray]]:
+    """The pictures of a set in which marks are looked for, by their places."""
+    return [
+        (place, one.measures.frame)
+        for place, one in enumerate(seen)
+        if one.set_name == name and one.measures is not None and one.measures.frame is not None
+    ]
+
+
 def _find_marks(seen: Sequence[Seen]) -> dict[str, Mark]:
-    frames = defaultdict(list)
-    for one in seen:
-        if one.measures is not None and one.measures.frame is not None:
-            frames[one.set_name].append(one.measures.frame)
-    found = {name: find_mark(some) for name, some in frames.items()}
+    names = dict.fromkeys(one.set_name for one in seen)
+    found = {name: find_mark([frame for _, frame in _list_frames(seen, name)]) for name in names}
     return {name: mark for name, mark in found.items() if mark is not None}
 
 
-def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair]) -> Iterator[tuple[str, Item]]:
-    """Groups of pictures: the best of each stays, and of those that are held out all."""
+def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair], places: Sequence[int]) -> Iterator[tuple[str, Item]]:
+    """Groups of pictures: the best of each stays, and of those that are held out all. `places`: of each file one."""
     mirrored = {(one.first, one.second): one.is_mirrored for one in pairs}
     by_content = defaultdict(list)
-    for place, one in enumerate(seen):
-        if one.content:
-            by_content[one.content].append(place)
+    for place in places:
+        if seen[place].content:
+            by_content[seen[place].content].append(place)
     doubles = [Pair(places[0], other, False) for places in by_content.values() for other in places[1:]]
     for group in group_pairs([*pairs, *doubles]):
         held = [place for place in group if seen[place].is_held_out]
@@ -217,16 +239,18 @@ def _list_alike(seen: Sequence[Seen], pairs: Sequence[Pair]) -> Iterator[tuple[s
 
 
 def _list_said_twice(seen: Sequence[Seen]) -> Iterator[Item]:
-    texts = defaultdict(list)
+    """But for a caption that most pictures of a set have: that is meant."""
+    texts, paths, counts = defaultdict[str, list[int]](list), set[Path](), Counter[str]()
     for place, one in enumerate(seen):
-        if one.captions and one.captions[0]:
+        if one.captions and one.captions[0] and one.path not in paths:
+            paths.add(one.path)
+            counts[one.set_name] += 1
             texts[one.captions[0]].append(place)
-    groups = [places for places in texts.values() if len(places) > 1]
-    if len(groups) == 1 and len(groups[0]) == sum(bool(one.captions) for one in seen):
-        return  # one caption for all is meant
-    for places in groups:
-        for place in places:
-            yield Item(place, f'"{_shorten(seen[place].captions[0])}"', tuple(one for one in places if one != place)[:1], is_spare=False)
+    for places in texts.values():
+        shares = [number / counts[name] for name, number in Counter(seen[place].set_name for place in places).items()]
+        for place in places if len(places) > 1 and max(shares) <= _MEANT_SHARE else ():
+            others = tuple(one for one in places if one != place)[:1]
+            yield Item(place, f'"{_shorten(seen[place].captions[0])}"', others, is_spare=False)
 
 
 def _count_pixels(one: Seen) -> int:

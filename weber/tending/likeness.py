@@ -36,34 +36,44 @@ class Pair(NamedTuple):
 
 
 def find_alike(measures: Sequence[Measures]) -> list[Pair]:
-    """All pairs, in order."""
+    """Pairs that join all pictures that are the same; of many that are, as a video's, not every pair is compared."""
     if len(measures) < 2:
         return []
     seen, mirrored = (np.array(one, dtype=np.uint64) for one in ([m.hash for m in measures], [m.mirrored for m in measures]))
-    found: dict[tuple[int, int], Pair] = {}
+    groups, found = _Groups(), list[Pair]()
     for is_mirrored, others in ((False, seen), (True, mirrored)):
         for first, second in _list_near(seen, others):
-            if (first, second) not in found and _is_same(measures[first].look, measures[second].look, is_mirrored):
-                found[first, second] = Pair(first, second, is_mirrored)
-    return [found[key] for key in sorted(found)]
+            if groups.find(first) != groups.find(second) and _is_same(measures[first].look, measures[second].look, is_mirrored):
+                groups.join(first, second)
+                found.append(Pair(first, second, is_mirrored))
+    return sorted(found)
 
 
 def group_pairs(pairs: Sequence[Pair]) -> list[list[int]]:
     """The places of pictures that hang together, each group sorted."""
-    home: dict[int, int] = {}
+    groups, found = _Groups(), dict[int, list[int]]()
+    for pair in pairs:
+        groups.join(pair.first, pair.second)
+    for place in sorted({place for pair in pairs for place in pair[:2]}):
+        found.setdefault(groups.find(place), []).append(place)
+    return list(found.values())
 
-    def find(place: int) -> int:
-        while home.setdefault(place, place) != place:
-            place = home[place]
+
+class _Groups:
+    """Places that are joined; a group is known by its first one."""
+
+    def __init__(self) -> None:
+        self._home: dict[int, int] = {}
+
+    def find(self, place: int) -> int:
+        while (home := self._home.get(place, place)) != place:
+            self._home[place] = self._home.get(home, home)
+            place = home
         return place
 
-    for pair in pairs:
-        first, second = sorted((find(pair.first), find(pair.second)))
-        home[second] = first
-    groups: dict[int, list[int]] = {}
-    for place in sorted(home):
-        groups.setdefault(find(place), []).append(place)
-    return list(groups.values())
+    def join(self, first: int, second: int) -> None:
+        first, second = sorted((self.find(first), self.find(second)))
+        self._home[second] = first
 
 
 def measure_difference(first: Gray, second: Gray) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from weber.config.data import DataConfig
 from weber.config.expand import list_keys
@@ -80,27 +81,30 @@ class Look:
 def look_at(sets: Sequence[DataConfig], look: Look, *, progress: Progress) -> list[Seen]:
     """All pictures, in the order of the sets and their names. Raises as `build_dataset`, but not where none can be used."""
     sets = [find_places(config) for config in sets]
-    files, seen = Sources(look.folder), list[Seen]()
+    files, seen, known = Sources(look.folder), list[Seen](), dict[Path, _Known]()
     for key, config in zip(list_keys(sets), sets, strict=True):
         check_set(config, key, alignment_pixels=look.alignment_pixels, inputs=look.inputs)
         local = load_parquet_set(config, files.folder / TABLES, files=files, progress=progress, key=key)
         local = local if config.hub is None else load_hub_set(config, look.folder / "hub", progress=progress)
         parts = [part for part, is_there in ((False, config.evaluation < 1), (True, config.evaluation > 0)) if is_there]
         for is_held_out in parts:
-            seen += _look_at_set(local, look, files, key=key, is_held_out=is_held_out, progress=progress)
+            index = _Measuring(look, files, known=known)
+            seen += _look_at_set(local, look, index, key=key, is_held_out=is_held_out, progress=progress)
     return seen
 
 
-def _look_at_set(config: DataConfig, look: Look, files: Sources, *, key: str, is_held_out: bool, progress: Progress) -> list[Seen]:
+def _look_at_set(config: DataConfig, look: Look, index: _Measuring, *, key: str, is_held_out: bool, progress: Progress) -> list[Seen]:
+    files = index.files
     found = find_files(config, files, own=look.own)
     texts = read_caption_files(found, files, config=config, progress=progress)
     listed = list_rows(config, found, files=files, key=key, is_held_out=is_held_out)
     rows = fetch_rows(listed.rows, files, report=partial(progress, f"fetching the pictures of {config.set_name}"))
     used = [row for row in rows if not row.reason]
-    index = _Measuring(look.folder / "index.sqlite", files=files, wanted=[row.path for row in used], has_thumbs=look.has_thumbs)
+    index.choose([row.path for row in used])
     inspected = inspect_files(used, found, config=config, captions=texts, index=index, progress=progress)
     steps = build_steps(config, key=key, count_tokens=look.inputs.count_tokens)
-    build = _Builder(config, look, found.folder, inspected, index.measured, steps, is_held_out)
+    measured = {row.path: index.known[row.path].measures for row in used if row.path in index.known}
+    build = _Builder(config, look, found.folder, inspected, measured, steps, is_held_out)
     return [build.build(row) for row in rows]
 
 
@@ -112,7 +116,7 @@ class _Builder:
     look: Look
     folder: Path
     files: Inspected
-    measured: Mapping[Path, Measures]
+    measured: Mapping[Path, Measures | None]
     steps: Steps | None
     is_held_out: bool
 
@@ -174,22 +178,25 @@ def _cut(seen: Seen, example: Example) -> Seen:
     return _change(seen, lost=1 - window[2] * window[3], window=window, bucket=(example.bucket.width, example.bucket.height))
 
 
-@dataclass
-class _Kept:
-    """Who gets a square copy, and who a thumbnail."""
+class _Known(NamedTuple):
+    """What a picture is; the sets of several resolutions have the same ones."""
 
-    frames: set[Path] = field(default_factory=set)
-    thumbs: set[Path] = field(default_factory=set)
+    facts: FileFacts
+    measures: Measures | None = None
 
 
 class _Measuring(Index):
-    """An index that opens every picture that is wanted, and measures it at the same time; of all other files it is what it is."""
+    """An index that opens every picture that was chosen, and measures it at the same time; of all other files it is what it is."""
 
-    def __init__(self, path: Path, *, files: Sources, wanted: Sequence[Path], has_thumbs: bool) -> None:
-        super().__init__(path, backend=files)
-        self._files, self._wanted = files, frozenset(wanted)
-        self._kept = _Kept(_spread(wanted, _MOST_FRAMES), _spread(wanted, _MOST_THUMBS) if has_thumbs else set())
-        self.measured: dict[Path, Measures] = {}
+    def __init__(self, look: Look, files: Sources, *, known: dict[Path, _Known]) -> None:
+        super().__init__(look.folder / "index.sqlite", backend=files)
+        self.files, self.known, self._has_thumbs = files, known, look.has_thumbs
+        self._chosen, self._framed, self._shown = set[Path](), set[Path](), set[Path]()
+
+    def choose(self, paths: Sequence[Path]) -> None:
+        """The pictures of a set; some of many have copies for what is looked for in all at once."""
+        self._chosen, self._framed = set(paths), _spread(paths, _MOST_FRAMES)
+        self._shown = _spread(paths, _MOST_THUMBS) if self._has_thumbs else set()
 
     def read_facts(
         self,
@@ -201,7 +208,7 @@ class _Measuring(Index):
         stats: Mapping[str, FileStat | None] = MappingProxyType({}),
     ) -> list[FileFacts]:
         """See `Index`."""
-        if kind or not self._wanted.issuperset(paths):
+        if kind or not self._chosen.issuperset(paths):
             return super().read_facts(paths, inspect, report=report, kind=kind, stats=stats)
         facts = []
         with ThreadPoolExecutor() as pool:
@@ -212,14 +219,19 @@ class _Measuring(Index):
         return facts
 
     def _measure(self, path: Path) -> FileFacts:
+        if path not in self.known:
+            self.known[path] = self._open(path)
+        return self.known[path].facts
+
+    def _open(self, path: Path) -> _Known:
         try:
-            data = self._files.read(path)
+            data = self.files.read(path)
             colors = read_colors(data)
         except (DataError, MissingExtraError) as error:
-            return FileFacts(reason=error.what)
-        image, kept = colors.image, self._kept
-        self.measured[path] = measure_picture(image, data, has_frame=path in kept.frames, has_thumb=path in kept.thumbs)
-        return FileFacts(encode_content(data), *image.size, form=colors.done, problem=colors.problem)
+            return _Known(FileFacts(reason=error.what))
+        facts = FileFacts(encode_content(data), *colors.image.size, form=colors.done, problem=colors.problem)
+        measures = measure_picture(colors.image, data, has_frame=path in self._framed, has_thumb=path in self._shown)
+        return _Known(facts, measures)
 
 
 def _spread(paths: Sequence[Path], most: int) -> set[Path]:

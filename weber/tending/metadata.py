@@ -22,7 +22,7 @@ from weber.data.files import Files
 from weber.data.formats import open_picture
 from weber.data.images import decode_picture
 from weber.data.names import ByName
-from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, read_table
+from weber.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS, Table, read_table
 from weber.data.whole import write_whole
 from weber.errors import ConfigError, DataError, MissingExtraError
 from weber.progress import Progress
@@ -80,7 +80,7 @@ def read_entries(table: Path, folder: Path | None) -> dict[str, Entry]:
     """A table of any kind that training or kohya's scripts read, by the names of pictures. `folder`: where they lie, for tables that name
     them without their endings."""
     rows = read_table(table, LOCAL, name=f'the table "{table}"')
-    column = rows.check_column(None, IMAGE_COLUMNS + ("image_path",), key="--image-column")
+    column = _find_column(rows)
     text_column = next((one for one in rows.columns if one.lower() in CAPTION_COLUMNS), None)
     names = None if folder is None else find_pictures(folder).pictures
     full, entries = _build_finder(names, folder), dict[str, Entry]()
@@ -96,6 +96,19 @@ def read_entries(table: Path, folder: Path | None) -> dict[str, Entry]:
         text = ", ".join(map(str, tags)) if isinstance(tags, list) else str(tags or "")
         entries[full(name)] = Entry(captions, text, size, {key: cell for key, cell in cells.items() if cell is not None})
     return entries
+
+
+def _find_column(table: Table) -> str:
+    wanted = (*IMAGE_COLUMNS, "image_path")
+    found = next((one for one in table.columns if one.lower() in wanted), None)
+    if found is None:
+        raise DataError(
+            f"{table.name} names no pictures",
+            got=f"the columns {', '.join(table.columns)}",
+            expected=f"one of {', '.join(wanted)}",
+            fix="rename the column with the names of the pictures",
+        )
+    return found
 
 
 def merge_entries(tables: Sequence[Mapping[str, Entry]]) -> dict[str, Entry]:
