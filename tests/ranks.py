@@ -25,12 +25,12 @@ SECONDS = 240
 
 def run_together(files: Sequence[Path], size: int, *, said: Path, resume: bool = False) -> list[int | None]:
     """Do the runs of these files one after the other in `size` processes; returns their exit codes. What they say is put into `said`."""
-    said.mkdir(parents=True, exist_ok=True)
     return watch(start_together(files, size, said=said, resume=resume))
 
 
 def start_together(files: Sequence[Path], size: int, *, said: Path, resume: bool = False) -> list:  # type: ignore[type-arg]
     """The processes, of which the first leads."""
+    said.mkdir(parents=True, exist_ok=True)
     port = find_port()
     processes = [
         CONTEXT.Process(target=_work, args=(rank, size, port, list(files), said, resume), daemon=True) for rank in range(size)

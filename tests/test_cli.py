@@ -346,3 +346,29 @@ def test_import_says_what_becomes_of_a_job_and_writes_it(weber: Run, tmp_path: P
     assert code == 2 and "a file that is there" in err and "Traceback" not in err
     code, out, _ = weber("import", tmp_path / "job.json", "data.0.path=/gone")
     assert code == 0 and "not measured, because the run cannot be planned here yet" in out
+
+
+def test_a_job_of_slurm_is_told_how_to_go_on(weber: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weber.commands.train._train", stop)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert weber("train", "run.toml") == (130, "", "")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    code, _, err = weber("train", "run.toml")
+    assert code == 130 and "scontrol requeue 77" in err and "--resume" in err
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert "requeue" not in weber("train", "run.toml")[2], "one task says it"
+
+
+def test_machines_that_cannot_meet(weber: Run, run_toml: Path) -> None:
+    launch = ("launch", run_toml, "train.batch_size=2", "memory.device=cpu", "parallel.devices=2")
+    for words, message in (
+        (("--nodes", "none"), "That is no number of machines."),
+        (("--nodes", "3:2"), "That is no number of machines."),
+        (("--nodes", "2"), "Several machines have to know where they meet."),
+        (("--nodes", "2", "--at", "gpu1"), "That is no place to meet."),
+    ):
+        code, _, err = weber(*launch, *words)
+        assert code == 2 and message in err and "fix:" in err

@@ -23,6 +23,8 @@ def test_processes_on_the_cpu(build_run: BuildRun) -> None:
     assert list_devices(build_run(train=train, parallel={"devices": 3})) == [None] * 3
     assert choose_device(build_run()) == torch.device("cpu")
     check_alone(build_run())
+    with pytest.raises(ConfigError, match="this is one process"):
+        check_alone(build_run(train={"accumulation": 2}, parallel={"devices": 2}))
     with pytest.raises(ConfigError, match="where there are several"):
         check_alone(build_run(parallel={"strategy": "ddp"}))
 

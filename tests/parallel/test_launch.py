@@ -15,6 +15,7 @@ import pytest
 from tests.runs import BuildRun, build_watcher
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
+from weber.errors import ConfigError
 from weber.parallel.launch import INTERRUPTED, LOST, launch
 from weber.training.assemble import train
 
@@ -55,7 +56,9 @@ def test_one_killed_ends_all_and_the_run_goes_on_to_the_same_bytes(build_run: Bu
     said = (tmp_path / "said.txt").read_text()
     assert said.count("error:") == 1 and "Process 1 of the run was killed" in said and "SIGKILL" in said and "Traceback" not in said
     train(whole, resume=False, watcher=build_watcher()[0])
-    train(parts, resume=True, watcher=build_watcher()[0])
+    with pytest.raises(ConfigError, match="this is one process"):
+        train(parts, resume=True, watcher=build_watcher()[0])
+    train(build_run("parts/run", **sections), resume=True, watcher=build_watcher()[0])
     for name in ("adapter.safetensors", "checkpoint-000014/optimizer.safetensors"):
         assert (whole.output.folder / name).read_bytes() == (parts.output.folder / name).read_bytes()
 

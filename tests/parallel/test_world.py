@@ -31,6 +31,7 @@ def _work(rank: int, port: int, said: Path) -> None:
             found[name] = type(error).__name__
 
     note("same", lambda: check_same(world, {"optim.lr": 1e-3}))
+    found["heard"] = world.is_heard
     note("settings", lambda: check_same(world, {"optim.lr": 1e-3 * (1 + rank), "train.seed": 42}))
     note("numbers", lambda: check_equal(world, [("weight", torch.full((3,), float(rank)))]))
     problem = CacheError("Nothing can be read.", got="a hole", fix="mend it")
@@ -68,6 +69,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
 
 def test_different_settings_are_named(said: list[dict[str, object]]) -> None:
     assert said[0]["same"] is said[1]["same"] is None
+    assert (said[0]["heard"], said[1]["heard"]) == (True, False)
     assert "ConfigError" in str(said[0]["settings"]) and said[1]["settings"] == "Undone"
     assert "optim.lr = 0.001 in process 0, 0.002 in process 1" in str(said[0]["settings"]) and "seed" not in str(said[0]["settings"])
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ranks import run_together
+from tests.ranks import run_together, start_together, watch
 from tests.runs import build_watcher
 from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
+from weber.checkpoint.save import list_checkpoints
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
 from weber.track.jsonl import read_readings
@@ -114,7 +118,7 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, c
     [
         ("lora", "three", 2, []),
         ("lora", "two", 1, []),
-        ("full", "two sharded", 1, ["parallel.strategy=auto", "parallel.devices=1"]),
+        ("full", "two sharded", 1, ["parallel.strategy=auto", "parallel.devices=auto"]),
         ("full", "two", 3, ["parallel.strategy=fsdp", "parallel.devices=3", "memory.gradient_checkpointing=all"]),
     ],
 )
@@ -139,3 +143,20 @@ def test_a_run_goes_on_in_any_number_of_processes(
     assert len(files) > 2
     for one in files:
         assert (folder / one).read_bytes() == (runs["one"] / case / one).read_bytes(), one
+
+
+def test_a_wish_to_stop_may_come_to_any_process(place: Path, small_cache: Path, pictures: Path, masks: Path) -> None:
+    """As Slurm sends it to all tasks before their time is over; here to one that does not lead."""
+    config = build(place, "stopped", "lora", cache=small_cache, pictures=pictures, masks=masks)
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": 500})})
+    save_config(longer, place / "stopped.toml")
+    processes, metrics = start_together([place / "stopped.toml"], 2, said=place / "stopped"), config.output.folder / "metrics.jsonl"
+    while not metrics.is_file() or len(read_losses(config.output.folder)) < 2:
+        assert all(one.is_alive() for one in processes)
+        time.sleep(0.02)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert watch(processes) == [130, 0]
+    (step, _) = list_checkpoints(config.output.folder)[-1]
+    assert step == len(read_losses(config.output.folder)) < 500
+    said = (place / "stopped" / "stopped-0.txt").read_text()
+    assert f"Stopped after step {step} of 500; everything is saved." in said

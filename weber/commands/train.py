@@ -83,7 +83,7 @@ def _train(config: Path, overrides: Sequence[str], *, resume: str | bool) -> Non
         _train_together(settings, imported, place=place, resume=resume)
         return
     if settings.parallel.num_devices != 1:
-        from weber.parallel.devices import check_alone, list_devices
+        from weber.parallel.devices import list_devices
 
         devices = list_devices(settings)
         if len(devices) > 1:
@@ -91,7 +91,6 @@ def _train(config: Path, overrides: Sequence[str], *, resume: str | bool) -> Non
 
             words, own = read_words()
             leave(launch(words, devices, variables=read_environment(), own=own, write=say_error))
-        check_alone(settings)
     from weber.training import assemble
 
     finished = assemble.train(settings, resume=resume, watcher=build_watcher(), imported=imported)
@@ -121,6 +120,7 @@ def _train_together(settings: RunConfig, imported: Imported | None, *, place: Pl
                 serve(settings, world)
         finally:
             world.dismiss()
+        world.close()
     except Undone:
         leave(LOST)
     except PeerError:

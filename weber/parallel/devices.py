@@ -30,7 +30,14 @@ def list_devices(config: RunConfig) -> list[int | None]:
 
 
 def check_alone(config: RunConfig) -> None:
-    """Refuse settings of [parallel] that cannot act in one process, where nobody has said that it is one."""
+    """Refuse settings of [parallel] that cannot act in one process."""
+    if config.parallel.num_devices not in (None, 1):
+        raise ConfigError(
+            "Several devices are asked for, and this is one process.",
+            got=f"parallel.devices = {config.parallel.devices}",
+            expected="a process for each device",
+            fix="start the run with `weber train`, which starts them, or set parallel.devices = 1",
+        )
     if config.parallel.strategy != "auto":
         raise ConfigError(
             "What each device holds can only be said where there are several.",

@@ -10,7 +10,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -47,7 +47,9 @@ class World:
 
     def __init__(self, place: Place, device: torch.device) -> None:
         """Meet the others; returns when all are there."""
-        self.rank, self.size, self.device, self._is_heard = place.rank, place.size, device, False
+        self.rank, self.size, self.device = place.rank, place.size, device
+        self.is_heard = False
+        """Whether the others wait for what is next."""
         self.is_together = place.rank > 0
         """Whether all do the same; when not, process 0 does something alone, and the others listen."""
         with _watched("meeting"):
@@ -65,22 +67,23 @@ class World:
     @contextmanager
     def leading(self, do: str, **facts: Any) -> Iterator[None]:
         """Say to all others what to do now, and do the same inside. Of what is wrong inside all know (`agree`), or see it themselves."""
-        self._is_heard, self.is_together = False, True
+        self.is_heard, self.is_together = False, True
         self.pass_on({"do": do, **facts})
         try:
             yield
         except PeerError:
             raise
         except WeberError:
-            self._is_heard, self.is_together = True, False
+            self.is_heard, self.is_together = True, False
             raise
-        self._is_heard, self.is_together = True, False
+        self.is_heard, self.is_together = True, False
 
     def dismiss(self) -> None:
         """Tell all others to end, if they listen; those that are in the middle of something notice that this process is gone."""
-        if self._is_heard and self.is_leader:
-            self._is_heard = False
-            self.pass_on({"do": LEAVE})
+        if self.is_heard and self.is_leader:
+            self.is_heard = False
+            with suppress(PeerError):
+                self.pass_on({"do": LEAVE})
 
     def listen(self) -> Order:
         """What to do now. Raises Dismissed where nothing is left to do."""
@@ -205,6 +208,7 @@ def check_same(world: World, settings: Mapping[str, object]) -> None:
         fix="copy one file of settings to all machines, or put it on a disk that all of them see",
     )
     world.agree(error if differing else None)
+    world.is_heard = world.is_leader
 
 
 def check_equal(world: World, parameters: Sequence[tuple[str, Tensor]]) -> None:

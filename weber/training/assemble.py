@@ -34,6 +34,7 @@ from weber.optim.fused import FusedBackward
 from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
+from weber.parallel.devices import check_alone
 from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
@@ -91,6 +92,8 @@ def train(
     `stop`: a wish to end the run, which signals express too. Raises KeyboardInterrupt after it. `imported`: what became of the settings of
     another trainer; it is said, and kept in the run folder. `world`: where several processes train, of which this one leads.
     """
+    if world is None:
+        check_alone(config)
     job = build_absolute(config.output.folder).name
     with Opened(config.output.webhooks, job=job, watcher=watcher) as opened:
         finished = _train(config, resume, opened=opened, stop=stop or Stop(), imported=imported, world=world)
@@ -137,11 +140,16 @@ def _train(
             watcher.write(build_hint(plan, finished))
             return finished
     except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "The device has no memory left; the checkpoints of the run are whole.",
-            got=str(error).splitlines()[0],
-            fix="lower train.batch_size (raise train.accumulation instead), lower data.0.resolution, or set memory.gradient_checkpointing",
-        ) from error
+        raise build_memory_error(error) from error
+
+
+def build_memory_error(error: torch.OutOfMemoryError) -> TrainingError:
+    """What to say where a device is full."""
+    return TrainingError(
+        "The device has no memory left; the checkpoints of the run are whole.",
+        got=str(error).splitlines()[0],
+        fix="lower train.batch_size (raise train.accumulation instead), lower data.0.resolution, or set memory.gradient_checkpointing",
+    )
 
 
 def _prepare(

@@ -23,7 +23,7 @@ from weber.parallel.world import Dismissed, PeerError, Undone, World
 from weber.planning.attention import choose_attention
 from weber.planning.plan import Plan, build_plan
 from weber.track.progress import Watcher
-from weber.training.assemble import build_learner, encode_cache
+from weber.training.assemble import build_learner, build_memory_error, encode_cache
 from weber.training.batch import Loader
 from weber.training.gathered import Own, describe_own, list_own
 from weber.training.learner import Learner
@@ -34,9 +34,12 @@ from weber.training.together import start_step_together
 def serve(config: RunConfig, world: World, *, stop: Stop | None = None) -> None:
     """Take part in a run until process 0 ends it. What is wrong here it says there. A wish to stop is passed on to it."""
     stop, server = stop or Stop(), Server(config, world)
-    with stop_signals(stop, write=_ignore), server.held, suppress(Dismissed):
-        while True:
-            server.follow(world.listen(), stop=stop)
+    try:
+        with stop_signals(stop, write=_ignore), server.held, suppress(Dismissed):
+            while True:
+                server.follow(world.listen(), stop=stop)
+    except torch.OutOfMemoryError as error:
+        raise build_memory_error(error) from error
 
 
 class Server:
