@@ -78,7 +78,8 @@ def serving(folder: Path, *, path: str | None = None) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    Path("/run/sshd").mkdir(exist_ok=True)
+    with suppress(PermissionError):  # who is not root needs none
+        Path("/run/sshd").mkdir(exist_ok=True)
     path = path or f"{Path(sys.executable).parent}:/usr/bin:/bin"
     lines = (
         f"Port {port}",
