@@ -9,6 +9,7 @@ WeberError
 ├── CheckpointError    a run folder that cannot be resumed or read
 ├── TrainingError      a loss that is not finite
 ├── PublishError       a result that could not be sent
+├── RemoteError        another machine that cannot be reached, or does not do what is asked
 ├── ChangedError       a file that somebody else has changed in between
 └── MissingExtraError  an optional package that is not installed
 
@@ -70,6 +71,13 @@ class TrainingError(WeberError):
 
 class PublishError(WeberError):
     """What a run has learned could not be sent. `is_passing`: another try may help."""
+
+    is_passing = False
+
+
+class RemoteError(WeberError):
+    """Another machine cannot be reached, or does not do what is asked of it. `is_passing`: the connection was lost, and another try may
+    help."""
 
     is_passing = False
 

@@ -57,11 +57,17 @@ EXAMPLES: dict[str, str] = {
     "serve": "weber serve",
     "bench": "weber bench memory",
     "serve-text": "weber serve-text pocket --port 8002",
+    "remote": "weber remote train run.toml user@host",
+    "remote train": "weber remote train run.toml user@host -p 22",
+    "remote attach": "weber remote attach runs/lora",
+    "remote fetch": "weber remote fetch runs/lora",
+    "remote stop": "weber remote stop runs/lora",
+    "remote down": "weber remote down runs/lora",
     "demo": "weber demo",
     "schema": "weber schema",
     "variants": "weber variants",
 }
-_WITH_SETTINGS = ("train", "launch", "plan", "cache")
+_WITH_SETTINGS = ("train", "launch", "plan", "cache", "remote train")
 
 
 def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError:

@@ -90,6 +90,13 @@ def build_watcher() -> Watcher:
     return Watcher(build_console(sys.stderr))
 
 
+def confirm(text: str) -> bool:
+    """Whether a person at the terminal says yes; nobody there has said no."""
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{text} Go on? [y/N] ").strip().lower() in ("y", "yes")
+
+
 def read_environment() -> dict[str, str]:
     """The variables that this process was started with."""
     return dict(os.environ)

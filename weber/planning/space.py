@@ -71,9 +71,14 @@ class Disk:
         return f"{needed} to be written to the file system of {self.place}, where {free} are free: {parts or 'nothing'}"
 
 
+def list_needs(plan: Plan) -> list[Need]:
+    """What a run writes where nothing of it is encoded yet, such as on another machine."""
+    return _list_needs(plan, None)
+
+
 def list_disks(plan: Plan) -> list[Disk]:
     """The file systems that a run writes to. What the cache has already is looked up only where the whole would not fit."""
-    disks = _group(_list_needs(plan, None))
+    disks = _group(list_needs(plan))
     output = plan.resolved.output
     if all(disk.needed_bytes <= disk.free_bytes for disk in disks) or not (plan.family.is_local and output.cache.is_dir()):
         return disks
