@@ -74,7 +74,9 @@ def list_packages() -> tuple[str, ...]:
     """The packages that weber and its extras need, as they are installed here: `name==version` of each, and of what they need."""
     found: dict[str, str] = {}
     waiting = [("weber", frozenset({""}))]
-    names = {_normalize(one.metadata["Name"]): one for one in importlib.metadata.distributions() if one.metadata["Name"]}
+    installed = [one for one in importlib.metadata.distributions() if one.metadata["Name"]]
+    # The first of a name is the one that is imported: libraries put copies of others at the end of the path.
+    names = {_normalize(one.metadata["Name"]): one for one in reversed(installed)}
     while waiting:
         name, extras = waiting.pop()
         present = names.get(name)
