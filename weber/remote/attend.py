@@ -44,6 +44,8 @@ def attach(
             told = _reach(lambda: link.ask("tell", rented.root), rented, watcher=watcher, waits=waits)
             if told["state"] != "running":
                 break
+        if offset < _count(told, "log_bytes"):  # it ended while the connection was lost
+            _watch(rented, link, offset, watcher=watcher)
     _reach(lambda: fetch(rented, link, told=told), rented, watcher=watcher, waits=waits)
     return _judge(rented, told)
 
