@@ -79,7 +79,8 @@ def train_alone(config: RunConfig, file: Path) -> None:
 
 def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildRun, tmp_path: Path) -> None:
     """It is watched, stopped and taken up again, then the connection is cut; all comes here, and nothing of it is left there."""
-    train_alone(build_run("here/lora", **PARTS), tmp_path / "here.toml")
+    own = PARTS | {"output": PARTS["output"] | {"cache": str(tmp_path / "own cache")}}  # encoded by as many threads too
+    train_alone(build_run("here/lora", **own), tmp_path / "here.toml")
     config, (watcher, said), ends = build_run("there/lora", **PARTS), build_watcher(), list[bool]()
     rented = send(config, build_host(server), asked=build_asked(server), watcher=watcher)
     here, folder, root = tmp_path / "here" / "lora", tmp_path / "there" / "lora", Path(rented.root)
