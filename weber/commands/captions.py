@@ -12,11 +12,11 @@ from weber.commands.terminal import build_watcher, read_memory, say
 from weber.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
 
-    from weber.captioners.run import Outcome
+    from weber.captioners.run import Job, Outcome
     from weber.captioners.tag_choice import Choice
     from weber.captioners.wish import Describe
 
@@ -30,6 +30,22 @@ class Files:
     suffix: Annotated[str, Parameter(help="What every text ends with.")] = ""
     recursive: Annotated[bool, Parameter(help="Look into subfolders too.")] = True
     overwrite: Annotated[bool, Parameter(help="Replace files that are there; else their pictures are left out.", negative="")] = False
+
+    def build_job(self, folder: Path, ending: str, *, what: str, join: Callable[[str, str], str] | None = None) -> Job:
+        """What is written where; `what`: all that decides a text, `join`: how a new one is added to one that is there."""
+        from weber.captioners.run import Job
+
+        return Job(
+            folder,
+            ending,
+            what,
+            batch_size=self.batch,
+            prefix=self.prefix,
+            suffix=self.suffix,
+            recursive=self.recursive,
+            overwrites=self.overwrite,
+            join=join,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ def caption(
         List the captioners.
     """
     from weber.captioners.loaded import read_memory_config
-    from weber.captioners.run import Job, write_texts
+    from weber.captioners.run import write_texts
     from weber.captioners.table import CAPTIONERS, find_captioner
     from weber.captioners.wish import Wish
 
@@ -93,16 +109,7 @@ def caption(
     wish = Wish(told.question, told.system, told.beams, told.top_p, told.temperature, told.min_length, told.max_length, told.seed)
     row, memory = find_captioner(with_, wish), read_memory_config(read_memory(overrides))
     place = model or row.home
-    job = Job(
-        folder,
-        ending,
-        repr((with_, place, wish)),
-        batch_size=given.batch,
-        prefix=given.prefix,
-        suffix=given.suffix,
-        recursive=given.recursive,
-        overwrites=given.overwrite,
-    )
+    job = given.build_job(folder, ending, what=repr((with_, place, wish)))
     watcher = build_watcher()
     with watcher.shown():
         outcome = write_texts(job, lambda: row.build(place, wish, memory=memory), progress=watcher.report)
@@ -163,7 +170,7 @@ def tag(
     device
         auto, cpu, or cuda where onnxruntime-gpu is installed.
     """
-    from weber.captioners.run import Job, write_texts
+    from weber.captioners.run import write_texts
     from weber.captioners.tag_choice import append_tags, check_choice, choose_tags, count_frequency
     from weber.captioners.tagger import check_name, open_tagger
 
@@ -186,17 +193,7 @@ def tag(
     def join(old: str, new: str) -> str:
         return append_tags(old, new, separator=chosen.separator)
 
-    job = Job(
-        folder,
-        ending,
-        repr((with_, model_dir, chosen)),
-        batch_size=given.batch,
-        prefix=given.prefix,
-        suffix=given.suffix,
-        recursive=given.recursive,
-        overwrites=given.overwrite,
-        join=join if chosen.append else None,
-    )
+    job = given.build_job(folder, ending, what=repr((with_, model_dir, chosen)), join=join if chosen.append else None)
     watcher = build_watcher()
     with watcher.shown():
         outcome = write_texts(job, build, progress=watcher.report)
