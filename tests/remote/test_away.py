@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -54,11 +56,15 @@ def build_asked(server: Server, **given: Any) -> Asked:
     return Asked(**{"python": sys.executable, "key": server.fingerprint} | given)
 
 
-def wait_for(what: Path, process: Thread) -> None:
-    """Until a file is there."""
-    while not what.exists() and process.is_alive():
-        time.sleep(0.05)
-    assert what.exists()
+def advance(root: Path, what: Path) -> int:
+    """Let a run work in short pieces until a file is there, and stand still then: it cannot end too early, however fast it is."""
+    pid = int(json.loads((root / there.STARTED).read_text())["pid"])
+    while not what.exists():
+        assert not (root / there.ENDED).exists()
+        os.killpg(pid, signal.SIGCONT)
+        time.sleep(0.1)
+        os.killpg(pid, signal.SIGSTOP)
+    return pid
 
 
 def watch(rented: Rented, watcher: Watcher, ends: list[bool]) -> Thread:
@@ -91,8 +97,13 @@ def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildR
         send(config, build_host(server), asked=build_asked(server), watcher=watcher)
     with pytest.raises(RemoteError, match="The run is at work"):
         look_down(rented)
-    wait_for(root / there.OUT / "lora" / "checkpoint-000005", thread)
-    stop(rented, watcher=watcher)
+    pid = advance(root, root / there.OUT / "lora" / "checkpoint-000005")
+    stopping = Thread(target=lambda: stop(rented, watcher=watcher))
+    stopping.start()
+    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGCONT)
+    stopping.join()
     thread.join()
     last = list_checkpoints(folder)[-1]
     assert ends.pop() is False and 5 <= last[0] < 20 and check_checkpoint(last[1]) is None
@@ -101,10 +112,11 @@ def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildR
     assert not root.exists() and find_rented(folder) is None  # the machine is gone, and another one goes on
     rented = send(config, build_host(server), asked=build_asked(server, resume=True), watcher=watcher)
     thread = watch(rented, watcher, ends)
-    wait_for(root / there.OUT / "lora" / "checkpoint-000015", thread)
+    pid = advance(root, root / there.OUT / "lora" / "checkpoint-000015")
     server.cut()
     time.sleep(0.6)
     server.start()
+    os.killpg(pid, signal.SIGCONT)
     thread.join()
     assert ends == [True] and "is lost; the run there goes on" in said.getvalue() and f"The result is {folder}" in said.getvalue()
     for name in ("adapter.safetensors", "checkpoint-000020/adapter.safetensors", "pictures/step-000020.png"):
