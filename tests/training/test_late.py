@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -106,12 +106,12 @@ def test_the_run_ends_a_step_later_with_what_was_good(build_small: BuildRun, mon
     begun: list[int] = []
     take = loop.start_step
 
-    def spoil(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outcome:
+    def spoil(learner: Learner, batches: Sequence[Batch], *, step: int, meanwhile: Callable[[], None]) -> Outcome:
         begun.append(step)
         if step == 4:
             for _, parameter in learner.parameters:
                 parameter.data.add_(1e30)
-        return take(learner, batches, step=step)
+        return take(learner, batches, step=step, meanwhile=meanwhile)
 
     monkeypatch.setattr(loop, "start_step", spoil)
     config = build_small("spoiled", train={"steps": 8, "batch_size": 1})

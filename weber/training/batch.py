@@ -159,8 +159,8 @@ class _Sample:
 
 
 class Loader:
-    """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on. Enter it as
-    a context."""
+    """Reads the batches of a step; the next step is read, and copied to the device, in a thread while this one is trained on
+    (`read_ahead`). Enter it as a context."""
 
     def __init__(self, plan: Plan, store: Store, *, live: LiveTexts | None = None, dealt: Dealt | None = None) -> None:
         """`dealt`: which micro-batches are read; None: all."""
@@ -180,9 +180,13 @@ class Loader:
         ahead, self._ahead = self._ahead, None
         batches = ahead[1].result() if ahead is not None and ahead[0] == step else self.read(step)
         self._stream.hand_over(tensor for batch in batches for tensor in batch.list_tensors())
-        if step + 1 < self._plan.num_steps:
-            self._ahead = (step + 1, self._thread.submit(self.read, step + 1))
         return batches
+
+    def read_ahead(self, step: int) -> None:
+        """Begin to read a step in the thread, if there is such a step. It holds Python's lock: the time for it is before a backward pass,
+        which hardly needs the lock."""
+        if step < self._plan.num_steps:
+            self._ahead = (step, self._thread.submit(self.read, step))
 
     def load_lesson(self, lesson: Lesson) -> Batch:
         """One picture with one of its fixed pairs, for which the teacher has yet to be asked."""
@@ -192,13 +196,14 @@ class Loader:
 
     def load_measured(self, example: Example, caption: int | None) -> Batch:
         """One picture with that caption, of which the noise has yet to be said; in the thread that reads everything else."""
-        batch = self._thread.submit(self._read_measured, example, caption).result()
+
+        def read() -> Batch:
+            with self._stream.open():
+                return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
+
+        batch = self._thread.submit(read).result()
         self._stream.hand_over(batch.list_tensors())
         return batch
-
-    def _read_measured(self, example: Example, caption: int | None) -> Batch:
-        with self._stream.open():
-            return self._stack([self._load_sample(example, Draw(0, 0, caption, 0), None)])
 
     def read(self, step: int, chosen: slice | None = None) -> list[Batch]:
         """The micro-batches of a step, here and now: those that are `chosen`, None: those of this process."""

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -111,7 +112,8 @@ def _start_step(training: Training, step: int, watcher: Watcher, *, stop: Stop) 
             with crew.world.leading("step", step=step):
                 return start_step_together(training.learner, training.loader, step=step, stop=stop)
         batches += training.loader.load(step)
-        return Started(batches, start_step(training.learner, batches, step=step))
+        ahead = partial(training.loader.read_ahead, step + 1)
+        return Started(batches, start_step(training.learner, batches, step=step, meanwhile=ahead))
     except CacheError:
         training.saver.save(step)
         watcher.write(f"Saved the state after step {step} in {training.folder}.")

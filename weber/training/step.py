@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -18,8 +18,9 @@ from weber.training.outcome import Outcome
 from weber.training.question import build_question, draw_timesteps
 
 
-def start_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outcome:
-    """Forward, backward and update for the micro-batches of one step, as far as the host has to do with it.
+def start_step(learner: Learner, batches: Sequence[Batch], *, step: int, meanwhile: Callable[[], None] | None = None) -> Outcome:
+    """Forward, backward and update for the micro-batches of one step, as far as the host has to do with it. `meanwhile` is called before
+    the first backward pass, to begin what is done beside it.
 
     Each sample weighs the same, however the step is cut into micro-batches, but for the weight of its set. A learner without `health` is
     asked before anything is changed, and raises TrainingError where the loss or the gradient is not finite. With it the device leaves out
@@ -43,9 +44,11 @@ def start_step(learner: Learner, batches: Sequence[Batch], *, step: int) -> Outc
             health.note(losses[-1])
         elif learner.fused is not None:
             _fetch(learner, {"loss": losses[-1].sum()}, [], step=step, batches=batches).read()
-        is_last = len(losses) == len(batches)
+        is_last, loss = len(losses) == len(batches), losses_B.sum() / num_samples
         with nullcontext() if learner.fused is None else learner.fused.step(is_last=is_last, is_finite=learner.is_finite):
-            (losses_B.sum() / num_samples).backward()  # type: ignore[no-untyped-call]
+            if meanwhile is not None and len(losses) == 1:
+                meanwhile()
+            loss.backward()  # type: ignore[no-untyped-call]
 
     norm = measure_gradient(learner)
     outcome = _fetch(learner, _list_losses(batches, losses) | {"grad_norm": norm}, [*plain, *levels], step=step, batches=batches)

@@ -58,6 +58,7 @@ def start_step_together(learner: Learner, loader: Loader, *, step: int, stop: St
 
     num_samples, rounds, is_there = len(loader.dealt.list_samples(step)), _list_rounds(told), iter(batches)
     levels = draw_timesteps(learner, batches, step=step, places=loader.dealt.list_asked(step))
+    loader.read_ahead(step + 1)
     t_of = {id(batch): t_B for batch, t_B in zip(batches, levels, strict=True)}
     losses, plain = list[Tensor](), list[Tensor]()
     for one in rounds:
