@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.blocks.test_families import Inputs, Net
+from tests.blocks.test_families import Inputs, Net, pack
 from tests.memory.conftest import FAMILIES
 from weber.blocks import replay
 from weber.blocks.arena import Life, place
 from weber.blocks.record import Recorder, UnrecordableError, build_steps
 from weber.blocks.replay import Replays
-from weber.memory.formats import FORMATS
-from weber.memory.packed import build_packed
 
 
 @pytest.fixture
@@ -101,14 +99,10 @@ def test_every_bit_of_all_weights(family: str, runs: list[object], learn_plainly
     assert runs
 
 
-@pytest.mark.parametrize("form", ["nf4", "int8"])
+@pytest.mark.parametrize("form", ["nf4", "int8", "int8 products", "fp8 products"])
 def test_packed_weights(form: str, runs: list[object], learn_plainly: Callable[[Net, Inputs], dict[str, Tensor]]) -> None:
-    net = Net("first")
-    for block in net.blocks:
-        for name, module in list(block.named_modules()):
-            if type(module) is nn.Linear and module.in_features % 64 == 0:
-                block.set_submodule(name, build_packed(module.weight.detach(), module.bias, format=FORMATS[form]))
-    net.put_lora()
+    name, *products = form.split()
+    net = pack(Net("first"), name, multiplies_packed=bool(products)).put_lora()
     inputs = net.draw()
     wanted = learn_plainly(net, inputs)
     for _ in range(3):

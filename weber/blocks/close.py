@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from weber.blocks.group import Group, add_layer, cut, multiply_exactly
+from weber.blocks.factor import ALL, Rows
+from weber.blocks.group import Group, cut, multiply_exactly, write_start
 from weber.blocks.layer import Layer
 from weber.kernels.activate import Activation, activate, activate_backward
 
@@ -43,7 +44,7 @@ class Summand:
 
 def build_summand(layer: Layer, inputs: Sequence[int], *, widths: Sequence[int]) -> Summand:
     """Inputs are numbers of those that `close` is given."""
-    return Summand(Group([layer]), tuple(inputs), tuple(cut(widths)))
+    return Summand(Group([layer]), tuple(inputs), (ALL,) if len(inputs) == 1 else tuple(cut(widths)))
 
 
 def close(
@@ -61,13 +62,17 @@ class _Close(torch.autograd.Function):
         kinds, summands = plan
         rows, end = _build_rows(given, kinds), len(kinds)
         out = rows[0].new_empty((len(rows[0]), x.shape[-1]))
+        seen = [Rows(one) for one in rows]
         hiddens = []
         for number, summand in enumerate(summands):
             tensors, end = given[end : end + summand.group.num_tensors], end + summand.group.num_tensors
             (part,) = summand.group.parts
             hidden = _find_hidden(summand, rows) if part.terms else None
-            pieces = summand.pair(rows, part.build_weight(tensors, out.dtype))
-            add_layer(out, part, tensors=tensors, hidden=hidden, pieces=pieces, is_begun=number > 0)
+            is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=number > 0)
+            factor = part.build_factor(tensors, out)
+            for one, columns in zip(summand.inputs, summand.columns, strict=True):
+                factor.add(out, seen[one], columns=columns, is_begun=is_begun)
+                is_begun = True
             hiddens.append(hidden)
         total, wants_gate = out.view(x.shape), ctx.needs_input_grad[1]
         ctx.save_for_backward(gate, total if wants_gate else None, *hiddens, *given)
@@ -121,10 +126,9 @@ def _run_back(
         found[part.weights.start] = _join([grad.t() @ one for one in own]).to(tensors[part.weights.start].dtype)
     if part.bias is not None and wanted[part.bias]:
         found[part.bias] = grad.sum(0).to(tensors[part.bias].dtype)
-    weight = part.build_weight(tensors, grad.dtype)
-    factors = [weight] if len(summand.inputs) == 1 else [weight[:, place] for place in summand.columns]
+    weight, out_grad = part.build_factor(tensors, grad), Rows(grad)
     if hidden is None:
-        return [torch.mm(grad, factor) for factor in factors], found
+        return [weight.pass_back(out_grad, None, columns=place) for place in summand.columns], found
     hidden_grad = group.run_terms([grad], hidden, tensors=tensors, wanted=wanted, found=found)
     for term in part.terms:
         if wanted[term.down]:
@@ -133,7 +137,7 @@ def _run_back(
     downs = group.join_downs(grad.dtype)
     parts = [downs] if len(summand.inputs) == 1 else [downs[:, place] for place in summand.columns]
     totals = [torch.mm(hidden_grad, down) for down in parts]
-    return [torch.addmm(total, grad, factor, out=total) for total, factor in zip(totals, factors, strict=True)], found
+    return [weight.pass_back(out_grad, total, columns=place) for total, place in zip(totals, summand.columns, strict=True)], found
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from weber.blocks.layer import Layer, Unpack
+from weber.blocks.factor import Dense, Factor, Packed, Rows
+from weber.blocks.layer import EightBits, Layer, Unpack
 from weber.kernels.lowrank import gather, join_ups, spread
 
 Tensors = Sequence[Tensor]
@@ -60,10 +61,14 @@ class Part:
     terms: tuple[Term, ...]
     pieces: tuple[Piece, ...]
     unpack: Unpack | None
+    product: EightBits | None
 
-    def build_weight(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
-        """W (O, I); unpacked anew for whoever asks."""
-        return tensors[self.weights.start] if self.unpack is None else self.unpack(tuple(tensors[self.weights]), dtype)
+    def build_factor(self, tensors: Tensors, rows: Tensor) -> Factor:
+        """W (O, I) for a product with those rows; unpacked anew for whoever asks."""
+        weights = tensors[self.weights]
+        if self.product is not None and len(rows) >= self.product.least_rows:
+            return Packed(self.product, *weights)
+        return Dense(weights[0] if self.unpack is None else self.unpack(tuple(weights), rows.dtype))
 
 
 class Group:
@@ -86,7 +91,7 @@ class Group:
                 assert term.copies is not None, "masters.py builds them"
                 terms.append(Term(term.scale, end, end + 1, next(ranks), term.copies))
                 end += 2
-            parts.append(Part(place, weights, bias, tuple(terms), self._find_pieces(place), layer.unpack))
+            parts.append(Part(place, weights, bias, tuple(terms), self._find_pieces(place), layer.unpack, layer.product))
         self.parts = parts
         self.terms = [term for part in parts for term in part.terms]
         self.num_ranks = self.terms[-1].rank.stop if self.terms else 0
@@ -114,9 +119,10 @@ class Group:
         out = rows.new_empty((len(rows), self.num_outputs))
         joined = self._join_weights(tensors)
         if joined is None or len(self.parts) == 1:
+            seen = Rows(rows)
             for part in self.parts:
-                pieces = [(rows, part.build_weight(tensors, rows.dtype))]
-                add_layer(out[:, part.columns], part, tensors=tensors, hidden=hidden, pieces=pieces)
+                is_begun = write_start(out[:, part.columns], part, tensors=tensors, hidden=hidden)
+                part.build_factor(tensors, rows).add(out[:, part.columns], seen, is_begun=is_begun)
             return out, hidden
         if hidden is not None and out.device.type != "cpu":
             ups, scales, starts = self._list_ups(tensors)
@@ -176,10 +182,9 @@ class Group:
                 total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
         else:
             for part in self.parts:
-                weight = part.build_weight(tensors, dtype)
+                weight = part.build_factor(tensors, grads[0])
                 for piece in part.pieces:
-                    grad, factor = grads[piece.segment][:, piece.columns], weight[piece.rows]
-                    total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
+                    total = weight.pass_back(Rows(grads[piece.segment][:, piece.columns]), total, rows=piece.rows)
         assert total is not None
         return total
 
@@ -226,22 +231,6 @@ def join(tensors: Tensors) -> Tensor | None:
         end += one.numel()
         num_rows += one.shape[0]
     return first.as_strided((num_rows, *first.shape[1:]), first.stride(), first.storage_offset())
-
-
-def add_layer(
-    out: Tensor,
-    part: Part,
-    *,
-    tensors: Tensors,
-    hidden: Tensor | None,
-    pieces: Sequence[tuple[Tensor, Tensor]],
-    is_begun: bool = False,
-) -> None:
-    """Write a layer's output to `out` (N, O), or add it to what is there. `pieces`: rows, with the columns of W for them."""
-    is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=is_begun)
-    for rows, factor in pieces:
-        torch.addmm(out, rows, factor.t(), out=out) if is_begun else torch.mm(rows, factor.t(), out=out)
-        is_begun = True
 
 
 def write_start(out: Tensor, part: Part, *, tensors: Tensors, hidden: Tensor | None, is_begun: bool = False) -> bool:

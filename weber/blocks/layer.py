@@ -8,11 +8,35 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Unpack = Callable[[tuple[Tensor, ...], torch.dtype], Tensor]
+
+
+class Rounded(NamedTuple):
+    """Rows (N, I) as codes of 8 bits with a scale each (N, 1)."""
+
+    codes: Tensor
+    scale: Tensor
+
+
+class EightBits(Protocol):
+    """Products of rows that are rounded to 8 bits with packed weights; of `least_rows` rows and more."""
+
+    @property
+    def least_rows(self) -> int: ...
+
+    def round(self, rows: Tensor) -> Rounded:
+        """Rows (N, I) of any float dtype."""
+        ...
+
+    def multiply(self, rows: Rounded, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """(N, I) x codes (I, O), whose columns lie in one piece: (N, O) fp32, without scales of the factor. Sums that are not exact are
+        rounded to `dtype`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Layer:
-    """x W^T + bias + all terms, computed in `dtype`. `weights` is W (O, I), or where there is `unpack`, what that makes W from."""
+    """x W^T + bias + all terms, computed in `dtype`. `weights` is W (O, I), or where there is `unpack`, what that makes W from; with
+    `product` codes (O, I) and scales (O,), which it multiplies as they are."""
 
     num_outputs: int
     dtype: torch.dtype
@@ -35,6 +60,7 @@ class Layer:
     bias: Tensor | None
     terms: tuple[Term, ...] = ()
     unpack: Unpack | None = None
+    product: EightBits | None = None
 
     def list_tensors(self) -> Iterator[Tensor]:
         """All of them: weights, bias, and A and B of each term."""

@@ -1,7 +1,7 @@
 """Blocks with a forward of their own, and the one rule for which blocks that is.
 
 A block is run by operations of this room where the library's class, with the library's processor, holds plain layers: linear ones, packed
-ones, LoRA. Where anything else is on it (DoRA, a LyCORIS that builds weights, dropout, hooks, products in 8 bits), the library runs it.
+ones, LoRA. Where anything else is on it (DoRA, a LyCORIS that builds weights, dropout, hooks), the library runs it.
 """
 
 from __future__ import annotations

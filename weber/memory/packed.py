@@ -69,14 +69,13 @@ class PackedLinear(nn.Linear, Readable):
         return result
 
     def read_layer(self) -> Layer | None:
-        """See `Readable`; with `multiplies_packed` its products are its own."""
-        if self.multiplies_packed:
-            return None
+        """See `Readable`."""
         weights, known = tuple(self.buffers(recurse=False)), self._layer
         is_same = known is not None and known.dtype == self.dtype and known.bias is self.bias
         if known is None or not is_same or any(one is not other for one, other in zip(weights, known.weights, strict=True)):
             unpack = partial(_unpack, self.format.name, (self.out_features, self.in_features))
-            known = self._layer = Layer(self.out_features, self.dtype, weights, self.bias, unpack=unpack)
+            product = PRODUCTS[self.format.name] if self.multiplies_packed else None
+            known = self._layer = Layer(self.out_features, self.dtype, weights, self.bias, unpack=unpack, product=product)
         return known
 
     def reset_parameters(self) -> None:

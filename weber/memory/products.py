@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weber.blocks.layer import Rounded
 from weber.errors import ConfigError
 
 LEAST_ROWS = 17
@@ -27,13 +28,23 @@ _TINY = 1e-30  # scale of rows of zeros
 
 @dataclass(frozen=True)
 class Product:
-    """`largest`: what the largest magnitude of a row becomes; `multiple`: of inputs and outputs of a layer."""
+    """`largest`: what the largest magnitude of a row becomes; `multiple`: of inputs and outputs of a layer. See `EightBits`."""
 
     setting: str
     largest: float
     multiple: int
     encode: Callable[[Tensor], Tensor]
-    multiply: Callable[[Tensor, Tensor, torch.dtype], Tensor]
+    take: Callable[[Tensor, Tensor, torch.dtype], Tensor]
+    least_rows: int = LEAST_ROWS
+
+    def round(self, rows: Tensor) -> Rounded:
+        """See `EightBits`."""
+        scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(self.largest).clamp_(min=_TINY)
+        return Rounded(self.encode(rows / scale), scale)
+
+    def multiply(self, rows: Rounded, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """See `EightBits`."""
+        return self.take(rows.codes, factor, dtype) * rows.scale
 
 
 def _multiply_fp8(codes: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,14 +59,14 @@ PRODUCTS = {
         127.0,
         8,
         encode=lambda rows: rows.round_().to(torch.int8),
-        multiply=lambda codes, factor, dtype: torch._int_mm(codes, factor),
+        take=lambda codes, factor, dtype: torch._int_mm(codes, factor),
     ),
     "fp8": Product(
         "memory.fp8_matmul",
         torch.finfo(torch.float8_e4m3fn).max,
         16,
         encode=lambda rows: rows.to(torch.float8_e4m3fn),
-        multiply=_multiply_fp8,
+        take=_multiply_fp8,
     ),
 }
 """By format."""
@@ -63,10 +74,7 @@ PRODUCTS = {
 
 def multiply_packed(x: Tensor, factor: Tensor, *, form: str, column_scale: Tensor | None, bias: Tensor | None) -> Tensor:
     """x (..., K) @ factor (K, N), whose columns lie in one piece, in 8 bits; in the dtype of x."""
-    product_of = PRODUCTS[form]
-    rows = x.reshape(-1, x.shape[-1])
-    scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(product_of.largest).clamp_(min=_TINY)
-    product = product_of.multiply(product_of.encode(rows / scale), factor, x.dtype) * scale
+    product = PRODUCTS[form].multiply(PRODUCTS[form].round(x.reshape(-1, x.shape[-1])), factor, dtype=x.dtype)
     if column_scale is not None:
         product *= column_scale
     result: Tensor = product.to(x.dtype)

@@ -1,0 +1,81 @@
+"""The weight of a layer as products take it: W itself, or packed, for rows that are rounded to 8 bits first.
+
+Legend: N rows, O outputs, I inputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weber.blocks.layer import EightBits, Rounded
+
+ALL = slice(None)
+"""All rows, or all columns."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows (N, I) that several layers read; what they are rounded to is found once for all."""
+
+    plain: Tensor
+    _rounded: dict[object, Rounded] = field(default_factory=dict)
+
+    def round(self, product: EightBits, scale: Tensor | None = None) -> Rounded:
+        """Rounded for a product; with `scale` (I,) multiplied by it first."""
+        key = product, None if scale is None else id(scale)
+        if key not in self._rounded:
+            self._rounded[key] = product.round(self.plain if scale is None else self.plain * scale)
+        return self._rounded[key]
+
+
+class Factor(ABC):
+    """W (O, I) in a product."""
+
+    @abstractmethod
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
+        """Write rows x W[:, columns]^T to `out` (N, O), or add it to what is there."""
+
+    @abstractmethod
+    def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
+        """grad x W[rows, columns], added to `total` where there is one."""
+
+
+@dataclass(frozen=True)
+class Dense(Factor):
+    """A weight of numbers as they are."""
+
+    weight: Tensor
+
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
+        """See `Factor`."""
+        factor = (self.weight if columns is ALL else self.weight[:, columns]).t()
+        torch.addmm(out, rows.plain, factor, out=out) if is_begun else torch.mm(rows.plain, factor, out=out)
+
+    def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
+        """See `Factor`."""
+        factor = self.weight if columns is ALL and rows is ALL else self.weight[rows, columns]
+        return torch.mm(grad.plain, factor) if total is None else torch.addmm(total, grad.plain, factor, out=total)
+
+
+@dataclass(frozen=True)
+class Packed(Factor):
+    """A weight of codes (O, I) with a scale per row (O,), multiplied as it is."""
+
+    product: EightBits
+    codes: Tensor
+    scale: Tensor
+
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
+        """See `Factor`."""
+        found = self.product.multiply(rows.round(self.product), self.codes[:, columns].t(), dtype=out.dtype).mul_(self.scale)
+        out.add_(found) if is_begun else out.copy_(found)
+
+    def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
+        """See `Factor`; the scales go into the gradient, and are gone when that is rounded."""
+        factor = self.codes[rows, columns].t().contiguous().t()
+        found = self.product.multiply(grad.round(self.product, self.scale[rows]), factor, dtype=grad.plain.dtype)
+        return found.to(grad.plain.dtype) if total is None else total.add_(found)
