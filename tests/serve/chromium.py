@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,12 @@ class Browser:
         self._connection, self._number = connection, 0
         self.asked: list[str] = []
         self.errors: list[str] = []
+        self._choosers: list[int] = []
+        self._drags: list[Any] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setInterceptFileChooserDialog", enabled=True)
+        self.call("Input.setInterceptDrags", enabled=True)
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
         """Ask the browser for something, and wait for its answer."""
@@ -91,6 +95,33 @@ class Browser:
         """Type into what has the focus."""
         self.call("Input.insertText", text=text)
 
+    def choose(self, files: Sequence[Path]) -> None:
+        """Files in the window that a field has just opened for them."""
+        end = time.monotonic() + 30
+        while not self._choosers:
+            assert time.monotonic() < end, "no window for files was opened"
+            self.read("1")
+        self.call("DOM.setFileInputFiles", files=[str(one) for one in files], backendNodeId=self._choosers.pop())
+
+    def drag(self, selector: str, to: str) -> None:
+        """Something onto the upper half of something else, with the mouse held down."""
+        self.read(f"document.querySelector({to!r}).scrollIntoView({{block: 'center'}})")
+        middle = "const box = one.getBoundingClientRect(); return [box.x + 40, box.y + box.height / 4];"
+        places = [self.read(f"(() => {{ const one = document.querySelector({one!r}); {middle} }})()") for one in (selector, to)]
+        (x, y), (end_x, end_y) = places
+        self._drags.clear()
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        for step in range(1, 5):
+            at = {"x": x + (end_x - x) * step / 4, "y": y + (end_y - y) * step / 4}
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", button="left", buttons=1, **at)
+        end = time.monotonic() + 30
+        while not self._drags:
+            assert time.monotonic() < end, f"{selector} cannot be dragged"
+            self.read("1")
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=end_x, y=end_y, data=self._drags[-1])
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=end_x, y=end_y, button="left", clickCount=1)
+
     def tab_to(self, selector: str, most: int = 80) -> None:
         """Go on by the keyboard until something has the focus."""
         for _ in range(most):
@@ -114,6 +145,10 @@ class Browser:
         values = said.get("params", {})
         if said.get("method") == "Network.requestWillBeSent":
             self.asked.append(values["request"]["url"])
+        if said.get("method") == "Page.fileChooserOpened":
+            self._choosers.append(values["backendNodeId"])
+        if said.get("method") == "Input.dragIntercepted":
+            self._drags.append(values["data"])
         if said.get("method") == "Runtime.exceptionThrown":
             self.errors.append(str(values["exceptionDetails"].get("exception", values)))
         if said.get("method") == "Log.entryAdded" and values["entry"]["level"] == "error":
