@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from weber.config.memory import MemoryConfig
 from weber.errors import ConfigError, DataError, ModelError
 from weber.memory.packed import PackedLinear
 from weber.progress import ignore_progress
+from weber.tending.undo import Undone, undo
 
 MEMORY = MemoryConfig(device="cpu")
 Run = Callable[..., tuple[int, str, str]]
@@ -226,12 +228,30 @@ def test_a_killed_run_goes_on_without_doing_anything_twice(tmp_path: Path, chang
     texts = [path.read_text() for path in sorted(folder.rglob("*.txt"))]
     assert sum("wide" in text for text in texts) == 2 and all(text.endswith("\n") for text in texts)
     for journal in (folder / ".weber").glob("texts-*") if changes else ():
-        journal.write_text(journal.read_text() + '\n"cut o')
+        journal.write_text(journal.read_text() + '\n["cut o')
     _describe_slowly(folder, changes, counter)
     assert counter.read_text() == "x" * 5  # the third one is done again, which was never written
     assert {path.read_text() for path in folder.rglob("*.txt")} == {"40 wide\n", "48 wide\n", "56 wide\n", "64 wide\n"}
-    assert not (folder / ".weber").exists()
+    assert [path.name for path in folder.glob(".weber/*")] == (["undo-0001.json"] if changes else [])
     assert not list(folder.rglob(".*.tmp"))
+    if changes:
+        (folder / "b.txt").write_text("better\n")
+        undone = undo(folder / ".weber" / "undo-0001.json")
+        assert undone.num_files == 3 and undone.left == [f"{folder / 'b.txt'}: it was changed since"]
+        assert sorted(path.read_text() for path in folder.rglob("*.txt")) == ["better\n", "old\n", "old\n", "old\n"]
+
+
+def test_what_was_no_text_comes_back_too(tmp_path: Path) -> None:
+    """A file in another encoding, one that was not there, and a run that changed nothing."""
+    folder = tmp_path / "pictures"
+    _write_pictures(folder)
+    (folder / "b.txt").write_bytes(b"caf\xe9\n")
+    job = Job(folder, ".txt", "test", overwrites=True)
+    outcome = write_texts(job, lambda: lambda images: ["new"] * len(images), progress=ignore_progress)
+    assert outcome.record is not None and undo(outcome.record) == Undone(4, [])
+    assert (folder / "b.txt").read_bytes() == b"caf\xe9\n" and len(list(folder.rglob("*.txt"))) == 1
+    empty = replace(job, ending=".tags")
+    assert write_texts(empty, lambda: lambda images: ["new"] * len(images), progress=ignore_progress).record is None
 
 
 def test_folders_that_cannot_be(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from weber.data.words import describe_some
 from weber.errors import ConfigError, DataError, MissingExtraError
 from weber.progress import Progress
 from weber.tending.caption_texts import RECORDS, find_pictures
+from weber.tending.undo import Row, build_row, is_untouched, write_record
 
 Join = Callable[[str, str], str]
 """From the text of a file and a new one to what the file shall say."""
@@ -48,11 +49,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many files are written, how many were there, and why pictures have none."""
+    """How many files are written, how many were there, why pictures have none, and what gives files back what they held."""
 
     num_written: int
     num_there: int
     left: tuple[str, ...]
+    record: Path | None = None
 
 
 def check_job(job: Job) -> None:
@@ -80,14 +82,14 @@ def write_texts(job: Job, build: Callable[[], Describe], *, progress: Progress) 
     for number, (names, images) in enumerate(_read_batches(job, missing, left), 1):
         describe = describe or build()
         for name, text in zip(names, describe(images), strict=True):
-            if _write(job, targets[name], text):
-                journal.add(name)
-                written += 1
-            else:
+            if not (whole := _build_text(job, targets[name], text)):
                 left.append(f"{name}: the model says nothing")
+                continue
+            journal.add(name, targets[name], text=whole)
+            write_whole(targets[name], whole.encode())
+            written += 1
         progress("writing texts", min(number * job.batch_size, len(missing)), len(missing))
-    journal.close()
-    return Outcome(written, len(targets) - len(missing), tuple(left))
+    return Outcome(written, len(targets) - len(missing), tuple(left), journal.close())
 
 
 def _choose_targets(names: Sequence[str], job: Job) -> dict[str, Path]:
@@ -123,15 +125,15 @@ def _read_batches(job: Job, names: Sequence[str], left: list[str]) -> Iterator[t
         yield found, images
 
 
-def _write(job: Job, target: Path, text: str) -> bool:
+def _build_text(job: Job, target: Path, text: str) -> str:
+    """What a file shall hold; empty where the model has said nothing."""
     text = " ".join(text.split())
     if not text:
-        return False
+        return ""
     text = f"{job.prefix}{text}{job.suffix}"
     if job.join is not None and target.exists():
         text = job.join(_read_text(target), text)
-    write_whole(target, f"{text}\n".encode())
-    return True
+    return f"{text}\n"
 
 
 def _read_text(file: Path) -> str:
@@ -144,32 +146,38 @@ def _read_text(file: Path) -> str:
 
 
 class _Journal:
-    """Which pictures a run has done that changes files; gone when it is through. Of other runs the files themselves say it."""
+    """What a run that changes files has done, and what they held: written before each file is. In the end that is what `weber data undo`
+    takes. Of other runs the files themselves say what is done."""
 
     def __init__(self, job: Job) -> None:
         name = blake2b(repr((job.what, job.ending, job.prefix, job.suffix)).encode(), digest_size=6).hexdigest()
         self._file, self._is_kept = job.folder / RECORDS / f"texts-{name}.jsonl", job.changes
-        self.done = set(self._read()) if job.changes else set[str]()
+        self._rows = dict(self._read()) if job.changes else dict[str, Row]()
+        self.done = {name for name, row in self._rows.items() if not is_untouched(row)}
 
-    def add(self, name: str) -> None:
-        """Another one is done."""
-        if self._is_kept:
+    def add(self, name: str, target: Path, *, text: str) -> None:
+        """The file of another picture will hold that."""
+        if self._is_kept and name not in self.done:
+            self._rows[name] = build_row(target, text)
             self._file.parent.mkdir(exist_ok=True)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(name))  # a line of its own, also behind one that was cut off
+                file.write("\n" + json.dumps([name, self._rows[name]]))  # a line of its own, also behind one that was cut off
 
-    def close(self) -> None:
-        """All are done."""
+    def close(self) -> Path | None:
+        """All are done; the file that undoes it, if anything was changed."""
+        record = None
+        if any(row["before"] is not None for row in self._rows.values()):
+            record = write_record(self._file.parent, list(self._rows.values()))
         if self._is_kept:
             self._file.unlink(missing_ok=True)
             with suppress(OSError):  # where undo files are
                 self._file.parent.rmdir()
+        return record
 
-    def _read(self) -> list[str]:
+    def _read(self) -> Iterator[tuple[str, Row]]:
         if not self._file.exists():
-            return []
-        done: list[str] = []
+            return
         for line in self._file.read_text(encoding="utf-8").split("\n"):
             with suppress(ValueError):  # the end, or what a kill has cut off
-                done.append(json.loads(line))
-        return done
+                name, row = json.loads(line)
+                yield name, row

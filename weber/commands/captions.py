@@ -207,6 +207,8 @@ def _say_outcome(outcome: Outcome) -> None:
         say(f"left out: {line}")
     there = f"; {outcome.num_there} were there" if outcome.num_there else ""
     say(f"{outcome.num_written} texts written{there}")
+    if outcome.record is not None:
+        say(f"`weber data undo {outcome.record}` gives back what they held.")
 
 
 def _build_choice(tags: Tags) -> Choice:

@@ -15,8 +15,13 @@ from weber.data.words import describe_count
 from weber.errors import ConfigError, DataError
 
 _MOVES, _TEXTS = "moves", "texts"
+_LOSSLESS = "surrogateescape"  # a text that is no UTF-8 comes back as it was too
 _UNDO = "undo"
 _DONE = ".undone"
+
+
+Row = Mapping[str, str | None]
+"""A text file: where it is, what it held, None if it was not there, and what it holds since, hashed."""
 
 
 class Move(NamedTuple):
@@ -45,8 +50,7 @@ def write_moves(folder: Path, moves: Sequence[Move]) -> Path:
 
 def write_texts(folder: Path, texts: Mapping[Path, str]) -> Path:
     """Write text files, after a file in that folder says what they held; returns that."""
-    rows = [{"file": _encode(file), "before": _read(file), "after": _name_text(text)} for file, text in texts.items()]
-    record = _write_record(folder, {_TEXTS: rows})
+    record = write_record(folder, [build_row(file, text) for file, text in texts.items()])
     for file, text in texts.items():
         try:
             write_whole(file, text.encode())
@@ -55,6 +59,22 @@ def write_texts(folder: Path, texts: Mapping[Path, str]) -> Path:
                 error.what, got=error.got, fix=f"{error.fix}; `weber data undo {record}` takes back what was changed"
             ) from error
     return record
+
+
+def build_row(file: Path, text: str) -> Row:
+    """What undoes that a file will hold a text; made before it does."""
+    return {"file": _encode(file), "before": _read(file), "after": _name_text(text)}
+
+
+def is_untouched(row: Row) -> bool:
+    """Whether a file still is as it was when its row was made, though it was to become another one."""
+    before = row["before"]
+    return _read(_decode(str(row["file"]))) == before and (before is None or _name_text(before) != row["after"])
+
+
+def write_record(folder: Path, rows: Sequence[Row]) -> Path:
+    """A file in that folder with all that undoes texts; returns it."""
+    return _write_record(folder, {_TEXTS: rows})
 
 
 def undo(record: Path) -> Undone:
@@ -77,7 +97,7 @@ def _move_back(source: Path, target: Path) -> str:
     return ""
 
 
-def _write_back(row: Mapping[str, str | None]) -> str:
+def _write_back(row: Row) -> str:
     file, before = _decode(str(row["file"])), row["before"]
     now = _read(file)
     if now == before:
@@ -87,11 +107,11 @@ def _write_back(row: Mapping[str, str | None]) -> str:
     if before is None:
         file.unlink()
     else:
-        write_whole(file, before.encode())
+        write_whole(file, before.encode(errors=_LOSSLESS))
     return ""
 
 
-def _write_record(folder: Path, tree: Mapping[str, Sequence[Mapping[str, str | None]]]) -> Path:
+def _write_record(folder: Path, tree: Mapping[str, Sequence[Row]]) -> Path:
     number = 1
     while any((folder / f"{_UNDO}-{number:04}.json{ending}").exists() for ending in ("", _DONE)):
         number += 1
@@ -114,13 +134,13 @@ def _read_record(record: Path) -> dict[str, list[dict[str, str]]]:
 
 def _read(file: Path) -> str | None:
     try:
-        return file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8", errors=_LOSSLESS)
     except FileNotFoundError:
         return None
 
 
 def _name_text(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(text.encode(errors=_LOSSLESS), digest_size=16).hexdigest()
 
 
 def _encode(path: Path) -> str:
