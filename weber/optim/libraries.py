@@ -57,7 +57,11 @@ _IDLE = {
 """Arguments that have no effect or fail, by library or class (bitsandbytes 0.50, torchao 0.18; read in their sources)."""
 
 
-_SEEDED = {"cpu": torch.default_generator.manual_seed, "cuda": torch.cuda.manual_seed_all, "mps": torch.mps.manual_seed}
+_SEEDED: dict[str, Callable[[int], object]] = {
+    "cpu": torch.default_generator.manual_seed,
+    "cuda": torch.cuda.manual_seed_all,
+    "mps": torch.mps.manual_seed,
+}
 
 
 def _seed_generators(devices: Iterable[torch.device], seed: int) -> None:
@@ -67,7 +71,8 @@ def _seed_generators(devices: Iterable[torch.device], seed: int) -> None:
     millisecond, as long as a small network's update.
     """
     for kind in {"cpu", *(device.type for device in devices)}:
-        _SEEDED.get(kind, torch.manual_seed)(seed)
+        write: Callable[[int], object] = _SEEDED.get(kind, torch.manual_seed)
+        write(seed)
 
 
 class Adopted(torch.optim.Optimizer):
