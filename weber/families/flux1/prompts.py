@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weber.families.attention import TEXT_READ
+from weber.families.counts import build_count
 from weber.families.family import TextLimit
 from weber.families.flux1 import original
 from weber.families.source import Source
@@ -51,8 +52,9 @@ class PromptEncoder(nn.Module):
 def load_limit(source: Source, part: str, *, num_tokens: int) -> TextLimit:
     """How much CLIP (`clip`), or T5 padded to `num_tokens` (`t5`), reads of a prompt."""
     is_clip = part == "clip"
-    tokenizer = _load_clip_tokenizer(source) if is_clip else _load_t5_tokenizer(source)
-    return TextLimit(CLIP_TOKENS if is_clip else num_tokens, partial(_count_tokens, tokenizer))
+    folder, load = source.load_folder("tokenizer" if is_clip else "tokenizer_2"), _load_clip_tokenizer if is_clip else _load_t5_tokenizer
+    count = build_count(f"flux1 {part}", folder, load=partial(load, source), count=_count_tokens)
+    return TextLimit(CLIP_TOKENS if is_clip else num_tokens, count)
 
 
 def _count_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:

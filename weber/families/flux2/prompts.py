@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from weber.errors import ModelError
+from weber.families.counts import build_count
 from weber.families.family import TextLimit
 from weber.families.flux2.original import MISTRAL, QWEN
 from weber.families.source import Source
@@ -77,8 +79,12 @@ def load_prompt_encoder(part: str, source: Source, *, dtype: torch.dtype, fill: 
 
 def load_limit(part: str, source: Source) -> TextLimit:
     """How much a text part reads of a prompt; what its template adds counts too."""
-    tokenizer, recipe = load_chat_tokenizer(str(source.load_folder("tokenizer"))), RECIPES[part]
-    return TextLimit(TEXT_TOKENS, lambda prompts: [len(tokens) for tokens in recipe.tokenize(tokenizer, prompts, cut={}).input_ids])
+    folder, recipe = source.load_folder("tokenizer"), RECIPES[part]
+
+    def count(tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        return [len(tokens) for tokens in recipe.tokenize(tokenizer, prompts, cut={}).input_ids]
+
+    return TextLimit(TEXT_TOKENS, build_count(f"flux2 {part}", folder, load=partial(load_chat_tokenizer, str(folder)), count=count))
 
 
 def read_text_config(part: str, source: Source) -> dict[str, object]:

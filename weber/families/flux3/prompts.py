@@ -8,13 +8,16 @@ the window, which grows with the prompt, is part of the recipe. As in diffusers 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from weber.errors import ModelError
+from weber.families.counts import build_count
 from weber.families.family import TextLimit
 from weber.families.flux3.original import QWEN
 from weber.families.source import Source
@@ -74,8 +77,12 @@ def load_prompt_encoder(source: Source, *, dtype: torch.dtype, fill: Fill | None
 
 def load_limit(source: Source) -> TextLimit:
     """How much of a prompt is read; what the template adds counts too."""
-    tokenizer = load_chat_tokenizer(str(source.load_folder("tokenizer")))
-    return TextLimit(MOST_TOKENS, lambda prompts: [len(tokenizer(_build_text(tokenizer, one)).input_ids) for one in prompts])
+    folder = source.load_folder("tokenizer")
+    return TextLimit(MOST_TOKENS, build_count("flux3", folder, load=partial(load_chat_tokenizer, str(folder)), count=_count_tokens))
+
+
+def _count_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+    return [len(tokenizer(_build_text(tokenizer, one)).input_ids) for one in prompts]
 
 
 def _build_text(tokenizer: Any, prompt: str) -> str:
