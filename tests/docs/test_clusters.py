@@ -29,7 +29,8 @@ def test_a_job_of_two_machines() -> None:
     name, nodes = job["metadata"]["name"], int(given["nodes"])
     assert nodes == job["spec"]["completions"] == job["spec"]["parallelism"] and job["spec"]["completionMode"] == "Indexed"
     assert service["metadata"]["name"] == template["subdomain"] and service["spec"]["selector"] == {"job-name": name}
-    assert given["resume"] and given["at"] == f"{name}-0.{template['subdomain']}:29400" and given["address"] == f"`hostname`.{template['subdomain']}"
+    domain = template["subdomain"]
+    assert given["resume"] and given["at"] == f"{name}-0.{domain}:29400" and given["address"] == f"`hostname`.{domain}"
     assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in template["volumes"]}
 
 
