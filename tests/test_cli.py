@@ -25,7 +25,8 @@ from weber.data.left_out import SAMPLES_FILE
 
 Run = Callable[..., tuple[int, str, str]]
 VERBS = (
-    *("bench", "cache", "caption", "check", "data", "demo", "diff", "export", "extract", "grid", "import", "inspect", "launch", "merge"),
+    *("bench", "cache", "caption", "check", "cloud", "data", "demo", "diff", "export", "extract", "grid", "import", "inspect", "launch"),
+    "merge",
     *("metadata", "new", "plan", "publish", "remote", "report", "resize", "sample", "scale", "schema", "serve", "serve-text", "tag"),
     *("tags", "train", "variants"),
 )

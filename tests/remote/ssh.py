@@ -92,7 +92,7 @@ def serving(folder: Path, *, path: str | None = None) -> Iterator[Server]:
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
         "PermitRootLogin yes",
-        f'ForceCommand HOME="{home}" PATH="{path}" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 exec sh -c "$SSH_ORIGINAL_COMMAND"',
+        f'ForceCommand cd "{home}" && HOME="{home}" PATH="{path}" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 exec sh -c "$SSH_ORIGINAL_COMMAND"',
     )
     (folder / "config").write_text("\n".join(lines) + "\n")
     server = Server(folder, port, home, folder / "key", shown.stdout.split()[1])

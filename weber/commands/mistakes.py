@@ -63,11 +63,17 @@ EXAMPLES: dict[str, str] = {
     "remote fetch": "weber remote fetch runs/lora",
     "remote stop": "weber remote stop runs/lora",
     "remote down": "weber remote down runs/lora",
+    "cloud": "weber cloud train run.toml --gpu H100",
+    "cloud up": "weber cloud up run.toml --gpu H100",
+    "cloud train": "weber cloud train run.toml --gpu H100",
+    "cloud logs": "weber cloud logs runs/lora",
+    "cloud fetch": "weber cloud fetch runs/lora",
+    "cloud down": "weber cloud down runs/lora",
     "demo": "weber demo",
     "schema": "weber schema",
     "variants": "weber variants",
 }
-_WITH_SETTINGS = ("train", "launch", "plan", "cache", "remote train")
+_WITH_SETTINGS = ("train", "launch", "plan", "cache", "remote train", "cloud up", "cloud train")
 
 
 def build_mistake(error: CycloptsError, arguments: Sequence[str]) -> ConfigError:

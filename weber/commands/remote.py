@@ -70,7 +70,7 @@ def train(
     from weber.remote.link import Host
 
     identity = None if given.identity is None else str(given.identity.expanduser().absolute())
-    token = _read_token() if hub_token else None
+    token = read_token() if hub_token else None
     asked = Asked(given.there or HOME, given.python, given.host_key, resume, token)
     watcher = build_watcher()
     with watcher.shown():
@@ -154,6 +154,9 @@ def down(run: Path, /, *, yes: _Flag = False, forget: _Flag = False) -> None:
     from weber.remote.rented import read_rented
 
     rented = read_rented(run)
+    if rented.cluster is not None:
+        got = f"{rented.folder} with {rented.cluster}"
+        raise ConfigError("SkyPilot has rented the machine of this run.", got=got, fix=f"weber cloud down {rented.folder}")
     if forget:
         leave(rented)
         say(f"{rented.folder} is on no other machine any more.")
@@ -165,7 +168,8 @@ def down(run: Path, /, *, yes: _Flag = False, forget: _Flag = False) -> None:
     say(f"Deleted there: {', '.join(gone)}. The machine itself runs on, and costs, until you stop it at the provider.")
 
 
-def _read_token() -> str:
+def read_token() -> str:
+    """The hub's token of this machine. Raises ConfigError."""
     from huggingface_hub import get_token
 
     token = get_token()

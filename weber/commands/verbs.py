@@ -8,6 +8,7 @@ from weber.commands import (
     bench,
     cache,
     captions,
+    cloud,
     data,
     files,
     imports,
@@ -26,9 +27,7 @@ from weber.commands import (
 )
 from weber.version import VERSION
 
-app = App(
-    name="weber", help="Fine-tune image models: a LoRA from a folder of pictures.", version=VERSION, result_action="return_value"
-)
+app = App(name="weber", help="Fine-tune image models: a LoRA from a folder of pictures.", version=VERSION, result_action="return_value")
 app.command(train.train, help_format="plaintext")
 app.command(imports.import_settings, name="import")
 app.command(new.new)
@@ -57,6 +56,7 @@ for _verb in (
     bench.app,
     texts.serve_text,
     remote.app,
+    cloud.app,
     train.demo,
     lists.schema,
     lists.variants,

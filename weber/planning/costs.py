@@ -20,7 +20,7 @@ _UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 def describe_costs(plan: Plan, estimate: Estimate) -> list[str]:
     """Memory and time of a plan."""
     lines = [] if plan.fit is None else _describe_fit(plan.fit)
-    return [*lines, *describe_memory(estimate), *_describe_lack(plan, estimate), *_describe_time(plan, estimate)]
+    return [*lines, *describe_memory(estimate), *describe_lack(plan, estimate), *_describe_time(plan, estimate)]
 
 
 def describe_memory(estimate: Estimate) -> list[str]:
@@ -100,7 +100,7 @@ def _count_pictures(plan: Plan) -> tuple[int, int]:
     return times * len(plan.prompts), times * passes
 
 
-def _describe_lack(plan: Plan, estimate: Estimate) -> list[str]:
+def describe_lack(plan: Plan, estimate: Estimate) -> list[str]:
     """Where there is less memory than the run takes: that it would not run, and with what it would."""
     load, peak = plan.workload, estimate.peak
     lines = []

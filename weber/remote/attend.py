@@ -159,7 +159,7 @@ def _judge(rented: Rented, told: Mapping[str, object]) -> bool:
     state, code = told["state"], told.get("code")
     if state == "ended" and code in (0, _INTERRUPTED):
         return code == 0
-    again = "`weber remote train` with --resume goes on from its last checkpoint"
+    again = f"`weber {'remote' if rented.cluster is None else 'cloud'} train` with --resume goes on from its last checkpoint"
     if state != "ended" or (isinstance(code, int) and code < 0):
         said = {"gone": "its process is gone and has not said why", "none": "its folder is gone", "prepared": "it has not begun"}
         got = said.get(str(state), f"its process was killed by signal {code}; where it took all memory, the system does that")

@@ -24,10 +24,9 @@ from weber.planning.places import check_places
 from weber.planning.plan import Plan, build_plan
 from weber.planning.resolve import build_absolute
 from weber.planning.sizes import describe_size
-from weber.planning.space import list_needs
 from weber.remote import there
 from weber.remote.link import Host, Link
-from weber.remote.parcel import FILES, Parcel, build_key, build_name, build_parcel, list_packages
+from weber.remote.parcel import FILES, Parcel, build_key, build_name, build_parcel, list_bytes, list_packages
 from weber.remote.rented import Rented, check_free, find_rented
 from weber.remote.there import CODE, OUT, PACKAGES, SETTINGS, TOKEN
 from weber.results.runs import is_run
@@ -36,10 +35,6 @@ from weber.track.record import STATUS_NAME
 
 HOME = "weber-remote"
 """Where runs lie there, below the home folder."""
-_ENVIRONMENT_BYTES = 9 * 2**30
-"""PyTorch with CUDA and all else, and what pip keeps while it unpacks."""
-_HALF_BYTES = 2
-"""Of each number of a model that is downloaded there."""
 _MIB = 2**20
 _PLACE = re.compile(r"~?[\w./+-]*", re.ASCII)
 
@@ -147,11 +142,7 @@ def _name_card(facts: Mapping[str, object], config: RunConfig, host: Host) -> st
 
 
 def _check_space(plan: Plan, parcel: Parcel, facts: Mapping[str, object], *, host: Host, needs_environment: bool) -> None:
-    needs = {need.what: need.num_bytes for need in list_needs(plan)} | {"files": parcel.num_bytes}
-    named = [place for place in (plan.asked.model.path, plan.asked.model.transformer) if place is not None]
-    if not any(Path(place).expanduser().exists() for place in named):
-        needs["the model, at least"] = _HALF_BYTES * sum(one.numel() for one in plan.family.skeleton.parameters())
-    needs |= {"packages": _ENVIRONMENT_BYTES} if needs_environment else {}
+    needs = list_bytes(plan, parcel, needs_environment=needs_environment)
     free, needed = _count(facts, "free_bytes"), sum(needs.values()) - _count(facts, "num_bytes")
     if needed > free:
         parts = ", ".join(f"{what} {describe_size(num_bytes)}" for what, num_bytes in needs.items() if num_bytes)

@@ -19,6 +19,8 @@ from weber.errors import ConfigError, RemoteError
 from weber.remote import there
 
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9_][\w.+-]*@)?[A-Za-z0-9_\[][\w.:%\]-]*", re.ASCII)
+HOSTS = ".remote-hosts"
+"""The keys of a run's machine, in the run's folder here."""
 _LOST = 255
 """How ssh says that it is its own fault, and none of what it has called."""
 _KEPT_BYTES = 4096
@@ -48,12 +50,14 @@ _NO_PYTHON = "weber-python"
 
 @dataclass(frozen=True)
 class Host:
-    """How a machine is reached. `keys`: lines of a file of known hosts that were accepted for it."""
+    """How a machine is reached. `keys`: lines of a file of known hosts that were accepted for it; `file`: settings of ssh for it alone, by
+    who has just made it, so that the first key it shows is its own, and the only one that is taken from then on."""
 
     address: str
     port: int | None = None
     identity: str | None = None
     keys: tuple[str, ...] = ()
+    file: str | None = None
 
     def __post_init__(self) -> None:
         if not _ADDRESS.fullmatch(self.address):
@@ -211,11 +215,13 @@ class Link:
         return found
 
     def _build_ssh(self) -> list[str]:
-        host = self.host
+        host, file = self.host, self._folder / HOSTS
         options = [word for name, value in _OPTIONS.items() for word in ("-o", f"{name}={value}")]
+        if host.file is not None:
+            new = ["-F", host.file, "-o", "StrictHostKeyChecking=accept-new", "-o", "LogLevel=ERROR"]
+            options = [*new, *options, "-o", f'UserKnownHostsFile="{file}"']
         if host.keys:
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = self._folder / ".remote-hosts"
             text = "".join(f"{line}\n" for line in host.keys)
             if not file.is_file() or file.read_text(encoding="utf-8") != text:  # another call may be reading it
                 file.write_text(text, encoding="utf-8")

@@ -26,10 +26,15 @@ from weber.errors import DataError
 from weber.families.singles import INDEX_ENDING, list_pieces
 from weber.planning.plan import HUB_NAME, Plan
 from weber.planning.resolve import build_absolute
+from weber.planning.space import list_needs
 from weber.remote.there import OUT
 from weber.results.runs import SUFFIX, find_adapter
 
 FILES, CACHE = "files", "cache"
+_ENVIRONMENT_BYTES = 9 * 2**30
+"""PyTorch with CUDA and all else, and what pip keeps while it unpacks."""
+_HALF_BYTES = 2
+"""Of each number of a model that is downloaded there."""
 _PLACES = {
     "model": ("path", "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer_path", "assistant"),
     "sampling": ("model", "preview_model", "clip_model", "likeness_model"),
@@ -66,8 +71,17 @@ def build_parcel(plan: Plan, root: str) -> Parcel:
     settings = write_toml(build_config(tree).model_dump(exclude_unset=True))
     sources += [one for one in _list_named(plan, left_out[1]) if not _is_below(one, sources)]
     tops = [one for one in dict.fromkeys(sources) if not _is_below(one, [other for other in sources if other != one])]
-    sizes = [file.stat().st_size for top in tops for file in _walk(top, left_out)]
+    sizes = [file.stat().st_size for top in tops for file in list_files(top, left_out)]
     return Parcel(settings, tuple(tops), left_out, len(sizes), sum(sizes))
+
+
+def list_bytes(plan: Plan, parcel: Parcel, *, needs_environment: bool) -> dict[str, int]:
+    """What the other machine will have on its disk, by what it is: all that the run writes, its files, the model, packages."""
+    needs = {need.what: need.num_bytes for need in list_needs(plan)} | {"files": parcel.num_bytes}
+    named = [place for place in (plan.asked.model.path, plan.asked.model.transformer) if place is not None]
+    if not any(Path(place).expanduser().exists() for place in named):
+        needs["the model, at least"] = _HALF_BYTES * sum(one.numel() for one in plan.family.skeleton.parameters())
+    return needs | ({"packages": _ENVIRONMENT_BYTES} if needs_environment else {})
 
 
 def list_packages() -> tuple[str, ...]:
@@ -181,7 +195,8 @@ def _is_below(path: Path, folders: Sequence[Path]) -> bool:
     return any(one in path.parents or (one == path) for one in folders)
 
 
-def _walk(top: Path, left_out: Sequence[Path]) -> Iterator[Path]:
+def list_files(top: Path, left_out: Sequence[Path]) -> Iterator[Path]:
+    """All files of a folder, or the file itself, without some folders; what a link leads to, as if it were there."""
     if not top.is_dir():
         yield top
         return

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from weber.checkpoint.lock import LOCK_NAME
@@ -29,7 +29,8 @@ _UNFINISHED = (".*", "*.tmp", "*.unfinished")
 
 @dataclass(frozen=True)
 class Rented:
-    """`folder`: the run's folder here; `root`: that of the run there; `name`: what its folder is called there."""
+    """`folder`: the run's folder here; `root`: that of the run there; `name`: what its folder is called there; `cluster`: what SkyPilot
+    calls a machine that it has rented."""
 
     folder: Path
     host: Host
@@ -37,6 +38,7 @@ class Rented:
     name: str
     python: str
     settings: str = field(repr=False)
+    cluster: str | None = None
 
     @property
     def out(self) -> str:
@@ -49,8 +51,8 @@ class Rented:
 
     def save(self) -> None:
         """Write it into the run's folder."""
-        host = {"address": self.host.address, "port": self.host.port, "identity": self.host.identity, "keys": list(self.host.keys)}
-        tree = {"host": host, "root": self.root, "name": self.name, "python": self.python, "settings": self.settings}
+        texts = {"root": self.root, "name": self.name, "python": self.python, "settings": self.settings, "cluster": self.cluster}
+        tree = {"host": asdict(self.host), **texts}
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f"{FILE}.tmp"
         unfinished.unlink(missing_ok=True)
@@ -64,11 +66,9 @@ def find_rented(folder: Path) -> Rented | None:
     try:
         tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
         host = tree["host"]
-        return Rented(
-            folder,
-            Host(host["address"], host["port"], host["identity"], tuple(host["keys"])),
-            *(str(tree[name]) for name in ("root", "name", "python", "settings")),
-        )
+        way = Host(host["address"], host["port"], host["identity"], tuple(host["keys"]), host.get("file"))
+        root, name, python, settings = (str(tree[name]) for name in ("root", "name", "python", "settings"))
+        return Rented(folder, way, root, name, python, settings, tree.get("cluster"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -155,8 +155,9 @@ def check_free(folder: Path) -> None:
     """Refuse a run whose folder here has one on another machine. Raises CheckpointError."""
     rented = find_rented(folder)
     if rented is not None:
+        watch, done = f"weber remote attach {folder}", f"weber {'remote' if rented.cluster is None else 'cloud'} down {folder}"
         raise CheckpointError(
             "This run is on another machine already.",
             got=f"{folder} with the run on {rented.host.words}",
-            fix=f"watch it: weber remote attach {folder}; or be done with it there: weber remote down {folder}; or set output.folder",
+            fix=f"watch it: {watch}; or be done with it there: {done}; or set output.folder",
         )

@@ -1,8 +1,9 @@
 """What runs on the other machine, where nothing but Python is: a program of the standard library alone, sent through ssh.
 
-Each word does one thing and answers with one line of JSON; `watch` writes what the run says, and `install` what pip says. Below a folder
-lie runs, each in one of its own: `code` (this package), `files` (what the settings name, by their paths of the other machine),
-`settings.toml`, `out`, `cache`, `log.txt`; and beside them an environment for each list of packages.
+Each word does one thing and answers with one line of JSON; `watch` writes what the run says, and `install` what pip says. `settle` and
+`hold` are for machines that somebody else rents and brings the files to (`task.py`). Below a folder lie runs, each in one of its own:
+`code` (this package), `files` (what the settings name, by their paths of the other machine), `settings.toml`, `out`, `cache`, `log.txt`;
+and beside them an environment for each list of packages.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +25,8 @@ from pathlib import Path
 MARK, STARTED, ENDED = "weber-remote.json", "started.json", "ended.json"
 MANIFEST = "manifest.json"
 SETTINGS, TOKEN, PACKAGES, LOG, CODE, OUT = "settings.toml", "hub-token", "packages.txt", "log.txt", "code", "out"
+TEMPLATE, PYTHON, PLACE = "settings.template", "python", "/@weber-remote@"
+"""Settings in which a word stands for the run's folder, until it is known; and the program that runs Python with the packages."""
 _ENVIRONMENT, _READY = "environment-", "ready"
 _CALL = "from weber.cli import main; main()"
 _SECONDS = 0.3
@@ -91,6 +95,29 @@ def install(root: str, key: str) -> dict[str, object]:
                 return {"problem": last or f"{step[2]} ended with {done.returncode}", "step": step[2]}
         _write(place / _READY, "")
     return {"python": str(python)}
+
+
+def settle(root: str, key: str) -> None:
+    """Make a folder ready whose files somebody else has brought: settings with the places of here, and `python`, with the packages; if that
+    is not there afterwards, why has been said."""
+    folder = Path(root)
+    folder.chmod(0o700)
+    (folder / OUT).mkdir(exist_ok=True)
+    for name in (STARTED, ENDED, PYTHON):
+        (folder / name).unlink(missing_ok=True)
+    _write(folder / SETTINGS, (folder / TEMPLATE).read_text(encoding="utf-8").replace(PLACE, root))
+    found = install(root, key)
+    if "problem" not in found:
+        _write(folder / MARK, json.dumps({"time": time.time()}))
+        _write(folder / PYTHON, f'#!/bin/sh\nexec {shlex.quote(str(found["python"]))} "$@"\n')
+        (folder / PYTHON).chmod(0o700)
+
+
+def hold(root: str, *words: str) -> None:
+    """Train, say what the run says, and stay until it has ended: for a queue to which a machine without a process is idle."""
+    signal.signal(signal.SIGTERM, lambda number, frame: stop(root) and None)
+    sys.stderr.write(str(start(root, sys.executable, *words).get("problem", "")))
+    watch(root, 0)
 
 
 def start(root: str, python: str, *words: str) -> dict[str, object]:
@@ -288,3 +315,7 @@ def answer(word: str, *given: object) -> None:
 
 if __name__ == "__main__" and sys.argv[1:2] == ["supervise"]:
     supervise(sys.argv[2], sys.argv[3:])
+if __name__ == "__main__" and sys.argv[1:2] == ["settle"]:
+    settle(*sys.argv[2:4])
+if __name__ == "__main__" and sys.argv[1:2] == ["hold"]:
+    hold(*sys.argv[2:])
