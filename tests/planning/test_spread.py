@@ -32,6 +32,31 @@ def test_the_planner_chooses_by_bytes(build_run: BuildRun) -> None:
     assert choose_spread(config, replace(workload, device_bytes=1), num_processes=1).num_processes == 1
 
 
+def test_groups_are_the_processes_of_a_machine_where_they_have_room(build_run: BuildRun) -> None:
+    train = {"accumulation": 4, "batch_size": 1}
+    config = build_run(memory=ALL, train=train, parallel={"devices": 4, "strategy": "fsdp"})
+    workload = build_plan(config).workload
+    peaks = [build_estimate(config, replace(workload, group=group)).peak.num_bytes for group in (2, 4)]
+    assert peaks[0] > peaks[1]
+    near, far = (
+        choose_spread(config, replace(workload, device_bytes=peaks[0] + more), num_processes=4, num_near=2) for more in (0, -1)
+    )
+    assert near.group == 2 and "the 2 of one machine hold it all" in near.why
+    assert far.group == 4 and "the 2 of one machine do not hold it all" in far.why
+    assert choose_spread(config, workload, num_processes=4, num_near=2).group == 4, "on processors nothing is known"
+    parallel: dict[str, Any] = {"devices": 4, "strategy": "fsdp", "group": 2}
+    asked = build_plan(build_run(memory=ALL, train=train, parallel=parallel))
+    assert "4 devices, each with a part of every block (fsdp, groups of 2 that hold all of them): as" in build_report(asked)
+    weights = [
+        list_demands(config, load, links=Links(1e9), save_bytes=1, save_every=1)[1].num_bytes for load in (workload, asked.workload)
+    ]
+    assert weights[1] == pytest.approx(weights[0] * (1 / 2) / (3 / 4))
+    with pytest.raises(ConfigError, match=r"set parallel.group to 2, or remove it"):
+        build_plan(build_run(memory=ALL, train=train, parallel=parallel | {"group": 3}))
+    with pytest.raises(ConfigError, match=r'set strategy = "fsdp", or remove group'):
+        build_run(memory=ALL, train=train, parallel=parallel | {"strategy": "ddp"})
+
+
 def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
     config = build_run(memory=ALL, adapter={"kind": "full", "rank": 16}, optim={"name": "adamw_8bit"}, train=TRAIN, parallel=TWO)
     workload = replace(build_plan(config).workload, num_processes=4)

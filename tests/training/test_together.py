@@ -18,6 +18,7 @@ from tests.training.test_resume import read_losses
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
+from weber.pocket.random_flux2 import build_random_flux2
 from weber.track.jsonl import read_readings
 from weber.training.assemble import train
 
@@ -34,22 +35,24 @@ CASES: dict[str, dict[str, Any]] = {
         "adapter": {"kind": "full", "targets": ["single_transformer_blocks", "norm_out"]},
         "memory": {"device": "cpu", "dtype": "bf16", "gradient_checkpointing": "none"},
         "optim": {"name": "adamw_bf16", "lr": 1e-4, "ema_decay": 0.9},
-        "train": {"steps": 4, "batch_size": 1, "accumulation": 3},
+        "train": {"steps": 4, "batch_size": 1, "accumulation": 4},
     },
     "packed": {
         "memory": {"device": "cpu", "quantize": "nf4", "dtype": "bf16", "gradient_checkpointing": "none"},
-        "train": {"steps": 3, "batch_size": 1, "accumulation": 2},
+        "train": {"steps": 3, "batch_size": 1, "accumulation": 4},
         "sampling": {"prompts": ["a dog"], "steps": 2, "width": 64, "height": 64, "every": 2},
         "evaluation": {"every": 2, "pictures": 1, "levels": [0.5]},
     },
     "mixed": {"train": {"steps": 4, "batch_size": 3, "accumulation": 3}, "optim": {"lr": 1e-3}},
+    "references": {"train": {"steps": 2, "batch_size": 2, "accumulation": 2}},
 }
 WORLDS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "two": (2, ("lora", "lokr", "full", "mixed")),
+    "two": (2, ("lora", "lokr", "full", "mixed", "references")),
     "three": (3, ("lora", "mixed")),
-    "two sharded": (2, ("lora", "packed", "full", "mixed")),
+    "two sharded": (2, ("lora", "packed", "full", "mixed", "references")),
+    "four sharded": (4, ("packed", "full")),
 }
-"""How many processes do what, and whether each holds a part of the blocks."""
+"""How many processes do what, and whether each holds a part of the blocks; of four each two hold all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +70,30 @@ def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, mas
     if case == "mixed":
         kept = {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}
         data = [data[0] | {"loss_masks": str(masks)}, kept]
+    if case == "references":
+        before = shutil.copytree(pictures, place / "before", dirs_exist_ok=True)
+        data = [data[0] | {"conditioning": [str(before)], "conditioning_type": "reference_loose"}]
     tree: dict[str, Any] = {
-        "model": {"variant": "pocket"},
+        "model": _choose_model(place, case),
         "data": data,
         "adapter": {"rank": 4},
         "memory": {"device": "cpu", "gradient_checkpointing": "none"},
         "output": {"folder": str(place / name / case), "cache": str(cache), "save_every": 2},
     } | CASES[case]
     if "sharded" in name:
-        tree |= {"parallel": {"devices": 2, "strategy": "fsdp"}, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
+        parallel = {"devices": 2, "strategy": "fsdp"} | ({"devices": 4, "group": 2} if "four" in name else {})
+        tree |= {"parallel": parallel, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
     return build_config(tree)
+
+
+def _choose_model(place: Path, case: str) -> dict[str, Any]:
+    """One that takes references, for those; its folder is made once."""
+    folder = place / "klein"
+    if case != "references":
+        return {"variant": "pocket"}
+    if not folder.exists():
+        build_random_flux2(folder, "klein-base")
+    return {"path": str(folder), "variant": "flux2-klein-base-4b"}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,11 @@ class ParallelConfig(Section):
     can be larger than a device; packed ones too (`memory.quantize`). `auto`: `ddp` where it fits, by the estimate that `weber plan`
     prints."""
 
+    group: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
+    """How many devices hold all blocks between them, with `fsdp`: 4 of 8 are two groups, each of which has the whole model, so that blocks
+    come from near and only gradients come from all. The processes are numbered machine by machine, and their number has to be a multiple.
+    `auto`: those of one machine where there are several and one has room, by the estimate; else all."""
+
     @property
     def is_named(self) -> bool:
         """Whether somebody has said how many devices."""
@@ -43,4 +48,6 @@ class ParallelConfig(Section):
             raise ValueError(f"devices = {self.devices} names a device twice; name each once")
         if self.num_devices == 1 and self.strategy != "auto":
             raise ValueError(f'strategy = "{self.strategy}" has no effect on one device; raise devices, or remove it')
+        if self.group != "auto" and self.strategy != "fsdp":
+            raise ValueError(f'group = {self.group} is for blocks that are sharded; set strategy = "fsdp", or remove group')
         return self

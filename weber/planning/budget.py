@@ -69,7 +69,7 @@ class Workload:
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
     `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache. With several processes
-    this is what each has; `is_sharded`: a part of every block.
+    this is what each has; `is_sharded`: a part of every block, of which `group` processes have all; None: all of them.
     """
 
     family: Family
@@ -86,6 +86,12 @@ class Workload:
     measured: Sequence[Sample] = ()
     num_processes: int = 1
     is_sharded: bool = False
+    group: int | None = None
+
+    @property
+    def num_near(self) -> int:
+        """How many processes have all blocks between them."""
+        return self.group or self.num_processes
 
     def count_sharded_share(self) -> float:
         """Of the numbers that learn, those that one process alone moves: those of the blocks themselves."""
@@ -98,7 +104,7 @@ class Workload:
     def count_own(self, num_bytes: float) -> int:
         """Of what is trained, or comes with it: what each process has."""
         share = self.count_sharded_share() if self.is_sharded else 0.0
-        return int(num_bytes * (1 - share + share / self.num_processes)) if share else int(num_bytes)
+        return int(num_bytes * (1 - share + share / self.num_near)) if share else int(num_bytes)
 
     def count_rounds(self, config: RunConfig) -> int:
         """Micro-batches of a step that each process has."""
@@ -268,7 +274,7 @@ class Budget:
         resident, swapped = self.list_blocks(memory)
         others = [factors for one in load.frozen for factors in one.modules.values()]
         parts = {
-            "weights of the blocks": sum(resident) // (load.num_processes if load.is_sharded else 1),
+            "weights of the blocks": sum(resident) // (load.num_near if load.is_sharded else 1),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
             "slots for whole blocks": min(NUM_SLOTS, len(resident)) * max(resident, default=0) if load.is_sharded else 0,
             "other weights": self._measure(memory).others,
@@ -377,7 +383,7 @@ class Budget:
         _, swapped = self.list_blocks(memory)
         inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
         if self.load.is_sharded:
-            num = self.load.num_processes
+            num = self.load.num_near
             inward = 2 * sum(self.list_blocks(memory)[0]) * (num - 1) // num
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
         updates = self._updates

@@ -16,11 +16,12 @@ from weber.planning.traffic import Demand, Links
 
 @dataclass(frozen=True)
 class Spread:
-    """How many processes, what each holds, and why."""
+    """How many processes, what each holds, and why. `group`: how many hold all blocks between them, where they are sharded."""
 
     num_processes: int
     is_sharded: bool
     why: str
+    group: int | None = None
 
 
 def count_processes(config: RunConfig, machine: Machine) -> int:
@@ -30,8 +31,9 @@ def count_processes(config: RunConfig, machine: Machine) -> int:
     return 1 if machine.wish is not None else len(list_devices(config))
 
 
-def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) -> Spread:
-    """What `parallel.strategy` means here. Raises ConfigError where it cannot act."""
+def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int, num_near: int | None = None) -> Spread:
+    """What `parallel.strategy` and `parallel.group` mean here. `num_near`: processes of each machine; None: all. Raises ConfigError where
+    they cannot act."""
     if num_processes == 1:
         return Spread(1, False, "")
     group = config.train.batch_size * config.train.accumulation
@@ -48,7 +50,7 @@ def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) 
             what, fix = against
             fix = f"{fix}, or remove parallel.strategy"
             raise ConfigError(f"Blocks cannot be sharded: {what}.", got='parallel.strategy = "fsdp"', fix=fix)
-        return Spread(num_processes, True, "as parallel.strategy says")
+        return _choose_group(config, workload, Spread(num_processes, True, "as parallel.strategy says"), num_near=num_near)
     whole = replace(workload, num_processes=num_processes)
     if strategy == "ddp":
         return Spread(num_processes, False, "as parallel.strategy says")
@@ -60,7 +62,34 @@ def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) 
         return Spread(num_processes, False, fits)
     if against is not None:
         return Spread(num_processes, False, f"{fits}, and blocks cannot be sharded: {against[0]}")
-    return Spread(num_processes, True, fits)
+    return _choose_group(config, workload, Spread(num_processes, True, fits), num_near=num_near)
+
+
+def _choose_group(config: RunConfig, workload: Workload, spread: Spread, *, num_near: int | None) -> Spread:
+    """Blocks come from the processes of a machine where those have room for all of them: then only gradients travel between machines."""
+    num, asked = spread.num_processes, config.parallel.group
+    if asked != "auto":
+        if num % asked:
+            raise ConfigError(
+                "The processes cannot be divided into groups of that size.",
+                got=f"parallel.group = {asked}, and {num} processes",
+                expected=f"a number that {num} can be divided by, without remainder",
+                fix=f"set parallel.group to {_find_divisor(num, asked)}, or remove it",
+            )
+        return replace(spread, group=asked)
+    if num_near is None or not 1 < num_near < num or workload.device_bytes is None:
+        return replace(spread, group=num)
+    load = replace(workload, num_processes=num, is_sharded=True, group=num_near)
+    peak = build_estimate(config, load).peak.num_bytes
+    if peak > workload.device_bytes:
+        return replace(spread, group=num, why=f"{spread.why}; the {num_near} of one machine do not hold it all, {peak / GIB:.1f} GiB each")
+    return replace(spread, group=num_near, why=f"{spread.why}; the {num_near} of one machine hold it all, {peak / GIB:.1f} GiB each")
+
+
+def _find_divisor(num: int, asked: int) -> int:
+    """The largest that is no larger, but at least the smallest that is more than one."""
+    divisors = [one for one in range(2, num + 1) if num % one == 0]
+    return max((one for one in divisors if one <= asked), default=divisors[0])
 
 
 def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) -> list[str]:
@@ -68,6 +97,8 @@ def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) ->
     if spread.num_processes == 1:
         return []
     held, rounds = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)", workload.count_rounds(config)
+    if spread.is_sharded and workload.num_near < spread.num_processes:
+        held = f"{held[:-1]}, groups of {workload.num_near} that hold all of them)"
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",
         f"a step is the same {config.train.batch_size * config.train.accumulation} pictures as on one device, in"

@@ -104,7 +104,7 @@ def train(
 def _train(
     config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None, world: World | None
 ) -> Path:
-    folder, watcher, num = build_absolute(config.output.folder), opened.watcher, 1 if world is None else world.size
+    folder, watcher, (num, near) = build_absolute(config.output.folder), opened.watcher, (1, 1) if world is None else world.counts
     check_places(config)
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
@@ -112,10 +112,11 @@ def _train(
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None, num_processes=num)
+            goes_on, report = start.folder is not None, stop.guard(watcher.report)
+            plan = build_plan(config, report, is_run=True, is_resumed=goes_on, num_processes=num, num_near=near)
             if imported is not None:
                 watcher.write(write_summary(imported))
-            watcher.write(build_summary(plan, stop.guard(watcher.report)))
+            watcher.write(build_summary(plan, report))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
                 held.enter_context(lock_folder(folder))
@@ -212,7 +213,7 @@ def assemble(
     if world is None:
         learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress)
     else:
-        with world.leading("assemble", is_sharded=plan.workload.is_sharded):
+        with world.leading("assemble", is_sharded=plan.workload.is_sharded, group=plan.workload.num_near):
             learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
         write_answers(plan, learner, loader=loader, store=store, progress=progress)
         with world.leading("refresh"):
@@ -260,7 +261,7 @@ def build_learner(
     network = load_network(
         plan.family,
         config.memory,
-        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None),
+        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None, plan.workload.num_near),
         trained=plan.trained.shapes,
         put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         progress=progress,

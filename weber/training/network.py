@@ -16,6 +16,7 @@ from weber.memory.load import list_blocks, load_predictor
 from weber.memory.movers import build_mover
 from weber.memory.run import build_run
 from weber.memory.swap import BlockSwap, choose_swapped
+from weber.parallel.groups import build_groups
 from weber.parallel.shards import ShardMover
 from weber.parallel.world import World
 from weber.planning.assistant import Frozen
@@ -27,12 +28,14 @@ SWAP_FOLDER = "swap"
 
 @dataclass(frozen=True)
 class Where:
-    """Where a network computes, in which precision, and the cache folder. `world`: the processes that each hold a part of its blocks."""
+    """Where a network computes, in which precision, and the cache folder. `world`: the processes that each hold a part of its blocks, of
+    which `group` hold all of them together."""
 
     device: torch.device
     dtype: torch.dtype
     cache: Path
     world: World | None = None
+    group: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def load_network(
         blocks = family.blocks(predictor)
         if where.world is not None:
             num_trained = [sum(one.requires_grad for one in block.parameters()) if learns else 0 for block in blocks]
-            shards = ShardMover(where.world, device, num_trained=num_trained)
+            shards = ShardMover(where.world, build_groups(where.world, where.group), device=device, num_trained=num_trained)
         mover = shards or build_mover(device, folder=where.cache / SWAP_FOLDER if memory.swap_to == "disk" else None)
         return BlockSwap(blocks, swapped, device=device, mover=mover, is_trained=learns)
 

@@ -65,7 +65,7 @@ class Server:
             elif order["do"] == "encode":
                 self._encode()
             elif order["do"] == "assemble":
-                self._assemble(order["is_sharded"])
+                self._assemble(is_sharded=order["is_sharded"], group=order["group"])
             elif order["do"] == "refresh":
                 self._refresh()
             elif order["do"] == "step":
@@ -78,7 +78,8 @@ class Server:
     def _build_plan(self, start: str | None) -> None:
         error: WeberError | None = None
         try:
-            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None, num_processes=self._world.size)
+            num, near = self._world.counts
+            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None, num_processes=num, num_near=near)
             self._start = Found(0, None, {}) if start is None else _find_start(Path(start), self._world.rank)
             choose_attention(self._plan.config, self._plan.workload)
         except PeerError:
@@ -93,9 +94,9 @@ class Server:
         with self._world.together():
             encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share)
 
-    def _assemble(self, is_sharded: bool) -> None:
+    def _assemble(self, *, is_sharded: bool, group: int) -> None:
         assert self._plan is not None
-        plan = self._plan = replace(self._plan, workload=replace(self._plan.workload, is_sharded=is_sharded))
+        plan = self._plan = replace(self._plan, workload=replace(self._plan.workload, is_sharded=is_sharded, group=group))
         store = self._store = Store(plan.resolved.output.cache)
         live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
         self._learner, self._loader = build_learner(
