@@ -66,6 +66,28 @@ def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
     assert parts["weights of the blocks"] == whole["weights of the blocks"] // 4 and parts["slots for whole blocks"] > 0
     for part in ("optimizer", "sums of gradients"):
         assert parts[part] == pytest.approx(whole[part] * (1 - share + share / 4), rel=1e-3)
+    kept = config.model_copy(update={"parallel": config.parallel.model_copy(update={"reshard": False})})
+    found = build_estimate(kept, replace(workload, is_sharded=True)).find("training").parts
+    assert found.pop("slots for whole blocks") == whole["weights of the blocks"] > parts.pop("slots for whole blocks")
+    assert found == parts
+
+
+def test_parts_in_the_memory_of_the_host(build_run: BuildRun) -> None:
+    config = build_run(memory=ALL, train=TRAIN, parallel=TWO | {"strategy": "fsdp"})
+    away = config.model_copy(update={"parallel": config.parallel.model_copy(update={"offload": True})})
+    workload = build_plan(config).workload
+    assert workload.count_frozen_share() == 1
+    here, there = (build_estimate(one, workload) for one in (config, away))
+    moved = here.find("training").parts["weights of the blocks"]
+    assert "weights of the blocks" not in there.find("training").parts and there.host["parts of blocks"] == moved
+    assert there.time.copied_forward == pytest.approx(2 * here.time.copied_forward), "the part of this process is copied too"
+    with pytest.raises(ConfigError, match="which has no memory of its own") as caught:
+        build_plan(away)
+    assert "parallel.offload = true" in str(caught.value)
+    full = build_run(memory=ALL, adapter={"kind": "full", "rank": 16}, optim={"name": "adamw_8bit"}, train=TRAIN, parallel=TWO)
+    sharded = full.model_copy(update={"parallel": full.parallel.model_copy(update={"offload": True, "strategy": "fsdp"})})
+    with pytest.raises(ConfigError, match="Nothing of the blocks is frozen"):
+        choose_spread(sharded, build_plan(full).workload, num_processes=2)
 
 
 def test_the_plan_says_it(build_run: BuildRun) -> None:
@@ -104,6 +126,7 @@ def test_what_is_sent(build_run: BuildRun) -> None:
     [
         ({"memory": {"gradient_checkpointing": "none"}}, 'set memory.gradient_checkpointing = "all"'),
         ({"objective": {"rollout": {"max_steps": 1, "start_step": 0}}}, "remove objective.rollout"),
+        ({"parallel": {"reshard": False}}, 'set parallel.strategy = "ddp" and remove parallel.reshard'),
         ({"adapter": {"kind": "full", "rank": 16}, "optim": {"name": "torch_adamax"}}, "may look at all weights at once"),
         (
             {"adapter": {"kind": "full", "rank": 16}, "optim": {"ema_decay": 0.9}, "sampling": {"weights": "ema", "prompts": ["a"]}},
@@ -112,7 +135,8 @@ def test_what_is_sent(build_run: BuildRun) -> None:
     ],
 )
 def test_what_cannot_be_sharded(build_run: BuildRun, sections: dict[str, Any], message: str) -> None:
-    config = build_run(**{"memory": ALL, "train": TRAIN} | sections, parallel=TWO | {"strategy": "fsdp"})
-    with pytest.raises(ConfigError, match="Blocks cannot be sharded") as caught:
+    parallel = TWO | {"strategy": "fsdp"} | sections.get("parallel", {})
+    config = build_run(**{"memory": ALL, "train": TRAIN} | sections | {"parallel": parallel})
+    with pytest.raises(ConfigError, match="Blocks (cannot be sharded|that stay whole)") as caught:
         build_plan(config)
     assert message in str(caught.value)

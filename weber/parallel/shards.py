@@ -9,15 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from weber.parallel.groups import Groups
+from weber.parallel.groups import Groups, build_groups
 from weber.parallel.sums import Total, flatten_gradients
 from weber.parallel.world import World
 
 ALIGNMENT_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How blocks are shared out: among how many processes (`group`). `keeps`: a whole block stays in a slot of its own until what is
+    trained has moved, instead of making room for another one. `offloads`: a process's parts of what is frozen lie in the memory of
+    the host.
+    """
+
+    world: World
+    group: int
+    keeps: bool = False
+    offloads: bool = False
+
+
+Pieces = Iterable[tuple[int, Tensor]]
+"""See `memory/movers.py`."""
+
+
+class Host(Protocol):
+    """What keeps parts in the memory of the host."""
+
+    def keep(self, block: int, pieces: Pieces, *, num_bytes: int) -> Tensor:
+        """See `Mover.keep`."""
+        ...
+
+    def close(self) -> None:
+        """See `Mover.close`."""
+        ...
 
 
 @dataclass
@@ -38,12 +68,17 @@ class ShardMover:
     (`answer`); what they had in their slots is forgotten then.
     """
 
-    def __init__(self, world: World, groups: Groups, *, device: torch.device, num_trained: Sequence[int]) -> None:
-        """`num_trained`: of each block, how many tensors are trained; they come first."""
-        self.world, self.groups, self.was_alone = world, groups, False
+    def __init__(self, sharding: Sharding, *, device: torch.device, num_trained: Sequence[int], host: Host | None = None) -> None:
+        """`num_trained`: of each block, how many tensors are trained; they come first. `host`: what keeps parts that are offloaded. All
+        processes call it at once."""
+        self.world, self.groups = sharding.world, build_groups(sharding.world, sharding.group)
+        self.was_alone = False
         self._device, self._num_trained = device, num_trained
         self._blocks: dict[int, _Block] = {}
-        self._loads = [0] * groups.near.size
+        self._host = host
+        self._loads = [0] * self.groups.near.size
+        self._num_bytes: dict[int, int] = {}
+        self._have_own = False
         self._slots: list[Tensor] = []
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._freed: list[torch.cuda.Event] = []
@@ -51,25 +86,26 @@ class ShardMover:
         self.sums: ShardedSums | None = None
         """Told when the gradients of a block are complete."""
 
-    def keep(self, block: int, pieces: Iterable[tuple[int, Tensor]], *, num_bytes: int) -> None:
+    def keep(self, block: int, pieces: Pieces, *, num_bytes: int) -> None:
         """See `Mover.keep`: all bytes pass by, and those of this process stay."""
         all_pieces, num_trained = list(pieces), self._num_trained[block]
         rest = all_pieces[num_trained:]
         start = min((offset for offset, _ in rest), default=num_bytes)
         size = self.count_part_bytes(num_bytes - start)
-        kept = _Block(start, torch.zeros(size, dtype=torch.uint8, device=self._device))
+        mine = _cut(rest, first=start + self.groups.near.rank * size, size=size)
+        if self._host is None or size == 0:
+            part = _join(mine, torch.zeros(size, dtype=torch.uint8, device=self._device))
+        else:
+            part = self._host.keep(block, mine, num_bytes=size)
+        kept = _Block(start, part)
         for offset, data in all_pieces[:num_trained]:
             owner = self._loads.index(min(self._loads))
             self._loads[owner] += len(data)
             kept.owned.append((offset, len(data), owner))
             if owner == self.groups.near.rank:
                 kept.own[offset] = data.to(self._device, copy=True)
-        first = start + self.groups.near.rank * size
-        for offset, data in rest:
-            begin, end = max(offset, first), min(offset + len(data), first + size)
-            if begin < end:
-                kept.part[begin - first : end - first].copy_(data[begin - offset : end - offset])
         self._blocks[block] = kept
+        self._num_bytes[block] = num_bytes
 
     def list_own(self, block: int) -> dict[int, Tensor]:
         """See `Mover.list_own`."""
@@ -84,9 +120,11 @@ class ShardMover:
         return -(-num_bytes // (self.groups.near.size * ALIGNMENT_BYTES)) * ALIGNMENT_BYTES
 
     def allocate(self, num_slots: int, num_bytes: int) -> list[Tensor]:
-        """See `Mover.allocate`."""
-        most = num_bytes + self.groups.near.size * ALIGNMENT_BYTES
-        self._slots = [torch.empty(most, dtype=torch.uint8, device=self._device) for _ in range(num_slots)]
+        """See `Mover.allocate`; where each block has a slot, it is as large as that."""
+        self._have_own = num_slots == len(self._num_bytes)  # each block a slot, which has its number
+        sizes = [self._num_bytes[block] for block in sorted(self._num_bytes)] if self._have_own else [num_bytes] * num_slots
+        more = self.groups.near.size * ALIGNMENT_BYTES
+        self._slots = [torch.empty(size + more, dtype=torch.uint8, device=self._device) for size in sizes]
         if self._stream is not None:
             self._freed, self._ready = ([torch.cuda.Event() for _ in self._slots] for _ in range(2))  # type: ignore[no-untyped-call]
             for slot in range(num_slots):
@@ -106,7 +144,7 @@ class ShardMover:
         """Process 0 needs a block, which those of its group have between them."""
         self.was_alone = True
         if self.groups.near.has_leader:
-            self._put_together(block, 0)
+            self._put_together(block, block if self._have_own else 0)
 
     def wait(self, slot: int, *, is_written: bool = False) -> None:
         """See `Mover.wait`."""
@@ -132,6 +170,8 @@ class ShardMover:
     def close(self) -> None:
         """See `Mover.close`."""
         self.settle()
+        if self._host is not None:
+            self._host.close()
 
     def _put_together(self, block: int, slot: int) -> None:
         if self._stream is None:
@@ -150,7 +190,27 @@ class ShardMover:
                 target.copy_(block.own[offset])
             near.send_from(target, rank=owner)
         if len(block.part):
-            near.gather(block.part, slot[block.start : block.start + near.size * len(block.part)])
+            whole = slot[block.start : block.start + near.size * len(block.part)]
+            mine = block.part if self._host is None else whole.view(near.size, -1)[near.rank]
+            if self._host is not None:
+                mine.copy_(block.part, non_blocking=True)  # in its place, where no other memory is needed
+            near.gather(mine, whole)
+
+
+def _cut(pieces: Pieces, *, first: int, size: int) -> list[tuple[int, Tensor]]:
+    """Of the bytes of a block so many from `first` on, with their places among these."""
+    found = []
+    for offset, data in pieces:
+        begin, end = max(offset, first), min(offset + len(data), first + size)
+        if begin < end:
+            found.append((begin - first, data[begin - offset : end - offset]))
+    return found
+
+
+def _join(pieces: Pieces, memory: Tensor) -> Tensor:
+    for offset, data in pieces:
+        memory[offset : offset + len(data)].copy_(data)
+    return memory
 
 
 class ShardedSums:

@@ -46,6 +46,7 @@ def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int, 
         )
     strategy, against = config.parallel.strategy, next(_list_against(config), None)
     if strategy == "fsdp":
+        _check_shards(config, workload)
         if against is not None:
             what, fix = against
             fix = f"{fix}, or remove parallel.strategy"
@@ -86,6 +87,23 @@ def _choose_group(config: RunConfig, workload: Workload, spread: Spread, *, num_
     return replace(spread, group=num_near, why=f"{spread.why}; the {num_near} of one machine hold it all, {peak / GIB:.1f} GiB each")
 
 
+def _check_shards(config: RunConfig, workload: Workload) -> None:
+    """Refuse settings of sharded blocks that cannot act on these."""
+    if not config.parallel.reshard and config.adapter.kind != "full":
+        raise ConfigError(
+            "Blocks that stay whole would save nothing: they do not change, and each device has them whole with less memory otherwise.",
+            got=f'parallel.reshard = false with adapter.kind = "{config.adapter.kind}"',
+            fix='set parallel.strategy = "ddp" and remove parallel.reshard, or remove parallel.reshard alone',
+        )
+
+    if config.parallel.offload and workload.count_frozen_share() == 0:
+        raise ConfigError(
+            "Nothing of the blocks is frozen, so no part of them can lie in the memory of the host between the passes.",
+            got=f'parallel.offload = true with adapter.kind = "{config.adapter.kind}"',
+            fix='remove parallel.offload; optim.state_on = "host" moves what is larger',
+        )
+
+
 def _find_divisor(num: int, asked: int) -> int:
     """The largest that is no larger, but at least the smallest that is more than one."""
     divisors = [one for one in range(2, num + 1) if num % one == 0]
@@ -99,6 +117,10 @@ def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) ->
     held, rounds = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)", workload.count_rounds(config)
     if spread.is_sharded and workload.num_near < spread.num_processes:
         held = f"{held[:-1]}, groups of {workload.num_near} that hold all of them)"
+    if not config.parallel.reshard:
+        held = f"{held}, and whole blocks in a step"
+    if config.parallel.offload:
+        held = f"{held}, which lies in the memory of the host"
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",
         f"a step is the same {config.train.batch_size * config.train.accumulation} pictures as on one device, in"

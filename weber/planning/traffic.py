@@ -62,7 +62,9 @@ def list_demands(config: RunConfig, workload: Workload, *, links: Links, save_by
     inside, trained = workload.count_sharded_share() if workload.is_sharded else 0.0, workload.trained.num_bytes
     sharded = rounds * (num - 1) / num + (num // near - 1) / num  # to whoever adds a part up, and the parts to each that moves the whole
     gradients = count_gradient_bytes((1 - inside) * trained, num, rounds=rounds) + sharded * inside * trained
-    weights = rounds * count_weight_bytes(sum(budget.list_blocks(config.memory)[0]), near) if workload.is_sharded else 0.0
+    passes = 2 * rounds if config.parallel.reshard else 1
+    blocks = sum(budget.list_blocks(config.memory)[0]) if workload.is_sharded else 0
+    weights = count_weight_bytes(blocks, near, passes=passes)
     read = config.train.batch_size * config.train.accumulation * budget.count_sample_bytes()
     saved = save_bytes / save_every
     return [

@@ -35,6 +35,7 @@ from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.parallel.devices import check_alone
+from weber.parallel.shards import Sharding
 from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
@@ -257,11 +258,13 @@ def build_learner(
         settings = config.model_copy(update={"memory": config.memory.model_copy(update=away)})
         parameters.extend(plan.kind.build(transformer, settings, trained=plan.trained, base=base, start=plan.start))
 
-    is_sharded = plan.workload.is_sharded
+    is_sharded, sharding = plan.workload.is_sharded, None
+    if world is not None and is_sharded:
+        sharding = Sharding(world, plan.workload.num_near, keeps=not config.parallel.reshard, offloads=config.parallel.offload)
     network = load_network(
         plan.family,
         config.memory,
-        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None, plan.workload.num_near),
+        where=Where(plan.device, plan.dtype, config.output.cache, sharding),
         trained=plan.trained.shapes,
         put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         progress=progress,
