@@ -12,7 +12,7 @@ from weber.errors import ConfigError
 from weber.planning.budget import build_estimate
 from weber.planning.plan import build_plan
 from weber.planning.report import build_report
-from weber.planning.spread import choose_spread, find_limit
+from weber.planning.spread import choose_spread, describe_spread, find_limit
 from weber.planning.traffic import Demand, Links, count_gradient_bytes, list_demands
 
 ALL = {"gradient_checkpointing": "all"}
@@ -55,6 +55,28 @@ def test_groups_are_the_processes_of_a_machine_where_they_have_room(build_run: B
         build_plan(build_run(memory=ALL, train=train, parallel=parallel | {"group": 3}))
     with pytest.raises(ConfigError, match=r'set strategy = "fsdp", or remove group'):
         build_run(memory=ALL, train=train, parallel=parallel | {"strategy": "ddp"})
+
+
+def test_a_text_encoder_that_is_too_large_is_sharded(build_run: BuildRun) -> None:
+    config = build_run(model={"variant": "flux1-dev"}, data=[{"resolution": 256}], memory=ALL, train=TRAIN, parallel=TWO)
+    workload = replace(build_plan(config).workload, num_processes=2)
+    whole = {part: build_estimate(config, workload).find(f"encoding captions ({part})") for part in ("clip", "t5")}
+    here = replace(workload, device_bytes=whole["t5"].num_bytes - 1)
+    spread = choose_spread(config, here, num_processes=2)
+    assert spread.divided == {"t5"} and choose_spread(config, here, num_processes=1).divided == frozenset()
+    load = replace(here, divided=spread.divided)
+    parts = build_estimate(config, load).find("encoding captions (t5)").parts
+    assert 0.5 < parts["text encoder"] / whole["t5"].parts["text encoder"] < 0.6, "half, and two layers"
+    assert build_estimate(config, load).find("encoding captions (clip)") == whole["clip"]
+    assert "each with a part of every layer of t5: too large for one device" in "".join(describe_spread(config, load, spread=spread))
+    for name, url in (("whole", None), ("auto", "http://localhost:1")):
+        parallel = config.parallel.model_copy(update={"text_encoders": name})
+        model = config.model.model_copy(update={"text_encoder_url": url})
+        other = config.model_copy(update={"parallel": parallel, "model": model})
+        assert choose_spread(other, here, num_processes=2).divided == frozenset()
+    live = build_run(output={"text_cache": "live"}, memory=ALL, train=TRAIN, parallel=TWO | {"text_encoders": "sharded"})
+    with pytest.raises(ConfigError, match="Text encoders cannot be sharded: each process encodes"):
+        build_plan(live)
 
 
 def test_sharded_blocks_take_less(build_run: BuildRun) -> None:

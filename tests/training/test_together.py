@@ -15,6 +15,7 @@ from tests.ranks import run_together, start_together, watch
 from tests.runs import build_watcher
 from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
+from weber.cache.store import Store
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
@@ -30,7 +31,11 @@ CASES: dict[str, dict[str, Any]] = {
         "objective": {"stratified": True},
         "train": {"steps": 4, "batch_size": 1, "accumulation": 4},
     },
-    "lokr": {"adapter": {"kind": "lycoris", "lycoris": {"algo": "lokr"}}, "train": {"steps": 2, "batch_size": 1, "accumulation": 2}},
+    "lokr": {
+        "adapter": {"kind": "lycoris", "lycoris": {"algo": "lokr"}},
+        "memory": {"device": "cpu", "quantize_text_encoder_2": "int8", "encode_batch_size": 1, "gradient_checkpointing": "none"},
+        "train": {"steps": 2, "batch_size": 1, "accumulation": 2},
+    },
     "full": {
         "adapter": {"kind": "full", "targets": ["single_transformer_blocks", "norm_out"]},
         "memory": {"device": "cpu", "dtype": "bf16", "gradient_checkpointing": "none"},
@@ -45,14 +50,19 @@ CASES: dict[str, dict[str, Any]] = {
         "evaluation": {"every": 2, "pictures": 1, "levels": [0.5]},
     },
     "mixed": {"train": {"steps": 4, "batch_size": 3, "accumulation": 3}, "optim": {"lr": 1e-3}},
-    "references": {"train": {"steps": 2, "batch_size": 2, "accumulation": 2}},
+    "references": {
+        "memory": {"device": "cpu", "gradient_checkpointing": "none", "encode_batch_size": 1},
+        "train": {"steps": 2, "batch_size": 2, "accumulation": 2},
+    },
 }
 WORLDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "two": (2, ("lora", "lokr", "full", "mixed", "references")),
     "three": (3, ("lora", "mixed")),
-    "two sharded": (2, ("lora", "packed", "full", "mixed", "references")),
+    "two sharded": (2, ("lora", "lokr", "packed", "full", "mixed", "references")),
     "four sharded": (4, ("packed", "full")),
 }
+ENCODED = ("lokr", "references")
+"""What encodes its pictures and texts itself, the latter by encoders that are sharded where blocks are."""
 """How many processes do what, and whether each holds a part of the blocks; of four each two hold all of them, and
 what is trained stays whole in a step."""
 
@@ -80,12 +90,18 @@ def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, mas
         "data": data,
         "adapter": {"rank": 4},
         "memory": {"device": "cpu", "gradient_checkpointing": "none"},
-        "output": {"folder": str(place / name / case), "cache": str(cache), "save_every": 2},
+        "output": {"folder": str(place / name / case), "cache": str(_choose_cache(place, name, case) or cache), "save_every": 2},
     } | CASES[case]
     if "sharded" in name:
-        parallel = {"devices": 2, "strategy": "fsdp"} | ({"devices": 4, "group": 2, "reshard": case != "full"} if "four" in name else {})
+        encoders = {"text_encoders": "sharded"} if case in ENCODED else {}
+        parallel: dict[str, Any] = {"devices": 2, "strategy": "fsdp"} | encoders
+        parallel |= {"devices": 4, "group": 2, "reshard": case != "full"} if "four" in name else {}
         tree |= {"parallel": parallel, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
     return build_config(tree)
+
+
+def _choose_cache(place: Path, name: str, case: str) -> Path | None:
+    return place / name / f"cache-{case}" if case in ENCODED else None
 
 
 def _choose_model(place: Path, case: str) -> dict[str, Any]:
@@ -130,6 +146,17 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, c
     pictures = {file.name: file.read_bytes() for file in (one / "pictures").rglob("*.png")}
     assert pictures == {file.name: file.read_bytes() for file in (many / "pictures").rglob("*.png")}
     assert bool(pictures) == (case in ("packed", "full"))
+
+
+@pytest.mark.parametrize(("world", "case"), [(world, case) for world, (_, cases) in WORLDS.items() for case in cases if case in ENCODED])
+def test_many_processes_encode_what_one_does(runs: dict[str, Path], place: Path, world: str, case: str) -> None:
+    """Each its part, and of text encoders with parts of their layers: nothing twice, and the same bits."""
+    one, many = (Store(place / name / f"cache-{case}") for name in ("one", world))
+    keys = set(one.catalog.read_all())
+    assert keys == set(many.catalog.read_all()) and len(keys) > 12
+    for key in sorted(keys):
+        mine, yours = one.read(key), many.read(key)
+        assert mine.keys() == yours.keys() and all(mine[name].equal(yours[name]) for name in mine), key
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ class ParallelConfig(Section):
     """Keep a device's parts of frozen blocks in the memory of the host, with `fsdp`; they are copied to the device each time a block is put
     together. What is trained, its gradients and its optimizer state (but `optim.state_on`) stay on the device. Needs a GPU."""
 
+    text_encoders: Literal["auto", "whole", "sharded"] = "auto"
+    """What each device holds of a text encoder while texts are encoded. `whole`: all of it; `sharded`: a part of every layer, with either
+    strategy. Each encodes a part of the texts. `auto`: `whole` where it fits, by the estimate."""
+
     @property
     def is_named(self) -> bool:
         """Whether somebody has said how many devices."""
@@ -55,8 +59,9 @@ class ParallelConfig(Section):
     def _refuse_what_cannot_act(self) -> ParallelConfig:
         if isinstance(self.devices, list) and len(set(self.devices)) < len(self.devices):
             raise ValueError(f"devices = {self.devices} names a device twice; name each once")
-        if self.num_devices == 1 and self.strategy != "auto":
-            raise ValueError(f'strategy = "{self.strategy}" has no effect on one device; raise devices, or remove it')
+        for name, value in {"strategy": self.strategy, "text_encoders": self.text_encoders}.items():
+            if self.num_devices == 1 and value != "auto":
+                raise ValueError(f'{name} = "{value}" has no effect on one device; raise devices, or remove it')
         asked = {"group": self.group != "auto", "reshard": not self.reshard, "offload": self.offload}
         for name, is_asked in asked.items():
             if is_asked and self.strategy != "fsdp":

@@ -69,7 +69,8 @@ class Workload:
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
     `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache. With several processes
-    this is what each has; `is_sharded`: a part of every block, of which `group` processes have all; None: all of them.
+    this is what each has; `is_sharded`: a part of every block, of which `group` processes have all; None: all of them;
+    `divided`: text parts that all have between them while texts are encoded.
     """
 
     family: Family
@@ -87,6 +88,7 @@ class Workload:
     num_processes: int = 1
     is_sharded: bool = False
     group: int | None = None
+    divided: Container[str] = frozenset()
 
     @property
     def num_near(self) -> int:
@@ -375,10 +377,16 @@ class Budget:
         is_here = self.config.model.text_encoder_url is None
         for part, precision in zip(family.text_parts if is_here else (), precisions, strict=False):
             rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
+        num = self.load.num_processes
+        sizes = {
+            part: found.count_divided(num, num_slots=NUM_SLOTS) if part in self.load.divided else found.weight_bytes
+            for part, _, _, found in rows
+            if found is not None
+        }
         return [
             Phase(
                 name,
-                {what: found.weight_bytes, "activations": found.activation_bytes, **own},
+                {what: sizes[part], "activations": found.activation_bytes, **own},
                 has_network=False,
                 seconds=self._rates.count_seconds(found.work),
             )

@@ -253,7 +253,7 @@ def build_plan(
     workload = replace(workload, measured=list_measured(measured))
     num_processes = num_processes or count_processes(config, machine)
     spread = choose_spread(config, workload, num_processes=num_processes, num_near=num_near)
-    workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded, group=spread.group)
+    workload = replace(workload, num_processes=num_processes, is_sharded=spread.is_sharded, group=spread.group, divided=spread.divided)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
     parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling, spread

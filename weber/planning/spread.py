@@ -16,12 +16,14 @@ from weber.planning.traffic import Demand, Links
 
 @dataclass(frozen=True)
 class Spread:
-    """How many processes, what each holds, and why. `group`: how many hold all blocks between them, where they are sharded."""
+    """How many processes, what each holds, and why. `group`: how many hold all blocks between them, where they are sharded; `divided`: the
+    text parts whose layers all hold between them while texts are encoded."""
 
     num_processes: int
     is_sharded: bool
     why: str
     group: int | None = None
+    divided: frozenset[str] = frozenset()
 
 
 def count_processes(config: RunConfig, machine: Machine) -> int:
@@ -32,8 +34,37 @@ def count_processes(config: RunConfig, machine: Machine) -> int:
 
 
 def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int, num_near: int | None = None) -> Spread:
-    """What `parallel.strategy` and `parallel.group` mean here. `num_near`: processes of each machine; None: all. Raises ConfigError where
-    they cannot act."""
+    """What the settings of [parallel] mean here. `num_near`: processes of each machine; None: all. Raises ConfigError where they cannot
+    act."""
+    divided = _choose_divided(config, replace(workload, num_processes=num_processes))
+    workload = replace(workload, divided=divided)
+    return replace(_choose_blocks(config, workload, num_processes=num_processes, num_near=num_near), divided=divided)
+
+
+def _choose_divided(config: RunConfig, workload: Workload) -> frozenset[str]:
+    """The text encoders of which each process has a part: those that do not fit a device."""
+    asked, family = config.parallel.text_encoders, workload.family
+    against = None
+    if config.model.text_encoder_url is not None:
+        against = "another machine encodes texts", "model.text_encoder_url"
+    elif config.output.text_cache == "live":
+        against = "each process encodes the texts of its own pictures while it trains", "output.text_cache"
+    if asked == "sharded" and against is not None:
+        what, key = against
+        raise ConfigError(
+            f"Text encoders cannot be sharded: {what}.",
+            got='parallel.text_encoders = "sharded"',
+            fix=f"remove parallel.text_encoders or {key}",
+        )
+    if asked == "sharded":
+        return frozenset(family.text_parts)
+    if asked == "whole" or against is not None or workload.num_processes == 1 or workload.device_bytes is None or config.memory.fit:
+        return frozenset()
+    sizes = {phase.name: phase.num_bytes for phase in build_estimate(config, workload).phases}
+    return frozenset(part for part in family.text_parts if sizes.get(f"encoding captions ({part})", 0) > workload.device_bytes)
+
+
+def _choose_blocks(config: RunConfig, workload: Workload, *, num_processes: int, num_near: int | None) -> Spread:
     if num_processes == 1:
         return Spread(1, False, "")
     group = config.train.batch_size * config.train.accumulation
@@ -121,8 +152,11 @@ def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) ->
         held = f"{held}, and whole blocks in a step"
     if config.parallel.offload:
         held = f"{held}, which lies in the memory of the host"
+    divided = ", ".join(part for part in workload.family.text_parts if part in spread.divided)
+    why = "as parallel.text_encoders says" if config.parallel.text_encoders == "sharded" else "too large for one device"
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",
+        *([f"while texts are encoded, each with a part of every layer of {divided}: {why}"] if divided else []),
         f"a step is the same {config.train.batch_size * config.train.accumulation} pictures as on one device, in"
         f" {rounds} round{'s' * (rounds > 1)} of micro-batches",
     ]

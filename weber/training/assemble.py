@@ -12,7 +12,7 @@ from torch import nn
 from weber.cache.latents import encode_latents
 from weber.cache.live import LiveTexts
 from weber.cache.masks import encode_loss_masks
-from weber.cache.share import WHOLE, Share
+from weber.cache.share import WHOLE, Share, keep_own_pace
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
@@ -56,6 +56,7 @@ from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
 from weber.training.crew import build_crew
 from weber.training.dealt import Dealt
+from weber.training.divided import Divided
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
 from weber.training.network import Where, build_put, load_network
@@ -168,8 +169,9 @@ def _prepare(
             return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages)
         with world.leading("plan", start=None if start.folder is None else str(start.folder)):
             world.agree()
-        with world.leading("encode"), world.together():
-            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size))
+        divided = Divided(world, plan.spread.divided)
+        with world.leading("encode", divided=sorted(divided.parts)), world.together():
+            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size), divided=divided)
         store.refresh()
         return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
     except Stopped:
@@ -178,10 +180,12 @@ def _prepare(
         raise
 
 
-def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None, share: Share = WHOLE) -> Encoded:
+def encode_cache(
+    plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None, share: Share = WHOLE, divided: Divided | None = None
+) -> Encoded:
     """Encode what the cache lacks, or a `share` of it: masks and pictures first, then texts, one encoder in memory at a time.
 
-    A stop ends it after a batch (Stopped); what was encoded is kept.
+    A stop ends it after a batch (Stopped); what was encoded is kept. `divided`: encoders that several processes have between them.
     """
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
     windows, views, files = plan.needs.windows.values(), plan.needs.list_missing_views(store), plan.dataset.files
@@ -190,7 +194,10 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, share=share, progress=progress)
     kept = plan.needs.texts if plan.needs.num_kept else []
-    texts = encode_texts(store, kept, encoders=plan.encoders, batch_size=size, share=share, progress=progress)
+    encoders, pace = plan.encoders, keep_own_pace
+    if divided is not None and divided.parts:
+        encoders, pace = divided.build_encoders(plan.encoders, plan.config.memory), divided.keep_pace
+    texts = encode_texts(store, kept, encoders=encoders, batch_size=size, share=share, pace=pace, progress=progress)
     store.catalog.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")

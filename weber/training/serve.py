@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from weber.planning.plan import Plan, build_plan
 from weber.track.progress import Watcher
 from weber.training.assemble import build_learner, build_memory_error, encode_cache
 from weber.training.batch import Loader
+from weber.training.divided import Divided
 from weber.training.gathered import Own, describe_own, list_own
 from weber.training.learner import Learner
 from weber.training.stop import Stop, stop_signals
@@ -63,7 +65,7 @@ class Server:
             if order["do"] == "plan":
                 self._build_plan(order["start"])
             elif order["do"] == "encode":
-                self._encode()
+                self._encode(order["divided"])
             elif order["do"] == "assemble":
                 self._assemble(is_sharded=order["is_sharded"], group=order["group"])
             elif order["do"] == "refresh":
@@ -88,11 +90,11 @@ class Server:
             error = found
         self._world.agree(error)
 
-    def _encode(self) -> None:
+    def _encode(self, parts: Sequence[str]) -> None:
         assert self._plan is not None
-        share = Share(self._world.rank, self._world.size)
+        share, divided = Share(self._world.rank, self._world.size), Divided(self._world, frozenset(parts))
         with self._world.together():
-            encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share)
+            encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share, divided=divided)
 
     def _assemble(self, *, is_sharded: bool, group: int) -> None:
         assert self._plan is not None
