@@ -84,7 +84,7 @@ def set_offload(draft: Draft, keys: Keys, *, value: Any) -> str:
 
 
 def _find_asked(keys: Keys) -> _Asked | None:
-    """None where neither FSDP nor DeepSpeed is on."""
+    """None where neither FSDP nor DeepSpeed is on, or what the latter is to do stands elsewhere."""
     kind = str(_find(keys, "distributed_type") or "").rpartition(".")[2].upper()
     if kind == "FSDP" or _is_on(keys, "use_fsdp", "fsdp_enable"):
         is_second = str(_find(keys, "fsdp_version")) == "2"  # which reads no strategy
@@ -92,6 +92,8 @@ def _find_asked(keys: Keys) -> _Asked | None:
         text = str(next(one for one in found if one is not None)).strip().lower()
     elif kind == "DEEPSPEED" or _is_on(keys, "use_deepspeed", "deepspeed"):
         stage = _find(keys, "zero_stage")
+        if stage is None and _find(keys, "deepspeed_config_file") is not None:
+            return None  # a file that says it is not read
         text = f"zero{_ZERO_STAGE if stage is None else stage}"
     else:
         return None
