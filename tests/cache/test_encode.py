@@ -24,7 +24,7 @@ from weber.data.build import build_dataset
 from weber.data.examples import Example
 from weber.data.sets import PictureLimits
 from weber.data.views import read_mask, read_pixels
-from weber.errors import DataError
+from weber.errors import DataError, ModelError
 from weber.families.family import Family
 from weber.families.weights import Fill
 from weber.progress import Progress, ignore_progress
@@ -68,6 +68,7 @@ class SmallFamily(Family):
 
     def __init__(self) -> None:
         self.identities = {"vae": "vae 1", "short": "short 1", "long": "long 1"}
+        self.broken: str | None = None
         self.images: list[Tensor] = []
         self.masks: list[Tensor] = []
         self.prompts: dict[str, list[list[str]]] = {"short": [], "long": []}
@@ -97,7 +98,8 @@ class SmallFamily(Family):
 
     def encode_prompts(self, part: str, encoder: nn.Module, prompts: Sequence[str]) -> dict[str, Tensor]:
         self.prompts[part].append(list(prompts))
-        return {f"{part}_{name}": tensor for name, tensor in encoder(prompts).items()}
+        scale = float("nan") if self.broken in prompts else 1
+        return {f"{part}_{name}": tensor * scale if name == "vectors" else tensor for name, tensor in encoder(prompts).items()}
 
     def count_images(self) -> int:
         return sum(len(pixels) for pixels in self.images)
@@ -180,6 +182,24 @@ def test_batches_hold_one_bucket_and_progress_counts_pictures(tmp_path: Path, fo
     assert sorted(len(pixels) for pixels in family.images) == [1, 2, 2]
     assert [done for _, done, _ in seen] in ([0, 2, 4, 5], [0, 2, 3, 5])
     assert {(what, total) for what, _, total in seen} == {("encoding pictures", 5)}
+
+
+def test_an_encoder_of_several_processes_runs_as_often_as_all_do(tmp_path: Path) -> None:
+    """Whatever is wrong with a batch of this one, others wait for its part; what was whole before is kept."""
+    store, family, captions = Store(tmp_path / "cache"), SmallFamily(), [f"fox {number}" for number in range(4)]
+
+    def encode() -> int:
+        return encode_texts(store, captions, encoders=_build_encoders(family), batch_size=1, pace=lambda part, num: 6)
+
+    assert encode() == 8
+    for part in ("short", "long"):
+        assert family.prompts[part] == [*([one] for one in captions), [""], [""]]
+    assert encode() == 0 and family.prompts["long"][6:] == 6 * [[""]], "and where it has nothing to encode"
+    captions, family = ["bad 1", "bad 2"], SmallFamily()
+    family.broken = "bad 1"
+    with pytest.raises(ModelError, match="is not finite"):
+        encode()
+    assert family.prompts["short"] == [["bad 1"], ["bad 2"], *4 * [[""]]] and not family.prompts["long"]
 
 
 def test_stored_dtype_is_the_one_asked_for(tmp_path: Path, folder: Path) -> None:

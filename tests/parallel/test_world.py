@@ -13,7 +13,9 @@ import torch
 from tests.processes import CONTEXT
 from tests.ranks import find_port, watch
 from weber.errors import CacheError, WeberError
+from weber.memory.movers import build_host
 from weber.parallel.place import Place
+from weber.parallel.shards import Sharding, ShardMover
 from weber.parallel.world import Dismissed, PeerError, Undone, World, check_equal, check_same
 
 
@@ -40,6 +42,7 @@ def _work(rank: int, port: int, said: Path) -> None:
     mine = torch.arange(3.0) + 10 * rank
     note("exchanged", lambda: world.exchange(mine, sent=[1, 2], received=[1, 1] if rank == 0 else [2, 2]).tolist())
     note("gathered", lambda: world.gather(mine.view(3, 1)).flatten().tolist())
+    note("put together", lambda: [_put_together(world, offloads=offloads) for offloads in (False, True)])
     if rank == 0:
         with world.leading("sing", song=3):
             pass
@@ -54,6 +57,26 @@ def _work(rank: int, port: int, said: Path) -> None:
         world.agree()
     except PeerError:
         os._exit(75)
+
+
+def _put_together(world: World, *, offloads: bool) -> bool:
+    """Whether blocks of which each process has a part are whole in their slots."""
+    cpu = torch.device("cpu")
+    mover = ShardMover(Sharding(world, 2), device=cpu, num_trained=[0, 1, 0], host=build_host(cpu) if offloads else None)
+    pieces = [[(0, 700), (768, 5)], [(0, 20), (256, 300)], [(0, 40)]]
+    blocks = [[(offset, torch.arange(size, dtype=torch.uint8) + number) for offset, size in one] for number, one in enumerate(pieces)]
+    for number, block in enumerate(blocks):
+        mover.keep(number, block, num_bytes=1024)
+    slots, is_leader = mover.allocate(2, 1024), world.is_together
+    world.is_together = True
+    are_whole = []
+    for number, block in enumerate(blocks):
+        mover.start(number, number % 2)
+        mover.wait(number % 2)
+        are_whole += [slots[number % 2][offset : offset + len(data)].equal(data) for offset, data in block]
+    world.is_together = is_leader
+    mover.close()
+    return all(are_whole)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +111,10 @@ def test_a_problem_is_told_once_and_in_its_own_words(said: list[dict[str, object
 def test_numbers_arrive(said: list[dict[str, object]]) -> None:
     assert said[0]["exchanged"] == [0, 10] and said[1]["exchanged"] == [1, 2, 11, 12]
     assert said[0]["gathered"] == said[1]["gathered"] == [0, 1, 2, 10, 11, 12]
+
+
+def test_blocks_are_put_together_from_parts_wherever_they_lie(said: list[dict[str, object]]) -> None:
+    assert said[0]["put together"] == said[1]["put together"] == [True, True]
 
 
 def test_the_others_do_what_the_first_says(said: list[dict[str, object]]) -> None:

@@ -15,9 +15,11 @@ from tests.ranks import run_together, start_together, watch
 from tests.runs import build_watcher
 from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
+from weber.cache.store import Store
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
+from weber.pocket.random_flux2 import build_random_flux2
 from weber.track.jsonl import read_readings
 from weber.training.assemble import train
 
@@ -29,27 +31,40 @@ CASES: dict[str, dict[str, Any]] = {
         "objective": {"stratified": True},
         "train": {"steps": 4, "batch_size": 1, "accumulation": 4},
     },
-    "lokr": {"adapter": {"kind": "lycoris", "lycoris": {"algo": "lokr"}}, "train": {"steps": 2, "batch_size": 1, "accumulation": 2}},
+    "lokr": {
+        "adapter": {"kind": "lycoris", "lycoris": {"algo": "lokr"}},
+        "memory": {"device": "cpu", "quantize_text_encoder_2": "int8", "encode_batch_size": 1, "gradient_checkpointing": "none"},
+        "train": {"steps": 2, "batch_size": 1, "accumulation": 2},
+    },
     "full": {
         "adapter": {"kind": "full", "targets": ["single_transformer_blocks", "norm_out"]},
         "memory": {"device": "cpu", "dtype": "bf16", "gradient_checkpointing": "none"},
         "optim": {"name": "adamw_bf16", "lr": 1e-4, "ema_decay": 0.9},
-        "train": {"steps": 4, "batch_size": 1, "accumulation": 3},
+        "train": {"steps": 4, "batch_size": 1, "accumulation": 4},
+        "sampling": {"prompts": ["a dog"], "steps": 1, "width": 64, "height": 64, "every": 2},
     },
     "packed": {
         "memory": {"device": "cpu", "quantize": "nf4", "dtype": "bf16", "gradient_checkpointing": "none"},
-        "train": {"steps": 3, "batch_size": 1, "accumulation": 2},
+        "train": {"steps": 3, "batch_size": 1, "accumulation": 4},
         "sampling": {"prompts": ["a dog"], "steps": 2, "width": 64, "height": 64, "every": 2},
         "evaluation": {"every": 2, "pictures": 1, "levels": [0.5]},
     },
     "mixed": {"train": {"steps": 4, "batch_size": 3, "accumulation": 3}, "optim": {"lr": 1e-3}},
+    "references": {
+        "memory": {"device": "cpu", "gradient_checkpointing": "none", "encode_batch_size": 1},
+        "train": {"steps": 2, "batch_size": 2, "accumulation": 2},
+    },
 }
 WORLDS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "two": (2, ("lora", "lokr", "full", "mixed")),
+    "two": (2, ("lora", "lokr", "full", "mixed", "references")),
     "three": (3, ("lora", "mixed")),
-    "two sharded": (2, ("lora", "packed", "full", "mixed")),
+    "two sharded": (2, ("lora", "lokr", "packed", "full", "mixed", "references")),
+    "four sharded": (4, ("packed", "full")),
 }
-"""How many processes do what, and whether each holds a part of the blocks."""
+ENCODED = ("lokr", "references")
+"""What encodes its pictures and texts itself, the latter by encoders that are sharded where blocks are."""
+"""How many processes do what, and whether each holds a part of the blocks; of four each two hold all of them, and
+what is trained stays whole in a step."""
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +82,36 @@ def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, mas
     if case == "mixed":
         kept = {"path": str(pictures), "name": "kept", "regularization": True, "loss_weight": 0.5, **SIZE}
         data = [data[0] | {"loss_masks": str(masks)}, kept]
+    if case == "references":
+        before = shutil.copytree(pictures, place / "before", dirs_exist_ok=True)
+        data = [data[0] | {"conditioning": [str(before)], "conditioning_type": "reference_loose"}]
     tree: dict[str, Any] = {
-        "model": {"variant": "pocket"},
+        "model": _choose_model(place, case),
         "data": data,
         "adapter": {"rank": 4},
         "memory": {"device": "cpu", "gradient_checkpointing": "none"},
-        "output": {"folder": str(place / name / case), "cache": str(cache), "save_every": 2},
+        "output": {"folder": str(place / name / case), "cache": str(_choose_cache(place, name, case) or cache), "save_every": 2},
     } | CASES[case]
     if "sharded" in name:
-        tree |= {"parallel": {"devices": 2, "strategy": "fsdp"}, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
+        encoders = {"text_encoders": "sharded"} if case in ENCODED else {}
+        parallel: dict[str, Any] = {"devices": 2, "strategy": "fsdp"} | encoders
+        parallel |= {"devices": 4, "group": 2, "reshard": case != "full"} if "four" in name else {}
+        tree |= {"parallel": parallel, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
     return build_config(tree)
+
+
+def _choose_cache(place: Path, name: str, case: str) -> Path | None:
+    return place / name / f"cache-{case}" if case in ENCODED else None
+
+
+def _choose_model(place: Path, case: str) -> dict[str, Any]:
+    """One that takes references, for those; its folder is made once."""
+    folder = place / "klein"
+    if case != "references":
+        return {"variant": "pocket"}
+    if not folder.exists():
+        build_random_flux2(folder, "klein-base")
+    return {"path": str(folder), "variant": "flux2-klein-base-4b"}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +145,18 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, c
         assert read_readings(one) == read_readings(many)
     pictures = {file.name: file.read_bytes() for file in (one / "pictures").rglob("*.png")}
     assert pictures == {file.name: file.read_bytes() for file in (many / "pictures").rglob("*.png")}
-    assert bool(pictures) == (case == "packed")
+    assert bool(pictures) == (case in ("packed", "full"))
+
+
+@pytest.mark.parametrize(("world", "case"), [(world, case) for world, (_, cases) in WORLDS.items() for case in cases if case in ENCODED])
+def test_many_processes_encode_what_one_does(runs: dict[str, Path], place: Path, world: str, case: str) -> None:
+    """Each its part, and of text encoders with parts of their layers: nothing twice, and the same bits."""
+    one, many = (Store(place / name / f"cache-{case}") for name in ("one", world))
+    keys = set(one.catalog.read_all())
+    assert keys == set(many.catalog.read_all()) and len(keys) > 12
+    for key in sorted(keys):
+        mine, yours = one.read(key), many.read(key)
+        assert mine.keys() == yours.keys() and all(mine[name].equal(yours[name]) for name in mine), key
 
 
 @pytest.mark.parametrize(
@@ -119,7 +165,7 @@ def test_many_processes_are_one_bit_for_bit(runs: dict[str, Path], world: str, c
         ("lora", "three", 2, []),
         ("lora", "two", 1, []),
         ("full", "two sharded", 1, ["parallel.strategy=auto", "parallel.devices=auto"]),
-        ("full", "two", 3, ["parallel.strategy=fsdp", "parallel.devices=3", "memory.gradient_checkpointing=all"]),
+        ("full", "two", 3, ["parallel.strategy=fsdp", "parallel.devices=3", "parallel.reshard=false", "memory.gradient_checkpointing=all"]),
     ],
 )
 def test_a_run_goes_on_in_any_number_of_processes(

@@ -14,7 +14,7 @@ from weber.cache.served import TextServer
 from weber.cache.store import Store
 from weber.cache.text_forms import FULL, TextForm
 from weber.cache.writer import Writer
-from weber.errors import ModelError
+from weber.errors import ModelError, WeberError
 from weber.families.family import Family
 from weber.families.tokens import TEXT
 from weber.progress import Progress
@@ -70,37 +70,62 @@ def encode_batches(
     dtype: torch.dtype,
     task: Task,
     form: TextForm = FULL,
+    is_shared: bool = False,
 ) -> None:
     """Load the encoder, store what `encode` makes of every (keys, inputs), free the encoder.
 
     The first dimension of what `encode` returns is that of the keys; floating-point tensors are stored as `dtype`, texts in their `form`.
     A batch is stored as a whole, so that a run that was killed goes on with the batches it would have had, and so with the same bits.
+    `is_shared`: other processes have parts of the encoder, and it runs for all batches, whatever is wrong with one, as theirs do.
     """
     done = 0
     task.report(done)
     encoder = load()
     with Writer(store) as writer, torch.no_grad():
-        for keys, inputs in batches:
-            tensors: Mapping[str, Tensor] = {
-                name: _prepare(tensor, dtype) for name, tensor in form.prepare(encode(encoder, inputs)).items()
-            }
-            _check_finite(encoder, tensors, what=task.what)
-            tensors = form.pack(tensors)
-            writer.add_batch({key: {name: tensor[row] for name, tensor in tensors.items()} for row, key in enumerate(keys)})
+        following = iter(batches)
+        for keys, inputs in following:
+            found = encode(encoder, inputs)
+            if not keys:
+                continue
+            try:
+                _keep(writer, keys, found, encoder=encoder, dtype=dtype, task=task, form=form)
+            except WeberError:
+                for _, others in following if is_shared else ():
+                    encode(encoder, others)
+                raise
             done += len(keys)
             task.report(done)
     form.release()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # what is fetched ahead still goes where the encoder is
     del encoder
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
+def _keep(
+    writer: Writer,
+    keys: Sequence[str],
+    found: Mapping[str, Tensor],
+    *,
+    encoder: nn.Module,
+    dtype: torch.dtype,
+    task: Task,
+    form: TextForm,
+) -> None:
+    tensors: Mapping[str, Tensor] = {name: _prepare(tensor, dtype) for name, tensor in form.prepare(found).items()}
+    _check_finite(encoder, tensors, what=task.what)
+    tensors = form.pack(tensors)
+    writer.add_batch({key: {name: tensor[row] for name, tensor in tensors.items()} for row, key in enumerate(keys)})
+
+
 def _check_finite(encoder: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
     """Nothing is kept that no step could learn from."""
     if all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         return
-    numbers = ((name, tensor) for name, tensor in encoder.state_dict().items() if tensor.is_floating_point() and tensor.dtype.itemsize > 1)
+    here = {name: tensor for name, tensor in encoder.state_dict().items() if tensor.untyped_storage().nbytes() >= tensor.nbytes}
+    numbers = ((name, tensor) for name, tensor in here.items() if tensor.is_floating_point() and tensor.dtype.itemsize > 1)
     broken = next((name for name, tensor in numbers if not bool(tensor.isfinite().all())), None)
     raise ModelError(
         f"While {what}: what the encoder makes is not finite.",

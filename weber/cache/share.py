@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from weber.errors import ConfigError
@@ -23,6 +24,16 @@ class Share(NamedTuple):
 
 
 WHOLE = Share()
+
+Pace = Callable[[str, int], int]
+"""A text part, and how many batches of it this process has: how often its encoder is to run. Processes that hold parts of it run it
+together."""
+
+
+def keep_own_pace(part: str, num_batches: int) -> int:
+    """Of encoders that each process has whole."""
+    return num_batches
+
 
 
 def read_share(text: str) -> Share:

@@ -37,6 +37,9 @@ from weber.progress import Progress, ignore_progress
 Swap = Callable[[Predictor], Callable[[nn.Module], None]]
 """Gets a network whose swapped blocks are on the meta device; what it returns is called with each of them when its weights are there."""
 
+Divide = Callable[[list[nn.Module]], Callable[[nn.Module], None]]
+"""Gets the layers of an encoder, on the meta device; what it returns is called with each of them when its weights are there."""
+
 _PLAIN = MemoryConfig()
 _HOST = torch.device("cpu")
 _LOADING = "loading the model"
@@ -150,17 +153,37 @@ def list_kept_keys(family: Family, memory: MemoryConfig, *, trained: Container[s
     return {build_kept_key(identity, formats, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
 
 
-def build_encoder_fill(memory: MemoryConfig, form: str, *, device: torch.device) -> Fill:
-    """What fills a text encoder: linear layers of what it has many of are packed; embeddings, norms and heads stay as they are."""
+def build_encoder_fill(memory: MemoryConfig, form: str, *, device: torch.device, divide: Divide | None = None) -> Fill:
+    """What fills a text encoder: linear layers of what it has many of are packed; embeddings, norms and heads stay as they are. With
+    `divide` each of its layers is taken over when its weights are on the host."""
 
     def fill(module: nn.Module, weights: Weights) -> None:
-        formats = {name: form for name in _list_repeated(module) if f"{name}.weight" in weights}
+        repeated = _list_repeated(module) if form != "none" else []
+        formats = {name: form for name in repeated if f"{name}.weight" in weights}
         packed = build_packed_weights(weights, formats, device=_choose_device(memory, device))
-        put = _Putter(module, weights, packed, formats)
+        put, layers = _Putter(module, weights, packed, formats), {} if divide is None else list_layers(module)
+        inside = {name: [one for one in weights if one.startswith(f"{name}.")] for name in layers}
+        later = {one for names in inside.values() for one in names}
         for name in weights:
-            put(name, device)
+            if name not in later:
+                put(name, device)
+        if divide is None:
+            return
+        take = divide(list(layers.values()))
+        for name, layer in layers.items():
+            for one in inside[name]:
+                put(one, _HOST)
+            take(layer)
 
     return fill
+
+
+def list_layers(encoder: nn.Module) -> dict[str, nn.Module]:
+    """What an encoder has many of: its largest list of modules."""
+    lists = {name: one for name, one in encoder.named_modules() if isinstance(one, nn.ModuleList)}
+    sizes = {name: sum(parameter.numel() for parameter in one.parameters()) for name, one in lists.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    return {f"{largest}.{number}": layer for number, layer in enumerate(lists[largest])}
 
 
 @dataclass

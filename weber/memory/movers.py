@@ -199,7 +199,7 @@ class CudaMover(HostMover):
             raise TrainingError(
                 "The system does not let the GPU read the host's memory directly, as swapped blocks need it.",
                 got=f"CUDA error {error} while pinning {size} bytes, after {sum(map(len, self._pinned))}",
-                fix='lower memory.swap_blocks, or set memory.swap_to = "disk"',
+                fix='lower memory.swap_blocks, or set memory.swap_to = "disk"; with parallel.offload remove it',
             )
         self._pinned.append(pages)
         return pages[:num_bytes]
@@ -306,9 +306,14 @@ class DiskMover:
         )
 
 
+def build_host(device: torch.device) -> HostMover:
+    """What keeps bytes in host memory for that device."""
+    return CudaMover(device) if device.type == "cuda" else HostMover(device)
+
+
 def build_mover(device: torch.device, *, folder: Path | None = None) -> Mover:
     """What moves blocks to that device from host memory, or from a file in `folder`."""
-    inner = CudaMover(device) if device.type == "cuda" else HostMover(device)
+    inner = build_host(device)
     return inner if folder is None else DiskMover(folder, inner)
 
 

@@ -244,6 +244,7 @@ class BlockSwap:
             if place not in self._slot_of:
                 held = {slot: one for one, slot in self._slot_of.items()}
                 slot = next(slot for slot in range(self._num_slots) if held.get(slot) not in wanted)
+                slot = place if self._num_slots == len(self._places) else slot
                 if slot in held:
                     self._evict(held[slot])
                 self._slot_of[place] = slot

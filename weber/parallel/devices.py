@@ -38,12 +38,13 @@ def check_alone(config: RunConfig) -> None:
             expected="a process for each device",
             fix="start the run with `weber train`, which starts them, or set parallel.devices = 1",
         )
-    if config.parallel.strategy != "auto":
-        raise ConfigError(
-            "What each device holds can only be said where there are several.",
-            got=f'parallel.strategy = "{config.parallel.strategy}", and one device trains',
-            fix="remove parallel.strategy, or set parallel.devices",
-        )
+    for name, value in {"strategy": config.parallel.strategy, "text_encoders": config.parallel.text_encoders}.items():
+        if value != "auto":
+            raise ConfigError(
+                "What each device holds can only be said where there are several.",
+                got=f'parallel.{name} = "{value}", and one device trains',
+                fix=f"remove parallel.{name}, or set parallel.devices",
+            )
 
 
 def choose_device(config: RunConfig) -> torch.device:

@@ -26,7 +26,7 @@ Order = dict[str, Any]
 """What the others are to do: `do` is its name."""
 LEAVE = "leave"
 
-_PATIENCE = timedelta(days=30)  # others wait while process 0 encodes, paints and saves; one that is gone is noticed by its connection
+PATIENCE = timedelta(days=30)  # others wait while process 0 encodes, paints and saves; one that is gone is noticed by its connection
 _NUM_SHOWN = 3
 
 
@@ -48,16 +48,26 @@ class World:
     def __init__(self, place: Place, device: torch.device) -> None:
         """Meet the others; returns when all are there."""
         self.rank, self.size, self.device = place.rank, place.size, device
+        self.num_near = place.size
+        """Processes of a machine; all, where machines have different numbers of them."""
         self.is_heard = False
         """Whether the others wait for what is next."""
         self.is_together = place.rank > 0
         """Whether all do the same; when not, process 0 does something alone, and the others listen."""
-        with _watched("meeting"):
+        with watched("meeting"):
             if place.address:
-                dist.init_process_group("gloo", init_method=place.address, rank=place.rank, world_size=place.size, timeout=_PATIENCE)
+                dist.init_process_group("gloo", init_method=place.address, rank=place.rank, world_size=place.size, timeout=PATIENCE)
             else:
-                dist.init_process_group("gloo", timeout=_PATIENCE)
-            self._group = dist.new_group(backend="nccl", timeout=_PATIENCE) if device.type == "cuda" else None
+                dist.init_process_group("gloo", timeout=PATIENCE)
+            self.group = dist.new_group(backend="nccl", timeout=PATIENCE) if device.type == "cuda" else None
+        told = {one["near"] for one in self.tell_all({"near": place.local_size})}
+        if len(told) == 1 and place.size % place.local_size == 0:
+            self.num_near = place.local_size
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Processes of the run, and of a machine."""
+        return self.size, self.num_near
 
     @property
     def is_leader(self) -> bool:
@@ -95,7 +105,7 @@ class World:
     def pass_on(self, facts: Mapping[str, Any]) -> Order:
         """What process 0 knows, to all."""
         said: list[Any] = [json.dumps(facts) if self.is_leader else None]
-        with _watched("waiting"):
+        with watched("waiting"):
             dist.broadcast_object_list(said, src=0)
         found: Order = json.loads(said[0])
         return found
@@ -103,7 +113,7 @@ class World:
     def tell_all(self, facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """What each process knows, to all, in their order."""
         told: list[Any] = [None] * self.size
-        with _watched("waiting"):
+        with watched("waiting"):
             dist.all_gather_object(told, json.dumps(facts))
         return [json.loads(one) for one in told]
 
@@ -136,31 +146,26 @@ class World:
     def exchange(self, mine: Tensor, *, sent: Sequence[int], received: Sequence[int]) -> Tensor:
         """Of `mine` the first `sent[0]` numbers go to process 0, and so on; returns what comes from each, behind each other."""
         found = torch.empty(sum(received), dtype=mine.dtype, device=mine.device)
-        with _watched("exchanging gradients"):
-            dist.all_to_all_single(found, mine, list(received), list(sent), group=self._group)
+        with watched("exchanging gradients"):
+            dist.all_to_all_single(found, mine, list(received), list(sent), group=self.group)
         return found
 
     def gather(self, mine: Tensor, found: Tensor | None = None) -> Tensor:
         """The tensors of all, of equal shapes, behind each other; in memory that is there, or else new."""
         if found is None:
             found = torch.empty(self.size * len(mine), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
-        with _watched("exchanging numbers"):
-            dist.all_gather_single(found, mine.contiguous(), group=self._group)
+        with watched("exchanging numbers"):
+            dist.all_gather_single(found, mine.contiguous(), group=self.group)
         return found
-
-    def send_from(self, tensor: Tensor, *, rank: int) -> None:
-        """What one process has in a tensor, into that of all others, in place."""
-        with _watched("exchanging weights"):
-            dist.broadcast(tensor, src=rank, group=self._group if tensor.is_cuda else None)
 
     def send(self, tensor: Tensor) -> None:
         """Numbers on the host, to process 0."""
-        with _watched("sending numbers"):
+        with watched("sending numbers"):
             dist.send(tensor, dst=0)
 
     def receive(self, tensor: Tensor, *, rank: int) -> None:
         """What a process sends, into memory of the host."""
-        with _watched("waiting for numbers"):
+        with watched("waiting for numbers"):
             dist.recv(tensor, src=rank)
 
     def close(self) -> None:
@@ -169,8 +174,8 @@ class World:
 
 
 @contextmanager
-def _watched(what: str) -> Iterator[None]:
-    """A connection that breaks is a process that is gone."""
+def watched(what: str) -> Iterator[None]:
+    """What processes exchange inside. A connection that breaks is a process that is gone."""
     try:
         yield
     except RuntimeError as error:  # what PyTorch's groups raise, whatever has happened

@@ -69,7 +69,8 @@ class Workload:
 
     `rates` left out: those of the device. `host_bytes`, `device_bytes`: memory of the host, and of a GPU; None: enough, or not known.
     `cached`: parts of the model that have nothing to encode, because all that they would make is in the cache. With several processes
-    this is what each has; `is_sharded`: a part of every block.
+    this is what each has; `is_sharded`: a part of every block, of which `group` processes have all; None: all of them;
+    `divided`: text parts that all have between them while texts are encoded.
     """
 
     family: Family
@@ -86,6 +87,13 @@ class Workload:
     measured: Sequence[Sample] = ()
     num_processes: int = 1
     is_sharded: bool = False
+    group: int | None = None
+    divided: Container[str] = frozenset()
+
+    @property
+    def num_near(self) -> int:
+        """How many processes have all blocks between them."""
+        return self.group or self.num_processes
 
     def count_sharded_share(self) -> float:
         """Of the numbers that learn, those that one process alone moves: those of the blocks themselves."""
@@ -95,10 +103,18 @@ class Workload:
         inside = sum(prod(shape) for name, shape in self.trained.shapes.items() if name in known and name.startswith(names))
         return inside / self.trained.num_parameters
 
+    def count_frozen_share(self) -> float:
+        """Of the numbers of the blocks, those that do not change."""
+        family = self.family
+        names = tuple(f"{name}." for name in list_block_names(family, family.skeleton))
+        sizes = {name: one.numel() for name, one in family.skeleton.named_parameters() if name.startswith(names)}
+        num = sum(size for name, size in sizes.items() if name not in self.trained.shapes)
+        return num / sum(sizes.values())
+
     def count_own(self, num_bytes: float) -> int:
         """Of what is trained, or comes with it: what each process has."""
         share = self.count_sharded_share() if self.is_sharded else 0.0
-        return int(num_bytes * (1 - share + share / self.num_processes)) if share else int(num_bytes)
+        return int(num_bytes * (1 - share + share / self.num_near)) if share else int(num_bytes)
 
     def count_rounds(self, config: RunConfig) -> int:
         """Micro-batches of a step that each process has."""
@@ -264,13 +280,13 @@ class Budget:
 
     def _list_still(self, memory: MemoryConfig) -> dict[str, int]:
         """What is on the device from the first step to the last."""
-        optim, load = self.config.optim, self.load
+        config, optim, load = self.config, self.config.optim, self.load
         resident, swapped = self.list_blocks(memory)
         others = [factors for one in load.frozen for factors in one.modules.values()]
         parts = {
-            "weights of the blocks": sum(resident) // (load.num_processes if load.is_sharded else 1),
+            "weights of the blocks": _count_still(config, load, resident),
             "slots for swapped blocks": min(NUM_SLOTS, len(swapped)) * max(swapped, default=0),
-            "slots for whole blocks": min(NUM_SLOTS, len(resident)) * max(resident, default=0) if load.is_sharded else 0,
+            "slots for whole blocks": _count_slots(config, load, resident),
             "other weights": self._measure(memory).others,
             "text encoder": self._measure(memory).text,
             "text encoders in the run": sum(one.weight_bytes for one in _list_live(self._encoders, self.config, memory=memory)),
@@ -286,17 +302,18 @@ class Budget:
 
     def _list_hosted(self, memory: MemoryConfig, profile: Profile) -> dict[str, int]:
         """What is in the host's own memory; where the device is the host, what is on the device is not named again."""
-        optim, is_gpu = self.config.optim, self.load.device.type == "cuda"
-        _, swapped = self.list_blocks(memory)
+        optim, is_gpu, load = self.config.optim, self.load.device.type == "cuda", self.load
+        resident, swapped = self.list_blocks(memory)
         sibling = _count_sibling(self.config, self.load, sizes=self._measure(memory), blocks=self.list_blocks(memory), memory=memory)
         parts = {
             "the program": _PROGRAM_BYTES if is_gpu else 0,
             "swapped blocks": sum(swapped) if memory.swap_to == "host" else 0,
+            "parts of blocks": _count_away(self.config, load, resident),
             "modulation": sum(self._measure(memory).modulation) if memory.modulation == "host" else 0,
             "the model that paints": sibling.host,
             "offloaded activations": profile.hosted_bytes,
-            "optimizer": self._updates.state_bytes + CHUNK_BYTES if optim.state_on == "host" else 0,
-            "running mean": self._updates.mean_bytes if optim.ema_on == "cpu" and self.load.device.type != "cpu" else 0,
+            "optimizer": self.load.count_own(self._updates.state_bytes) + CHUNK_BYTES if optim.state_on == "host" else 0,
+            "running mean": load.count_own(self._updates.mean_bytes) if optim.ema_on == "cpu" and load.device.type != "cpu" else 0,
         }
         if self.config.sampling.model is not None:
             parts["the model that paints"] = parts["swapped blocks"] + parts["modulation"]
@@ -360,10 +377,16 @@ class Budget:
         is_here = self.config.model.text_encoder_url is None
         for part, precision in zip(family.text_parts if is_here else (), precisions, strict=False):
             rows.append((part, f"encoding captions ({part})", "text encoder", self._encoders.read(part, precision, batch=batch)))
+        num = self.load.num_processes
+        sizes = {
+            part: found.count_divided(num, num_slots=NUM_SLOTS) if part in self.load.divided else found.weight_bytes
+            for part, _, _, found in rows
+            if found is not None
+        }
         return [
             Phase(
                 name,
-                {what: found.weight_bytes, "activations": found.activation_bytes, **own},
+                {what: sizes[part], "activations": found.activation_bytes, **own},
                 has_network=False,
                 seconds=self._rates.count_seconds(found.work),
             )
@@ -375,10 +398,12 @@ class Budget:
         sizes, rates, optim, times = self._measure(memory), self._rates, self.config.optim, self.load.count_rounds(self.config)
         passes, unpack = 1 + _count_again(memory), rates.count_seconds(_build_unpacking(sizes))
         _, swapped = self.list_blocks(memory)
-        inward, outward = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
+        moved = bytes_per_step(swapped, trained_sizes=swapped if self.config.adapter.kind == "full" else ())
+        inward, outward = float(moved[0]), moved[1]
         if self.load.is_sharded:
-            num = self.load.num_processes
-            inward = 2 * sum(self.list_blocks(memory)[0]) * (num - 1) // num
+            num = self.load.num_near
+            passes_in = 2 if self.config.parallel.reshard else 1 / times
+            inward = passes_in * sum(self.list_blocks(memory)[0]) * (1 if self.config.parallel.offload else (num - 1) / num)
         link = rates.link if memory.swap_to == "host" else _DISK_BYTES_PER_SECOND
         updates = self._updates
         state_seconds = updates.state_bytes / rates.link if optim.state_on == "host" else 0.0
@@ -391,6 +416,24 @@ class Budget:
             on_host=times * hosted / HOST_BYTES_PER_SECOND,
             update=max(updates.count_seconds(rates), 0.0 if optim.fused_backward else state_seconds) + updates.count_mean_seconds(rates),
         )
+
+
+def _count_still(config: RunConfig, load: Workload, blocks: Sequence[int]) -> int:
+    """Bytes of the blocks that stay on the device."""
+    return sum(blocks) // (load.num_near if load.is_sharded else 1) - _count_away(config, load, blocks)
+
+
+def _count_away(config: RunConfig, load: Workload, blocks: Sequence[int]) -> int:
+    """Bytes of a process's parts of blocks that lie in the memory of the host."""
+    is_away = load.is_sharded and config.parallel.offload
+    return int(sum(blocks) // load.num_near * load.count_frozen_share()) if is_away else 0
+
+
+def _count_slots(config: RunConfig, load: Workload, blocks: Sequence[int]) -> int:
+    """Bytes of slots for blocks that are put together."""
+    if not load.is_sharded:
+        return 0
+    return min(NUM_SLOTS, len(blocks)) * max(blocks, default=0) if config.parallel.reshard else sum(blocks)
 
 
 def _count_parts(

@@ -61,6 +61,11 @@ def find_served(config: ModelConfig, family: Family, *, dtype: torch.dtype) -> T
     return served
 
 
+def list_precisions(family: Family, memory: MemoryConfig) -> dict[str, Precision]:
+    """Of each text part."""
+    return dict(zip(family.text_parts, (memory.quantize_text_encoder, memory.quantize_text_encoder_2), strict=False))
+
+
 def build_encoders(
     family: Family,
     memory: MemoryConfig,
@@ -72,8 +77,7 @@ def build_encoders(
 ) -> Encoders:
     """The encoders of a model on their device; `served`: the machine that has those of texts. What is unlike the plain encoder has its
     own identity, so nothing stale can be read."""
-    chosen = (memory.quantize_text_encoder, memory.quantize_text_encoder_2)
-    precisions: dict[str, Precision] = dict(zip(family.text_parts, chosen, strict=False))
+    precisions = list_precisions(family, memory)
 
     def identify(part: str) -> str:
         if part == family.image_part:

@@ -47,6 +47,7 @@ def _check_device(config: RunConfig, device: torch.device) -> None:
         f"memory.swap_blocks = {memory.swap_blocks!r}": memory.swap_blocks != 0 and memory.swap_to == "host",
         "memory.offload_activations = true": memory.offload_activations,
         'memory.modulation = "host"': memory.modulation == "host",
+        "parallel.offload = true": config.parallel.offload,
         'optim.state_on = "host"': config.optim.state_on == "host",
         'optim.ema_on = "device"': config.optim.ema_on == "device",
     }

@@ -188,11 +188,13 @@ def build_plan(
     is_resumed: bool = False,
     card: str | None = None,
     num_processes: int | None = None,
+    num_near: int | None = None,
 ) -> Plan:
     """Check a config against its model, data and machine; opens pictures, configuration files and adapters, no weights of the model.
 
     A run that `is_resumed` has left the adapter that it started from behind. With `card` the machine is one with that GPU. What `is_run`
-    needs the machine and the model that it is planned for. `num_processes`: how many train; None: as many as there would be.
+    needs the machine and the model that it is planned for. `num_processes`: how many train; None: as many as there would be; `num_near`:
+    how many of them each machine has; None: all.
     Raises ConfigError, ModelError, AdapterError or DataError in words.
     """
     machine = choose_machine(config.memory, card)
@@ -249,8 +251,9 @@ def build_plan(
         config, family, machine=machine, trained=trained, pictures=dataset.examples, prompts=prompts, frozen=frozen
     )
     workload = replace(workload, measured=list_measured(measured))
-    spread = choose_spread(config, workload, num_processes=num_processes or count_processes(config, machine))
-    workload = replace(workload, num_processes=spread.num_processes, is_sharded=spread.is_sharded)
+    num_processes = num_processes or count_processes(config, machine)
+    spread = choose_spread(config, workload, num_processes=num_processes, num_near=num_near)
+    workload = replace(workload, num_processes=num_processes, is_sharded=spread.is_sharded, group=spread.group, divided=spread.divided)
     found = dtype if machine.bf16_gain is not None else None
     resolved = build_resolved(config, family, painted=painted, num_steps=num_steps, dtype=found)
     parts = machine, model, dataset, measured, batches, num_steps, trained, tuple(prompts), start, frozen, workload, sibling, spread

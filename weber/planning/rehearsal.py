@@ -34,7 +34,7 @@ from weber.kinds.text import TextLearner, add_encoder, choose_own, find_text
 from weber.memory.checkpointing import Mode, build_checkpointing
 from weber.memory.formats import FORMATS
 from weber.memory.joined import join_layers
-from weber.memory.load import choose_formats, list_blocks
+from weber.memory.load import choose_formats, list_blocks, list_layers
 from weber.memory.meta import FlashOnMeta
 from weber.memory.packed import build_packed
 from weber.memory.simulate import Cut, Stretch, Trace, Work, cut_blocks, simulate_call, simulate_pass
@@ -285,11 +285,18 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Bytes of an encoder's weights and of the activations of a batch, and the work of one picture or caption."""
+    """Bytes of an encoder's weights and of the activations of a batch, and the work of one picture or caption. `layers`: of a text encoder
+    bytes of what it has many of."""
 
     weight_bytes: int
     activation_bytes: int
     work: Work
+    layers: tuple[int, ...] = ()
+
+    def count_divided(self, num_processes: int, *, num_slots: int) -> int:
+        """Bytes of its weights where each process has a part of every layer, and room for so many whole ones."""
+        inside = sum(self.layers)
+        return self.weight_bytes - inside + inside // num_processes + min(num_slots, len(self.layers)) * max(self.layers, default=0)
 
 
 @dataclass(frozen=True)
@@ -298,6 +305,7 @@ class _Published:
 
     modules: Mapping[str, Any]
     weights: dict[tuple[str, str], int] = field(default_factory=dict)
+    layers: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     calls: dict[tuple[object, ...], Stretch] = field(default_factory=dict)
 
 
@@ -344,8 +352,10 @@ class RehearsedEncoders:
             found.calls[key] = simulate_call(lambda: encoder(numbers, output_hidden_states=has_states))
         if (part, precision) not in found.weights:
             found.weights[part, precision] = _measure_encoder(encoder, precision)
+            found.layers[part, precision] = tuple(_measure_encoder(encoder, precision, within=one) for one in list_layers(encoder))
         call = found.calls[key]
-        return Encoding(found.weights[part, precision], call.peak_bytes, call.work.divide(batch))
+        layers = found.layers[part, precision]
+        return Encoding(found.weights[part, precision], call.peak_bytes, call.work.divide(batch), layers)
 
     def _run_autoencoder(
         self, run: Callable[[Any, int, int], object], width: int, height: int, *, is_tiled: bool
@@ -403,13 +413,14 @@ def _predict_loss(
     return build_losses(velocity, build_target(latents, noise), t, config=config).sum()
 
 
-def _measure_encoder(encoder: nn.Module, precision: str) -> int:
-    """Bytes of its weights; linear layers in lists of modules are those that are packed."""
+def _measure_encoder(encoder: nn.Module, precision: str, *, within: str = "") -> int:
+    """Bytes of its weights, or of those of one of its modules; linear layers in lists of modules are those that are packed."""
     lists = [f"{name}." for name, one in encoder.named_modules() if isinstance(one, nn.ModuleList)]
-    num_bytes = sum(one.nbytes for one in encoder.parameters())
+    num_bytes = sum(one.nbytes for one in encoder.get_submodule(within).parameters())
     if precision != "none":
         for name, one in encoder.named_modules():
-            if isinstance(one, nn.Linear) and any(name.startswith(start) for start in lists):
+            is_within = not within or name.startswith(f"{within}.")
+            if is_within and isinstance(one, nn.Linear) and any(name.startswith(start) for start in lists):
                 num_bytes += FORMATS[precision].num_bytes(one.out_features, one.in_features) - one.weight.nbytes
     return num_bytes
 

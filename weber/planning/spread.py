@@ -16,11 +16,14 @@ from weber.planning.traffic import Demand, Links
 
 @dataclass(frozen=True)
 class Spread:
-    """How many processes, what each holds, and why."""
+    """How many processes, what each holds, and why. `group`: how many hold all blocks between them, where they are sharded; `divided`: the
+    text parts whose layers all hold between them while texts are encoded."""
 
     num_processes: int
     is_sharded: bool
     why: str
+    group: int | None = None
+    divided: frozenset[str] = frozenset()
 
 
 def count_processes(config: RunConfig, machine: Machine) -> int:
@@ -30,8 +33,38 @@ def count_processes(config: RunConfig, machine: Machine) -> int:
     return 1 if machine.wish is not None else len(list_devices(config))
 
 
-def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) -> Spread:
-    """What `parallel.strategy` means here. Raises ConfigError where it cannot act."""
+def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int, num_near: int | None = None) -> Spread:
+    """What the settings of [parallel] mean here. `num_near`: processes of each machine; None: all. Raises ConfigError where they cannot
+    act."""
+    divided = _choose_divided(config, replace(workload, num_processes=num_processes))
+    workload = replace(workload, divided=divided)
+    return replace(_choose_blocks(config, workload, num_processes=num_processes, num_near=num_near), divided=divided)
+
+
+def _choose_divided(config: RunConfig, workload: Workload) -> frozenset[str]:
+    """The text encoders of which each process has a part: those that do not fit a device."""
+    asked, family = config.parallel.text_encoders, workload.family
+    against = None
+    if config.model.text_encoder_url is not None:
+        against = "another machine encodes texts", "model.text_encoder_url"
+    elif config.output.text_cache == "live":
+        against = "each process encodes the texts of its own pictures while it trains", "output.text_cache"
+    if asked == "sharded" and against is not None:
+        what, key = against
+        raise ConfigError(
+            f"Text encoders cannot be sharded: {what}.",
+            got='parallel.text_encoders = "sharded"',
+            fix=f"remove parallel.text_encoders or {key}",
+        )
+    if asked == "sharded":
+        return frozenset(family.text_parts)
+    if asked == "whole" or against is not None or workload.num_processes == 1 or workload.device_bytes is None or config.memory.fit:
+        return frozenset()
+    sizes = {phase.name: phase.num_bytes for phase in build_estimate(config, workload).phases}
+    return frozenset(part for part in family.text_parts if sizes.get(f"encoding captions ({part})", 0) > workload.device_bytes)
+
+
+def _choose_blocks(config: RunConfig, workload: Workload, *, num_processes: int, num_near: int | None) -> Spread:
     if num_processes == 1:
         return Spread(1, False, "")
     group = config.train.batch_size * config.train.accumulation
@@ -44,11 +77,12 @@ def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) 
         )
     strategy, against = config.parallel.strategy, next(_list_against(config), None)
     if strategy == "fsdp":
+        _check_shards(config, workload)
         if against is not None:
             what, fix = against
             fix = f"{fix}, or remove parallel.strategy"
             raise ConfigError(f"Blocks cannot be sharded: {what}.", got='parallel.strategy = "fsdp"', fix=fix)
-        return Spread(num_processes, True, "as parallel.strategy says")
+        return _choose_group(config, workload, Spread(num_processes, True, "as parallel.strategy says"), num_near=num_near)
     whole = replace(workload, num_processes=num_processes)
     if strategy == "ddp":
         return Spread(num_processes, False, "as parallel.strategy says")
@@ -60,7 +94,51 @@ def choose_spread(config: RunConfig, workload: Workload, *, num_processes: int) 
         return Spread(num_processes, False, fits)
     if against is not None:
         return Spread(num_processes, False, f"{fits}, and blocks cannot be sharded: {against[0]}")
-    return Spread(num_processes, True, fits)
+    return _choose_group(config, workload, Spread(num_processes, True, fits), num_near=num_near)
+
+
+def _choose_group(config: RunConfig, workload: Workload, spread: Spread, *, num_near: int | None) -> Spread:
+    """Blocks come from the processes of a machine where those have room for all of them: then only gradients travel between machines."""
+    num, asked = spread.num_processes, config.parallel.group
+    if asked != "auto":
+        if num % asked:
+            raise ConfigError(
+                "The processes cannot be divided into groups of that size.",
+                got=f"parallel.group = {asked}, and {num} processes",
+                expected=f"a number that {num} can be divided by, without remainder",
+                fix=f"set parallel.group to {_find_divisor(num, asked)}, or remove it",
+            )
+        return replace(spread, group=asked)
+    if num_near is None or not 1 < num_near < num or workload.device_bytes is None:
+        return replace(spread, group=num)
+    load = replace(workload, num_processes=num, is_sharded=True, group=num_near)
+    peak = build_estimate(config, load).peak.num_bytes
+    if peak > workload.device_bytes:
+        return replace(spread, group=num, why=f"{spread.why}; the {num_near} of one machine do not hold it all, {peak / GIB:.1f} GiB each")
+    return replace(spread, group=num_near, why=f"{spread.why}; the {num_near} of one machine hold it all, {peak / GIB:.1f} GiB each")
+
+
+def _check_shards(config: RunConfig, workload: Workload) -> None:
+    """Refuse settings of sharded blocks that cannot act on these."""
+    if not config.parallel.reshard and config.adapter.kind != "full":
+        raise ConfigError(
+            "Blocks that stay whole would save nothing: they do not change, and each device has them whole with less memory otherwise.",
+            got=f'parallel.reshard = false with adapter.kind = "{config.adapter.kind}"',
+            fix='set parallel.strategy = "ddp" and remove parallel.reshard, or remove parallel.reshard alone',
+        )
+
+    if config.parallel.offload and workload.count_frozen_share() == 0:
+        raise ConfigError(
+            "Nothing of the blocks is frozen, so no part of them can lie in the memory of the host between the passes.",
+            got=f'parallel.offload = true with adapter.kind = "{config.adapter.kind}"',
+            fix='remove parallel.offload; optim.state_on = "host" moves what is larger',
+        )
+
+
+def _find_divisor(num: int, asked: int) -> int:
+    """The largest that is no larger, but at least the smallest that is more than one."""
+    divisors = [one for one in range(2, num + 1) if num % one == 0]
+    return max((one for one in divisors if one <= asked), default=divisors[0])
 
 
 def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) -> list[str]:
@@ -68,8 +146,17 @@ def describe_spread(config: RunConfig, workload: Workload, *, spread: Spread) ->
     if spread.num_processes == 1:
         return []
     held, rounds = "a part of every block (fsdp)" if spread.is_sharded else "the whole model (ddp)", workload.count_rounds(config)
+    if spread.is_sharded and workload.num_near < spread.num_processes:
+        held = f"{held[:-1]}, groups of {workload.num_near} that hold all of them)"
+    if not config.parallel.reshard:
+        held = f"{held}, and whole blocks in a step"
+    if config.parallel.offload:
+        held = f"{held}, which lies in the memory of the host"
+    divided = ", ".join(part for part in workload.family.text_parts if part in spread.divided)
+    why = "as parallel.text_encoders says" if config.parallel.text_encoders == "sharded" else "too large for one device"
     return [
         f"{spread.num_processes} devices, each with {held}: {spread.why}",
+        *([f"while texts are encoded, each with a part of every layer of {divided}: {why}"] if divided else []),
         f"a step is the same {config.train.batch_size * config.train.accumulation} pictures as on one device, in"
         f" {rounds} round{'s' * (rounds > 1)} of micro-batches",
     ]

@@ -24,6 +24,11 @@ class Links:
     disk: float = 2e9
     message: float = 5e-5
 
+    def find_rate(self, num: int) -> float:
+        """Among so many processes, of which those beyond a machine's are reached over the network."""
+        away = max(0, num - MACHINE_SIZE) / num
+        return 1 / (away / self.network + (1 - away) / self.between)
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -53,17 +58,18 @@ def build_links(workload: Workload) -> Links:
 
 def list_demands(config: RunConfig, workload: Workload, *, links: Links, save_bytes: float, save_every: int) -> list[Demand]:
     """Of a run with its settings as they are. `save_bytes`: of a checkpoint, which is written after every so many steps."""
-    num, rounds, budget = workload.num_processes, workload.count_rounds(config), Budget(config, workload)
+    num, near, rounds, budget = workload.num_processes, workload.num_near, workload.count_rounds(config), Budget(config, workload)
     inside, trained = workload.count_sharded_share() if workload.is_sharded else 0.0, workload.trained.num_bytes
-    gradients = count_gradient_bytes((1 - inside) * trained, num, rounds=rounds) + rounds * inside * trained * (num - 1) / num
-    weights = rounds * count_weight_bytes(sum(budget.list_blocks(config.memory)[0]), num) if workload.is_sharded else 0.0
-    away = max(0, num - MACHINE_SIZE) / num
-    rate = 1 / (away / links.network + (1 - away) / links.between)
+    sharded = rounds * (num - 1) / num + (num // near - 1) / num  # to whoever adds a part up, and the parts to each that moves the whole
+    gradients = count_gradient_bytes((1 - inside) * trained, num, rounds=rounds) + sharded * inside * trained
+    passes = 2 * rounds if config.parallel.reshard else 1
+    blocks = sum(budget.list_blocks(config.memory)[0]) if workload.is_sharded else 0
+    weights = count_weight_bytes(blocks, near, passes=passes)
     read = config.train.batch_size * config.train.accumulation * budget.count_sample_bytes()
     saved = save_bytes / save_every
     return [
-        Demand("gradients between devices", gradients, gradients / rate),
-        Demand("weights of blocks between devices", weights, weights / rate, is_beside=True),
+        Demand("gradients between devices", gradients, gradients / links.find_rate(num)),
+        Demand("weights of blocks between devices", weights, weights / links.find_rate(near), is_beside=True),
         Demand("words between processes", 0, MESSAGES * links.message * num if num > 1 else 0.0),
         Demand("the cache, by all devices", read, read / links.disk, is_beside=True),
         Demand("checkpoints, by one process", saved, saved / links.disk),

@@ -12,7 +12,7 @@ from torch import nn
 from weber.cache.latents import encode_latents
 from weber.cache.live import LiveTexts
 from weber.cache.masks import encode_loss_masks
-from weber.cache.share import WHOLE, Share
+from weber.cache.share import WHOLE, Share, keep_own_pace
 from weber.cache.store import Store
 from weber.cache.text import encode_texts
 from weber.checkpoint.lock import lock_folder
@@ -35,6 +35,7 @@ from weber.optim.states import Named
 from weber.optim.stepper import Stepper
 from weber.optim.table import build_optimizer
 from weber.parallel.devices import check_alone
+from weber.parallel.shards import Sharding
 from weber.parallel.world import World, check_equal
 from weber.planning.attention import choose_attention
 from weber.planning.budget import build_estimate
@@ -55,6 +56,7 @@ from weber.training.batch import Loader, Reader
 from weber.training.compiling import Compiling, compile_blocks
 from weber.training.crew import build_crew
 from weber.training.dealt import Dealt
+from weber.training.divided import Divided
 from weber.training.learner import Learner, build_health
 from weber.training.loop import build_command, run
 from weber.training.network import Where, build_put, load_network
@@ -104,7 +106,7 @@ def train(
 def _train(
     config: RunConfig, resume: Resume, *, opened: Opened, stop: Stop, imported: Imported | None, world: World | None
 ) -> Path:
-    folder, watcher, num = build_absolute(config.output.folder), opened.watcher, 1 if world is None else world.size
+    folder, watcher, (num, near) = build_absolute(config.output.folder), opened.watcher, (1, 1) if world is None else world.counts
     check_places(config)
     try:
         with watcher.shown(), stop_signals(stop, write=watcher.write), ExitStack() as held:
@@ -112,10 +114,11 @@ def _train(
             if was_run:
                 held.enter_context(lock_folder(folder))
             start = find_start(folder, resume, watcher=watcher)
-            plan = build_plan(config, stop.guard(watcher.report), is_run=True, is_resumed=start.folder is not None, num_processes=num)
+            goes_on, report = start.folder is not None, stop.guard(watcher.report)
+            plan = build_plan(config, report, is_run=True, is_resumed=goes_on, num_processes=num, num_near=near)
             if imported is not None:
                 watcher.write(write_summary(imported))
-            watcher.write(build_summary(plan, stop.guard(watcher.report)))
+            watcher.write(build_summary(plan, report))
             check_space(plan)
             if not was_run:  # only now, so that a plan that is refused leaves no folder
                 held.enter_context(lock_folder(folder))
@@ -166,8 +169,9 @@ def _prepare(
             return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages)
         with world.leading("plan", start=None if start.folder is None else str(start.folder)):
             world.agree()
-        with world.leading("encode"), world.together():
-            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size))
+        divided = Divided(world, plan.spread.divided)
+        with world.leading("encode", divided=sorted(divided.parts)), world.together():
+            encode_cache(plan, store, watcher=watcher, stop=stop, share=Share(0, world.size), divided=divided)
         store.refresh()
         return assemble(plan, store, start=start, previous=previous, watcher=watcher, stop=stop, messages=messages, world=world)
     except Stopped:
@@ -176,10 +180,12 @@ def _prepare(
         raise
 
 
-def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None, share: Share = WHOLE) -> Encoded:
+def encode_cache(
+    plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | None = None, share: Share = WHOLE, divided: Divided | None = None
+) -> Encoded:
     """Encode what the cache lacks, or a `share` of it: masks and pictures first, then texts, one encoder in memory at a time.
 
-    A stop ends it after a batch (Stopped); what was encoded is kept.
+    A stop ends it after a batch (Stopped); what was encoded is kept. `divided`: encoders that several processes have between them.
     """
     size, progress = plan.config.memory.encode_batch_size, (stop or Stop()).guard(watcher.report)
     windows, views, files = plan.needs.windows.values(), plan.needs.list_missing_views(store), plan.dataset.files
@@ -188,7 +194,10 @@ def encode_cache(plan: Plan, store: Store, *, watcher: Watcher, stop: Stop | Non
         watcher.write(f"Read {describe_count(masks, 'mask')} for the loss into {store.folder}.")
     latents = encode_latents(store, views, encoders=plan.encoders, batch_size=size, files=files, share=share, progress=progress)
     kept = plan.needs.texts if plan.needs.num_kept else []
-    texts = encode_texts(store, kept, encoders=plan.encoders, batch_size=size, share=share, progress=progress)
+    encoders, pace = plan.encoders, keep_own_pace
+    if divided is not None and divided.parts:
+        encoders, pace = divided.build_encoders(plan.encoders, plan.config.memory), divided.keep_pace
+    texts = encode_texts(store, kept, encoders=encoders, batch_size=size, share=share, pace=pace, progress=progress)
     store.catalog.keep_index()
     if latents or texts:
         watcher.write(f"Encoded {describe_count(latents, 'latent')} and {describe_count(texts, 'text')} into {store.folder}.")
@@ -212,7 +221,7 @@ def assemble(
     if world is None:
         learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress)
     else:
-        with world.leading("assemble", is_sharded=plan.workload.is_sharded):
+        with world.leading("assemble", is_sharded=plan.workload.is_sharded, group=plan.workload.num_near):
             learner, loader = build_learner(plan, store, start=start, live=live, watcher=watcher, progress=progress, world=world)
         write_answers(plan, learner, loader=loader, store=store, progress=progress)
         with world.leading("refresh"):
@@ -256,11 +265,13 @@ def build_learner(
         settings = config.model_copy(update={"memory": config.memory.model_copy(update=away)})
         parameters.extend(plan.kind.build(transformer, settings, trained=plan.trained, base=base, start=plan.start))
 
-    is_sharded = plan.workload.is_sharded
+    is_sharded, sharding = plan.workload.is_sharded, None
+    if world is not None and is_sharded:
+        sharding = Sharding(world, plan.workload.num_near, keeps=not config.parallel.reshard, offloads=config.parallel.offload)
     network = load_network(
         plan.family,
         config.memory,
-        where=Where(plan.device, plan.dtype, config.output.cache, world if is_sharded else None),
+        where=Where(plan.device, plan.dtype, config.output.cache, sharding),
         trained=plan.trained.shapes,
         put=build_text_put(build_put(put, plan.frozen), encoders=plan.encoders, learns=config.adapter.text_encoder),
         progress=progress,

@@ -20,8 +20,8 @@ class Crew:
     """All processes, and what adds their gradients up.
 
     `sums`: of what each process moves itself. With `mover` each holds a part of every block, and with `sharded` it moves a part of what is
-    trained in them. `parameters` is all that is trained, and `owners` says by their names which process moves those that only one does.
-    `watching` is called once, when all gradients of a step are complete.
+    trained in them. `parameters` is all that is trained, and `owners` says by their names which process of a group moves those that one
+    does; `rank` is the place of this one there. `watching` is called once, when all gradients of a step are complete.
     """
 
     world: World
@@ -30,12 +30,13 @@ class Crew:
     mover: ShardMover | None = None
     sharded: ShardedSums | None = None
     owners: dict[str, int] = field(default_factory=dict)
+    rank: int = 0
     watching: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def own(self) -> Named:
         """What this process moves."""
-        return [(name, one) for name, one in self.parameters if self.owners.get(name, self.world.rank) == self.world.rank]
+        return [(name, one) for name, one in self.parameters if self.owners.get(name, self.rank) == self.rank]
 
     def begin(self, ranks: Sequence[int], *, turn: int, is_last: bool) -> None:
         """A micro-batch begins in those processes that have one in this turn of a round."""
@@ -79,7 +80,8 @@ def build_crew(world: World, parameters: Named, *, network: Network) -> Crew:
     owner_of = {id(parameter): rank for found in sharded.values() for parameter, rank in found}
     owners = {name: owner_of[id(parameter)] for name, parameter in parameters if id(parameter) in owner_of}
     whole: list[nn.Parameter] = [parameter for name, parameter in parameters if name not in owners]
-    crew = Crew(world, parameters, Sums(whole, world), network.mover, ShardedSums(world, sharded) if sharded else None, owners)
-    if network.mover is not None:
-        network.mover.sums = crew.sharded
-    return crew
+    sums, mover = Sums(whole, world), network.mover
+    if mover is None:
+        return Crew(world, parameters, sums)
+    mover.sums = ShardedSums(world, mover.groups, parameters=sharded) if sharded else None
+    return Crew(world, parameters, sums, mover, mover.sums, owners, mover.groups.near.rank)

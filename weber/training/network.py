@@ -13,11 +13,10 @@ from weber.adapters.lora import add_frozen
 from weber.config.memory import MemoryConfig
 from weber.families.family import Family, Predictor
 from weber.memory.load import list_blocks, load_predictor
-from weber.memory.movers import build_mover
+from weber.memory.movers import build_host, build_mover
 from weber.memory.run import build_run
-from weber.memory.swap import BlockSwap, choose_swapped
-from weber.parallel.shards import ShardMover
-from weber.parallel.world import World
+from weber.memory.swap import NUM_SLOTS, BlockSwap, choose_swapped
+from weber.parallel.shards import Sharding, ShardMover
 from weber.planning.assistant import Frozen
 from weber.progress import Progress
 
@@ -27,12 +26,12 @@ SWAP_FOLDER = "swap"
 
 @dataclass(frozen=True)
 class Where:
-    """Where a network computes, in which precision, and the cache folder. `world`: the processes that each hold a part of its blocks."""
+    """Where a network computes, in which precision, and the cache folder. `sharding`: of its blocks over several processes."""
 
     device: torch.device
     dtype: torch.dtype
     cache: Path
-    world: World | None = None
+    sharding: Sharding | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def load_network(
     `trained`: names of weights that learn themselves and so are never packed.
     """
     skeleton, device = family.skeleton, where.device
-    if where.world is not None:
+    if where.sharding is not None:
         memory = memory.model_copy(update={"swap_blocks": "all"})
     names = list_blocks(family, skeleton)
     swapped = choose_swapped(len(names), memory.swap_blocks)
@@ -69,12 +68,14 @@ def load_network(
 
     def build_swap(predictor: Predictor) -> BlockSwap:
         nonlocal shards
-        blocks = family.blocks(predictor)
-        if where.world is not None:
+        blocks, num_slots = family.blocks(predictor), NUM_SLOTS
+        if where.sharding is not None:
             num_trained = [sum(one.requires_grad for one in block.parameters()) if learns else 0 for block in blocks]
-            shards = ShardMover(where.world, device, num_trained=num_trained)
+            host = build_host(device) if where.sharding.offloads else None
+            shards = ShardMover(where.sharding, device=device, num_trained=num_trained, host=host)
+            num_slots = len(blocks) if where.sharding.keeps else NUM_SLOTS
         mover = shards or build_mover(device, folder=where.cache / SWAP_FOLDER if memory.swap_to == "disk" else None)
-        return BlockSwap(blocks, swapped, device=device, mover=mover, is_trained=learns)
+        return BlockSwap(blocks, swapped, device=device, mover=mover, num_slots=num_slots, is_trained=learns)
 
     def take_over(predictor: Predictor) -> Callable[[nn.Module], None]:
         nonlocal swap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from weber.planning.plan import Plan, build_plan
 from weber.track.progress import Watcher
 from weber.training.assemble import build_learner, build_memory_error, encode_cache
 from weber.training.batch import Loader
+from weber.training.divided import Divided
 from weber.training.gathered import Own, describe_own, list_own
 from weber.training.learner import Learner
 from weber.training.stop import Stop, stop_signals
@@ -63,9 +65,9 @@ class Server:
             if order["do"] == "plan":
                 self._build_plan(order["start"])
             elif order["do"] == "encode":
-                self._encode()
+                self._encode(order["divided"])
             elif order["do"] == "assemble":
-                self._assemble(order["is_sharded"])
+                self._assemble(is_sharded=order["is_sharded"], group=order["group"])
             elif order["do"] == "refresh":
                 self._refresh()
             elif order["do"] == "step":
@@ -78,7 +80,8 @@ class Server:
     def _build_plan(self, start: str | None) -> None:
         error: WeberError | None = None
         try:
-            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None, num_processes=self._world.size)
+            num, near = self._world.counts
+            self._plan = build_plan(self._config, is_run=True, is_resumed=start is not None, num_processes=num, num_near=near)
             self._start = Found(0, None, {}) if start is None else _find_start(Path(start), self._world.rank)
             choose_attention(self._plan.config, self._plan.workload)
         except PeerError:
@@ -87,15 +90,15 @@ class Server:
             error = found
         self._world.agree(error)
 
-    def _encode(self) -> None:
+    def _encode(self, parts: Sequence[str]) -> None:
         assert self._plan is not None
-        share = Share(self._world.rank, self._world.size)
+        share, divided = Share(self._world.rank, self._world.size), Divided(self._world, frozenset(parts))
         with self._world.together():
-            encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share)
+            encode_cache(self._plan, Store(self._plan.resolved.output.cache), watcher=self._watcher, share=share, divided=divided)
 
-    def _assemble(self, is_sharded: bool) -> None:
+    def _assemble(self, *, is_sharded: bool, group: int) -> None:
         assert self._plan is not None
-        plan = self._plan = replace(self._plan, workload=replace(self._plan.workload, is_sharded=is_sharded))
+        plan = self._plan = replace(self._plan, workload=replace(self._plan.workload, is_sharded=is_sharded, group=group))
         store = self._store = Store(plan.resolved.output.cache)
         live = LiveTexts(plan.encoders) if plan.resolved.output.text_cache == "live" else None
         self._learner, self._loader = build_learner(

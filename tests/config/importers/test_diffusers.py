@@ -250,7 +250,8 @@ def test_file_of_fsdp(tmp_path: Path) -> None:
     )
     assert imported.tree["memory"] == {"gradient_checkpointing": "all"}
     kind, line = find_line(imported, "distributed_type")
-    assert kind == "no effect" and 'parallel.strategy = "auto" shards the blocks' in line
+    assert kind == "translated" and line.startswith('parallel.strategy = "fsdp"')
+    assert imported.tree["parallel"] == {"strategy": "fsdp"}
     assert sum(one.given.where == "fsdp.yaml" for one in imported.outcomes) == 13
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
 from weber.config.importers.diffusers import data, optim, run
-from weber.config.importers.processes import DEVICES, SHARDED
+from weber.config.importers.processes import DEVICES, OFFLOADED, SHARDED, STATE, STRATEGY, UNCUT, set_offload, set_strategy
 from weber.config.importers.published import TOKEN, Names
 
 _HUB = Names("hub_model_id", wish="push_to_hub", checkpoints="", is_whole=lambda keys: True)
@@ -117,7 +117,10 @@ KEYS: Table = {
         "texts are encoded on this machine; memory.quantize_text_encoder makes that small, and model.text_encoder_url ="
         " https://remote-text-encoder-flux-2.huggingface.co/predict sends them there as before"
     ),
-    "fsdp_text_encoder": ignored("texts are encoded before the first step, each process a part of them"),
+    "fsdp_text_encoder": ignored(
+        "texts are encoded before the first step, each process a part of them; a text encoder that does not fit one device is sharded"
+        " meanwhile, by parallel.text_encoders"
+    ),
     "dataloader_num_workers": ignored("nothing is loaded while it trains"),
     "allow_tf32": ignored("products of fp32 are computed as precisely as the device has them"),
     "enable_xformers_memory_efficient_attention": ignored("memory.attention takes the fastest that is right on that GPU"),
@@ -234,7 +237,16 @@ ACCELERATE: Table = {
     "deepspeed_config.gradient_clipping": ignored("--max_grad_norm of the script is what is used here"),
     "deepspeed_config.gradient_accumulation_steps": ignored("--gradient_accumulation_steps of the script counts"),
     "gradient_accumulation_steps": ignored("--gradient_accumulation_steps of the script counts"),
-    "distributed_type multi_gpu use_fsdp use_deepspeed use_megatron_lm use_parallelism_config": ignored(SHARDED),
+    "distributed_type use_fsdp use_deepspeed fsdp_config.fsdp_sharding_strategy fsdp_sharding_strategy"
+    " fsdp_config.fsdp_reshard_after_forward fsdp_reshard_after_forward deepspeed_config.zero_stage zero_stage": stated(
+        set_strategy, STRATEGY
+    ),
+    "fsdp_config.fsdp_offload_params fsdp_offload_params deepspeed_config.offload_param_device offload_param_device": stated(
+        set_offload, OFFLOADED
+    ),
+    "deepspeed_config.offload_optimizer_device offload_optimizer_device": ignored(STATE),
+    "parallelism_config.parallelism_config_cp_size parallelism_config_cp_size": refused(UNCUT, off=(None, 0, 1, "0", "1")),
+    "multi_gpu use_megatron_lm use_parallelism_config": ignored(SHARDED),
     "gpu_ids num_machines nnodes machine_rank node_rank same_network main_process_* rdzv_* master_* mpirun_* tpu* tp_* rank": ignored(
         _STARTED
     ),

@@ -7,7 +7,7 @@ from typing import Any
 from weber.config.importers.answers import Table, ignored, refused, stated, translated, used
 from weber.config.importers.draft import NO_EFFECT, REFUSED, Draft, Keys
 from weber.config.importers.kohya.facts import is_adapter, is_lycoris, moves_at_once
-from weber.config.importers.processes import SHARDED
+from weber.config.importers.processes import OFFLOADED, SHARDED, STATE, STRATEGY, set_offload, set_strategy
 from weber.config.importers.published import BESIDE, IS_PRIVATE, TOKEN, Names, answer_private
 from weber.config.importers.trackers import set_project, set_run_name, set_trackers
 from weber.config.importers.values import read_bool, read_int
@@ -112,8 +112,10 @@ MEMORY: Table = {
     "max_data_loader_n_workers persistent_data_loader_workers": ignored(
         "pictures and captions are encoded before the first step, so that nothing is loaded while it trains"
     ),
-    "deepspeed": ignored(SHARDED),
-    "zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path zero3_init_flag "
+    "deepspeed zero_stage": stated(set_strategy, STRATEGY),
+    "offload_param_device": stated(set_offload, OFFLOADED),
+    "offload_optimizer_device": ignored(STATE),
+    "offload_optimizer_nvme_path offload_param_nvme_path zero3_init_flag "
     "zero3_save_16bit_model fp16_master_weights_and_gradients": ignored(SHARDED),
     "ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph": ignored("how processes talk to each other changes nothing that is learned"),
 }

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from weber.config.importers.answers import Table, ignored, refused, stated, used
-from weber.config.importers.processes import MULTIPLIED, SHARDED, set_accumulation, set_processes
+from weber.config.importers.processes import (
+    MULTIPLIED,
+    OFFLOADED,
+    SHARDED,
+    STRATEGY,
+    UNCUT,
+    set_accumulation,
+    set_offload,
+    set_processes,
+    set_strategy,
+)
 from weber.config.importers.published import BESIDE, CARD, IS_PRIVATE, Names, answer_private
 from weber.config.importers.simpletuner import memory, model, objective, optim, sampling, webhooks
 from weber.config.importers.simpletuner.facts import is_full
@@ -137,10 +147,12 @@ _MEMORY: Table = {
     "disable_tf32 allow_tf32": ignored("products in fp32 are exact"),
     "pure_bf16": ignored("adapters are trained in fp32, and the frozen model is bf16 on GPUs that have it"),
     "set_grads_to_none": ignored("gradients are set to nothing after each step"),
+    "fsdp_enable fsdp_reshard_after_forward": stated(set_strategy, STRATEGY),
+    "fsdp_cpu_offload": stated(set_offload, OFFLOADED),
     "fsdp_* deepspeed_config": ignored(SHARDED),
     "num_processes": stated(set_processes, MULTIPLIED, off=(1, "1")),
     "num_machines": ignored("`weber launch` starts a run on several machines"),
-    "context_parallel_size": refused("pictures are not cut over several devices", off=(1,)),
+    "context_parallel_size": refused(UNCUT, off=(1,)),
     "context_parallel_comm_strategy find_unused_parameters main_process_ip main_process_port machine_rank same_network": ignored(_DEVICES),
     "local_rank seed_for_each_device accelerate_config accelerate_extra_args enable_multiprocessing": ignored(_DEVICES),
     "max_workers aws_max_pool_connections torch_num_threads dataloader_prefetch dataloader_prefetch_qlen": ignored(_WORKERS),
