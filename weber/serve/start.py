@@ -186,8 +186,8 @@ def open_place(request: Request, form: FormData) -> Response:
         return go(request, _look(site, place, ""))
     if not place.exists():
         raise ConfigError("There is nothing at this place.", got=shorten(site, place), fix="correct it")
-    imported = import_run(place)
-    return _show_imported(request, imported, shorten(site, place))
+    import_run(place)  # what cannot be read is refused where it was named
+    return go(request, f"/start/imported?{urlencode({'at': shorten(site, place)})}")
 
 
 def take_import(request: Request, form: FormData) -> Response:
@@ -204,8 +204,10 @@ def take_import(request: Request, form: FormData) -> Response:
 
 
 def show_imported(request: Request) -> Response:
-    """What became of every key of files that were sent."""
-    return _show_imported(request, _read_import(request.app.state.site, request.query_params.get("id", "")), "")
+    """What became of every key of files that were sent, or of one that lies here."""
+    site, at = request.app.state.site, request.query_params.get("at", "")
+    imported = import_run(resolve_path(site, at)) if at else _read_import(site, request.query_params.get("id", ""))
+    return _show_imported(request, imported, at)
 
 
 def keep_import(request: Request, form: FormData) -> Response:
