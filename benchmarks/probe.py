@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
         spent, tries = time.perf_counter() - start, has_bf16_units() and sizes.is_worth_trying
         taken = "bf16" if tries and gain >= LEAST_GAIN else "fp32"
         cells = f"{1e3 * seconds['lora']:10.1f} {1e3 * seconds['bf16']:10.1f} {seconds['lora'] / seconds['bf16']:10.2f}"
-        print(f"{width:6} {cells} {gain:11.2f} {spent:9.2f} {'yes' if tries else 'no':>12}  {taken}", flush=True)
+        print(f"{width:6} {cells} {gain:11.2f} {spent:9.4f} {'yes' if tries else 'no':>12}  {taken}", flush=True)
 
 
 def measure(model: Path, num_tokens: int, *, num_steps: int) -> dict[str, float]:

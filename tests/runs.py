@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 from rich.console import Console
 
 from weber.adapters.factors import Factors
@@ -20,6 +19,7 @@ from weber.config.load import build_config
 from weber.config.run import RunConfig
 from weber.families.flux1.keys import PAIRINGS
 from weber.families.flux1.variants import POCKET
+from weber.families.tensors import open_weights
 from weber.planning.plan import build_plan
 from weber.track.progress import Watcher
 from weber.training.assemble import encode_cache
@@ -114,9 +114,9 @@ def build_small(build_run: BuildRun, small_cache: Path) -> BuildRun:
 def write_pocket_lora(path: Path, *, rank: int = 4, dora: bool = False, scale: float = 0.3) -> Path:
     """A file that changes what the pocket model says."""
     generator = torch.Generator().manual_seed(rank)
-    network, modules = FluxTransformer2DModel.from_pretrained(POCKET / "transformer"), {}
+    weights, modules = open_weights([POCKET / "transformer" / "diffusion_pytorch_model.safetensors"]), {}
     for name in ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.0.proj_mlp"):
-        rows, columns = network.get_submodule(name).weight.shape
+        rows, columns = weights[f"{name}.weight"].shape
         down, up = (scale * torch.randn(*shape, generator=generator) for shape in ((rank, columns), (rows, rank)))
         modules[name] = Factors(down, up, 2.0, 1 + torch.rand(rows, generator=generator) if dora else None)
     save_adapter(path, modules, layout="diffusers" if dora else "comfyui", facts={}, metadata={}, pairings=PAIRINGS)

@@ -368,9 +368,9 @@ def test_tread(run: Run) -> None:
 def test_regularization(run: Run) -> None:
     """Unrelated prompts stay closer to the base; the numbers of the whole benchmark are in docs/regularization.md."""
     names = ["the subject alone", "regularization"]
-    options = ["--steps", "20", "--lr", "3e-3", "--seeds", "1", "--paint-steps", "4"]
+    options = ["--steps", "10", "--lr", "6e-3", "--seeds", "1", "--paint-steps", "4"]
     head, *lines = run("regularization", "--rows", *names, *options)
-    assert head == "20 steps at lr 0.003, means over the seeds [1]"
+    assert head == "10 steps at lr 0.006, means over the seeds [1]"
     assert [line[:36].strip() for line in lines] == names
     alone, kept = (_read_numbers(line[36:]) for line in lines)
     assert alone[0] > 0.05 and kept[0] < 0.8 * alone[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,13 @@ def _predict(network: nn.Module) -> Tensor:
     return output
 
 
-def _load_network() -> FluxTransformer2DModel:
+@cache
+def _read_network() -> FluxTransformer2DModel:
     return FluxTransformer2DModel.from_pretrained(POCKET / "transformer").requires_grad_(False)
+
+
+def _load_network() -> FluxTransformer2DModel:
+    return copy.deepcopy(_read_network())
 
 
 def _predict_by_library(path: Path) -> Tensor:

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class Source:
     text: str
     tree: ast.Module
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of the tree: most laws look at each."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def room(self) -> str:
         parts = self.name.split("/")
@@ -77,11 +82,11 @@ def _list_sources(folder: str) -> tuple[Source, ...]:
 
 
 def _functions(source: Source) -> Iterator[Function]:
-    return (node for node in ast.walk(source.tree) if isinstance(node, Function))
+    return (node for node in source.nodes if isinstance(node, Function))
 
 
 def _classes(source: Source) -> Iterator[ast.ClassDef]:
-    return (node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef))
+    return (node for node in source.nodes if isinstance(node, ast.ClassDef))
 
 
 def file_of_at_most_600_lines(source: Source) -> Iterator[Breach]:
@@ -164,7 +169,7 @@ def no_family_word_outside_families_and_pocket(source: Source) -> Iterator[Breac
 
 
 def no_getattr_on_a_config(source: Source) -> Iterator[Breach]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr") and node.args):
             continue
         name = ast.unparse(node.args[0]).rpartition(".")[2]
@@ -173,7 +178,7 @@ def no_getattr_on_a_config(source: Source) -> Iterator[Breach]:
 
 
 def no_bare_or_broad_except(source: Source) -> Iterator[Breach]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             if any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in caught):
@@ -183,7 +188,7 @@ def no_bare_or_broad_except(source: Source) -> Iterator[Breach]:
 def no_print_exit_or_environment_in_a_library_room(source: Source) -> Iterator[Breach]:
     if source.name in EDGES:
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "input", "exit", "quit"):
             yield node.lineno, f"calls {ast.unparse(node.func)}"
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.exit", "os._exit", "os.environ", "os.getenv", "os.putenv"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -75,8 +76,8 @@ def build_qwen_tokenizer(words: Iterable[str] = WORDS) -> Qwen2Tokenizer:
     """Byte-level BPE of the class that Qwen3 uses, with its marks of a chat: a word of the list is one token, others fall into bytes."""
     from transformers import Qwen2Tokenizer
 
-    vocabulary, merges = _build_bytes_and_words(words)
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+    vocabulary, merges = _build_bytes_and_words(tuple(words))
+    tokenizer = Qwen2Tokenizer(vocab=dict(vocabulary), merges=list(merges))  # type: ignore[arg-type]
     tokenizer.add_tokens([AddedToken(mark, special=True) for mark in ("<|im_start|>", "<|im_end|>")])
     tokenizer.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
     tokenizer.chat_template = _QWEN_TEMPLATE.strip()
@@ -87,8 +88,8 @@ def build_mistral_tokenizer(words: Iterable[str] = WORDS) -> TokenizersBackend:
     """Byte-level BPE with the marks of Mistral Small 3 and a chat template with a system prompt; pads on the left."""
     from transformers import TokenizersBackend
 
-    vocabulary, merges = _build_bytes_and_words(words)
-    model = Tokenizer(BPE(vocabulary, merges))
+    vocabulary, merges = _build_bytes_and_words(tuple(words))
+    model = Tokenizer(BPE(dict(vocabulary), list(merges)))
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     model.decoder = decoders.ByteLevel()
     marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
@@ -104,7 +105,8 @@ def build_mistral_tokenizer(words: Iterable[str] = WORDS) -> TokenizersBackend:
     )
 
 
-def _build_bytes_and_words(words: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+@lru_cache(maxsize=2)  # half of what a model takes to be made, were it done for each
+def _build_bytes_and_words(words: tuple[str, ...]) -> tuple[Mapping[str, int], Sequence[tuple[str, str]]]:
     """Vocabulary and merges of a byte-level BPE that knows each word with and without the space before it."""
     symbols = {symbol: number for number, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges: list[tuple[str, str]] = []

@@ -7,7 +7,8 @@ A word of the list is one token, any other word falls into characters (T5) or by
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, pre_tokenizers
@@ -38,6 +39,14 @@ def build_clip_tokenizer(words: Iterable[str] = WORDS) -> CLIPTokenizer:
     """Byte-level BPE as in CLIP: 256 bytes, the same ending a word, merges, then the start and end tokens."""
     from transformers import CLIPTokenizer
 
+    symbols, merges = _build_bytes_and_words(tuple(words))
+    vocabulary = dict(symbols) | {_START: len(symbols), _END: len(symbols) + 1}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=CLIP_TOKENS)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=2)
+def _build_bytes_and_words(words: tuple[str, ...]) -> tuple[Mapping[str, int], Sequence[tuple[str, str]]]:
+    """Vocabulary and merges of CLIP's BPE, without the marks of start and end."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = {symbol: index for index, symbol in enumerate(alphabet + [letter + _END_OF_WORD for letter in alphabet])}
     merges: list[tuple[str, str]] = []
@@ -45,8 +54,7 @@ def build_clip_tokenizer(words: Iterable[str] = WORDS) -> CLIPTokenizer:
         while len(pieces := _split(word, symbols, merges)) > 1:
             merges.append((pieces[0], pieces[1]))
             symbols.setdefault(pieces[0] + pieces[1], len(symbols))
-    vocabulary = symbols | {_START: len(symbols), _END: len(symbols) + 1}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_TOKENS)  # type: ignore[arg-type]
+    return symbols, merges
 
 
 def build_t5_tokenizer(words: Iterable[str] = WORDS) -> T5Tokenizer:
