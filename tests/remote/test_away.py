@@ -28,7 +28,7 @@ from weber.errors import CheckpointError, ConfigError, RemoteError, WeberError
 from weber.planning.plan import build_plan
 from weber.remote import there
 from weber.remote.attend import attach, look_down, stop, take, take_down
-from weber.remote.away import Asked, send
+from weber.remote.away import Asked, install_packages, send
 from weber.remote.link import Host, Link
 from weber.remote.parcel import build_parcel
 from weber.remote.rented import Rented, find_rented, read_rented
@@ -210,6 +210,20 @@ def test_what_a_run_there_fails_with_is_said_here(server: Server, tmp_path: Path
     link.ask("start", str(root), "/bin/false")
     with pytest.raises(RemoteError, match="its process is gone and has not said why"):
         attach(rented, watcher=build_watcher()[0])
+
+
+def test_packages_that_cannot_be_installed_there_are_one_sentence(server: Server, tmp_path: Path) -> None:
+    """After what pip says as it says it; what was begun is no environment for the next run."""
+    root, (watcher, said) = server.home / "lacking" / "run", build_watcher()
+    link = Link(build_host(server), folder=tmp_path, python=sys.executable)
+    link.accept(server.fingerprint)
+    link.ask("prepare", str(root))
+    link.ask("write", str(root), {there.PACKAGES: "no-such-package-of-weber==1\n"})
+    with pytest.raises(RemoteError, match="The packages could not be installed there") as caught:
+        install_packages(link, str(root), key="0123", watcher=watcher)
+    assert "No matching distribution found for no-such-package-of-weber==1" in caught.value.got and "--python" in caught.value.fix
+    assert "Looking in links" in said.getvalue() or "Could not find a version" in said.getvalue()
+    assert link.look("lacking", "run", packages=["no-such-package-of-weber==1"])["environments"] == []
 
 
 def test_everything_that_settings_name_goes_along(build_run: BuildRun, pictures: Path, tmp_path: Path) -> None:

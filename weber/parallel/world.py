@@ -20,6 +20,7 @@ from torch import Tensor
 
 from weber import errors
 from weber.errors import ConfigError, WeberError
+from weber.parallel.connections import list_sockets, watch_connections
 from weber.parallel.place import Place
 
 Order = dict[str, Any]
@@ -52,12 +53,14 @@ class World:
         """Whether the others wait for what is next."""
         self.is_together = place.rank > 0
         """Whether all do the same; when not, process 0 does something alone, and the others listen."""
+        known = list_sockets()
         with _watched("meeting"):
             if place.address:
                 dist.init_process_group("gloo", init_method=place.address, rank=place.rank, world_size=place.size, timeout=_PATIENCE)
             else:
                 dist.init_process_group("gloo", timeout=_PATIENCE)
             self._group = dist.new_group(backend="nccl", timeout=_PATIENCE) if device.type == "cuda" else None
+        watch_connections(known)
 
     @property
     def is_leader(self) -> bool:
