@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.remote.ssh import Server, serving
@@ -67,6 +68,12 @@ def advance(root: Path, what: Path) -> int:
     return pid
 
 
+def await_signal(pid: int) -> None:
+    """Wait until a process that stands still has a signal to look at."""
+    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
+        time.sleep(0.05)
+
+
 def watch(rented: Rented, watcher: Watcher, ends: list[bool]) -> Thread:
     """`attach` in a thread, which tells how the run has ended."""
     waits = [0.5] * 60
@@ -100,8 +107,9 @@ def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildR
     pid = advance(root, root / there.OUT / "lora" / "checkpoint-000005")
     stopping = Thread(target=lambda: stop(rented, watcher=watcher))
     stopping.start()
-    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
-        time.sleep(0.05)
+    await_signal(pid)
+    os.kill(pid, signal.SIGCONT)  # who watches the run passes it on before the run works again, and could end
+    await_signal(psutil.Process(pid).children()[0].pid)
     os.killpg(pid, signal.SIGCONT)
     stopping.join()
     thread.join()
