@@ -1,14 +1,15 @@
 """Runs in several processes against the same run in one: equal bytes, seconds of a step; and two machines of which one is killed.
 
-    python benchmarks/parallel.py [--processes 4] [--steps 12] [--only RUN ...] [--nodes 1] [--threads 1]
+    python benchmarks/parallel.py [--processes 4] [--steps 12] [--only RUN ...] [--nodes 1] [--loss killed] [--threads 1]
 
 Each row is a run of the pocket model by `weber train` (LoRA with the whole model in each process, the same with packed blocks that are
 sharded, and the weights themselves, sharded), compared with one process: losses and all tensors of the last checkpoint. Processes share
 the machine's cores, so seconds say what the exchange costs and not what more devices give.
 
 With `--nodes 2` two network namespaces with addresses of their own, joined by a pair of virtual interfaces, are two machines: `weber
-launch` on each, all processes of one killed at once; the other goes on alone from the newest checkpoint to the same bytes. Needs root
-and iproute2. Exit code 1 if any byte differs.
+launch` on each, all processes of one killed at once; the other goes on alone from the newest checkpoint to the same bytes. With `--loss
+cut` nobody is killed, and the cable is cut: one side goes on alone, the other ends in words. Needs root and iproute2. Exit code 1 if any
+byte differs.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def build_options() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=machine.read_count, default=12, help="training steps of a run")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="runs")
     parser.add_argument("--nodes", type=int, choices=(1, 2), default=1, help="2: two machines, of which one is killed")
+    parser.add_argument("--loss", choices=("killed", "cut"), default="killed", help="of a machine: its processes, or the cable to it")
     return parser
 
 
@@ -61,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="weber-parallel-") as name:
         folder = Path(name)
         if options.nodes > 1:
-            differences = lose_a_node(folder, num_steps=options.steps)
+            differences = lose_a_node(folder, num_steps=options.steps, is_cut=options.loss == "cut")
         else:
             differences = compare_all(folder, kinds=options.only, most=options.processes, num_steps=options.steps)
     print(f"{'FAIL' if differences else 'PASS'}: {len(differences)} differences")
@@ -130,8 +132,8 @@ def compare(one: Path, other: Path) -> list[str]:
     return found
 
 
-def lose_a_node(folder: Path, *, num_steps: int) -> list[str]:
-    """Two machines, of which the second is killed after the first checkpoint; what differs from one process at the end."""
+def lose_a_node(folder: Path, *, num_steps: int, is_cut: bool) -> list[str]:
+    """Two machines, of which the second is killed or cut off after the first checkpoint; what differs from one process at the end."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         print("skipped: network namespaces need root and iproute2")
         return []
@@ -147,11 +149,18 @@ def lose_a_node(folder: Path, *, num_steps: int) -> list[str]:
             _wait(lambda: bool(list_checkpoints(run)), nodes)
             lost = list_checkpoints(run)[-1][0]
             began = time.monotonic()
-            kill_all(NAMES[1])
-            nodes[1].wait()
+            if is_cut:
+                subprocess.run(["ip", "-n", NAMES[1], "link", "set", NAMES[1][-8:], "down"], check=True)
+            else:
+                kill_all(NAMES[1])
+                nodes[1].wait()
             _wait(lambda: nodes[0].poll() is not None or len(list_checkpoints(run)) > 0 and list_checkpoints(run)[-1][0] > lost, nodes[:1])
-            print(f"killed after checkpoint {lost}; the next one came {time.monotonic() - began:.1f} s later, of one machine alone")
+            what = "cut off" if is_cut else "killed"
+            print(f"{what} after checkpoint {lost}; the next one came {time.monotonic() - began:.1f} s later, of one machine alone")
             code = nodes[0].wait(MAX_SECONDS)
+            if is_cut:
+                print(f"the machine that was cut off ended with {nodes[1].wait(MAX_SECONDS)}, {time.monotonic() - began:.1f} s after")
+                print((folder / f"{NAMES[1]}.txt").read_text(encoding="utf-8")[-800:])
         except RuntimeError as error:
             said = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.txt"))]
             raise RuntimeError("\n".join([str(error), *said])) from error

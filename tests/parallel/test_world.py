@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,20 @@ from tests.processes import CONTEXT
 from tests.ranks import find_port, watch
 from weber.errors import CacheError, WeberError
 from weber.memory.movers import build_host
+from weber.parallel.connections import SECONDS, list_sockets
 from weber.parallel.place import Place
 from weber.parallel.shards import Sharding, ShardMover
 from weber.parallel.world import Dismissed, PeerError, Undone, World, check_equal, check_same
+
+
+def _list_limits() -> list[int]:
+    """How long each connection of this process may be without a sign of life, in milliseconds; 0: for ever."""
+    found = []
+    for number in list_sockets() if sys.platform == "linux" else ():
+        with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
+            if one.family in (socket.AF_INET, socket.AF_INET6) and one.getpeername():
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found
 
 
 def _work(rank: int, port: int, said: Path) -> None:
@@ -34,6 +48,7 @@ def _work(rank: int, port: int, said: Path) -> None:
 
     note("same", lambda: check_same(world, {"optim.lr": 1e-3}))
     found["heard"] = world.is_heard
+    found["limits"] = _list_limits()
     note("settings", lambda: check_same(world, {"optim.lr": 1e-3 * (1 + rank), "train.seed": 42}))
     note("numbers", lambda: check_equal(world, [("weight", torch.full((3,), float(rank)))]))
     problem = CacheError("Nothing can be read.", got="a hole", fix="mend it")
@@ -93,6 +108,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
 def test_different_settings_are_named(said: list[dict[str, object]]) -> None:
     assert said[0]["same"] is said[1]["same"] is None
     assert (said[0]["heard"], said[1]["heard"]) == (True, False)
+    limits = [one["limits"] for one in said]
+    assert sys.platform != "linux" or all(isinstance(one, list) and 1000 * SECONDS in one for one in limits), limits
     assert "ConfigError" in str(said[0]["settings"]) and said[1]["settings"] == "Undone"
     assert "optim.lr = 0.001 in process 0, 0.002 in process 1" in str(said[0]["settings"]) and "seed" not in str(said[0]["settings"])
 

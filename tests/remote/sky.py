@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -107,7 +109,8 @@ def list_gpus(words: list[str]) -> None:
     fitting = [row for row in rows if name == "H100" and row[2] == int(count) and asked.infra in (None, [row[0].lower()])]
     names = ("cloud", "instance_type", "accelerator_count", "price", "spot_price")
     listed = [dict(zip(names, row, strict=True)) | {"accelerator_name": name, "region": "CA", "cpu_count": 16} for row in fitting]
-    print(json.dumps({name: listed} if listed else {}, indent=2))
+    other = {"accelerator_name": f"{name}-MEGA", "cloud": "GCP", "accelerator_count": float(count), "price": 0.01, "spot_price": 0.01}
+    print(json.dumps({name: listed, f"{name}-MEGA": [other]} if listed else {}, indent=2))
 
 
 def status(words: list[str]) -> None:
@@ -127,6 +130,10 @@ def down(words: list[str]) -> None:
         if clusters.pop(name, None) is None:
             print(f"Cluster(s) not found: {name}.")
     CLUSTERS.write_text(json.dumps(clusters))
+    for file in Path(OWN["there"]).glob("weber-remote/*/started.json"):  # a machine that is no more computes nothing
+        with suppress(ProcessLookupError):
+            if not file.with_name("ended.json").exists():
+                os.killpg(json.loads(file.read_text())["pid"], signal.SIGKILL)
 
 
 with (HOME / "calls.jsonl").open("a") as calls:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+_VARIABLES = "OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PIP_NO_INDEX=1"
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 
 
@@ -92,7 +93,7 @@ def serving(folder: Path, *, path: str | None = None) -> Iterator[Server]:
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
         "PermitRootLogin yes",
-        f'ForceCommand cd "{home}" && HOME="{home}" PATH="{path}" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 exec sh -c "$SSH_ORIGINAL_COMMAND"',
+        f'ForceCommand cd "{home}" && HOME="{home}" PATH="{path}" {_VARIABLES} exec sh -c "$SSH_ORIGINAL_COMMAND"',
     )
     (folder / "config").write_text("\n".join(lines) + "\n")
     server = Server(folder, port, home, folder / "key", shown.stdout.split()[1])

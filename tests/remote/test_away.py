@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.remote.ssh import Server, serving
@@ -28,7 +29,7 @@ from weber.errors import CheckpointError, ConfigError, RemoteError, WeberError
 from weber.planning.plan import build_plan
 from weber.remote import there
 from weber.remote.attend import attach, look_down, stop, take, take_down
-from weber.remote.away import Asked, send
+from weber.remote.away import Asked, install_packages, send
 from weber.remote.link import Host, Link
 from weber.remote.parcel import build_parcel
 from weber.remote.rented import Rented, find_rented, read_rented
@@ -67,6 +68,12 @@ def advance(root: Path, what: Path) -> int:
     return pid
 
 
+def await_signal(pid: int) -> None:
+    """Wait until a process that stands still has a signal to look at."""
+    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
+        time.sleep(0.05)
+
+
 def watch(rented: Rented, watcher: Watcher, ends: list[bool]) -> Thread:
     """`attach` in a thread, which tells how the run has ended."""
     waits = [0.5] * 60
@@ -100,8 +107,9 @@ def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildR
     pid = advance(root, root / there.OUT / "lora" / "checkpoint-000005")
     stopping = Thread(target=lambda: stop(rented, watcher=watcher))
     stopping.start()
-    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
-        time.sleep(0.05)
+    await_signal(pid)
+    os.kill(pid, signal.SIGCONT)  # who watches the run passes it on before the run works again, and could end
+    await_signal(psutil.Process(pid).children()[0].pid)
     os.killpg(pid, signal.SIGCONT)
     stopping.join()
     thread.join()
@@ -210,6 +218,20 @@ def test_what_a_run_there_fails_with_is_said_here(server: Server, tmp_path: Path
     link.ask("start", str(root), "/bin/false")
     with pytest.raises(RemoteError, match="its process is gone and has not said why"):
         attach(rented, watcher=build_watcher()[0])
+
+
+def test_packages_that_cannot_be_installed_there_are_one_sentence(server: Server, tmp_path: Path) -> None:
+    """After what pip says as it says it; what was begun is no environment for the next run."""
+    root, (watcher, said) = server.home / "lacking" / "run", build_watcher()
+    link = Link(build_host(server), folder=tmp_path, python=sys.executable)
+    link.accept(server.fingerprint)
+    link.ask("prepare", str(root))
+    link.ask("write", str(root), {there.PACKAGES: "no-such-package-of-weber==1\n"})
+    with pytest.raises(RemoteError, match="The packages could not be installed there") as caught:
+        install_packages(link, str(root), key="0123", watcher=watcher)
+    assert "No matching distribution found for no-such-package-of-weber==1" in caught.value.got and "--python" in caught.value.fix
+    assert "Looking in links" in said.getvalue() or "Could not find a version" in said.getvalue()
+    assert link.look("lacking", "run", packages=["no-such-package-of-weber==1"])["environments"] == []
 
 
 def test_everything_that_settings_name_goes_along(build_run: BuildRun, pictures: Path, tmp_path: Path) -> None:

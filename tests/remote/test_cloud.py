@@ -166,6 +166,9 @@ def test_what_cannot_be_rented_costs_nothing(
     desk.tell(fails=None)
     code, out, err = weber("cloud", "train", file, *h100, "--count", 2, "--spot", "--price", 3, "--yes", "--detach")
     assert code == 0 and "2 x H100 (spot" in out and "ONLY 1 OF 2 GPUS WOULD WORK" in out and "weber cloud logs" in out, err
+    desk.server.cut()
+    code, _, err = weber("cloud", "down", folder, "--yes")
+    assert code == 2 and "cannot be reached" in err and f"weber cloud down {folder} --lose" in err and desk.clusters, err
     code, out, err = weber("cloud", "down", folder, "--yes", "--lose")
     assert code == 0 and desk.clusters == {} and not (folder / "adapter.safetensors").exists(), err
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -14,6 +14,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from weber.errors import ConfigError, TrainingError
+from weber.parallel.connections import watching_connections
 from weber.parallel.launch import find_port
 
 _COMMAND = ("-c", "from weber.cli import main; main()")
@@ -71,7 +72,8 @@ def launch_elastic(arguments: Sequence[str], meeting: Meeting, *, num_processes:
         shutdown_timeout=_SAVE_SECONDS,
     )
     try:
-        elastic_launch(config, sys.executable)(*_COMMAND, *arguments)
+        with watching_connections():
+            elastic_launch(config, sys.executable)(*_COMMAND, *arguments)
     except SignalException as error:
         raise KeyboardInterrupt from error
     except RendezvousError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from weber.parallel.connections import list_sockets, watch_connections
 from weber.parallel.world import PATIENCE, World, watched
 
 
@@ -53,11 +54,12 @@ def build_groups(world: World, size: int) -> Groups:
     if size == world.size:
         return Groups(Group(near[0], world.rank, handle=world.group), Group([world.rank], world.rank, handle=None))
     backend = "nccl" if world.device.type == "cuda" else "gloo"
-    found = list[Group]()
+    known, found = list_sockets(), list[Group]()
     with watched("meeting"):
         for several in (near, across):
             handles = [dist.new_group(ranks, backend=backend, timeout=PATIENCE) for ranks in several]
             found += [
                 Group(ranks, world.rank, handle=handle) for ranks, handle in zip(several, handles, strict=True) if world.rank in ranks
             ]
+    watch_connections(known)
     return Groups(*found)

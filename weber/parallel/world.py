@@ -20,6 +20,7 @@ from torch import Tensor
 
 from weber import errors
 from weber.errors import ConfigError, WeberError
+from weber.parallel.connections import list_sockets, watch_connections
 from weber.parallel.place import Place
 
 Order = dict[str, Any]
@@ -54,12 +55,14 @@ class World:
         """Whether the others wait for what is next."""
         self.is_together = place.rank > 0
         """Whether all do the same; when not, process 0 does something alone, and the others listen."""
+        known = list_sockets()
         with watched("meeting"):
             if place.address:
                 dist.init_process_group("gloo", init_method=place.address, rank=place.rank, world_size=place.size, timeout=PATIENCE)
             else:
                 dist.init_process_group("gloo", timeout=PATIENCE)
             self.group = dist.new_group(backend="nccl", timeout=PATIENCE) if device.type == "cuda" else None
+        watch_connections(known)
         told = {one["near"] for one in self.tell_all({"near": place.local_size})}
         if len(told) == 1 and place.size % place.local_size == 0:
             self.num_near = place.local_size

@@ -22,6 +22,8 @@ _SHOWN_BYTES = 4000
 _STOP_SECONDS = 0.5
 _INTERRUPTED = 130
 _PROGRESS = re.compile(r"(.+): (\d+)/(\d+)(?: (.*))?")
+_FULL_BYTES = 2**20
+"""Less than that, and not even what a run says can be kept."""
 _ERROR = "error: "
 _LABELS = {"  got: ": "got", "  expected: ": "expected", "  fix: ": "fix"}
 _STATES = {"running": "at work", "gone": "gone without a word", "ended": "over", "prepared": "not begun"}
@@ -160,6 +162,10 @@ def _judge(rented: Rented, told: Mapping[str, object]) -> bool:
     if state == "ended" and code in (0, _INTERRUPTED):
         return code == 0
     again = f"`weber {'remote' if rented.cluster is None else 'cloud'} train` with --resume goes on from its last checkpoint"
+    if state in ("ended", "gone") and _count(told, "free_bytes") < _FULL_BYTES:
+        fix = f"free space there, or fetch and take it elsewhere (weber remote down {rented.folder}); then {again}"
+        free = describe_size(_count(told, "free_bytes"))
+        raise RemoteError("The disk there is full, and the run has failed.", got=f"{rented.host.words}: {free} free", fix=fix)
     if state != "ended" or (isinstance(code, int) and code < 0):
         said = {"gone": "its process is gone and has not said why", "none": "its folder is gone", "prepared": "it has not begun"}
         got = said.get(str(state), f"its process was killed by signal {code}; where it took all memory, the system does that")

@@ -74,7 +74,7 @@ def send(config: RunConfig, host: Host, *, asked: Asked, watcher: Watcher) -> Re
     _send_files(link, parcel, root, past=folder if asked.resume else None)
     texts = {SETTINGS: parcel.settings, PACKAGES: "\n".join(packages) + "\n"}
     link.ask("write", root, texts if asked.token is None else texts | {TOKEN: asked.token})
-    python = _install(link, root, key, watcher=watcher)
+    python = install_packages(link, root, key=key, watcher=watcher)
     settings = write_toml(plan.resolved.model_dump())
     rented = Rented(folder, link.host, root, name, python, settings)
     rented.save()
@@ -167,8 +167,8 @@ def _send_files(link: Link, parcel: Parcel, root: str, *, past: Path | None) -> 
         link.send([f"{past}/"], f"{root}/{OUT}/{build_name(past)}", options=["--mkpath", "--update", closed, *left_out])
 
 
-def _install(link: Link, root: str, key: str, *, watcher: Watcher) -> str:
-    """The Python there with the packages of here."""
+def install_packages(link: Link, root: str, *, key: str, watcher: Watcher) -> str:
+    """The Python there with the packages of here. Raises RemoteError."""
 
     def write(line: bytes) -> None:
         watcher.write(line.decode(errors="replace").rstrip())

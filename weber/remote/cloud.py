@@ -72,8 +72,8 @@ class Order:
         wish, first, last = self.wish, self.offers[0], self.offers[-1]
         hours = (self.seconds + _BEGIN_SECONDS) / _HOUR
         kind = " (spot: it may be taken away at any time)" if wish.is_spot else ""
-        which = f"{first.cloud} {first.machine}".strip()
-        lines = [f"{wish.count} x {wish.gpu}{kind}, {self.disk_gb} GB of disk, {which}: ${first.price:.2f} an hour"]
+        parts = (f"{wish.count} x {wish.gpu}{kind}", f"{self.disk_gb} GB of disk", f"{first.cloud} {first.machine}".strip())
+        lines = [f"{', '.join(part for part in parts if part)}: ${first.price:.2f} an hour"]
         if last.price > first.price:
             lines.append(
                 f"  the dearest cloud: {last.cloud}, ${last.price:.2f} an hour; SkyPilot takes the cheapest of those that are set up"
@@ -185,8 +185,11 @@ def take_back(rented: Rented, *, sky: Sky, is_lost: bool, watcher: Watcher) -> s
         forget(rented)
         return "The machine had been given back already; what was not fetched before is lost."
     if not is_lost:
-        link = rented.open()
-        told = link.ask("tell", rented.root)
+        try:
+            told = rented.open().ask("tell", rented.root)
+        except RemoteError as error:
+            fix = f"try again; or give it back with all that is on it: weber cloud down {rented.folder} --lose"
+            raise RemoteError(error.what, got=error.got, fix=fix) from error
         if told["state"] == "running":
             raise RemoteError(
                 "The run is at work.",

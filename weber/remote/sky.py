@@ -53,7 +53,8 @@ class Sky:
         words = ["gpus", "list", f"{gpu}:{count}", "-o", "json", *([] if cloud is None else ["--infra", cloud])]
         found = _read_json(self._call(words), "{")
         price = "spot_price" if is_spot else "price"
-        rows = [row for rows in found.values() for row in rows] if isinstance(found, dict) else []
+        listed = found if isinstance(found, dict) else {}
+        rows = [row for name, rows in listed.items() for row in rows if name.lower() == gpu.lower()]  # and not H100-SXM with H100
         fitting = [row for row in rows if row["accelerator_count"] == count and isinstance(row[price], (int, float)) and row[price] > 0]
         offers = [Offer(str(row["cloud"]), str(row["instance_type"]), float(row[price])) for row in fitting]
         best: dict[str, Offer] = {}

@@ -30,6 +30,8 @@ TEMPLATE, PYTHON, PLACE = "settings.template", "python", "/@weber-remote@"
 _ENVIRONMENT, _READY = "environment-", "ready"
 _CALL = "from weber.cli import main; main()"
 _SECONDS = 0.3
+_RESERVE, _RESERVE_BYTES = ".reserve", 2**17
+"""Room for how a run has ended, where it ends because the disk is full."""
 _CHUNK_BYTES = 65536
 _SMI = "nvidia-smi"
 
@@ -126,6 +128,7 @@ def start(root: str, python: str, *words: str) -> dict[str, object]:
     if _judge(folder) == "running":
         return {"problem": "it is running already"}
     (folder / ENDED).unlink(missing_ok=True)
+    (folder / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
     token = [f"HF_TOKEN_PATH={folder / TOKEN}"] if (folder / TOKEN).is_file() else []
     command = ["env", f"PYTHONPATH={folder / CODE}", *token, python, "-P", str(Path(root, CODE, "weber", "remote", "there.py"))]
     with (folder / LOG).open("wb") as log:
@@ -154,6 +157,7 @@ def supervise(root: str, words: list[str]) -> None:
         signal.signal(number, lambda number, frame: None)  # and not SIG_IGN, which the other one would have too
     children.append(subprocess.Popen([sys.executable, "-P", "-c", _CALL, *words]))
     code = children[0].wait()
+    (Path(root) / _RESERVE).unlink(missing_ok=True)
     _write(Path(root) / ENDED, json.dumps({"code": code, "ended": time.time()}))
 
 
@@ -194,6 +198,7 @@ def tell(root: str) -> dict[str, object]:
         "has_begun": out is not None,
         "checkpoints": steps,
         "num_bytes": _weigh(folder),
+        "free_bytes": shutil.disk_usage(folder).free if folder.is_dir() else 0,
     }
 
 
