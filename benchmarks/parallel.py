@@ -3,8 +3,9 @@
     python benchmarks/parallel.py [--processes 4] [--steps 12] [--only RUN ...] [--nodes 1] [--loss killed] [--threads 1]
 
 Each row is a run of the pocket model by `weber train` (LoRA with the whole model in each process, the same with packed blocks that are
-sharded, and the weights themselves, sharded), compared with one process: losses and all tensors of the last checkpoint. Processes share
-the machine's cores, so seconds say what the exchange costs and not what more devices give.
+sharded, and the weights themselves, sharded: over all processes, in groups of two, and with blocks that stay whole in a step), compared
+with one process: losses and all tensors of the last checkpoint. Processes share the machine's cores, so seconds say what the exchange costs
+and not what more devices give.
 
 With `--nodes 2` two network namespaces with addresses of their own, joined by a pair of virtual interfaces, are two machines: `weber
 launch` on each, all processes of one killed at once; the other goes on alone from the newest checkpoint to the same bytes. With `--loss
@@ -38,10 +39,13 @@ from weber.config.load import build_config, save_config
 ROOT = Path(__file__).absolute().parents[1]
 COMMAND = (sys.executable, "-c", "from weber.cli import main; main()")
 MAX_SECONDS = 600.0
+_FULL: dict[str, Any] = {"adapter": {"kind": "full"}, "optim": {"name": "adamw_8bit"}}
 KINDS: dict[str, dict[str, Any]] = {
     "lora, ddp": {"parallel": {"strategy": "ddp"}},
     "lora on nf4, fsdp": {"parallel": {"strategy": "fsdp"}, "memory": {"quantize": "nf4"}},
-    "full, fsdp": {"adapter": {"kind": "full"}, "optim": {"name": "adamw_8bit"}, "parallel": {"strategy": "fsdp"}},
+    "full, fsdp": {**_FULL, "parallel": {"strategy": "fsdp"}},
+    "full, groups of 2": {**_FULL, "parallel": {"strategy": "fsdp", "group": 2}},
+    "full, reshard off": {**_FULL, "parallel": {"strategy": "fsdp", "reshard": False}},
 }
 NAMES = ("weber-node-1", "weber-node-2")
 PORT = 29400
@@ -77,7 +81,8 @@ def compare_all(folder: Path, *, kinds: Sequence[str], most: int, num_steps: int
     print("run                   processes  s/step  of one  bytes")
     for kind in kinds:
         alone = train(folder, kind, 1, num_steps=num_steps, group=most)
-        for size in range(1, most + 1):
+        group = KINDS[kind]["parallel"].get("group", 1)
+        for size in [1, *(size for size in range(2, most + 1) if size % group == 0)]:
             run = alone if size == 1 else train(folder, kind, size, num_steps=num_steps, group=most)
             differing = compare(alone, run)
             differences += [f"{kind}, {size} processes: {one}" for one in differing]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,17 +23,22 @@ SECONDS = 240
 """More than anything takes here, on a busy machine."""
 
 
-def run_together(files: Sequence[Path], size: int, *, said: Path, resume: bool = False) -> list[int | None]:
-    """Do the runs of these files one after the other in `size` processes; returns their exit codes. What they say is put into `said`."""
-    return watch(start_together(files, size, said=said, resume=resume))
+def run_together(
+    files: Sequence[Path], size: int, *, said: Path, resume: bool = False, prepare: Callable[[], None] | None = None
+) -> list[int | None]:
+    """Do the runs of these files one after the other in `size` processes; returns their exit codes. What they say is put into `said`.
+    `prepare` is called in each of them before."""
+    return watch(start_together(files, size, said=said, resume=resume, prepare=prepare))
 
 
-def start_together(files: Sequence[Path], size: int, *, said: Path, resume: bool = False) -> list:  # type: ignore[type-arg]
+def start_together(  # type: ignore[type-arg]
+    files: Sequence[Path], size: int, *, said: Path, resume: bool = False, prepare: Callable[[], None] | None = None
+) -> list:
     """The processes, of which the first leads."""
     said.mkdir(parents=True, exist_ok=True)
     port = find_port()
     processes = [
-        CONTEXT.Process(target=_work, args=(rank, size, port, list(files), said, resume), daemon=True) for rank in range(size)
+        CONTEXT.Process(target=_work, args=(rank, size, port, list(files), said, resume, prepare), daemon=True) for rank in range(size)
     ]
     for one in processes:
         one.start()
@@ -56,8 +61,12 @@ def find_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _work(rank: int, size: int, port: int, files: Sequence[Path], said: Path, resume: bool) -> None:
+def _work(
+    rank: int, size: int, port: int, files: Sequence[Path], said: Path, resume: bool, prepare: Callable[[], None] | None
+) -> None:
     torch.set_num_threads(1)
+    if prepare is not None:
+        prepare()
     world = World(Place(rank, size, rank, size, f"tcp://127.0.0.1:{port}"), torch.device("cpu"))
     code = 0
     for file in files:

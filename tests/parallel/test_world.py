@@ -35,8 +35,8 @@ def _list_limits() -> list[int]:
 
 def _work(rank: int, port: int, said: Path) -> None:
     torch.set_num_threads(1)
-    world = World(Place(rank, 2, rank, 2, f"tcp://127.0.0.1:{port}"), torch.device("cpu"))
-    found: dict[str, object] = {}
+    world = World(Place(rank, 2, 0, 1, f"tcp://127.0.0.1:{port}"), torch.device("cpu"))  # each on a machine of its own
+    found: dict[str, object] = {"counts": world.counts}
 
     def note(name: str, call: Callable[[], object]) -> None:
         try:
@@ -54,6 +54,12 @@ def _work(rank: int, port: int, said: Path) -> None:
     problem = CacheError("Nothing can be read.", got="a hole", fix="mend it")
     note("problem of the other", lambda: world.agree(problem if rank == 1 else None))
     note("own problem", lambda: world.agree(problem if rank == 0 else None))
+
+    def agree_within() -> object:
+        with world.together():
+            return world.agree(problem if rank == 1 else None)
+
+    note("within", agree_within)
     mine = torch.arange(3.0) + 10 * rank
     note("exchanged", lambda: world.exchange(mine, sent=[1, 2], received=[1, 1] if rank == 0 else [2, 2]).tolist())
     note("gathered", lambda: world.gather(mine.view(3, 1)).flatten().tolist())
@@ -105,6 +111,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
+def test_they_know_how_many_there_are_and_how_many_a_machine_has(said: list[dict[str, object]]) -> None:
+    assert said[0]["counts"] == said[1]["counts"] == [2, 1]
+
+
 def test_different_settings_are_named(said: list[dict[str, object]]) -> None:
     assert said[0]["same"] is said[1]["same"] is None
     assert (said[0]["heard"], said[1]["heard"]) == (True, False)
@@ -123,6 +133,7 @@ def test_a_problem_is_told_once_and_in_its_own_words(said: list[dict[str, object
     assert told.startswith("CacheError: Nothing can be read. (in process 1, on ") and "got: a hole" in told and "fix: mend it" in told
     assert str(said[0]["own problem"]).startswith("CacheError: Nothing can be read.\n")
     assert said[1]["problem of the other"] == said[1]["own problem"] == "Undone"
+    assert said[0]["within"] == told and said[1]["within"] == "Undone", "and no second time by what they are in"
 
 
 def test_numbers_arrive(said: list[dict[str, object]]) -> None:

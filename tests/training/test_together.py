@@ -16,12 +16,16 @@ from tests.runs import build_watcher
 from tests.training.test_masks import write_masks
 from tests.training.test_resume import read_losses
 from weber.cache.store import Store
+from weber.cache.writer import Writer
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import build_config, load_config, save_config
 from weber.config.run import RunConfig
+from weber.errors import CacheError
+from weber.planning import limits
 from weber.pocket.random_flux2 import build_random_flux2
 from weber.track.jsonl import read_readings
 from weber.training.assemble import train
+from weber.training.serve import Server
 
 SIZE: dict[str, Any] = {"resolution": 64, "bucket_step": 16}
 CASES: dict[str, dict[str, Any]] = {
@@ -95,6 +99,7 @@ def build(place: Path, name: str, case: str, *, cache: Path, pictures: Path, mas
     if "sharded" in name:
         encoders = {"text_encoders": "sharded"} if case in ENCODED else {}
         parallel: dict[str, Any] = {"devices": 2, "strategy": "fsdp"} | encoders
+        parallel |= {"offload": True} if case == "mixed" else {}
         parallel |= {"devices": 4, "group": 2, "reshard": case != "full"} if "four" in name else {}
         tree |= {"parallel": parallel, "memory": tree["memory"] | {"gradient_checkpointing": "all"}}
     return build_config(tree)
@@ -114,6 +119,11 @@ def _choose_model(place: Path, case: str) -> dict[str, Any]:
     return {"path": str(folder), "variant": "flux2-klein-base-4b"}
 
 
+def allow_offload() -> None:
+    """Parts in the memory of the host, where that is the device's own: refused, as it gains nothing, and done like on a GPU."""
+    limits._check_device = lambda config, device: None  # type: ignore[assignment]
+
+
 @pytest.fixture(scope="module")
 def runs(place: Path, small_cache: Path, pictures: Path, masks: Path) -> dict[str, Path]:
     """The folders of the runs of one process, and of several."""
@@ -124,7 +134,7 @@ def runs(place: Path, small_cache: Path, pictures: Path, masks: Path) -> dict[st
         files = [place / f"{world}-{case}.toml" for case in cases]
         for file, case in zip(files, cases, strict=True):
             save_config(build(place, world, case, **own), file)
-        codes = run_together(files, size, said=place / f"said-{world}")
+        codes = run_together(files, size, said=place / f"said-{world}", prepare=allow_offload if "sharded" in world else None)
         assert codes == [0] * size, [file.read_text() for file in sorted((place / f"said-{world}").iterdir())]
     return {world: place / world for world in ("one", *WORLDS)}
 
@@ -157,6 +167,32 @@ def test_many_processes_encode_what_one_does(runs: dict[str, Path], place: Path,
     for key in sorted(keys):
         mine, yours = one.read(key), many.read(key)
         assert mine.keys() == yours.keys() and all(mine[name].equal(yours[name]) for name in mine), key
+
+
+def break_writing() -> None:
+    """In each process but the first nothing of a text can be written."""
+    encode, write = Server._encode, Writer.add_batch
+
+    def fail(self: Writer, samples: Any) -> None:
+        if any("latents" not in one for one in samples.values()):
+            raise CacheError("Nothing can be written.", got="a full disk", fix="make room")
+        write(self, samples)
+
+    def encode_badly(self: Server, parts: Any) -> None:
+        Writer.add_batch = fail  # type: ignore[method-assign]
+        encode(self, parts)
+
+    Server._encode = encode_badly  # type: ignore[method-assign]
+
+
+def test_what_goes_wrong_with_a_part_of_an_encoder_is_told_once(place: Path, small_cache: Path, pictures: Path, masks: Path) -> None:
+    """The other one goes on with that encoder until both are through with it, and hears of it before the next."""
+    config = build(place, "broken sharded", "lokr", cache=small_cache, pictures=pictures, masks=masks)
+    save_config(config, place / "broken.toml")
+    assert run_together([place / "broken.toml"], 2, said=place / "broken", prepare=break_writing) == [2, 0]
+    said = (place / "broken" / "broken-0.txt").read_text()
+    assert said.count("Nothing can be written. (in process 1, on ") == 1 and "make room" in said
+    assert "encoding captions (clip)" in said and "encoding captions (t5)" not in said
 
 
 @pytest.mark.parametrize(

@@ -164,13 +164,17 @@ _MEANT: dict[str, str] = {
         "activation_checkpointing gradient_checkpointing_backend gradient_checkpointing_interval"
         " gradient_checkpointing_segment_stride use_gradient_checkpointing"
     ),
+    "parallel.strategy": "distributed_type fsdp_enable fsdp_sharding_strategy sharding_strategy use_fsdp",
+    "parallel.reshard": "fsdp_reshard_after_forward reshard_after_forward",
+    "parallel.offload": "fsdp_cpu_offload fsdp_offload_params parallel.cpu_offload",
+    "parallel.text_encoders": "fsdp_text_encoder",
     "memory.offload_activations": (
         "activation_offloading cpu_offload_checkpointing gradient_checkpointing_cpu_offload gradient_checkpointing_offload_*"
     ),
     "memory.swap_blocks": (
         "block_swap blocks_to_swap cpu_offload double_blocks_to_swap enable_group_offload enable_model_cpu_offload"
-        " layer_offload_fraction layer_offloading layer_offloading_* musubi_blocks_to_swap num_blocks_to_swap offload offload_fraction"
-        " ramtorch ramtorch_* single_blocks_to_swap split_mode"
+        " layer_offload_fraction layer_offloading layer_offloading_* memory.offload musubi_blocks_to_swap num_blocks_to_swap"
+        " offload_fraction ramtorch ramtorch_* single_blocks_to_swap split_mode"
     ),
     "memory.swap_to": (
         "group_offload_to_disk_path musubi_block_swap_device offload_param_device offload_param_nvme_path offload_param_path"

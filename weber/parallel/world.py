@@ -51,6 +51,7 @@ class World:
         self.rank, self.size, self.device = place.rank, place.size, device
         self.num_near = place.size
         """Processes of a machine; all, where machines have different numbers of them."""
+        self._told: WeberError | None = None
         self.is_heard = False
         """Whether the others wait for what is next."""
         self.is_together = place.rank > 0
@@ -127,21 +128,22 @@ class World:
         failed = [(rank, one) for rank, one in enumerate(told) if one["error"] is not None]
         if not failed:
             return told
-        if self.is_leader and error is not None:
-            raise error
-        if self.is_leader:
-            rank, one = failed[0]
-            raise _put_together(one["error"], rank=rank, host=one["host"])
-        raise Undone
+        if not self.is_leader:
+            raise Undone
+        rank, one = failed[0]
+        self._told = error or _put_together(one["error"], rank=rank, host=one["host"])
+        raise self._told
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What all do at once: at its end a problem of any of them is one of all."""
+        """What all do at once: at its end a problem of any of them is one of all. What they have agreed on inside is over."""
         try:
             yield
         except PeerError:
             raise
         except WeberError as error:
+            if error is self._told:
+                raise
             self.agree(error)
         else:
             self.agree()

@@ -41,10 +41,10 @@ class Divided:
         return replace(encoders, load=load)
 
     def keep_pace(self, part: str, num_batches: int) -> int:
-        """See `Pace`: as often as the process that has most to encode."""
+        """See `Pace`: as often as the process that has most to encode. Here a problem that another one has met before becomes known."""
         if part not in self.parts:
             return num_batches
-        return max(int(one["batches"]) for one in self.world.tell_all({"batches": num_batches}))
+        return max(int(one["batches"]) for one in self.world.agree(batches=num_batches))
 
 
 def _divide(world: World, device: torch.device, layers: list[nn.Module]) -> Callable[[nn.Module], None]:
