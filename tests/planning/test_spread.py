@@ -86,6 +86,7 @@ def test_sharded_blocks_take_less(build_run: BuildRun) -> None:
     share = workload.count_sharded_share()
     assert 0.8 < share < 1
     assert parts["weights of the blocks"] == whole["weights of the blocks"] // 4 and parts["slots for whole blocks"] > 0
+    assert parts["activations"] == whole["activations"] > 0 and 0 < parts["gradients"] < whole["gradients"]
     for part in ("optimizer", "sums of gradients"):
         assert parts[part] == pytest.approx(whole[part] * (1 - share + share / 4), rel=1e-3)
     kept = config.model_copy(update={"parallel": config.parallel.model_copy(update={"reshard": False})})

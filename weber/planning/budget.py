@@ -181,7 +181,10 @@ class Budget:
     def __init__(self, config: RunConfig, workload: Workload) -> None:
         self.config, self.load, self.rates, self.cached = config, workload, workload.rates, workload.cached
         load = workload
-        self._rehearsal = Rehearsal(config, load.family, load.device, load.dtype, load.trained, load.frozen)
+        # Several processes take gradients off the weights after each micro-batch, so that none finds any there.
+        alone = config.model_copy(update={"train": config.train.model_copy(update={"accumulation": 1})})
+        rehearsed = config if load.num_processes == 1 else alone
+        self._rehearsal = Rehearsal(rehearsed, load.family, load.device, load.dtype, load.trained, load.frozen)
         self._encoders = RehearsedEncoders(load.family, load.dtype)
         self._updates = _Updates(config.optim, load.trained)
         self._profiles: dict[object, Profile] = {}
@@ -323,7 +326,8 @@ class Budget:
         accumulation, phases = self.load.count_rounds(self.config), []
         live = max((one.activation_bytes for one in _list_live(self._encoders, self.config, memory=memory)), default=0)
         for sample, profile in profiles.items():
-            gradients = self.load.count_own(self.load.trained.num_bytes if accumulation > 1 else profile.gradient_bytes)
+            stays = accumulation > 1 and self.load.num_processes == 1
+            gradients = self.load.count_own(self.load.trained.num_bytes if stays else profile.gradient_bytes)
             moving = {
                 "activations": profile.peak_bytes - profile.gradient_bytes,
                 "gradients": gradients,
@@ -339,7 +343,7 @@ class Budget:
             phases.append(Phase(f"training at {sample.describe()}", {**still, **moving}))
         if not self.config.optim.fused_backward:
             largest = max(map(prod, self.load.trained.shapes.values()))
-            update = {"gradients": self.load.trained.num_bytes, "update": count_update_bytes(largest)}
+            update = {"gradients": self.load.count_own(self.load.trained.num_bytes), "update": count_update_bytes(largest)}
             phases.append(Phase("updating the weights", {**still, **update}))
         return phases
 
