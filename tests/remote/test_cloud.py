@@ -22,9 +22,10 @@ from tests.runs import BuildRun
 from weber.checkpoint.resume import check_checkpoint
 from weber.checkpoint.save import list_checkpoints
 from weber.config.load import save_config
-from weber.remote.cloud import build_cluster
+from weber.errors import RemoteError
+from weber.remote.cloud import await_begin, build_cluster
 from weber.remote.parcel import Parcel
-from weber.remote.rented import find_rented
+from weber.remote.rented import Rented, find_rented, read_rented
 from weber.remote.task import Wish, build_stage, build_task
 from weber.remote.there import ENDED, STARTED
 
@@ -166,6 +167,9 @@ def test_what_cannot_be_rented_costs_nothing(
     desk.tell(fails=None)
     code, out, err = weber("cloud", "train", file, *h100, "--count", 2, "--spot", "--price", 3, "--yes", "--detach")
     assert code == 0 and "2 x H100 (spot" in out and "ONLY 1 OF 2 GPUS WOULD WORK" in out and "weber cloud logs" in out, err
+    with pytest.raises(RemoteError, match="The run has not begun there") as caught:
+        await_begin(Rented(folder, read_rented(folder).host, str(tmp_path), "lora", sys.executable, "", cluster="weber-lora"), tries=0)
+    assert "sky logs weber-lora" in caught.value.fix
     desk.server.cut()
     code, _, err = weber("cloud", "down", folder, "--yes")
     assert code == 2 and "cannot be reached" in err and f"weber cloud down {folder} --lose" in err and desk.clusters, err

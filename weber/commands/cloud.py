@@ -102,9 +102,7 @@ def train(
     if detach:
         say(f"The run has begun. Fetch what it makes before the machine is given back: weber cloud logs {rented.folder}")
         return
-    watcher = build_watcher()
-    with watcher.shown():
-        await_begin(rented, watcher=watcher)
+    await_begin(rented)
     _follow(rented, is_new=True)
 
 

@@ -42,7 +42,7 @@ FOLDER, TASK = ".cloud", "task.yaml"
 _BEGIN_SECONDS = 1200.0
 """To be given a machine and to install what is needed: what is counted for it."""
 _HOUR = 3600.0
-_TRIES, _PAUSE = 60, 2.0
+_TRIES, _PAUSE = 240, 0.5
 """How often is asked whether a run that was begun is at work."""
 _NUM_LETTERS = 24
 
@@ -161,7 +161,7 @@ def rent(order: Order, *, sky: Sky, is_trained: bool, watcher: Watcher) -> Rente
     return _meet(rented, sky=sky)
 
 
-def await_begin(rented: Rented, *, watcher: Watcher, tries: int = _TRIES, pause: float = _PAUSE) -> None:
+def await_begin(rented: Rented, *, tries: int = _TRIES, pause: float = _PAUSE) -> None:
     """Wait until a run that was put in the machine's queue is at work. Raises RemoteError."""
     link = rented.open()
     for _ in range(tries):
