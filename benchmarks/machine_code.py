@@ -30,7 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, type_canonicalisation_dict
 
-from weber.kernels.triton import activate, lowrank, modulate, rotate
+from weber.kernels.triton import activate, eight, lowrank, modulate, rotate
 
 TOKENS, HEAD = 4608, 128
 ARCHS = {80: "A100", 86: "RTX 3090", 89: "RTX 4090", 90: "H100", 100: "B200", 120: "RTX 5090"}
@@ -127,6 +127,10 @@ def _list_calls(width: int, rank: int) -> Iterator[Callable[[], Any]]:
     hidden, out = _new(TOKENS, 4 * rank), _new(TOKENS, sum(widths))
     yield lambda: lowrank.spread(hidden, ups, biases, scales, starts, out)
     yield lambda: lowrank.gather(out.split([3 * width, 4 * width], dim=1), ups, scales, starts)
+
+    codes, row_scale, column_scale = _new(TOKENS, 4 * width, dtype=torch.int32), mean[0], _new(4 * width, dtype=torch.float32)
+    yield lambda: eight.round_rows(x[0], None, 127.0, True)
+    yield lambda: eight.rescale(codes, row_scale, column_scale, out[:, 3 * width :], True)
 
 
 def _new(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

@@ -40,7 +40,7 @@ class Interpreter:
 def _serve() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _teach_bf16()
+    _teach_rounding()
     while True:
         try:
             file, name, args = pickle.load(sys.stdin.buffer)
@@ -54,15 +54,16 @@ def _serve() -> None:
         answers.flush()
 
 
-def _teach_bf16() -> None:
-    """As a GPU has it. The interpreter multiplies the bits of bf16 as if they were integers, and cuts off what it should round."""
+def _teach_rounding() -> None:
+    """As a GPU has it, and fp8. The interpreter multiplies the bits of bf16 as if they were integers, cuts off what it should round, and
+    loses what rounding fp8 carries over."""
     import numpy as np
     import torch
     import triton.language as tl
     from triton.runtime import interpreter
 
     builder, handle_of = interpreter.InterpreterBuilder, interpreter.TensorHandle
-    multiply, cast = builder.create_dot, builder.cast_impl
+    multiply, cast, convert = builder.create_dot, builder.cast_impl, builder.create_fp_to_fp
 
     def widen(handle: Any) -> Any:
         if handle.dtype.scalar != tl.bfloat16:
@@ -80,7 +81,13 @@ def _teach_bf16() -> None:
             return handle_of(rounded.numpy().view(np.uint16), tl.bfloat16)
         return cast(self, source, wanted)
 
-    builder.create_dot, builder.cast_impl = create_dot, cast_impl
+    def create_fp_to_fp(self: Any, source: Any, wanted: Any, rounding: Any) -> Any:
+        if (source.dtype.scalar, wanted.scalar) != (tl.float32, tl.float8e4nv):
+            return convert(self, source, wanted, rounding)
+        rounded = torch.from_numpy(np.ascontiguousarray(source.data)).to(torch.float8_e4m3fn).view(torch.uint8)
+        return handle_of(rounded.numpy(), tl.float8e4nv)
+
+    builder.create_dot, builder.cast_impl, builder.create_fp_to_fp = create_dot, cast_impl, create_fp_to_fp
 
 
 if __name__ == "__main__":

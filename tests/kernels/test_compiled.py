@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KERNELS = ["modulate", "modulate_backward", "rotate", "rotate_backward", "swiglu", "swiglu_backward", "spread", "gather"]
+KERNELS += ["round_rows", "rescale"]
 
 
 @pytest.fixture
@@ -31,4 +32,6 @@ def test_nothing_is_spilled_and_much_is_read_at_once(machine_code: ModuleType, n
     assert code.shared_bytes <= 48 * 1024, "the smallest cards have 99 KiB; two programs at least are held"
     assert re.search(r"ld\.global\.v4|cp\.async\.cg", code.text), "16 bytes at a time"
     assert re.search(r"st\.global\.v[24]", code.text)
-    assert re.search(r"cvt\.rn\.(bf16|satfinite)", code.text) and "cvt.rz" not in code.text, "rounded to the nearest"
+    is_whole = KERNELS[number] == "round_rows"  # to whole numbers, which integers are then made of
+    assert re.search(r"div\.rn\.f32" if is_whole else r"cvt\.rn\.(bf16|satfinite)", code.text), "rounded to the nearest"
+    assert ("cvt.rz." if is_whole else "cvt.rz") not in code.text

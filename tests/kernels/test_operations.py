@@ -12,6 +12,7 @@ import torch
 
 from tests.kernels.near import draw
 from weber.kernels.activate import swiglu, swiglu_backward
+from weber.kernels.eight import rescale, round_rows
 from weber.kernels.lowrank import gather, spread
 from weber.kernels.modulate import modulate, modulate_backward
 from weber.kernels.rotate import rotate, rotate_backward
@@ -25,6 +26,8 @@ FILES = {
     swiglu_backward: "activate",
     spread: "lowrank",
     gather: "lowrank",
+    round_rows: "eight",
+    rescale: "eight",
 }
 every_operation = pytest.mark.parametrize("operation", FILES, ids=lambda operation: operation.name())
 
@@ -45,6 +48,8 @@ def _build(operation: Any, dtype: torch.dtype) -> tuple[Any, ...]:
         swiglu_backward: (x[..., :12], x),
         spread: (draw(5, 6, dtype=dtype), ups, [None, draw(8, dtype=dtype)], [1.0, 0.5], [0, 4], draw(5, 24, dtype=dtype)),
         gather: ([draw(5, 20, dtype=dtype), draw(5, 4, dtype=dtype)], ups, [1.0, 0.5], [0, 4]),
+        round_rows: (draw(5, 24, dtype=dtype), draw(24), 127.0, True),
+        rescale: (torch.full((5, 24), 7, dtype=torch.int32), draw(5, 1), draw(24), draw(5, 24, dtype=dtype), True),
     }[operation]
 
 

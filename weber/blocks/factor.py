@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from weber.blocks.layer import EightBits, Rounded
+from weber.kernels.eight import rescale
 
 ALL = slice(None)
 """All rows, or all columns."""
@@ -28,7 +29,7 @@ class Rows:
         """Rounded for a product; with `scale` (I,) multiplied by it first."""
         key = product, None if scale is None else id(scale)
         if key not in self._rounded:
-            self._rounded[key] = product.round(self.plain if scale is None else self.plain * scale)
+            self._rounded[key] = product.round(self.plain, scale)
         return self._rounded[key]
 
 
@@ -71,11 +72,14 @@ class Packed(Factor):
 
     def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
         """See `Factor`."""
-        found = self.product.multiply(rows.round(self.product), self.codes[:, columns].t(), dtype=out.dtype).mul_(self.scale)
-        out.add_(found) if is_begun else out.copy_(found)
+        rounded = rows.round(self.product)
+        product = self.product.multiply(rounded.codes, self.codes[:, columns].t(), dtype=out.dtype)
+        rescale(product, rounded.scale, self.scale, out, is_begun)
 
     def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
         """See `Factor`; the scales go into the gradient, and are gone when that is rounded."""
-        factor = self.codes[rows, columns].t().contiguous().t()
-        found = self.product.multiply(grad.round(self.product, self.scale[rows]), factor, dtype=grad.plain.dtype)
-        return found.to(grad.plain.dtype) if total is None else total.add_(found)
+        factor, rounded = self.codes[rows, columns].t().contiguous().t(), grad.round(self.product, self.scale[rows])
+        product = self.product.multiply(rounded.codes, factor, dtype=grad.plain.dtype)
+        out = product.new_empty(product.shape, dtype=grad.plain.dtype) if total is None else total
+        rescale(product, rounded.scale, None, out, total is not None)
+        return out

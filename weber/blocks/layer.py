@@ -29,13 +29,13 @@ class EightBits(Protocol):
     @property
     def least_rows(self) -> int: ...
 
-    def round(self, rows: Tensor) -> Rounded:
-        """Rows (N, I) of any float dtype."""
+    def round(self, rows: Tensor, factor: Tensor | None) -> Rounded:
+        """Rows (N, I) of any float dtype, times `factor` (I,) where there is one."""
         ...
 
-    def multiply(self, rows: Rounded, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """(N, I) x codes (I, O), whose columns lie in one piece: (N, O) fp32, without scales of the factor. Sums that are not exact are
-        rounded to `dtype`."""
+    def multiply(self, codes: Tensor, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Codes (N, I) x codes (I, O), whose columns lie in one piece: (N, O) without any scales. Sums that are not exact are rounded to
+        `dtype`."""
         ...
 
 

@@ -135,7 +135,7 @@ class _Product(torch.autograd.Function):
             weight, scale = packed
             # The scales of the weight's rows go into the first factor, and are gone when that is rounded.
             factor = weight.t().contiguous().t()
-            x_gradient = multiply_packed(gradient * scale, factor, form=name, column_scale=None, bias=None).to(gradient.dtype)
+            x_gradient = multiply_packed(gradient, factor, form=name, row_factor=scale)
         else:
             x_gradient = gradient @ _unpack(name, shape, packed, gradient.dtype)
         return x_gradient, None, None, None, None, *(None for _ in packed)

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from weber.blocks.layer import Rounded
 from weber.errors import ConfigError
+from weber.kernels.eight import rescale, round_rows
 
 LEAST_ROWS = 17
 """Fewer rows no GPU multiplies so."""
-
-_TINY = 1e-30  # scale of rows of zeros
 
 
 @dataclass(frozen=True)
@@ -33,51 +32,46 @@ class Product:
     setting: str
     largest: float
     multiple: int
-    encode: Callable[[Tensor], Tensor]
+    is_whole: bool
     take: Callable[[Tensor, Tensor, torch.dtype], Tensor]
     least_rows: int = LEAST_ROWS
 
-    def round(self, rows: Tensor) -> Rounded:
+    def round(self, rows: Tensor, factor: Tensor | None = None) -> Rounded:
         """See `EightBits`."""
-        scale = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32).div_(self.largest).clamp_(min=_TINY)
-        return Rounded(self.encode(rows / scale), scale)
+        return Rounded(*round_rows(rows, factor, self.largest, self.is_whole))
 
-    def multiply(self, rows: Rounded, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
+    def multiply(self, codes: Tensor, factor: Tensor, *, dtype: torch.dtype) -> Tensor:
         """See `EightBits`."""
-        return self.take(rows.codes, factor, dtype) * rows.scale
+        return self.take(codes, factor, dtype)
 
 
 def _multiply_fp8(codes: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     one = torch.ones(1, device=codes.device)
-    product: Tensor = torch._scaled_mm(codes, factor.view(torch.float8_e4m3fn), one, one, out_dtype=dtype)
+    product: Tensor = torch._scaled_mm(*(part.view(torch.float8_e4m3fn) for part in (codes, factor)), one, one, out_dtype=dtype)
     return product
 
 
 PRODUCTS = {
-    "int8": Product(
-        "memory.int8_matmul",
-        127.0,
-        8,
-        encode=lambda rows: rows.round_().to(torch.int8),
-        take=lambda codes, factor, dtype: torch._int_mm(codes, factor),
-    ),
-    "fp8": Product(
-        "memory.fp8_matmul",
-        torch.finfo(torch.float8_e4m3fn).max,
-        16,
-        encode=lambda rows: rows.to(torch.float8_e4m3fn),
-        take=_multiply_fp8,
-    ),
+    "int8": Product("memory.int8_matmul", 127.0, 8, is_whole=True, take=lambda codes, factor, dtype: torch._int_mm(codes, factor)),
+    "fp8": Product("memory.fp8_matmul", torch.finfo(torch.float8_e4m3fn).max, 16, is_whole=False, take=_multiply_fp8),
 }
 """By format."""
 
 
-def multiply_packed(x: Tensor, factor: Tensor, *, form: str, column_scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """x (..., K) @ factor (K, N), whose columns lie in one piece, in 8 bits; in the dtype of x."""
-    product = PRODUCTS[form].multiply(PRODUCTS[form].round(x.reshape(-1, x.shape[-1])), factor, dtype=x.dtype)
-    if column_scale is not None:
-        product *= column_scale
-    result: Tensor = product.to(x.dtype)
+def multiply_packed(
+    x: Tensor,
+    factor: Tensor,
+    *,
+    form: str,
+    row_factor: Tensor | None = None,
+    column_scale: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """x (..., K), times `row_factor` (K,), @ factor (K, N), whose columns lie in one piece, in 8 bits; in the dtype of x."""
+    rounded = PRODUCTS[form].round(x.reshape(-1, x.shape[-1]), row_factor)
+    product = PRODUCTS[form].multiply(rounded.codes, factor, dtype=x.dtype)
+    result = product.new_empty(product.shape, dtype=x.dtype)
+    rescale(product, rounded.scale, column_scale, result, False)
     if bias is not None:
         result += bias
     return result.view(*x.shape[:-1], -1)
