@@ -67,7 +67,7 @@ class _Close(torch.autograd.Function):
         for number, summand in enumerate(summands):
             tensors, end = given[end : end + summand.group.num_tensors], end + summand.group.num_tensors
             (part,) = summand.group.parts
-            hidden = _find_hidden(summand, rows) if part.terms else None
+            hidden = summand.group.find_hidden([(rows[one], columns) for one, columns in zip(summand.inputs, summand.columns, strict=True)])
             is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=number > 0)
             factor = part.build_factor(tensors, out)
             for one, columns in zip(summand.inputs, summand.columns, strict=True):
@@ -104,15 +104,6 @@ class _Close(torch.autograd.Function):
 
 def _build_rows(inputs: Sequence[Tensor], kinds: Sequence[Activation | None]) -> list[Tensor]:
     return [(one if kind is None else activate(one, kind)).flatten(0, 1) for one, kind in zip(inputs, kinds, strict=False)]
-
-
-def _find_hidden(summand: Summand, rows: Sequence[Tensor]) -> Tensor:
-    """What the A's make of the rows, (N, R)."""
-    (first, down), *rest = summand.pair(rows, summand.group.join_downs(rows[0].dtype))
-    hidden = torch.mm(first, down.t())
-    for one, down in rest:
-        torch.addmm(hidden, one, down.t(), out=hidden)
-    return hidden
 
 
 def _run_back(

@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from weber.blocks.factor import Dense, Factor, Packed, Rows
+from weber.blocks.factor import ALL, Dense, Factor, Packed, Rows
 from weber.blocks.layer import EightBits, Layer, Unpack
 from weber.kernels.lowrank import gather, join_ups, spread
 
@@ -96,6 +96,11 @@ class Group:
         self.terms = [term for part in parts for term in part.terms]
         self.num_ranks = self.terms[-1].rank.stop if self.terms else 0
         self.num_tensors = end
+        learns = {id(term.copies): term.down.requires_grad for layer in layers for term in layer.terms}
+        kinds = [[term for term in self.terms if learns[id(term.copies)] is one] for one in (False, True)]
+        self.kinds = [kind for kind in kinds if kind]
+        """Terms that are frozen, and those that learn: a product's last bits may depend on how many columns it has, and what is frozen
+        gives the same with and without the others."""
         self._downs = [term.copies[0] for term in self.terms]
         self._joined_downs = join(self._downs) if self.terms else None
         self._is_dense = all(part.unpack is None for part in parts)
@@ -115,7 +120,7 @@ class Group:
 
     def multiply(self, rows: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor | None]:
         """(N, I) to (N, O) of all layers, and what the A's make of the rows, (N, R)."""
-        hidden = None if not self.terms else torch.mm(rows, self.join_downs(rows.dtype).t())
+        hidden = self.find_hidden([(rows, ALL)])
         out = rows.new_empty((len(rows), self.num_outputs))
         joined = self._join_weights(tensors)
         if joined is None or len(self.parts) == 1:
@@ -133,6 +138,26 @@ class Group:
             if not write_start(own, part, tensors=tensors, hidden=hidden):
                 own.zero_()
         return torch.addmm(out, rows, joined.t(), out=out), hidden
+
+    def find_hidden(self, pieces: Sequence[tuple[Tensor, slice]]) -> Tensor | None:
+        """What the A's make of the rows, (N, R); None where there are none. `pieces`: rows, each with its columns of A."""
+        found = [self._multiply_downs(pieces, kind) for kind in self.kinds]
+        if len(found) < 2:
+            return found[0] if found else None
+        hidden = found[0].new_empty((len(found[0]), self.num_ranks))
+        for kind, one in zip(self.kinds, found, strict=True):
+            for term, part in zip(kind, one.split_with_sizes([term.rank.stop - term.rank.start for term in kind], dim=1), strict=True):
+                hidden[:, term.rank].copy_(part)
+        return hidden
+
+    def _multiply_downs(self, pieces: Sequence[tuple[Tensor, slice]], kind: Sequence[Term]) -> Tensor:
+        (first, columns), *rest = pieces
+        is_all = len(kind) == len(self.terms)
+        downs = self.join_downs(first.dtype) if is_all else _cast(torch.cat([term.copies[0] for term in kind]), first.dtype)
+        hidden = torch.mm(first, downs[:, columns].t() if rest else downs.t())
+        for rows, columns in rest:
+            torch.addmm(hidden, rows, downs[:, columns].t(), out=hidden)
+        return hidden
 
     def run_terms(
         self, grads: Tensors, hidden: Tensor, *, tensors: Tensors, wanted: Sequence[bool], found: list[Tensor | None]

@@ -46,8 +46,8 @@ class Product:
 
 
 def _multiply_fp8(codes: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    one = torch.ones(1, device=codes.device)
-    product: Tensor = torch._scaled_mm(*(part.view(torch.float8_e4m3fn) for part in (codes, factor)), one, one, out_dtype=dtype)
+    one, form = torch.ones(1, device=codes.device), torch.float8_e4m3fn
+    product: Tensor = torch._scaled_mm(codes.view(form), factor.view(form), one, one, out_dtype=dtype)
     return product
 
 
