@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ def test_the_other_model_paints_with_what_is_learned(build: Build, tmp_path: Pat
     check_undisturbed(run(build("plain", **kept)), folder)
     base, made = read(folder / "pictures" / "step-000000" / "00-strength1.png")
     assert made["variant"] == "flux2-klein-4b" and made["steps"] == 4 and made["cfg"] == 1
-    [alone] = weber.sample(klein, "a dog", size=(EDGE, EDGE), seed=42, **QUIET)
+    paint = partial(weber.sample, memory={"fused_blocks": False}, **QUIET)  # as the run does: where there is dropout, the library's blocks
+    [alone] = paint(klein, "a dog", size=(EDGE, EDGE), seed=42)
     assert np.array_equal(base, np.asarray(alone))
     for strength in (0.5, 1.0):
         last, _ = read(folder / "pictures" / "step-000002" / f"00-strength{strength:g}.png")
-        asked: dict[str, Any] = {"strength": strength, "seed": 42, **QUIET}
-        [same] = weber.sample(folder / "adapter-ema.safetensors", "a dog", **asked)
-        [on_klein] = weber.sample(folder / "adapter-ema.safetensors", "a dog", base=str(klein), size=(EDGE, EDGE), **asked)
+        [same] = paint(folder / "adapter-ema.safetensors", "a dog", strength=strength, seed=42)
+        [on_klein] = paint(folder / "adapter-ema.safetensors", "a dog", base=str(klein), size=(EDGE, EDGE), strength=strength, seed=42)
         assert np.array_equal(last, np.asarray(same)) and np.array_equal(last, np.asarray(on_klein))
         assert not np.array_equal(last, base)
 

@@ -49,7 +49,7 @@ class LowRank(Linear, Readable):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._layers: dict[tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, float], ...]], Layer | None] = {}
+        self._layers: dict[tuple[tuple[str, ...], tuple[tuple[str, float], ...]], Layer | None] = {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the base layer gives, and what the active adapters add, summed in the wider precision."""
@@ -58,7 +58,7 @@ class LowRank(Linear, Readable):
         result: Tensor
         if is_plain and names[0] in self.lora_magnitude_vector:
             result = self._add(self._decompose(x, names[0]), x, names[1:])
-        elif is_plain and not any(self._drops(name) or self.lora_bias[name] for name in names):
+        elif is_plain and all(isinstance(self.lora_dropout[name], nn.Identity) and not self.lora_bias[name] for name in names):
             result = self._add(self.base_layer(x), x, names)
         else:
             result = super().forward(x, *args, **kwargs)
@@ -71,7 +71,7 @@ class LowRank(Linear, Readable):
         if base is not self._base or len(self._layers) > _NUM_STATES:
             self._base, self._layers = base, {}
         counted = [name for name in names if self._counts(name) and (self.scaling[name] != 0 or torch.is_grad_enabled())]
-        state = tuple((name, self._drops(name)) for name in names), tuple((name, self.scaling[name]) for name in counted)
+        state = tuple(names), tuple((name, self.scaling[name]) for name in counted)
         if state not in self._layers:
             is_plain = base is not None and not any(self._is_more(name) or self._is_finer(name, base) for name in names)
             self._layers[state] = self._add_terms(base, counted) if base is not None and is_plain else None
@@ -123,12 +123,8 @@ class LowRank(Linear, Readable):
 
     def _is_more(self, name: str) -> bool:
         """Whether an adapter is more than the product of its factors: a DoRA, one with dropout or a bias, another variant of PEFT's."""
-        return name in self.lora_variant or name in self.lora_magnitude_vector or self.lora_bias[name] or self._drops(name)
-
-    def _drops(self, name: str) -> bool:
-        """Whether inputs of an adapter are left out by chance now: while it learns."""
-        dropout = self.lora_dropout[name]
-        return not isinstance(dropout, nn.Identity) and dropout.training
+        has_more = name in self.lora_variant or name in self.lora_magnitude_vector or self.lora_bias[name]
+        return has_more or not isinstance(self.lora_dropout[name], nn.Identity)
 
     def _is_finer(self, name: str, base: Layer) -> bool:
         weight = self.lora_A[name].weight
