@@ -81,10 +81,10 @@ def test_the_host_does_not_wait(name: str, build_small: BuildRun, monkeypatch: p
     """PyTorch itself raises where it would, in all steps after the first."""
     take = loop.start_step
 
-    def watch(*args: Any, step: int) -> Any:
+    def watch(*args: Any, step: int, **beside: Any) -> Any:
         torch.cuda.set_sync_debug_mode("error" if step > 0 else "default")
         try:
-            return take(*args, step=step)
+            return take(*args, step=step, **beside)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

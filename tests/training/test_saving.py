@@ -63,8 +63,8 @@ def ruin_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The step of that number leaves finite weights with which the next loss is not finite."""
     take = loop.start_step
 
-    def ruin(learner: Any, batches: Any, *, step: int) -> Outcome:
-        outcome = take(learner, batches, step=step)
+    def ruin(learner: Any, batches: Any, *, step: int, **beside: Any) -> Outcome:
+        outcome = take(learner, batches, step=step, **beside)
         if step + 1 == number:
             for _, parameter in learner.parameters:
                 parameter.data.add_(1e30)
@@ -128,8 +128,8 @@ def test_a_state_after_which_all_is_nan_is_never_gone_on_from(build_small: Build
 def test_weights_that_are_no_longer_finite_are_not_saved(build_small: BuildRun, monkeypatch: pytest.MonkeyPatch) -> None:
     take = loop.start_step
 
-    def overflow(learner: Any, batches: Any, *, step: int) -> Outcome:
-        outcome = take(learner, batches, step=step)
+    def overflow(learner: Any, batches: Any, *, step: int, **beside: Any) -> Outcome:
+        outcome = take(learner, batches, step=step, **beside)
         if step == 3:
             learner.parameters[0][1].data[0] = float("inf")
         return outcome
