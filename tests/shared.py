@@ -27,6 +27,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it in what runs in the background, and then in its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FIRST = ("training", "serve", "remote", "kinds", "parallel", "planning", "benchmarks", "memory", "tests", "optim", "recipes", "cache")
 """Folders whose files take long, in the order in which they are handed out: short ones at the end keep both workers busy until then."""

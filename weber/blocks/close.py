@@ -29,17 +29,11 @@ _Found = list[Tensor | None]
 
 @dataclass(frozen=True)
 class Summand:
-    """A layer over inputs that lie beside each other: numbers of them, and their widths as the layer sees them."""
+    """A layer over inputs that lie beside each other: numbers of them, and which of the layer's columns each is."""
 
     group: Group
     inputs: tuple[int, ...]
     columns: tuple[slice, ...]
-
-    def pair(self, rows: Sequence[Tensor], factor: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The layer's inputs, each with those columns of a factor (..., I) that belong to it."""
-        if len(self.inputs) == 1:
-            return [(rows[self.inputs[0]], factor)]
-        return [(rows[number], factor[:, place]) for number, place in zip(self.inputs, self.columns, strict=True)]
 
 
 def build_summand(layer: Layer, inputs: Sequence[int], *, widths: Sequence[int]) -> Summand:
@@ -67,10 +61,11 @@ class _Close(torch.autograd.Function):
         for number, summand in enumerate(summands):
             tensors, end = given[end : end + summand.group.num_tensors], end + summand.group.num_tensors
             (part,) = summand.group.parts
-            hidden = summand.group.find_hidden([(rows[one], columns) for one, columns in zip(summand.inputs, summand.columns, strict=True)])
+            places = list(zip(summand.inputs, summand.columns, strict=True))
+            hidden = summand.group.find_hidden([(rows[one], columns) for one, columns in places])
             is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=number > 0)
             factor = part.build_factor(tensors, out)
-            for one, columns in zip(summand.inputs, summand.columns, strict=True):
+            for one, columns in places:
                 factor.add(out, seen[one], columns=columns, is_begun=is_begun)
                 is_begun = True
             hiddens.append(hidden)

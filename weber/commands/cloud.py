@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from weber.commands.remote import read_token
+from weber.commands.remote import fetch, read_token
 from weber.commands.terminal import build_watcher, confirm, read_environment, read_settings, say
 from weber.errors import ConfigError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weber.remote.rented import Rented
 
 app = App(name="cloud", help="Train on a machine that SkyPilot rents (RunPod, Vast, Lambda, AWS, GCP, Kubernetes) and gives back.")
+app.command(fetch)  # what has come of a run elsewhere is fetched in the same way, whoever made the machine
 _Flag = Annotated[bool, Parameter(negative="")]
 
 
@@ -118,24 +119,6 @@ def logs(run: Path, /) -> None:
     from weber.remote.rented import read_rented
 
     _follow(read_rented(run), is_new=False)
-
-
-@app.command
-def fetch(run: Path, /) -> None:
-    """Bring here what a run on a rented machine has made so far: readings, pictures, checkpoints, the result.
-
-    Parameters
-    ----------
-    run
-        The run's folder here, or its file of settings.
-    """
-    from weber.remote.attend import take
-    from weber.remote.rented import read_rented
-
-    rented, watcher = read_rented(run), build_watcher()
-    with watcher.shown():
-        told = take(rented)
-    say(f"{told} It is in {rented.folder}")
 
 
 @app.command
