@@ -156,6 +156,12 @@ def test_by_clicks_to_a_finished_lora_then_on_while_the_server_is_killed_then_st
         second, third = (read_run(root, word) for word in ("second", "third"))
         assert second["status"] == third["status"] == "finished" and third["time"] < second["started"]
         assert all((root / "runs" / word / "adapter.safetensors").is_file() for word in ("second", "third"))
+        browser.open(server.address + "/run?at=runs/zorb")
+        browser.click("#resume")
+        browser.wait(f"parseInt(document.querySelector('#sentence')?.innerText.match(/step ([\\d,]+)/)?.[1].replace(',', '')) > {step}")
+        browser.click("#stop")
+        browser.wait("document.querySelector('#state .tag')?.innerText === 'stopped'")
+        assert read_run(root)["step"] > step and not browser.errors
 
 
 def write_into(browser: Browser, field: str, text: str) -> None:

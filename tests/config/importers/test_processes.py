@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.config.importers.test_diffusers import find_line, import_flags
 from tests.config.importers.test_published import import_kohya, import_simpletuner
 from weber.config.importers.load import import_run
+from weber.errors import ConfigError
 
 
 def test_simpletuner(tmp_path: Path) -> None:
@@ -83,3 +85,24 @@ def test_files_of_accelerate(tmp_path: Path, name: str) -> None:
     assert imported.config.memory.gradient_checkpointing == "all" or wanted.get("strategy") != "fsdp"
     names = [one.given.name for one in imported.outcomes if one.given.where == file.name]
     assert len(names) == len(set(names)) == text.count(":") - text.count("config:")
+
+
+@pytest.mark.parametrize("named_by", ["the launcher", "its file"])
+def test_the_file_of_deepspeed_is_read(tmp_path: Path, named_by: str) -> None:
+    """What it asks for counts, each of its keys is answered once; where it is not here, nothing is guessed."""
+    asked: dict[str, object] = {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}, "gradient_clipping": "auto"}
+    asked |= {"bf16": {"enabled": "auto"}}
+    launch, file = "accelerate launch --use_deepspeed --deepspeed_config_file=ds.json", tmp_path / "accelerate.yaml"
+    if named_by == "its file":
+        file.write_text("distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: ds.json}\n", encoding="utf-8")
+        launch = f"accelerate launch --config_file={file}"
+    assert "parallel" not in import_flags(tmp_path, "", script=LORA, launch=launch).tree
+    (tmp_path / "ds.json").write_text(json.dumps(asked), encoding="utf-8")
+    imported = import_flags(tmp_path, "", script=LORA, launch=launch)
+    assert imported.tree["parallel"] == {"strategy": "fsdp", "offload": True}
+    names = [one.given.spelled for one in imported.outcomes if one.given.where == "ds.json"]
+    wanted = ["bf16.enabled", "gradient_clipping", "zero_optimization.offload_param.device", "zero_optimization.stage"]
+    assert sorted(names) == wanted
+    (tmp_path / "ds.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no file of DeepSpeed"):
+        import_flags(tmp_path, "", script=LORA, launch=launch)

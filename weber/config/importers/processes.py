@@ -93,7 +93,7 @@ def _find_asked(keys: Keys) -> _Asked | None:
     elif kind == "DEEPSPEED" or _is_on(keys, "use_deepspeed", "deepspeed"):
         stage = _find(keys, "zero_stage")
         if stage is None and _find(keys, "deepspeed_config_file") is not None:
-            return None  # a file that says it is not read
+            return None  # the file that says it is not here
         text = f"zero{_ZERO_STAGE if stage is None else stage}"
     else:
         return None

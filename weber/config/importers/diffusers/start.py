@@ -207,7 +207,7 @@ def _refuse_missing(flags: str, what: str, keys: Keys, source: Source) -> None:
 
 
 def _list_launch(call: _Call, source: Source, draft: Draft) -> tuple[list[Given], list[Given]]:
-    """Flags of the launcher, and keys of the file that `--config_file` names."""
+    """Flags of the launcher, and keys of the file that `--config_file` names; each with those of the file of DeepSpeed that it names."""
     places = [place for place, word in enumerate(call.before) if word.rpartition("/")[2] in _LAUNCHERS]
     words = call.before[places[-1] + 1 :] if places else ()
     where = f"{source.name}, line {call.line}"
@@ -215,6 +215,7 @@ def _list_launch(call: _Call, source: Source, draft: Draft) -> tuple[list[Given]
     for one in flags:
         check_read(str(one.value), name=one.spelled, where=where)
     named = next((str(one.value) for one in flags if one.name == "config_file"), None)
+    flags += _list_deepspeed(flags, source, draft)
     if named is None:
         return flags, []
     path = _find_beside(named, source, flag="--config_file", what="how many processes there are")
@@ -222,7 +223,30 @@ def _list_launch(call: _Call, source: Source, draft: Draft) -> tuple[list[Given]
     tree = read_tree(path)
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path} is no file of accelerate.", got="no keys", expected="num_processes and others", fix="name its YAML file")
-    return flags, [Given(name, value, name, path.name) for name, value in _flatten(tree)]
+    machine = [Given(name, value, name, path.name) for name, value in _flatten(tree)]
+    return flags, machine + _list_deepspeed(machine, source, draft)
+
+
+_OF_DEEPSPEED = {
+    "zero_optimization.stage": "zero_stage",
+    "zero_optimization.offload_param.device": "offload_param_device",
+    "zero_optimization.offload_optimizer.device": "offload_optimizer_device",
+}
+"""What DeepSpeed calls what accelerate calls otherwise."""
+
+
+def _list_deepspeed(given: Sequence[Given], source: Source, draft: Draft) -> list[Given]:
+    """Keys of DeepSpeed's own file, as accelerate would have them; none where it is not here, and then what it asks for is not known."""
+    named = _find_value(given, "deepspeed_config_file", "deepspeed_config.deepspeed_config_file")
+    path = None if named is None else find_file(str(named), beside=source.path)
+    if path is None:
+        return []
+    draft.files.append(str(path))
+    tree = read_tree(path)
+    if not isinstance(tree, Mapping):
+        what = f"{path} is no file of DeepSpeed."
+        raise ConfigError(what, got="no keys", expected="zero_optimization and others", fix="name its JSON file")
+    return [Given(f"deepspeed_config.{_OF_DEEPSPEED.get(name, name)}", value, name, path.name) for name, value in _flatten(tree)]
 
 
 def _flatten(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
@@ -285,7 +309,8 @@ def _find_beside(named: str, source: Source, *, flag: str, what: str) -> Path:
 _ABOUT = """\
 weber reads the script that starts one of diffusers' own training scripts for FLUX (train_dreambooth_lora_flux.py, _advanced, _kontext,
 flux2, klein, their img2img twins, and train_dreambooth_flux.py): shell, .bat, PowerShell or a notebook, with its variables, the file of
-accelerate that it names, and that of bitsandbytes. Nothing in it is executed. What a flag that is left out would be there is taken over."""
+accelerate that it names, and those of DeepSpeed and bitsandbytes. Nothing in it is executed. What a flag that is left out would be there is
+taken over."""
 
 DIFFUSERS = Tool(
     name="diffusers",
