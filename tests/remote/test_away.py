@@ -63,14 +63,14 @@ def advance(root: Path, what: Path) -> int:
     while not what.exists():
         assert not (root / there.ENDED).exists()
         os.killpg(pid, signal.SIGCONT)
-        time.sleep(0.1)
+        time.sleep(0.02)
         os.killpg(pid, signal.SIGSTOP)
     return pid
 
 
-def await_signal(pid: int) -> None:
-    """Wait until a process that stands still has a signal to look at."""
-    while int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) == 0:
+def await_wish(pid: int) -> None:
+    """Wait until a process that stands still has been asked to end: others wait with it, as SIGSTOP itself until it stands."""
+    while not int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) >> (signal.SIGTERM - 1) & 1:
         time.sleep(0.05)
 
 
@@ -107,9 +107,9 @@ def test_a_run_there_has_the_bytes_of_one_here(server: Server, build_run: BuildR
     pid = advance(root, root / there.OUT / "lora" / "checkpoint-000005")
     stopping = Thread(target=lambda: stop(rented, watcher=watcher))
     stopping.start()
-    await_signal(pid)
+    await_wish(pid)
     os.kill(pid, signal.SIGCONT)  # who watches the run passes it on before the run works again, and could end
-    await_signal(psutil.Process(pid).children()[0].pid)
+    await_wish(psutil.Process(pid).children()[0].pid)
     os.killpg(pid, signal.SIGCONT)
     stopping.join()
     thread.join()
