@@ -22,6 +22,7 @@ from weber.blocks.factor import ALL, Rows
 from weber.blocks.group import Group, cut, multiply_exactly, write_start
 from weber.blocks.layer import Layer
 from weber.kernels.activate import Activation, activate, activate_backward
+from weber.kernels.product import multiply_columns
 
 _NUM_FIXED = 3  # inputs before those of the layers
 _Found = list[Tensor | None]
@@ -66,7 +67,7 @@ class _Close(torch.autograd.Function):
             is_begun = write_start(out, part, tensors=tensors, hidden=hidden, is_begun=number > 0)
             factor = part.build_factor(tensors, out)
             for one, columns in places:
-                factor.add(out, seen[one], columns=columns, is_begun=is_begun)
+                out = factor.add(out, seen[one], columns=columns, is_begun=is_begun)
                 is_begun = True
             hiddens.append(hidden)
         total, wants_gate = out.view(x.shape), ctx.needs_input_grad[1]
@@ -109,7 +110,7 @@ def _run_back(
     found: _Found = [None] * len(tensors)
     own = [rows[number] for number in summand.inputs] if rows else []
     if wanted[part.weights.start]:
-        found[part.weights.start] = _join([grad.t() @ one for one in own]).to(tensors[part.weights.start].dtype)
+        found[part.weights.start] = _join([multiply_columns(grad, one) for one in own]).to(tensors[part.weights.start].dtype)
     if part.bias is not None and wanted[part.bias]:
         found[part.bias] = grad.sum(0).to(tensors[part.bias].dtype)
     weight, out_grad = part.build_factor(tensors, grad), Rows(grad)

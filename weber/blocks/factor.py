@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weber.blocks.layer import EightBits, Rounded
 from weber.kernels.eight import rescale
+from weber.kernels.product import multiply
 
 ALL = slice(None)
 """All rows, or all columns."""
@@ -37,8 +38,8 @@ class Factor(ABC):
     """W (O, I) in a product."""
 
     @abstractmethod
-    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
-        """Write rows x W[:, columns]^T to `out` (N, O), or add it to what is there."""
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> Tensor:
+        """rows x W[:, columns]^T, added to what `out` (N, O) has where that has begun; in its memory, or in other."""
 
     @abstractmethod
     def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
@@ -51,15 +52,15 @@ class Dense(Factor):
 
     weight: Tensor
 
-    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> Tensor:
         """See `Factor`."""
         factor = (self.weight if columns is ALL else self.weight[:, columns]).t()
-        torch.addmm(out, rows.plain, factor, out=out) if is_begun else torch.mm(rows.plain, factor, out=out)
+        return multiply(rows.plain, factor, out if is_begun else None)
 
     def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
         """See `Factor`."""
         factor = self.weight if columns is ALL and rows is ALL else self.weight[rows, columns]
-        return torch.mm(grad.plain, factor) if total is None else torch.addmm(total, grad.plain, factor, out=total)
+        return multiply(grad.plain, factor, total)
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Packed(Factor):
     codes: Tensor
     scale: Tensor
 
-    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> None:
+    def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> Tensor:
         """See `Factor`."""
         rounded = rows.round(self.product)
         product = self.product.multiply(rounded.codes, self.codes[:, columns].t(), dtype=out.dtype)
         rescale(product, rounded.scale, self.scale, out, is_begun)
+        return out
 
     def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
         """See `Factor`; the scales go into the gradient, and are gone when that is rounded."""

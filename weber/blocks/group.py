@@ -23,6 +23,7 @@ from torch import Tensor
 from weber.blocks.factor import ALL, Dense, Factor, Packed, Rows
 from weber.blocks.layer import EightBits, Layer, Unpack
 from weber.kernels.lowrank import gather, join_ups, spread
+from weber.kernels.product import multiply, multiply_columns
 
 Tensors = Sequence[Tensor]
 """Those of a group's layers, in the order of `Group.list_tensors`."""
@@ -126,18 +127,23 @@ class Group:
         if joined is None or len(self.parts) == 1:
             seen = Rows(rows)
             for part in self.parts:
-                is_begun = write_start(out[:, part.columns], part, tensors=tensors, hidden=hidden)
-                part.build_factor(tensors, rows).add(out[:, part.columns], seen, is_begun=is_begun)
+                own = out if len(self.parts) == 1 else out[:, part.columns]
+                is_begun = write_start(own, part, tensors=tensors, hidden=hidden)
+                made = part.build_factor(tensors, rows).add(own, seen, is_begun=is_begun)
+                if len(self.parts) == 1:
+                    return made, hidden
+                if made is not own:
+                    own.copy_(made)
             return out, hidden
         if hidden is not None and out.device.type != "cpu":
             ups, scales, starts = self._list_ups(tensors)
             spread(hidden, ups, [None if part.bias is None else tensors[part.bias] for part in self.parts], scales, starts, out)
-            return torch.addmm(out, rows, joined.t(), out=out), hidden
+            return multiply(rows, joined.t(), out), hidden
         for part in self.parts:
             own = out[:, part.columns]
             if not write_start(own, part, tensors=tensors, hidden=hidden):
                 own.zero_()
-        return torch.addmm(out, rows, joined.t(), out=out), hidden
+        return multiply(rows, joined.t(), out), hidden
 
     def find_hidden(self, pieces: Sequence[tuple[Tensor, slice]]) -> Tensor | None:
         """What the A's make of the rows, (N, R); None where there are none. `pieces`: rows, each with its columns of A."""
@@ -188,7 +194,7 @@ class Group:
         """The gradients of weights and biases, where wanted, go into `found`; `rows` (N, I) went in."""
         whole = rows.new_empty((self.num_outputs, rows.shape[1]))
         for segment, grad in zip(self.segments, grads, strict=True):
-            torch.mm(grad.t(), rows, out=whole[segment])
+            multiply_columns(grad, rows, whole[segment])
         for part in self.parts:
             if wanted[part.weights.start]:
                 found[part.weights.start] = whole[part.columns].to(tensors[part.weights.start].dtype)
@@ -204,7 +210,7 @@ class Group:
         if joined is not None:
             for segment, grad in zip(self.segments, grads, strict=True):
                 factor = joined[segment] if len(grads) > 1 else joined
-                total = torch.mm(grad, factor) if total is None else torch.addmm(total, grad, factor, out=total)
+                total = multiply(grad, factor, total)
         else:
             for part in self.parts:
                 weight = part.build_factor(tensors, grads[0])
