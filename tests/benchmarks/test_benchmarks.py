@@ -158,6 +158,17 @@ def test_probe(run: Run) -> None:
     assert line.split()[-2:] == ["no", "fp32"], "so small a model is not tried"
 
 
+def test_product(run: Run) -> None:
+    said, _, *lines = run("product", "--rounds", "1", "--tokens", "8", "--width", "64")
+    assert said.startswith("MKL leaves the widest units of this processor idle: ")
+    names = ["product", "product back", "gradient of the weight"]
+    names += [f"{what}, {dtype}" for dtype in ("fp32", "bf16") for what in ("attention", "attention back", "GELU")]
+    assert [line[14:40].strip() for line in lines] == names
+    for line in lines:
+        plain, own, share = map(float, line[40:].split())
+        assert int(line[:14]) == 8 and plain > 0 and share == pytest.approx(own / plain, rel=0.1, abs=0.01)
+
+
 def test_soak(run: Run) -> None:
     done, memory, others, same, _ = run("soak", "--steps", "2", "--every", "1")
     steps, messages, pictures, looks = _read_numbers(done)

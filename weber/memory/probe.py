@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
+from weber.kernels.attention import attend, attend_backward
+from weber.kernels.product import multiply
 from weber.progress import Progress, ignore_progress
 
 LEAST_GAIN = 1.25
@@ -55,15 +55,12 @@ def measure_gain(sizes: BlockSizes, progress: Progress = ignore_progress) -> flo
 
 
 def _time_block(sizes: BlockSizes, dtype: torch.dtype) -> float:
+    """By what blocks of weber multiply and attend with."""
     num_tokens, width = min(sizes.num_tokens, _MOST_TOKENS), sizes.width
     weight = torch.full((4 * width, width), 0.01, dtype=dtype)
-    tokens = torch.full((num_tokens, width), 0.5, dtype=dtype, requires_grad=True)
-    heads = torch.full((1, sizes.num_heads, num_tokens, width // sizes.num_heads), 0.5, dtype=dtype, requires_grad=True)
+    tokens = torch.full((num_tokens, width), 0.5, dtype=dtype)
+    heads = torch.full((1, sizes.num_heads, num_tokens, width // sizes.num_heads), 0.5, dtype=dtype)
     start = time.perf_counter()
-    _backward(functional.linear(tokens, weight))
-    _backward(functional.scaled_dot_product_attention(heads, heads, heads))
+    multiply(multiply(tokens, weight.t()), weight)
+    attend_backward(heads, heads, heads, heads, attend(heads, heads, heads))
     return time.perf_counter() - start
-
-
-def _backward(out: Tensor) -> None:
-    torch.autograd.backward(out, torch.ones_like(out))

@@ -18,6 +18,9 @@ from weber.progress import Progress
 
 FILE_NAME = "precision.json"
 
+_TRIAL = "own products"
+"""What is timed: who times something else asks anew."""
+
 
 def settle_precision(machine: Machine, config: RunConfig, *, family: Family, progress: Progress) -> Machine:
     """The machine with the precision of this run. What was measured is kept in the cache, so that a run that goes on finds the same.
@@ -42,7 +45,7 @@ def _read_sizes(config: RunConfig, family: Family) -> BlockSizes:
 
 def _recall_gain(file: Path, sizes: BlockSizes, *, progress: Progress) -> float:
     """What was measured before by this PyTorch, on as many threads of such a processor; else now."""
-    key = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} {asdict(sizes)}"
+    key = f"{_TRIAL} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} {asdict(sizes)}"
     known = _read_known(file)
     if key not in known:
         known[key] = measure_gain(sizes, progress)
