@@ -3,8 +3,8 @@
     python benchmarks/probe.py [--steps 8] [--widths 128 512 1024] [--tokens 1024] [--threads 1]
 
 A FLUX.1 of 1 double and 2 single blocks of each width, one picture of so many image tokens per step, a LoRA of rank 16 on `all+ffs`. The
-same learner as in `step.py`, in fp32 and in bf16, taking turns; beside it what the trial says that a run makes once (a layer and an
-attention of these sizes in both precisions), whether it makes one at all, and what it takes.
+same learner as in `step.py`, in fp32 and in bf16, taking turns; beside it what the trial says that a run makes once (the products and
+the attention of a block of these sizes in both precisions), whether it makes one at all, and what it takes.
 """
 
 from __future__ import annotations

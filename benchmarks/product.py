@@ -2,9 +2,10 @@
 
     python benchmarks/product.py [--rounds 60] [--tokens 64 256 1024] [--width 128] [--threads 1]
 
-Of so many image tokens and 64 of text, in fp32 and, of attention and GELU, in bf16: products of a layer to four times the width and back, and
-of the gradient of its weight; attention of heads of 32 and its backward pass; GELU of the wide layer. Both take turns; medians. On processors
-where weber leaves all of it to PyTorch (all but those of AMD with AVX-512) both are the same, and the first line says so.
+Of so many image tokens and 64 of text, in fp32 and, of attention and GELU, in bf16: products of a layer to four times the width and
+back, and of the gradient of its weight; attention of heads of 32 and its backward pass; GELU of the wide layer. Both take turns;
+medians. On processors where weber leaves all of it to PyTorch (all but those of AMD with AVX-512) both are the same, and the first line
+says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NUM_WARM_UP = 5
 NUM_TEXT_TOKENS = 64
 HEAD_WIDTH = 32
 _FREED_BYTES = 31 * 2**20
-"""Taken and given back first, as whoever loads a model does: glibc then keeps memory of that size, which is clean no more when it comes again."""
+"""Taken and given back first, as whoever loads a model does: glibc then keeps memory of that size, and need not clean it anew."""
 
 PLAIN = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 PLAIN_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -51,7 +52,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for num_tokens in options.tokens:
         for name, plain, own in list_pairs(num_tokens + NUM_TEXT_TOKENS, options.width):
             seconds = measure(plain, own, num_rounds=options.rounds)
-            print(f"{num_tokens:12}  {name:25} {1e6 * seconds[0]:11.1f} {1e6 * seconds[1]:10.1f} {seconds[1] / seconds[0]:6.2f}", flush=True)
+            share = seconds[1] / seconds[0]
+            print(f"{num_tokens:12}  {name:25} {1e6 * seconds[0]:11.1f} {1e6 * seconds[1]:10.1f} {share:6.2f}", flush=True)
 
 
 def list_pairs(num_tokens: int, width: int) -> Iterator[Pair]:

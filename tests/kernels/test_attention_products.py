@@ -10,7 +10,7 @@ from torch.nn import functional
 from tests.kernels.narrow import needs_onednn, put_narrow
 from weber.kernels import attention_products
 from weber.kernels.attention import attend, attend_backward
-from weber.kernels.attention_products import is_quicker
+from weber.kernels.attention_products import attend_heads, attend_heads_backward, count_score_bytes, is_quicker
 
 pytestmark = needs_onednn
 
@@ -84,3 +84,17 @@ def test_a_sample_is_the_same_beside_others() -> None:
     for number in range(3):
         alone = _run([one[number : number + 1] for one in tensors])
         assert all(torch.equal(one[0], other[number]) for one, other in zip(alone, whole, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_fakes_are_as_the_real_ones(dtype: torch.dtype) -> None:
+    *inputs, grad = _draw(20, dtype=dtype)
+    kept = attend_heads(*inputs)
+    for operation, given in ((attend_heads, inputs), (attend_heads_backward, [grad, *inputs, *kept])):
+        torch.library.opcheck(operation, tuple(given), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_what_it_takes_beside_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_score_bytes() == 8 * 2**20
+    put_narrow(monkeypatch, is_narrow=False)
+    assert count_score_bytes() == 0

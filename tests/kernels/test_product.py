@@ -49,6 +49,18 @@ def test_it_is_the_product(narrow: None, rows_way: str, factor_way: str, has_tot
     check_near(multiply(rows, factor, total), exact)
 
 
+def test_a_large_sum_stays_where_it_is(narrow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made in parts, whose bits are those of the whole."""
+    rows, factor, total = draw(700, 128, seed=1), draw(128, 192, seed=2), draw(700, 192, seed=3)
+    whole = multiply(rows, factor, total.clone())
+    monkeypatch.setattr(product, "_MOST_BYTES", 2**18)
+    parts = list[int]()
+    run = product._run_and_add
+    monkeypatch.setattr(product, "_run_and_add", lambda rows, *rest: parts.append(len(rows)) or run(rows, *rest))
+    assert multiply(rows, factor, total) is total and torch.equal(total, whole)
+    assert len(parts) > 1 and min(parts) >= 16 and sum(parts) == 700
+
+
 @pytest.mark.parametrize("has_out", [False, True])
 @pytest.mark.parametrize("rows_way", ["whole", "part"])
 @pytest.mark.parametrize("grad_way", ["whole", "turned", "part"])

@@ -19,15 +19,18 @@ _LIBRARY: Any = torch.library.Library("weber", "DEF")  # type: ignore[no-untyped
 _GPU_KERNELS = "weber.kernels.triton"
 
 PLAIN: dict[Any, Callable[..., Any]] = {}
-"""The reference of each operation."""
+"""The reference of each operation that is not whole."""
 
 
-def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callable[..., Any], gpu: str | None = None) -> Any:
+def define(
+    name: str, signature: str, *, plain: Callable[..., Any], fake: Callable[..., Any], gpu: str | None = None, is_whole: bool = False
+) -> Any:
     """Register an operation, and return what calls it.
 
     `plain` is the reference, and what devices run that have nothing better. `fake` makes outputs of the right shape on the meta device:
     only those that the kernel makes, so that what it holds is counted. `gpu` names a file of `weber/kernels/triton` that has a function
-    of the operation's name; where Triton is not installed, GPUs run `plain`.
+    of the operation's name; where Triton is not installed, GPUs run `plain`. `is_whole`: who lists what a block does lists this as one, as
+    its steps need much memory between them.
     """
     _LIBRARY.define(f"{name}{signature}")
     _LIBRARY.impl(name, plain, "CPU")
@@ -41,7 +44,8 @@ def define(name: str, signature: str, *, plain: Callable[..., Any], fake: Callab
 
     _LIBRARY.impl(name, run, "CUDA")
     operation = getattr(torch.ops.weber, name).default
-    PLAIN[operation] = plain
+    if not is_whole:
+        PLAIN[operation] = plain
     return operation
 
 

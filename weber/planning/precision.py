@@ -18,7 +18,7 @@ from weber.progress import Progress
 
 FILE_NAME = "precision.json"
 
-_TRIAL = "own products"
+_TRIAL = "products of a block"
 """What is timed: who times something else asks anew."""
 
 
