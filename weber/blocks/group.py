@@ -5,8 +5,8 @@ writing the output once more to add something small would cost as much as an act
 
 A layer does the same with adapters and without: one that adds nothing changes no bit.
 
-Where what lies is found once for each block, not in each step. Products are added by `addmm` with `out`: PyTorch's counter of FLOPs does
-not know `addmm_`.
+Where what lies is found once for each block, not in each step. Products of weights are those of `kernels/product.py`; others are added by
+`addmm` with `out`: PyTorch's counter of FLOPs does not know `addmm_`.
 
 Legend: N rows, O outputs, I inputs, R rank.
 """

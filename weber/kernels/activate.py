@@ -27,6 +27,9 @@ Activation = Literal["gelu", "swiglu"]
 _FACTOR, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 """GELU is x (1 + tanh(u)) / 2 with u = factor (x + cubic x^3)."""
 
+_LEAST_BENT = -60.0
+"""Of 2 u, where GELU is nothing beside any x: what is smaller makes numbers that are no longer exact, and that processors are slow with."""
+
 _WIDE = (torch.float32, torch.float64)
 
 _NUM_AT_ONCE = 2**16
@@ -73,12 +76,13 @@ def gelu_by_sigmoid(x: Tensor) -> Tensor:
     start, slope = _build_number(2 * _FACTOR, dtype), 2 * _FACTOR * _CUBIC
     if is_recorded() and x.numel() <= _NUM_SMALL:
         wide = x.to(dtype)
-        return (torch.sigmoid(torch.addcmul(start, wide, wide, value=slope) * wide) * wide).to(x.dtype)
+        bent = torch.clamp_min(torch.addcmul(start, wide, wide, value=slope) * wide, _LEAST_BENT)
+        return (torch.sigmoid(bent) * wide).to(x.dtype)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     for rows, own in zip(_cut(x), _cut(out), strict=True):
         wide = rows.to(dtype)
         made = torch.addcmul(start, wide, wide, value=slope, out=own if own.dtype == dtype else None)
-        made.mul_(wide).sigmoid_().mul_(wide)
+        made.mul_(wide).clamp_min_(_LEAST_BENT).sigmoid_().mul_(wide)
         if made is not own:
             own.copy_(made)
     return out

@@ -30,8 +30,8 @@ from weber.kernels.product import has_narrow_mkl, run_onednn
 _OF_TWO = math.log(2)
 _DTYPES = (torch.float32, torch.bfloat16)
 _LEAST_TOKENS = 256
-_MOST_SCORES = 2**20
-"""At once: two matrices of as many are held, 8 MiB. Fewer would be nearer to the processor, but their products start too often."""
+_MOST_SCORES = 2**19
+"""At once: two matrices of as many are held, 4 MiB. Fewer would be nearer to the processor, but their products start too often."""
 
 
 def is_quicker(query_BHTd: Tensor) -> bool:
@@ -39,18 +39,12 @@ def is_quicker(query_BHTd: Tensor) -> bool:
     return query_BHTd.shape[2] >= _LEAST_TOKENS and query_BHTd.dtype in _DTYPES and has_narrow_mkl()
 
 
-def count_score_bytes() -> int:
-    """What attention takes at most beside its inputs and outputs, on this processor."""
-    return 2 * 4 * _MOST_SCORES if has_narrow_mkl() else 0
-
-
 def attend_heads_plain(query_BHTd: Tensor, key_BHTd: Tensor, value_BHTd: Tensor) -> tuple[Tensor, Tensor]:
     """The output, and L (B, H, T) in fp32."""
-    queries, keys, values = map(_widen, (query_BHTd, key_BHTd, value_BHTd))
-    queries.mul_(_build_scale(query_BHTd))
-    output, shifts = _build_like(query_BHTd), queries.new_empty(query_BHTd.shape[:3])
+    output, shifts = _build_like(query_BHTd), torch.empty(query_BHTd.shape[:3], dtype=torch.float32)
     for place in _list_heads(query_BHTd):
-        query, key, value = queries[place], keys[place], values[place]
+        query, key, value = (_widen(one[place]) for one in (query_BHTd, key_BHTd, value_BHTd))
+        query.mul_(_build_scale(query))
         for part in _cut(len(query)):
             weights = run_onednn(query[part], key)
             most = weights.amax(1, keepdim=True)
@@ -64,13 +58,12 @@ def attend_heads_backward_plain(
     grad_BHTd: Tensor, query_BHTd: Tensor, key_BHTd: Tensor, value_BHTd: Tensor, output_BHTd: Tensor, logsumexp_BHT: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values."""
-    scale = _build_scale(query_BHTd)
-    grads, queries, keys, values = map(_widen, (grad_BHTd, query_BHTd, key_BHTd, value_BHTd))
-    queries.mul_(scale)
-    shifts, sums = _widen(logsumexp_BHT).mul_(-1 / _OF_TWO), (grads * output_BHTd).sum(3).neg_()
+    scale, shifts = _build_scale(query_BHTd), _widen(logsumexp_BHT).mul_(-1 / _OF_TWO)
+    sums = torch.linalg.vecdot(_widen(grad_BHTd), output_BHTd.float()).neg_()
     found = _build_like(query_BHTd), _build_like(query_BHTd), _build_like(query_BHTd)
     for place in _list_heads(query_BHTd):
-        grad, query, key, value = grads[place], queries[place], keys[place], values[place]
+        grad, query, key, value = (_widen(one[place]) for one in (grad_BHTd, query_BHTd, key_BHTd, value_BHTd))
+        query.mul_(scale)
         query_grad, key_grad, value_grad = (one[place] for one in found)
         total: Tensor | None = None
         for part in _cut(len(query)):

@@ -23,7 +23,6 @@ from weber.config.run import RunConfig
 from weber.data.pictures import Pictures
 from weber.families.family import Family
 from weber.families.pattern import list_meant
-from weber.kernels.attention_products import count_score_bytes
 from weber.kinds.kind import Trained
 from weber.memory.estimate import (
     BATCHES,
@@ -298,7 +297,6 @@ class Budget:
             "what adapters start with": self.load.trained.num_bytes if self.config.adapter.init in SHIFTED_STARTS else 0,
             "frozen adapters": sum((one.down.numel() + one.up.numel()) * load.dtype.itemsize for one in others),
             "optimizer": self.load.count_own(self._updates.state_bytes) if optim.state_on == "device" else 0,
-            "scores of attention": count_score_bytes() if load.device.type == "cpu" else 0,
             "running mean": self.load.count_own(self._updates.mean_bytes) if optim.ema_on == "device" or load.device.type == "cpu" else 0,
             "sums of gradients": _SUMS * self.load.count_own(load.trained.num_bytes) if load.num_processes > 1 else 0,
             OWN: CONTEXT_BYTES if load.device.type == "cuda" else 0,
