@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from weber.blocks.layer import EightBits, Rounded
 from weber.kernels.eight import rescale
-from weber.kernels.product import multiply
+from weber.kernels.product import is_quicker, multiply
 
 ALL = slice(None)
 """All rows, or all columns."""
@@ -54,7 +55,9 @@ class Dense(Factor):
     def add(self, out: Tensor, rows: Rows, *, columns: slice = ALL, is_begun: bool) -> Tensor:
         """See `Factor`."""
         factor = (self.weight if columns is ALL else self.weight[:, columns]).t()
-        return multiply(rows.plain, factor, out if is_begun else None)
+        if is_begun or is_quicker(rows.plain, factor):
+            return multiply(rows.plain, factor, out if is_begun else None)
+        return torch.mm(rows.plain, factor, out=out)
 
     def pass_back(self, grad: Rows, total: Tensor | None, *, rows: slice = ALL, columns: slice = ALL) -> Tensor:
         """See `Factor`."""
